@@ -1,0 +1,447 @@
+//! The catalog as a document: the one replicated thing. The roster,
+//! the applications, the open window, invitations, policies. It has a sequence
+//! number and is replaced as a whole; how it is decided is `proto::catalog`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    AppName, ClusterId, Digest, MemberId, MemberName, PublicKey, WallTime, limits,
+    wire::{self, Kind},
+};
+
+/// The whole catalog.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catalog {
+    /// Which cluster.
+    pub cluster: ClusterId,
+    /// 1 for the catalog that founds the cluster, and one more for each change.
+    pub sequence: u64,
+    /// Every enrolled member. Its order is the failover list.
+    pub roster: Roster,
+    /// The roster of the catalog before, where this one changes it. Such a
+    /// catalog counts only with a majority of both.
+    pub roster_before: Option<Roster>,
+    /// What the cluster holds, by name.
+    pub applications: BTreeMap<AppName, Application>,
+    /// The open update window.
+    pub window: Option<Window>,
+    /// How the last windows ended, oldest first.
+    #[serde(deserialize_with = "wire::bounded::<_, _, { limits::OUTCOMES_MAX }>")]
+    pub outcomes: Vec<WindowOutcome>,
+    /// Open invitations.
+    #[serde(deserialize_with = "wire::bounded::<_, _, { limits::INVITES_MAX }>")]
+    pub invites: Vec<Invite>,
+    /// What the cluster does by itself.
+    pub policy: Policy,
+}
+
+impl Catalog {
+    /// The catalog that founds a cluster of one. `nonce` is drawn at random,
+    /// so that two clusters founded by one key are two.
+    pub fn found(nonce: [u8; 32], founder: Enrolled) -> Self {
+        let roster = Roster { members: vec![founder] };
+        Self {
+            cluster: cluster_id(&nonce, &roster),
+            sequence: 1,
+            roster,
+            roster_before: None,
+            applications: BTreeMap::new(),
+            window: None,
+            outcomes: Vec::new(),
+            invites: Vec::new(),
+            policy: Policy::default(),
+        }
+    }
+
+    /// The part that signatures cover.
+    pub fn header(&self) -> Header {
+        let body = wire::encode(
+            Kind::Message,
+            &(&self.applications, &self.window, &self.outcomes, &self.invites, &self.policy),
+        );
+        Header {
+            cluster: self.cluster,
+            sequence: self.sequence,
+            roster: self.roster.digest(),
+            roster_before: self.roster_before.as_ref().map(Roster::digest),
+            body: Digest::of("althing catalog body", &body),
+        }
+    }
+
+    /// The digest that stands for the whole catalog.
+    pub fn digest(&self) -> Digest {
+        self.header().digest()
+    }
+
+    /// The rosters of which this catalog needs a majority each.
+    pub fn rosters(&self) -> impl Iterator<Item = &Roster> {
+        std::iter::once(&self.roster).chain(self.roster_before.as_ref())
+    }
+
+    /// The application `name`.
+    pub fn application(&self, name: &AppName) -> Option<&Application> {
+        self.applications.get(name)
+    }
+
+    /// Whether the open window covers `app`, so that no vote is taken on it.
+    pub fn window_covers(&self, app: &AppName) -> bool {
+        self.window.as_ref().is_some_and(|w| w.covers(app))
+    }
+
+    /// The root each application should have, by name: what a member that is
+    /// in step holds.
+    pub fn roots(&self) -> BTreeMap<AppName, Digest> {
+        self.applications.iter().map(|(n, a)| (n.clone(), a.current().root)).collect()
+    }
+}
+
+/// The id of the cluster that `nonce` and its first roster found.
+pub fn cluster_id(nonce: &[u8; 32], roster: &Roster) -> ClusterId {
+    let mut bytes = nonce.to_vec();
+    bytes.extend_from_slice(&roster.digest().0);
+    ClusterId(Digest::of("althing cluster", &bytes))
+}
+
+/// What the signed accepts cover: enough to check a change of roster without
+/// the whole catalog that made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// See [`Catalog::cluster`].
+    pub cluster: ClusterId,
+    /// See [`Catalog::sequence`].
+    pub sequence: u64,
+    /// Digest of the roster.
+    pub roster: Digest,
+    /// Digest of the roster before, where it changed.
+    pub roster_before: Option<Digest>,
+    /// Digest of everything else.
+    pub body: Digest,
+}
+
+impl Header {
+    /// The digest of the catalog with this header.
+    pub fn digest(&self) -> Digest {
+        Digest::of("althing catalog", &wire::encode(Kind::Message, self))
+    }
+}
+
+/// The ordered list of all enrolled members.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Roster {
+    /// In failover order.
+    #[serde(deserialize_with = "wire::bounded::<_, _, { limits::MEMBERS_MAX }>")]
+    pub members: Vec<Enrolled>,
+}
+
+impl Roster {
+    /// The digest of all entries in order.
+    pub fn digest(&self) -> Digest {
+        Digest::of("althing roster", &wire::encode(Kind::Message, self))
+    }
+
+    /// The entry of `id`.
+    pub fn get(&self, id: MemberId) -> Option<&Enrolled> {
+        self.members.iter().find(|m| m.id == id)
+    }
+
+    /// The entry named `name`.
+    pub fn named(&self, name: &MemberName) -> Option<&Enrolled> {
+        self.members.iter().find(|m| &m.name == name)
+    }
+
+    /// Whether `id` is enrolled.
+    pub fn contains(&self, id: MemberId) -> bool {
+        self.get(id).is_some()
+    }
+
+    /// The members whose promise, accept and ballot count.
+    pub fn voters(&self) -> impl Iterator<Item = &Enrolled> {
+        self.members.iter().filter(|m| m.voter)
+    }
+
+    /// How many voters are a strict majority. Always of all that are
+    /// enrolled, never of those in view.
+    pub fn majority(&self) -> usize {
+        self.voters().count() / 2 + 1
+    }
+
+    /// Whether `members` hold a strict majority of the voters.
+    pub fn is_majority(&self, members: &BTreeSet<MemberId>) -> bool {
+        self.voters().filter(|m| members.contains(&m.id)).count() >= self.majority()
+    }
+}
+
+/// One enrolled member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enrolled {
+    /// The hash of `key`.
+    pub id: MemberId,
+    /// Whom connections are accepted from.
+    pub key: PublicKey,
+    /// Unique in the roster.
+    pub name: MemberName,
+    /// Where it was reachable when it joined; gossip knows newer ones.
+    pub address: SocketAddr,
+    /// What placement chooses by.
+    pub tags: BTreeMap<String, String>,
+    /// Whether its promise, accept and ballot count. A member is enrolled
+    /// without a vote and receives it once it runs, so that a newcomer that
+    /// never starts can't cost the cluster its majority.
+    pub voter: bool,
+    /// Holds the content and waits to be brought in.
+    pub standby: bool,
+}
+
+/// An application: what it is, and the chain of its versions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Application {
+    /// Oldest first; the last is the current one. Never empty.
+    #[serde(deserialize_with = "versions")]
+    pub versions: Vec<Version>,
+}
+
+fn versions<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Version>, D::Error> {
+    let versions = wire::bounded::<_, Version, { limits::VERSIONS_MAX }>(deserializer)?;
+    if versions.is_empty() {
+        return Err(serde::de::Error::custom("an application without a version"));
+    }
+    Ok(versions)
+}
+
+impl Application {
+    /// The version that members should hold and serve.
+    pub fn current(&self) -> &Version {
+        self.versions.last().expect("an application has a version: checked when it is decoded")
+    }
+
+    /// The version with `number`, if it is still kept.
+    pub fn version(&self, number: u64) -> Option<&Version> {
+        self.versions.iter().find(|v| v.number == number)
+    }
+}
+
+/// One version of an application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// 1 and up, without gaps.
+    pub number: u64,
+    /// The signature of its content.
+    pub root: Digest,
+    /// Regular files in it.
+    pub files: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// How it is held and served.
+    pub spec: AppSpec,
+    /// The member that it was published through.
+    pub publisher: MemberId,
+    /// When, by that member's clock.
+    pub published_at: WallTime,
+    /// What the publisher wrote.
+    #[serde(deserialize_with = "wire::bounded_text::<_, { limits::TEXT_MAX }>")]
+    pub message: String,
+    /// How it came to be.
+    pub origin: Origin,
+}
+
+/// How a version came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// Somebody published it.
+    Published,
+    /// Somebody went back to the content of the version with this number.
+    Rollback(u64),
+    /// A strict majority held it, outside of any window.
+    Majority,
+}
+
+/// What the manifest says of an application.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppSpec {
+    /// Host names that it answers to.
+    #[serde(deserialize_with = "wire::bounded::<_, _, { limits::HOSTS_MAX }>")]
+    pub hosts: Vec<String>,
+    /// Whether it answers for host names that no application claims.
+    pub default: bool,
+    /// Where its live tree stands; inside the data directory if not given.
+    pub path: Option<String>,
+    /// Patterns (gitignore syntax) of what belongs to nobody's vote.
+    #[serde(deserialize_with = "wire::bounded::<_, _, { limits::PATTERNS_MAX }>")]
+    pub ignore: Vec<String>,
+    /// The file that answers for a directory; `index.html` if not given.
+    pub index: Option<String>,
+    /// The file that answers for what is not there; `404.html` if not given.
+    pub not_found: Option<String>,
+}
+
+/// Who takes over when a coordinator is lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Failover {
+    /// The next live member of the failover list, by itself.
+    #[default]
+    Auto,
+    /// Nobody, until an operator says so or the coordinator returns.
+    Manual,
+}
+
+/// What a strict majority that holds something other than the committed
+/// version means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VotePolicy {
+    /// The majority is right: what it holds becomes a new version.
+    #[default]
+    Majority,
+    /// The committed version is right, and the majority is repaired.
+    Committed,
+}
+
+/// What the cluster does by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// For windows that don't say otherwise.
+    pub failover: Failover,
+    /// See [`VotePolicy`].
+    pub vote: VotePolicy,
+}
+
+/// The period in which content may be changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// The sequence of the catalog that opened it: never used twice.
+    pub id: u64,
+    /// Who presides.
+    pub coordinator: MemberId,
+    /// Who presided before, if anybody: how often it was taken over.
+    pub takeovers: u32,
+    /// The member that was asked to open it.
+    pub opened_by: MemberId,
+    /// When, by the coordinator's clock.
+    pub opened_at: WallTime,
+    /// The applications that may be changed; empty for all.
+    #[serde(deserialize_with = "wire::bounded::<_, _, { limits::APPLICATIONS_MAX }>")]
+    pub scope: Vec<AppName>,
+    /// Who takes over when the coordinator is lost.
+    pub failover: Failover,
+    /// Whether an operator holds it open; otherwise it closes when its one
+    /// publication has ended.
+    pub held: bool,
+    /// The publication under way.
+    pub publication: Option<Publication>,
+}
+
+impl Window {
+    /// Whether `app` may be changed in it.
+    pub fn covers(&self, app: &AppName) -> bool {
+        self.scope.is_empty() || self.scope.contains(app)
+    }
+}
+
+/// A version on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publication {
+    /// Drawn by the publisher, so that it finds its own outcome.
+    pub request: u64,
+    /// Of which application.
+    pub app: AppName,
+    /// The number of the version that it was made against; 0 for none.
+    pub base: u64,
+    /// The version that is to be. Its number is `base + 1`.
+    pub version: Version,
+    /// Whether it is committed: if so, all that is left is to switch.
+    pub committed: bool,
+}
+
+/// How a publication, or a window without one, ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowOutcome {
+    /// The window.
+    pub window: u64,
+    /// The publication's request, or 0.
+    pub request: u64,
+    /// The application, if there was a publication.
+    pub app: Option<AppName>,
+    /// The committed version's number, or nothing where it was given up.
+    pub version: Option<u64>,
+    /// Who presided at the end.
+    pub coordinator: MemberId,
+    /// How often the window was taken over.
+    pub takeovers: u32,
+    /// Why it ended, for people.
+    #[serde(deserialize_with = "wire::bounded_text::<_, { limits::TEXT_MAX }>")]
+    pub why: String,
+}
+
+/// An invitation: the public half of a key whose private half is in a token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invite {
+    /// Checked against the newcomer's proof.
+    pub key: PublicKey,
+    /// Not after this, by the clock of the member that is knocked at.
+    pub expires_at: WallTime,
+    /// How many may still join with it. At 0 it stays until it expires, so
+    /// that "used up" can be told from "unknown".
+    pub uses_left: u32,
+    /// Who issued it.
+    pub issued_by: MemberId,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::SecretKey;
+
+    fn enrolled(seed: u8, voter: bool) -> Enrolled {
+        let key = SecretKey::from_seed([seed; 32]).public();
+        Enrolled {
+            id: MemberId::of(&key),
+            key,
+            name: MemberName::parse(&format!("m{seed}")).unwrap(),
+            address: "127.0.0.1:7700".parse().unwrap(),
+            tags: BTreeMap::new(),
+            voter,
+            standby: false,
+        }
+    }
+
+    #[test]
+    fn a_majority_is_one_of_all_enrolled_voters() {
+        let mut roster = Roster { members: (1..=4).map(|s| enrolled(s, true)).collect() };
+        roster.members.push(enrolled(5, false));
+        assert_eq!(roster.majority(), 3);
+        let ids: Vec<MemberId> = roster.members.iter().map(|m| m.id).collect();
+        let set = |picks: &[usize]| picks.iter().map(|i| ids[*i]).collect::<BTreeSet<_>>();
+        assert!(!roster.is_majority(&set(&[0, 1])));
+        assert!(!roster.is_majority(&set(&[0, 1, 4])), "a member without a vote does not count");
+        assert!(roster.is_majority(&set(&[0, 1, 3])));
+    }
+
+    #[test]
+    fn the_digest_covers_everything() {
+        let catalog = Catalog::found([1; 32], enrolled(1, true));
+        let mut digests = BTreeSet::from([catalog.digest()]);
+        let mut change = |edit: fn(&mut Catalog)| {
+            let mut other = catalog.clone();
+            edit(&mut other);
+            assert!(digests.insert(other.digest()));
+        };
+        change(|c| c.sequence += 1);
+        change(|c| c.policy.failover = Failover::Manual);
+        change(|c| c.roster.members[0].voter = false);
+        change(|c| c.roster_before = Some(c.roster.clone()));
+        change(|c| c.cluster = cluster_id(&[2; 32], &c.roster));
+    }
+
+    #[test]
+    fn an_application_without_a_version_is_not_decoded() {
+        let bytes = wire::encode(Kind::Message, &Application { versions: vec![] });
+        assert!(wire::decode::<Application>(Kind::Message, &bytes).is_err());
+    }
+}

@@ -1,0 +1,65 @@
+//! Every bound in one place, each with its reason. What arrives is cut at
+//! these before anything is allocated for it.
+
+/// The largest SWIM packet, bytes: a QUIC datagram holds 1,162 at first.
+pub const SWIM_PACKET_MAX: usize = 1_100;
+/// The largest message between members that is not content, bytes: a catalog
+/// with its lineage, in a cluster of a thousand members with many versions.
+pub const MESSAGE_MAX: usize = 8 << 20;
+/// The largest message from a stranger that knocks, bytes: a name, an
+/// address, two keys and two signatures.
+pub const KNOCK_MAX: usize = 4 << 10;
+/// The largest listing of a tree, bytes: a million entries of common length.
+pub const TREE_MAX: usize = 256 << 20;
+/// The largest record that one member keeps of itself, bytes.
+pub const RECORD_MAX: usize = 64 << 20;
+
+/// Members of one cluster. The roster travels whole.
+pub const MEMBERS_MAX: usize = 4_096;
+/// Applications of one cluster.
+pub const APPLICATIONS_MAX: usize = 1_024;
+/// Versions kept of one application. Older ones leave the catalog, and their
+/// content the store.
+pub const VERSIONS_MAX: usize = 20;
+/// Open invitations.
+pub const INVITES_MAX: usize = 256;
+/// Roster changes that the lineage holds. A cluster that changes its roster
+/// daily reaches it in twenty years.
+pub const LINEAGE_MAX: usize = 8_192;
+/// Closed windows whose outcome the catalog remembers, so that a publisher
+/// that lost its coordinator still learns how it ended.
+pub const OUTCOMES_MAX: usize = 16;
+/// Tags of one member.
+pub const TAGS_MAX: usize = 32;
+/// Host names of one application.
+pub const HOSTS_MAX: usize = 64;
+/// Ignore patterns of one application.
+pub const PATTERNS_MAX: usize = 256;
+/// Length of a text that a person wrote (a message, a pattern), bytes.
+pub const TEXT_MAX: usize = 4_096;
+/// Applications that one ballot names as differing. More are cut: what is
+/// repaired makes room for the next.
+pub const DIFFERING_MAX: usize = 64;
+
+/// Entries of one tree.
+pub const ENTRIES_MAX: usize = 2_000_000;
+/// Length of one path, bytes (PATH_MAX of Linux less room for the root).
+pub const PATH_MAX: usize = 3_072;
+/// Length of one component, bytes (NAME_MAX of Linux).
+pub const COMPONENT_MAX: usize = 255;
+/// Depth of one path, components.
+pub const DEPTH_MAX: usize = 128;
+/// The largest file, bytes: 1 TiB.
+pub const FILE_MAX: u64 = 1 << 40;
+/// Content-defined chunks: minimum, average and maximum, bytes. Small enough
+/// that an edit costs little, large enough that a gigabyte is a few thousand.
+pub const CHUNK_MIN: usize = 64 << 10;
+/// See [`CHUNK_MIN`].
+pub const CHUNK_AVERAGE: usize = 256 << 10;
+/// See [`CHUNK_MIN`]. Nothing larger is accepted as a chunk.
+pub const CHUNK_MAX: usize = 1 << 20;
+/// Chunks of one file, by [`FILE_MAX`] and [`CHUNK_MIN`].
+pub const CHUNKS_MAX: usize = 1 << 24;
+
+/// Events that a member keeps in memory.
+pub const EVENTS_MAX: usize = 1_000;

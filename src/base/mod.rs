@@ -1,0 +1,24 @@
+//! F0, the words: identifiers, time, signatures, paths, trees, the catalog as
+//! a document, the wire format and every bound. Nothing here decides anything
+//! and nothing here touches the world.
+//!
+//! **Invariant:** no socket, file, clock, thread or global random generator
+//! on this floor or on the two above it (`proto`, `member`).
+
+pub mod catalog;
+pub mod digest;
+pub mod id;
+pub mod key;
+pub mod limits;
+pub mod path;
+pub mod refusal;
+pub mod time;
+pub mod tree;
+pub mod wire;
+
+pub use digest::Digest;
+pub use id::{AppName, ClusterId, MemberId, MemberName};
+pub use key::{PublicKey, SecretKey, Signature};
+pub use path::RelPath;
+pub use refusal::{Reason, Refusal};
+pub use time::{Time, WallTime};

@@ -1,0 +1,13 @@
+//! Althing: many ordinary servers that behave as one machine, with no fixed
+//! controller.
+#![warn(missing_docs)]
+
+pub mod base;
+pub mod driver;
+pub mod gateway;
+pub mod member;
+pub mod net;
+pub mod node;
+pub mod proto;
+pub mod sim;
+pub mod store;

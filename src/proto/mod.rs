@@ -1,0 +1,5 @@
+//! F1: one pure machine each, blind to each other. A machine is fed an input
+//! and the time and appends what is to be done; `member` wires them together.
+
+pub mod membership;
+pub mod replication;
