@@ -1,5 +1,6 @@
 //! F1: one pure machine each, blind to each other. A machine is fed an input
 //! and the time and appends what is to be done; `member` wires them together.
 
+pub mod catalog;
 pub mod membership;
 pub mod replication;
