@@ -2,5 +2,8 @@
 //! and the time and appends what is to be done; `member` wires them together.
 
 pub mod catalog;
+pub mod election;
 pub mod membership;
 pub mod replication;
+pub mod vote;
+pub mod window;
