@@ -1,0 +1,507 @@
+//! Every change of the catalog, as a function of the catalog that it is made
+//! against. Each can be applied twice and says so the second time, because a
+//! proposer that lost touch proposes again.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    base::{
+        AppName, MemberId, PublicKey, Reason, Refusal, WallTime,
+        catalog::{
+            Application, Catalog, Enrolled, Failover, Invite, Policy, Publication, Version, Window,
+            WindowOutcome,
+        },
+        limits,
+        wire,
+    },
+    proto::catalog::Transition,
+};
+
+/// A change of the catalog.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// Enrol a newcomer that proved to hold an invitation; without a vote yet.
+    Admit {
+        /// Its entry.
+        entry: Enrolled,
+        /// The invitation.
+        invite: PublicKey,
+        /// The clock of the member that was knocked at.
+        at: WallTime,
+    },
+    /// Give an enrolled member its vote.
+    Enfranchise {
+        /// Whom.
+        member: MemberId,
+    },
+    /// Strike a member off the roster.
+    Remove {
+        /// Whom.
+        member: MemberId,
+    },
+    /// Add an invitation.
+    Invite {
+        /// It.
+        invite: Invite,
+        /// The clock of the member that issues it: expired ones are dropped.
+        at: WallTime,
+    },
+    /// Put these members first in the failover list, in this order.
+    Failover {
+        /// The first ones.
+        first: Vec<MemberId>,
+    },
+    /// Replace the policies.
+    Policy(Policy),
+    /// Open a window, or use the held one that is open.
+    Open(Box<Open>),
+    /// Become the coordinator of the open window.
+    TakeOver {
+        /// Which window.
+        window: u64,
+        /// Who presided.
+        from: MemberId,
+        /// Who presides now.
+        by: MemberId,
+        /// Whether an operator ordered it.
+        ordered: bool,
+    },
+    /// Commit what is staged.
+    Commit {
+        /// In which window.
+        window: u64,
+        /// Which publication.
+        request: u64,
+    },
+    /// End the publication and, unless it is held, the window.
+    Finish {
+        /// Which window.
+        window: u64,
+        /// Which publication.
+        request: u64,
+        /// For people.
+        #[serde(deserialize_with = "wire::bounded_text::<_, { limits::TEXT_MAX }>")]
+        why: String,
+    },
+    /// Close a held window.
+    Close {
+        /// Which window.
+        window: u64,
+    },
+    /// What a strict majority holds becomes a new version.
+    AdoptMajority {
+        /// Of which application.
+        app: AppName,
+        /// It. Its number is the current one's and one more.
+        version: Box<Version>,
+    },
+}
+
+/// A request to open a window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// Who will preside.
+    pub coordinator: MemberId,
+    /// The member that was asked.
+    pub opened_by: MemberId,
+    /// The clock of that member.
+    pub opened_at: WallTime,
+    /// Which applications; empty for all.
+    #[serde(deserialize_with = "wire::bounded::<_, _, { limits::APPLICATIONS_MAX }>")]
+    pub scope: Vec<AppName>,
+    /// Who takes over; by the cluster's policy if not given.
+    pub failover: Option<Failover>,
+    /// What to publish in it; without it the window is held open.
+    pub publication: Option<Publication>,
+}
+
+impl Transition for Change {
+    fn apply(&self, base: &Catalog) -> Result<Option<Catalog>, Refusal> {
+        let mut next = base.clone();
+        let changed = match self {
+            Self::Admit { entry, invite, at } => admit(&mut next, entry, invite, *at)?,
+            Self::Enfranchise { member } => {
+                let entry = next.roster.members.iter_mut().find(|m| m.id == *member);
+                let entry = entry.ok_or_else(|| not_enrolled("It can't be given a vote."))?;
+                !std::mem::replace(&mut entry.voter, true)
+            }
+            Self::Remove { member } => remove(&mut next, *member)?,
+            Self::Invite { invite, at } => add_invite(&mut next, invite, *at)?,
+            Self::Failover { first } => reorder(&mut next, first)?,
+            Self::Policy(policy) => std::mem::replace(&mut next.policy, *policy) != *policy,
+            Self::Open(open) => open_window(&mut next, open)?,
+            Self::TakeOver { window, from, by, ordered } => {
+                take_over(&mut next, *window, *from, *by, *ordered)?
+            }
+            Self::Commit { window, request } => commit(&mut next, *window, *request)?,
+            Self::Finish { window, request, why } => finish(&mut next, *window, *request, why),
+            Self::Close { window } => close(&mut next, *window)?,
+            Self::AdoptMajority { app, version } => adopt(&mut next, app, version)?,
+        };
+        Ok(changed.then_some(next))
+    }
+}
+
+fn not_enrolled(what: &str) -> Refusal {
+    Refusal::new(
+        Reason::NotFound,
+        what,
+        "No such member is enrolled in the cluster.",
+        "See `althing members` for those that are.",
+    )
+}
+
+fn admit(
+    next: &mut Catalog,
+    entry: &Enrolled,
+    invite: &PublicKey,
+    at: WallTime,
+) -> Result<bool, Refusal> {
+    if next.roster.contains(entry.id) {
+        return Ok(false);
+    }
+    check_invite(next, invite, at)?;
+    if next.roster.named(&entry.name).is_some() {
+        return Err(Refusal::new(
+            Reason::Conflict,
+            format!("{} was not admitted.", entry.name),
+            "A member of that name is enrolled already.",
+            "Start it with another --name, or remove the old member first.",
+        ));
+    }
+    if next.roster.members.len() >= limits::MEMBERS_MAX {
+        return Err(Refusal::new(
+            Reason::Failed,
+            format!("{} was not admitted.", entry.name),
+            "The cluster has as many members as one cluster can have.",
+            "Remove members that are gone for good.",
+        ));
+    }
+    if let Some(invite) = next.invites.iter_mut().find(|i| &i.key == invite) {
+        invite.uses_left -= 1;
+    }
+    let mut entry = entry.clone();
+    entry.voter = false;
+    next.roster.members.push(entry);
+    Ok(true)
+}
+
+/// Whether somebody may still join with `invite`.
+pub fn check_invite(catalog: &Catalog, invite: &PublicKey, at: WallTime) -> Result<(), Refusal> {
+    let refuse = |why: &str| {
+        Err(Refusal::new(
+            Reason::Forbidden,
+            "The token was not accepted.",
+            why,
+            "Ask for a new one with `althing invite` on any member.",
+        ))
+    };
+    match catalog.invites.iter().find(|i| &i.key == invite) {
+        None => refuse("This cluster never issued it, or it expired long ago."),
+        Some(invite) if invite.expires_at < at => {
+            refuse(&format!("It expired at {}.", invite.expires_at))
+        }
+        Some(invite) if invite.uses_left == 0 => refuse("It has been used up."),
+        Some(_) => Ok(()),
+    }
+}
+
+fn remove(next: &mut Catalog, member: MemberId) -> Result<bool, Refusal> {
+    if !next.roster.contains(member) {
+        return Ok(false);
+    }
+    next.roster.members.retain(|m| m.id != member);
+    if next.roster.voters().next().is_none() {
+        return Err(Refusal::new(
+            Reason::Invalid,
+            "The member was not removed.",
+            "It is the last one with a vote: the cluster would be without any.",
+            "To end the cluster, stop this member and delete its data directory.",
+        ));
+    }
+    Ok(true)
+}
+
+fn add_invite(next: &mut Catalog, invite: &Invite, at: WallTime) -> Result<bool, Refusal> {
+    if next.invites.iter().any(|i| i.key == invite.key) {
+        return Ok(false);
+    }
+    // Kept for a day beyond their end, so that the reason can be told.
+    const REMEMBERED_MS: u64 = 24 * 3_600 * 1_000;
+    next.invites.retain(|i| i.expires_at.0 + REMEMBERED_MS > at.0);
+    if next.invites.len() >= limits::INVITES_MAX {
+        return Err(Refusal::new(
+            Reason::Busy,
+            "No invitation was issued.",
+            format!("{} invitations are open already.", limits::INVITES_MAX),
+            "Use one of them (`invite --uses N` makes one for many), or wait until some expire.",
+        ));
+    }
+    next.invites.push(invite.clone());
+    Ok(true)
+}
+
+fn reorder(next: &mut Catalog, first: &[MemberId]) -> Result<bool, Refusal> {
+    let before = next.roster.clone();
+    let mut rest = std::mem::take(&mut next.roster.members);
+    for id in first {
+        let found = rest.iter().position(|m| m.id == *id);
+        let found = found.ok_or_else(|| not_enrolled("The failover list was not changed."))?;
+        let entry = rest.remove(found);
+        next.roster.members.push(entry);
+    }
+    next.roster.members.append(&mut rest);
+    Ok(next.roster != before)
+}
+
+fn open_window(next: &mut Catalog, open: &Open) -> Result<bool, Refusal> {
+    let request = open.publication.as_ref().map_or(0, |p| p.request);
+    let running = next.window.as_ref().and_then(|w| w.publication.as_ref());
+    let known = running.map(|p| p.request).into_iter().chain(next.outcomes.iter().map(|o| o.request));
+    if request != 0 && known.into_iter().any(|r| r == request) {
+        return Ok(false);
+    }
+    if let Some(publication) = &open.publication {
+        check_base(next, publication)?;
+    }
+    let name = |id: MemberId| {
+        next.roster.get(id).map_or_else(|| id.to_string(), |m| m.name.to_string())
+    };
+    if let Some(window) = &next.window {
+        let holder = name(window.opened_by);
+        let id = window.id;
+        let busy = |why: String, todo: &str| {
+            Err(Refusal::new(Reason::Busy, "The window was not opened.", why, todo))
+        };
+        return match (&window.publication, &open.publication) {
+            (Some(running), _) => {
+                let (app, number) = (&running.app, running.version.number);
+                busy(
+                    format!("{holder} is publishing {app} version {number} in window {id}."),
+                    "Wait until it has ended (`althing window`), and try again.",
+                )
+            }
+            (None, None) => busy(
+                format!("Window {id} is open already; {holder} opened it."),
+                "Use it, or close it with `althing window close`.",
+            ),
+            (None, Some(publication)) if !window.covers(&publication.app) => busy(
+                format!("Window {id} is open, and {} is not in its scope.", publication.app),
+                "Wait until it is closed, or close it with `althing window close`.",
+            ),
+            (None, Some(publication)) => {
+                let mut window = window.clone();
+                window.publication = Some(publication.clone());
+                next.window = Some(window);
+                Ok(true)
+            }
+        };
+    }
+    let scope = match &open.publication {
+        Some(publication) => vec![publication.app.clone()],
+        None => open.scope.clone(),
+    };
+    if let Some(missing) = scope.iter().find(|app| {
+        open.publication.is_none() && !next.applications.contains_key(*app)
+    }) {
+        return Err(no_such_app(missing, "The window was not opened."));
+    }
+    next.window = Some(Window {
+        id: next.sequence + 1,
+        coordinator: open.coordinator,
+        takeovers: 0,
+        opened_by: open.opened_by,
+        opened_at: open.opened_at,
+        scope,
+        failover: open.failover.unwrap_or(next.policy.failover),
+        held: open.publication.is_none(),
+        publication: open.publication.clone(),
+    });
+    Ok(true)
+}
+
+/// The refusal for an application that the catalog does not have.
+pub fn no_such_app(app: &AppName, what: &str) -> Refusal {
+    Refusal::new(
+        Reason::NotFound,
+        what,
+        format!("The cluster has no application named {app}."),
+        "See `althing apps` for those it has, or publish it first.",
+    )
+}
+
+fn check_base(catalog: &Catalog, publication: &Publication) -> Result<(), Refusal> {
+    let app = &publication.app;
+    let current = catalog.application(app).map_or(0, |a| a.current().number);
+    if current != publication.base {
+        let who = catalog
+            .application(app)
+            .and_then(|a| catalog.roster.get(a.current().publisher))
+            .map_or_else(|| "someone".to_owned(), |m| format!("someone on {}", m.name));
+        return Err(Refusal::new(
+            Reason::Conflict,
+            format!("{app} was not published."),
+            format!(
+                "It was made against version {}, and {who} published version {current} meanwhile.",
+                publication.base
+            ),
+            format!("Look at what changed with `althing history {app}`, and publish again."),
+        ));
+    }
+    if current == 0 && catalog.applications.len() >= limits::APPLICATIONS_MAX {
+        return Err(Refusal::new(
+            Reason::Failed,
+            format!("{app} was not published."),
+            "The cluster has as many applications as one cluster can have.",
+            "Publish under the name of an application that it has.",
+        ));
+    }
+    Ok(())
+}
+
+fn take_over(
+    next: &mut Catalog,
+    id: u64,
+    from: MemberId,
+    by: MemberId,
+    ordered: bool,
+) -> Result<bool, Refusal> {
+    let Some(window) = next.window.as_mut().filter(|w| w.id == id) else {
+        return Err(Refusal::new(
+            Reason::NotFound,
+            "The window was not taken over.",
+            "It is closed already.",
+            "See `althing window`.",
+        ));
+    };
+    if window.coordinator == by {
+        return Ok(false);
+    }
+    if window.failover == Failover::Manual && !ordered {
+        return Err(Refusal::new(
+            Reason::Forbidden,
+            "The window was not taken over.",
+            "Its failover is manual: an operator decides.",
+            "Use `althing window takeover`, or wait for its coordinator to return.",
+        ));
+    }
+    if window.coordinator != from {
+        return Err(Refusal::new(
+            Reason::Conflict,
+            "The window was not taken over.",
+            "Somebody else took it over meanwhile.",
+            "See `althing window`.",
+        ));
+    }
+    window.coordinator = by;
+    window.takeovers += 1;
+    Ok(true)
+}
+
+fn commit(next: &mut Catalog, id: u64, request: u64) -> Result<bool, Refusal> {
+    let window = next.window.as_mut().filter(|w| w.id == id);
+    let publication = window.and_then(|w| w.publication.as_mut()).filter(|p| p.request == request);
+    let Some(publication) = publication else {
+        return Err(Refusal::new(
+            Reason::Conflict,
+            "The version was not committed.",
+            "Its window is closed, or was taken over and the publication given up.",
+            "See `althing window` and publish again.",
+        ));
+    };
+    if publication.committed {
+        return Ok(false);
+    }
+    publication.committed = true;
+    let publication = publication.clone();
+    check_base(next, &publication)?;
+    push_version(next, &publication.app, publication.version);
+    Ok(true)
+}
+
+fn push_version(next: &mut Catalog, app: &AppName, version: Version) {
+    match next.applications.get_mut(app) {
+        Some(application) => {
+            application.versions.push(version);
+            let surplus = application.versions.len().saturating_sub(limits::VERSIONS_MAX);
+            application.versions.drain(..surplus);
+        }
+        None => {
+            let application = Application { versions: vec![version] };
+            next.applications.insert(app.clone(), application);
+        }
+    }
+}
+
+fn finish(next: &mut Catalog, id: u64, request: u64, why: &str) -> bool {
+    let Some(window) = next.window.as_mut().filter(|w| w.id == id) else { return false };
+    let Some(publication) = window.publication.take_if(|p| p.request == request) else {
+        return false;
+    };
+    let outcome = WindowOutcome {
+        window: id,
+        request,
+        app: Some(publication.app),
+        version: publication.committed.then_some(publication.version.number),
+        coordinator: window.coordinator,
+        takeovers: window.takeovers,
+        why: why.to_owned(),
+    };
+    if !window.held {
+        next.window = None;
+    }
+    remember(next, outcome);
+    true
+}
+
+fn close(next: &mut Catalog, id: u64) -> Result<bool, Refusal> {
+    let Some(window) = next.window.take_if(|w| w.id == id) else { return Ok(false) };
+    if let Some(publication) = &window.publication {
+        let (app, number) = (&publication.app, publication.version.number);
+        return Err(Refusal::new(
+            Reason::Busy,
+            "The window was not closed.",
+            format!("{app} version {number} is being published in it."),
+            "Wait until that has ended; the window then closes by itself unless it is held.",
+        ));
+    }
+    let outcome = WindowOutcome {
+        window: id,
+        request: 0,
+        app: None,
+        version: None,
+        coordinator: window.coordinator,
+        takeovers: window.takeovers,
+        why: "closed by an operator".to_owned(),
+    };
+    remember(next, outcome);
+    Ok(true)
+}
+
+fn remember(next: &mut Catalog, outcome: WindowOutcome) {
+    next.outcomes.push(outcome);
+    let surplus = next.outcomes.len().saturating_sub(limits::OUTCOMES_MAX);
+    next.outcomes.drain(..surplus);
+}
+
+fn adopt(next: &mut Catalog, app: &AppName, version: &Version) -> Result<bool, Refusal> {
+    let Some(application) = next.application(app) else {
+        return Err(no_such_app(app, "The majority's content was not adopted."));
+    };
+    if application.current().root == version.root {
+        return Ok(false);
+    }
+    if next.window_covers(app) || application.current().number + 1 != version.number {
+        return Err(Refusal::new(
+            Reason::Conflict,
+            "The majority's content was not adopted.",
+            "A window was opened or a version published meanwhile.",
+            "Nothing: the vote is taken again.",
+        ));
+    }
+    push_version(next, app, version.clone());
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::base::{Digest, MemberName, SecretKey, catalog::{AppSpec, Origin}};
+
+fn id(n: u8) -> MemberId {
+    SecretKey::from_seed([n; 32]).member()
+}
+
+fn enrolled(n: u8) -> Enrolled {
+    Enrolled {
+        id: id(n),
+        key: SecretKey::from_seed([n; 32]).public(),
+        name: MemberName::parse(&format!("m{n}")).unwrap(),
+        address: "127.0.0.1:1".parse().unwrap(),
+        tags: BTreeMap::new(),
+        voter: true,
+        standby: false,
+    }
+}
+
+fn catalog() -> Catalog {
+    let mut catalog = Catalog::found([1; 32], enrolled(1));
+    catalog.roster.members = (1..=3).map(enrolled).collect();
+    catalog.sequence = 5;
+    catalog
+}
+
+fn app() -> AppName {
+    AppName::parse("web").unwrap()
+}
+
+fn publish(request: u64, base: u64) -> Change {
+    let version = Version {
+        number: base + 1,
+        root: Digest::of_bytes(&request.to_le_bytes()),
+        files: 1,
+        bytes: 1,
+        spec: AppSpec::default(),
+        publisher: id(2),
+        published_at: WallTime(0),
+        message: String::new(),
+        origin: Origin::Published,
+    };
+    let publication = Publication { request, app: app(), base, version, committed: false };
+    Change::Open(Box::new(Open {
+        coordinator: id(1),
+        opened_by: id(2),
+        opened_at: WallTime(0),
+        scope: vec![],
+        failover: None,
+        publication: Some(publication),
+    }))
+}
+
+/// Applies `change` as the register does.
+fn make(base: &Catalog, change: &Change) -> Catalog {
+    let mut next = change.apply(base).unwrap().expect("a change");
+    next.sequence = base.sequence + 1;
+    // Whatever is applied twice says so, unless somebody else changed it between.
+    assert_eq!(change.apply(&next).unwrap_or(None), None, "{change:?}");
+    next
+}
+
+#[test]
+fn two_publishers_never_both_win() {
+    let base = catalog();
+    let open = make(&base, &publish(1, 0));
+    assert_eq!(publish(2, 0).apply(&open).unwrap_err().reason, Reason::Busy);
+    let window = open.window.as_ref().unwrap().id;
+    let committed = make(&open, &Change::Commit { window, request: 1 });
+    assert_eq!(committed.application(&app()).unwrap().current().number, 1);
+    let why = "done".to_owned();
+    let closed = make(&committed, &Change::Finish { window, request: 1, why });
+    assert!(closed.window.is_none());
+    assert_eq!(closed.outcomes[0].version, Some(1));
+    // The second one made its version against nothing: it is told.
+    let refusal = publish(2, 0).apply(&closed).unwrap_err();
+    assert_eq!(refusal.reason, Reason::Conflict);
+    assert!(refusal.why.contains("published version 1 meanwhile"), "{}", refusal.why);
+    // The first one, proposed once more by a publisher that lost touch, is known.
+    assert_eq!(publish(1, 0).apply(&closed), Ok(None));
+    assert!(publish(2, 1).apply(&closed).unwrap().is_some());
+}
+
+#[test]
+fn a_coordinator_that_was_replaced_commits_nothing_in_a_closed_window() {
+    let open = make(&catalog(), &publish(1, 0));
+    let window = open.window.as_ref().unwrap().id;
+    let why = "given up".to_owned();
+    let closed = make(&open, &Change::Finish { window, request: 1, why });
+    assert_eq!(closed.outcomes[0].version, None);
+    let late = Change::Commit { window, request: 1 };
+    assert_eq!(late.apply(&closed).unwrap_err().reason, Reason::Conflict);
+}
+
+#[test]
+fn a_held_window_takes_one_publication_at_a_time_and_stays() {
+    let hold = Change::Open(Box::new(Open {
+        coordinator: id(1),
+        opened_by: id(1),
+        opened_at: WallTime(0),
+        scope: vec![],
+        failover: Some(Failover::Manual),
+        publication: None,
+    }));
+    let held = hold.apply(&catalog()).unwrap().unwrap();
+    assert_eq!(hold.apply(&held).unwrap_err().reason, Reason::Busy);
+    let window = held.window.as_ref().unwrap().id;
+    let staged = make(&held, &publish(1, 0));
+    assert_eq!(staged.window.as_ref().unwrap().id, window);
+    let close = Change::Close { window };
+    assert_eq!(close.apply(&staged).unwrap_err().reason, Reason::Busy);
+    let committed = make(&staged, &Change::Commit { window, request: 1 });
+    let finished =
+        make(&committed, &Change::Finish { window, request: 1, why: String::new() });
+    assert!(finished.window.as_ref().is_some_and(|w| w.publication.is_none()));
+    assert!(make(&finished, &close).window.is_none());
+}
+
+#[test]
+fn manual_failover_needs_an_order() {
+    let mut open = make(&catalog(), &publish(1, 0));
+    open.window.as_mut().unwrap().failover = Failover::Manual;
+    let window = open.window.as_ref().unwrap().id;
+    let step = |by, ordered| Change::TakeOver { window, from: id(1), by, ordered };
+    assert_eq!(step(id(2), false).apply(&open).unwrap_err().reason, Reason::Forbidden);
+    let taken = make(&open, &step(id(2), true));
+    assert_eq!(taken.window.as_ref().unwrap().coordinator, id(2));
+    assert_eq!(step(id(3), true).apply(&taken).unwrap_err().reason, Reason::Conflict);
+}
+
+#[test]
+fn an_invitation_is_used_up_and_expires() {
+    let key = SecretKey::from_seed([50; 32]).public();
+    let at = WallTime(1_000);
+    let invite = Invite { key, expires_at: WallTime(2_000), uses_left: 1, issued_by: id(1) };
+    let base = make(&catalog(), &Change::Invite { invite, at });
+    let knock = |n, at| Change::Admit { entry: enrolled(n), invite: key, at };
+    let late = knock(4, WallTime(3_000)).apply(&base).unwrap_err();
+    assert!(late.why.contains("expired"), "{}", late.why);
+    let joined = make(&base, &knock(4, at));
+    assert!(!joined.roster.get(id(4)).unwrap().voter, "no vote before it runs");
+    let second = knock(5, at).apply(&joined).unwrap_err();
+    assert!(second.why.contains("used up"), "{}", second.why);
+    let unknown = SecretKey::from_seed([51; 32]).public();
+    let wrong = Change::Admit { entry: enrolled(5), invite: unknown, at };
+    assert_eq!(wrong.apply(&joined).unwrap_err().reason, Reason::Forbidden);
+    let voting = make(&joined, &Change::Enfranchise { member: id(4) });
+    assert!(voting.roster.get(id(4)).unwrap().voter);
+}
+
+#[test]
+fn the_last_voter_stays_and_the_failover_list_is_the_order() {
+    let base = catalog();
+    let order = make(&base, &Change::Failover { first: vec![id(3), id(2)] });
+    let ids: Vec<MemberId> = order.roster.members.iter().map(|m| m.id).collect();
+    assert_eq!(ids, [id(3), id(2), id(1)]);
+    let two = make(&order, &Change::Remove { member: id(3) });
+    let one = make(&two, &Change::Remove { member: id(2) });
+    let last = Change::Remove { member: id(1) }.apply(&one).unwrap_err();
+    assert_eq!(last.reason, Reason::Invalid);
+}

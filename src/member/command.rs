@@ -1,0 +1,130 @@
+//! What an operator can ask of a member, and what it answers. Any member
+//! takes any command. Queries are not here: they read the view.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::{
+    AppName, Digest, MemberName, WallTime,
+    catalog::{AppSpec, Failover, VotePolicy},
+};
+
+/// A command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Command {
+    /// Issue an invitation.
+    Invite {
+        /// 32 random bytes: the invitation's private key. Drawn by the shell,
+        /// because the core has no randomness that guards secrets.
+        seed: [u8; 32],
+        /// How many may join with it.
+        uses: u32,
+        /// For how long, in seconds.
+        valid_s: u64,
+    },
+    /// Strike a member off the roster.
+    Remove {
+        /// Whom.
+        name: MemberName,
+    },
+    /// Leave the cluster and stop.
+    Leave,
+    /// Publish what the store of this member holds under `root`.
+    Publish {
+        /// As what.
+        app: AppName,
+        /// The content; whole in this member's store.
+        staged: Staged,
+        /// How it is held and served.
+        spec: Box<AppSpec>,
+        /// For the history.
+        message: String,
+        /// The version that it was made against; the current one if not given.
+        base: Option<u64>,
+    },
+    /// Publish the content of an earlier version again.
+    Rollback {
+        /// Of which application.
+        app: AppName,
+        /// To which version; the one before the current one if not given.
+        version: Option<u64>,
+    },
+    /// Hold a window open.
+    WindowOpen {
+        /// For these applications; for all if empty.
+        scope: Vec<AppName>,
+        /// Who takes over; by the cluster's policy if not given.
+        failover: Option<Failover>,
+    },
+    /// Close the held window.
+    WindowClose,
+    /// Become the coordinator of the open window.
+    WindowTakeover,
+    /// Put these members first in the failover list.
+    FailoverSet {
+        /// In this order.
+        first: Vec<MemberName>,
+    },
+    /// Change the policies.
+    Policy {
+        /// Who takes over a lost coordinator's window.
+        failover: Option<Failover>,
+        /// What a majority for something else means.
+        vote: Option<VotePolicy>,
+    },
+    /// Decide a hung vote: what this member holds becomes the next version.
+    Resolve {
+        /// Which application.
+        app: AppName,
+        /// Whose content is right.
+        member: MemberName,
+    },
+}
+
+/// Content that lies whole in this member's store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Staged {
+    /// Its signature.
+    pub root: Digest,
+    /// Regular files in it.
+    pub files: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+}
+
+/// What came of a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Committed with this catalog sequence.
+    Done {
+        /// The sequence in which it holds.
+        sequence: u64,
+        /// What was done, in a sentence.
+        text: String,
+    },
+    /// An invitation.
+    Invited {
+        /// What the newcomer needs.
+        token: String,
+        /// Until when, by this member's clock.
+        expires_at: WallTime,
+        /// For how many.
+        uses: u32,
+    },
+    /// A version is in force.
+    Published {
+        /// Of which application.
+        app: AppName,
+        /// Which.
+        version: u64,
+        /// Its content.
+        root: Digest,
+        /// In which window.
+        window: u64,
+        /// How often that was taken over on the way.
+        takeovers: u32,
+        /// How the window ended, in a sentence.
+        why: String,
+    },
+}

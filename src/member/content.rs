@@ -1,0 +1,427 @@
+//! What this member holds, and what it does about it: fetch what it lacks,
+//! switch to what is committed, scan, repair what the vote says is wrong.
+//!
+//! One piece of work at a time for each application, so that a scan never
+//! sees a switch half done.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use rand::{Rng, rngs::SmallRng};
+
+use super::io::{ContentFailure, Effect, FetchFailure};
+use crate::{
+    base::{
+        AppName, Digest, MemberId, Time,
+        catalog::{Catalog, Version},
+        limits,
+    },
+    proto::vote::{Differing, Tally, Verdict, Votes},
+};
+
+/// The shortest time between two scans of an application.
+const SCAN_EVERY: Duration = Duration::from_secs(2);
+/// A scan may take this share of one processor at the most: one part in so many.
+const SCAN_SHARE: u32 = 50;
+/// How long after a failure the same is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+/// How long a holder that failed us is passed over for the same content.
+const PASS_OVER: Duration = Duration::from_secs(3);
+/// Fetches at the same time.
+const FETCHES_MAX: usize = 2;
+
+/// This member's content.
+#[derive(Debug, Default)]
+pub(super) struct Content {
+    holdings: BTreeMap<AppName, Holding>,
+    whole: BTreeSet<Digest>,
+    fetches: BTreeMap<Digest, Fetch>,
+    failed: BTreeMap<(Digest, MemberId), Time>,
+}
+
+/// One application on this member.
+#[derive(Debug, Default)]
+pub(super) struct Holding {
+    /// The version that was switched to last; 0 for none.
+    pub activated: u64,
+    /// What the last scan found; none before the first one.
+    pub found: Option<Found>,
+    /// What is being done.
+    pub work: Option<Work>,
+    /// What failed last, for people.
+    pub error: Option<String>,
+    scan_at: Time,
+    retry_at: Time,
+}
+
+/// What a scan found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The root; none for nothing there.
+    pub root: Option<Digest>,
+    /// In how many scans running.
+    pub scans: u32,
+}
+
+/// Work on the live content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    Scanning,
+    Activating,
+    Repairing,
+    Ingesting,
+}
+
+#[derive(Debug)]
+struct Fetch {
+    from: MemberId,
+    bytes: u64,
+}
+
+/// What the rest of the member knows that content depends on.
+pub(super) struct Surroundings<'a> {
+    pub now: Time,
+    pub me: MemberId,
+    pub catalog: &'a Catalog,
+    pub votes: &'a Votes,
+    pub live: &'a BTreeSet<MemberId>,
+}
+
+impl Surroundings<'_> {
+    /// The tally and what it means, where a vote is taken on `app`.
+    pub fn verdict(&self, app: &AppName) -> Option<(Tally, Verdict)> {
+        let tally = self.votes.tally(self.now, self.catalog, app)?;
+        let verdict = tally.verdict(self.catalog.policy.vote);
+        Some((tally, verdict))
+    }
+}
+
+impl Content {
+    pub fn new(whole: Vec<Digest>, activated: BTreeMap<AppName, u64>) -> Self {
+        let holding = |activated| Holding { activated, ..Holding::default() };
+        Self {
+            holdings: activated.into_iter().map(|(app, n)| (app, holding(n))).collect(),
+            whole: whole.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
+    pub fn holding(&self, app: &AppName) -> Option<&Holding> {
+        self.holdings.get(app)
+    }
+
+    pub fn is_whole(&self, root: Digest) -> bool {
+        self.whole.contains(&root)
+    }
+
+    pub fn now_whole(&mut self, root: Digest) {
+        self.whole.insert(root);
+    }
+
+    /// Bytes of `root` that have arrived so far in a fetch under way.
+    pub fn fetched_bytes(&self, root: Digest) -> u64 {
+        self.fetches.get(&root).map_or(0, |fetch| fetch.bytes)
+    }
+
+    /// Keeps what the catalog still names, and says which roots these are.
+    pub fn retain(&mut self, catalog: &Catalog) -> Vec<Digest> {
+        let versions = catalog.applications.values().flat_map(|a| &a.versions);
+        let publication = catalog.window.iter().filter_map(|w| w.publication.as_ref());
+        let mut roots: BTreeSet<Digest> = versions.map(|v| v.root).collect();
+        roots.extend(publication.map(|p| p.version.root));
+        self.holdings.retain(|app, _| catalog.applications.contains_key(app));
+        roots.into_iter().collect()
+    }
+
+    /// What a ballot says of this content.
+    pub fn differing(&self, catalog: &Catalog) -> Vec<Differing> {
+        let mut list = Vec::new();
+        for (app, application) in &catalog.applications {
+            let current = application.current();
+            let holding = self.holdings.get(app);
+            let found = holding.and_then(|h| h.found);
+            // Before the first scan nothing is claimed: such a member counts as late.
+            let activated = if found.is_some() { holding.map_or(0, |h| h.activated) } else { 0 };
+            let root = found.and_then(|f| f.root);
+            if activated != current.number || root != Some(current.root) {
+                let scans = found.map_or(0, |f| f.scans);
+                list.push(Differing { app: app.clone(), activated, root, scans });
+            }
+        }
+        list.truncate(limits::DIFFERING_MAX);
+        list
+    }
+
+    /// The applications whose committed version the store does not hold whole.
+    pub fn lacking(&self, catalog: &Catalog) -> Vec<AppName> {
+        let lacks = |v: &Version| !self.whole.contains(&v.root);
+        let apps = catalog.applications.iter();
+        apps.filter(|(_, a)| lacks(a.current())).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Roots beside the committed ones that others may want from this member.
+    pub fn offered(&self, catalog: &Catalog) -> Vec<Digest> {
+        let staged = catalog.window.iter().filter_map(|w| w.publication.as_ref());
+        let found = self.holdings.values().filter_map(|h| h.found.and_then(|f| f.root));
+        let all: BTreeSet<Digest> = staged.map(|p| p.version.root).chain(found).collect();
+        let mut list: Vec<Digest> = all.intersection(&self.whole).copied().collect();
+        list.truncate(limits::DIFFERING_MAX);
+        list
+    }
+
+    /// Starts whatever should be under way and is not.
+    pub fn drive(
+        &mut self,
+        around: &Surroundings<'_>,
+        rng: &mut SmallRng,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.failed.retain(|_, at| around.now.since(*at) < PASS_OVER);
+        let mut wanted = Vec::new();
+        let publication = around.catalog.window.as_ref().and_then(|w| w.publication.as_ref());
+        wanted.extend(publication.map(|p| p.version.root));
+        for (app, application) in &around.catalog.applications {
+            let current = application.current();
+            wanted.push(current.root);
+            self.drive_one(around, app, current, effects);
+        }
+        wanted.retain(|root| !self.whole.contains(root) && !self.fetches.contains_key(root));
+        for root in wanted {
+            if self.fetches.len() < FETCHES_MAX {
+                self.fetch(around, root, rng, effects);
+            }
+        }
+    }
+
+    fn drive_one(
+        &mut self,
+        around: &Surroundings<'_>,
+        app: &AppName,
+        current: &Version,
+        effects: &mut Vec<Effect>,
+    ) {
+        let now = around.now;
+        let whole = self.whole.contains(&current.root);
+        let holding = self.holdings.entry(app.clone()).or_default();
+        if holding.work.is_some() || now < holding.retry_at {
+            return;
+        }
+        if holding.activated != current.number {
+            if whole {
+                holding.work = Some(Work::Activating);
+                effects.push(Effect::Activate {
+                    app: app.clone(),
+                    version: current.number,
+                    sequence: around.catalog.sequence,
+                    root: current.root,
+                    spec: Box::new(current.spec.clone()),
+                });
+            } else {
+                // The fetch wakes us; this is for when none could be started.
+                holding.scan_at = now + RETRY;
+            }
+            return;
+        }
+        let found = holding.found;
+        let covered = around.catalog.window_covers(app);
+        if let (Some(found), false) = (found, covered)
+            && found.root != Some(current.root)
+        {
+            match around.verdict(app).map(|(_, verdict)| verdict) {
+                Some(Verdict::Committed) if whole => {
+                    holding.work = Some(Work::Repairing);
+                    effects.push(Effect::Repair { app: app.clone(), root: current.root });
+                    return;
+                }
+                Some(Verdict::Other(root))
+                    if found.root == Some(root) && !self.whole.contains(&root) =>
+                {
+                    holding.work = Some(Work::Ingesting);
+                    effects.push(Effect::Ingest { app: app.clone() });
+                    return;
+                }
+                _ => {}
+            }
+        }
+        if now >= holding.scan_at {
+            holding.work = Some(Work::Scanning);
+            effects.push(Effect::Scan { app: app.clone() });
+        }
+    }
+
+    /// From any live member that says it holds it, another one each time.
+    fn fetch(
+        &mut self,
+        around: &Surroundings<'_>,
+        root: Digest,
+        rng: &mut SmallRng,
+        effects: &mut Vec<Effect>,
+    ) {
+        let holders: Vec<MemberId> = self
+            .holders(around, root)
+            .into_iter()
+            .filter(|m| *m != around.me && around.live.contains(m))
+            .filter(|m| !self.failed.contains_key(&(root, *m)))
+            .collect();
+        if holders.is_empty() {
+            return;
+        }
+        let from = holders[rng.random_range(0..holders.len())];
+        self.fetches.insert(root, Fetch { from, bytes: 0 });
+        effects.push(Effect::Fetch { root, from });
+    }
+
+    fn holders(&self, around: &Surroundings<'_>, root: Digest) -> BTreeSet<MemberId> {
+        let Surroundings { now, catalog, votes, .. } = *around;
+        let mut holders = votes.whole(now, root);
+        for (app, application) in &catalog.applications {
+            if application.current().root != root {
+                continue;
+            }
+            for member in &catalog.roster.members {
+                let ballot = votes.fresh(now, member.id);
+                if ballot.is_some_and(|b| b.sequence == catalog.sequence && !b.lacking.contains(app))
+                {
+                    holders.insert(member.id);
+                }
+            }
+        }
+        // The publisher holds what it published, even before its ballot says so.
+        let publication = catalog.window.iter().filter_map(|w| w.publication.as_ref());
+        holders.extend(
+            publication.filter(|p| p.version.root == root).map(|p| p.version.publisher),
+        );
+        holders
+    }
+
+    pub fn fetching(&mut self, root: Digest, bytes: u64) {
+        if let Some(fetch) = self.fetches.get_mut(&root) {
+            fetch.bytes = fetch.bytes.max(bytes);
+        }
+    }
+
+    /// The sentence for an event, if there is something to tell.
+    pub fn fetched(
+        &mut self,
+        now: Time,
+        root: Digest,
+        from: MemberId,
+        result: Result<(), FetchFailure>,
+    ) -> Option<String> {
+        if self.fetches.get(&root).is_some_and(|fetch| fetch.from == from) {
+            self.fetches.remove(&root);
+        }
+        let failure = match result {
+            Ok(()) => {
+                self.whole.insert(root);
+                return None;
+            }
+            Err(failure) => failure,
+        };
+        self.failed.insert((root, from), now);
+        match failure {
+            FetchFailure::Lacking | FetchFailure::Broken(_) => None,
+            FetchFailure::Lied(why) => Some(format!("what it sent is not what it said: {why}")),
+            FetchFailure::Disk(why) => Some(format!("this member could not store it: {why}")),
+        }
+    }
+
+    pub fn activated(&mut self, now: Time, app: &AppName, version: &Version, result: &Result<(), ContentFailure>) {
+        let holding = self.holdings.entry(app.clone()).or_default();
+        holding.work = None;
+        match result {
+            Ok(()) => {
+                holding.activated = version.number;
+                holding.found = Some(Found { root: Some(version.root), scans: 1 });
+                holding.error = None;
+                holding.scan_at = now + SCAN_EVERY;
+            }
+            Err(ContentFailure::Outdated) => holding.retry_at = now + RETRY / 10,
+            Err(failure) => {
+                holding.retry_at = now + RETRY;
+                holding.error = Some(self_explaining(failure));
+                if matches!(failure, ContentFailure::Lost(_)) {
+                    self.whole.remove(&version.root);
+                }
+            }
+        }
+    }
+
+    pub fn scanned(
+        &mut self,
+        now: Time,
+        app: &AppName,
+        result: Result<Option<Digest>, ContentFailure>,
+        took: Duration,
+    ) {
+        let Some(holding) = self.holdings.get_mut(app) else { return };
+        holding.work = None;
+        holding.scan_at = now + (took * SCAN_SHARE).max(SCAN_EVERY);
+        match result {
+            Ok(root) => {
+                let scans = match holding.found {
+                    Some(found) if found.root == root => found.scans.saturating_add(1),
+                    _ => 1,
+                };
+                // A root that is not the committed one is looked at again soon:
+                // only two scans running make it a vote for something new.
+                if scans < 2 {
+                    holding.scan_at = now + SCAN_EVERY / 4;
+                }
+                holding.found = Some(Found { root, scans });
+                holding.error = None;
+            }
+            Err(failure) => {
+                holding.error = Some(self_explaining(&failure));
+                holding.found = Some(Found { root: None, scans: 1 });
+            }
+        }
+    }
+
+    pub fn repaired(&mut self, now: Time, app: &AppName, root: Digest, failure: Option<&ContentFailure>) {
+        let Some(holding) = self.holdings.get_mut(app) else { return };
+        holding.work = None;
+        holding.scan_at = now;
+        holding.error = failure.map(self_explaining);
+        if let Some(failure) = failure {
+            holding.retry_at = now + RETRY;
+            if matches!(failure, ContentFailure::Lost(_)) {
+                self.whole.remove(&root);
+            }
+        } else {
+            // Until the scan has looked, nothing is claimed.
+            holding.found = None;
+        }
+    }
+
+    pub fn ingested(&mut self, now: Time, app: &AppName, result: Result<Digest, ContentFailure>) {
+        if let Some(holding) = self.holdings.get_mut(app) {
+            holding.work = None;
+            if let Err(failure) = &result {
+                holding.retry_at = now + RETRY;
+                holding.error = Some(self_explaining(failure));
+            }
+        }
+        if let Ok(root) = result {
+            self.whole.insert(root);
+        }
+    }
+
+    /// When there is something to do again.
+    pub fn deadline(&self) -> Option<Time> {
+        let idle = self.holdings.values().filter(|h| h.work.is_none());
+        let next = idle.map(|h| h.scan_at.max(h.retry_at)).min();
+        let retry = self.failed.values().map(|at| *at + PASS_OVER).min();
+        next.into_iter().chain(retry).min()
+    }
+}
+
+fn self_explaining(failure: &ContentFailure) -> String {
+    match failure {
+        ContentFailure::Lost(why) => format!("the store has lost some of it: {why}"),
+        ContentFailure::Outdated => "a newer version is live already".to_owned(),
+        ContentFailure::Failed(why) => why.clone(),
+    }
+}

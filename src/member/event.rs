@@ -1,0 +1,58 @@
+//! Events: everything that acts leaves one that says why.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::{AppName, MemberName, WallTime};
+
+/// How much an event matters to an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// As it should be.
+    Info,
+    /// Something was not as it should be, and was dealt with or may need a look.
+    Warning,
+    /// Somebody should look now.
+    Critical,
+}
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EventKind {
+    /// This member started, left or was removed.
+    Member,
+    /// Somebody joined, failed, returned, left.
+    Membership,
+    /// The catalog was changed: invitations, roster, policies.
+    Catalog,
+    /// A window was opened, taken over, closed.
+    Window,
+    /// A version was staged, committed, switched to.
+    Version,
+    /// The vote found a difference, or could not decide.
+    Vote,
+    /// Content was repaired.
+    Repair,
+    /// Content was fetched, or could not be.
+    Replication,
+}
+
+/// One event of one member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Counts up from 1 since this member started.
+    pub number: u64,
+    /// When, by this member's clock.
+    pub at: WallTime,
+    /// How much it matters.
+    pub severity: Severity,
+    /// What it is about.
+    pub kind: EventKind,
+    /// The member that it concerns.
+    pub member: Option<MemberName>,
+    /// The application that it concerns.
+    pub app: Option<AppName>,
+    /// What happened and why, in a sentence.
+    pub text: String,
+}

@@ -1,0 +1,265 @@
+//! The member's two enums: all that it can be told and all that it can want.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use super::{
+    command::{Command, Outcome, Staged},
+    event::Event,
+};
+use crate::{
+    base::{
+        AppName, Digest, MemberId, PublicKey, Refusal,
+        catalog::{AppSpec, Roster},
+    },
+    proto::catalog::Record,
+};
+
+/// What a member is told.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A SWIM packet from an enrolled peer.
+    Packet {
+        /// Its sender, whose key was checked.
+        from: MemberId,
+        /// As received.
+        bytes: Vec<u8>,
+    },
+    /// A message from an enrolled peer.
+    Message {
+        /// Its sender, whose key was checked.
+        from: MemberId,
+        /// As received.
+        bytes: Vec<u8>,
+    },
+    /// The transport lost a peer: a hint.
+    Lost {
+        /// Which.
+        member: MemberId,
+    },
+    /// The record with this token, and so all before it, is synced.
+    Persisted {
+        /// As given.
+        token: u64,
+    },
+    /// A stranger knocks. Answered by [`Effect::Answer`].
+    Knock {
+        /// For the answer.
+        ticket: u64,
+        /// Its key, proven by the handshake.
+        key: PublicKey,
+        /// The keying material exported from that handshake.
+        exporter: [u8; 32],
+        /// Where it comes from.
+        from: SocketAddr,
+        /// What it says.
+        bytes: Vec<u8>,
+    },
+    /// An operator's command. Answered by [`Effect::Reply`].
+    Command {
+        /// For the answer.
+        ticket: u64,
+        /// What.
+        command: Command,
+    },
+    /// Some of a fetch has arrived.
+    Fetching {
+        /// Of what.
+        root: Digest,
+        /// Bytes so far.
+        bytes: u64,
+    },
+    /// A fetch has ended; on success the content is whole and synced.
+    Fetched {
+        /// Of what.
+        root: Digest,
+        /// From whom.
+        from: MemberId,
+        /// How.
+        result: Result<(), FetchFailure>,
+    },
+    /// A switch has ended.
+    Activated {
+        /// Of which application.
+        app: AppName,
+        /// To which version.
+        version: u64,
+        /// How.
+        result: Result<(), ContentFailure>,
+    },
+    /// A scan of the live content has ended.
+    Scanned {
+        /// Of which application.
+        app: AppName,
+        /// What was found: `None` for nothing there.
+        result: Result<Option<Digest>, ContentFailure>,
+        /// How long it took; the next one waits in proportion.
+        took: Duration,
+    },
+    /// A repair has ended.
+    Repaired {
+        /// Of which application.
+        app: AppName,
+        /// What it did: one line for each path, cut at a few.
+        result: Result<Repair, ContentFailure>,
+    },
+    /// The live content was taken into the store.
+    Ingested {
+        /// Of which application.
+        app: AppName,
+        /// What it is.
+        result: Result<Staged, ContentFailure>,
+    },
+}
+
+/// What a repair did to the live content.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Repair {
+    /// Paths whose content was put right.
+    pub set: u64,
+    /// Paths that were missing.
+    pub added: u64,
+    /// Paths that were not wanted.
+    pub deleted: u64,
+    /// The first few paths, for people.
+    pub sample: Vec<String>,
+}
+
+/// Why a fetch did not bring everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FetchFailure {
+    /// This holder does not have it, or not all of it.
+    Lacking,
+    /// This holder sent something that is not what it said.
+    Lied(String),
+    /// The connection broke; what arrived is kept.
+    Broken(String),
+    /// This member could not store it.
+    Disk(String),
+}
+
+/// Why something was not done to content. The live content is whole either way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContentFailure {
+    /// The store does not hold it whole after all: fetch it again.
+    Lost(String),
+    /// A newer version was switched to already.
+    Outdated,
+    /// The disk, permissions, or what stands at the path.
+    Failed(String),
+}
+
+/// What a member wants done. All of it may be slow; what answers comes back
+/// as an [`Input`].
+#[derive(Debug)]
+pub enum Effect {
+    /// Send a SWIM packet, as a datagram if it fits.
+    Packet {
+        /// To whom.
+        to: MemberId,
+        /// As is.
+        bytes: Vec<u8>,
+    },
+    /// Send a message on a stream of its own.
+    Message {
+        /// To whom.
+        to: MemberId,
+        /// As is.
+        bytes: Vec<u8>,
+    },
+    /// Sync this record, then say [`Input::Persisted`]. In order.
+    Persist {
+        /// Comes back.
+        token: u64,
+        /// What.
+        record: Box<Record>,
+    },
+    /// Keep this number: a restarted member starts above it.
+    Generation(u64),
+    /// Whom connections are accepted from, from now on.
+    Peers(Roster),
+    /// A peer is reached here now.
+    Address {
+        /// Which.
+        member: MemberId,
+        /// Where.
+        address: SocketAddr,
+    },
+    /// Answer a stranger.
+    Answer {
+        /// As given.
+        ticket: u64,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Answer an operator.
+    Reply {
+        /// As given.
+        ticket: u64,
+        /// What.
+        result: Result<Outcome, Refusal>,
+    },
+    /// Bring `root` whole into the store.
+    Fetch {
+        /// What.
+        root: Digest,
+        /// From whom.
+        from: MemberId,
+    },
+    /// Switch the live content to this version, which the store holds whole,
+    /// unless a catalog with a higher sequence was acted on already.
+    Activate {
+        /// Of which application.
+        app: AppName,
+        /// Which version.
+        version: u64,
+        /// The catalog sequence that says so.
+        sequence: u64,
+        /// Its content.
+        root: Digest,
+        /// How it is held.
+        spec: Box<AppSpec>,
+    },
+    /// Sign the live content.
+    Scan {
+        /// Of which application.
+        app: AppName,
+    },
+    /// Make the live content what `root` is, keeping aside what is replaced.
+    Repair {
+        /// Of which application.
+        app: AppName,
+        /// To what.
+        root: Digest,
+    },
+    /// Take the live content into the store.
+    Ingest {
+        /// Of which application.
+        app: AppName,
+    },
+    /// Content with other roots than these is not needed any more.
+    Retain {
+        /// All roots of all kept versions and of what is staged.
+        roots: Vec<Digest>,
+    },
+    /// Something worth telling.
+    Event(Event),
+    /// This member is no longer enrolled: by its own wish, or not.
+    Expelled {
+        /// Whether it left by itself.
+        left: bool,
+    },
+}
+
+/// What a starting member remembers.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    /// Of the register.
+    pub record: Record,
+    /// A number higher than any that this member used before: the wall clock
+    /// in milliseconds, or the kept one and one more.
+    pub generation: u64,
+    /// The roots that its store holds whole.
+    pub whole: Vec<Digest>,
+    /// What is live: the version switched to last.
+    pub activated: BTreeMap<AppName, u64>,
+}
