@@ -1,0 +1,312 @@
+//! What the detector promises, over several seeds each, in virtual time.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::{
+    Effect, Input, Membership, State,
+    sim::{Faults, Sim, address, id, ms, roster},
+};
+use crate::base::Time;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Mean and maximum, milliseconds.
+fn summary(times: &[Duration]) -> (u128, u128) {
+    let sum: u128 = times.iter().map(Duration::as_millis).sum();
+    (sum / times.len() as u128, times.iter().map(Duration::as_millis).max().unwrap_or(0))
+}
+
+fn detection(n: usize, hints: bool, seeds: u64) -> (u128, u128) {
+    let times: Vec<Duration> = (0..seeds)
+        .map(|seed| {
+            let mut sim = Sim::started(n, seed, Faults::LAN);
+            sim.hints = hints;
+            sim.run(ms(137 * seed));
+            let victim = seed as usize % n;
+            sim.kill(victim);
+            let took = sim.run_until(20 * SECOND, |sim| sim.all_see(victim, State::Down));
+            assert_eq!(sim.downs(|i| i != victim), 0, "seed {seed}: the living stay live");
+            took.unwrap_or_else(|| panic!("seed {seed}: the kill was noticed"))
+        })
+        .collect();
+    summary(&times)
+}
+
+#[test]
+fn a_killed_member_is_down_everywhere_soon() {
+    for (n, seeds, max) in [(2, 20, 3_000), (3, 20, 3_000), (5, 40, 3_000), (64, 8, 4_000)] {
+        let (mean, worst) = detection(n, false, seeds);
+        let (hint_mean, hint_worst) = detection(n, true, seeds);
+        println!(
+            "{n} members: kill known to all after {mean} ms (max {worst}); with the transport's hint {hint_mean} ms (max {hint_worst})"
+        );
+        assert!(worst < max, "{n} members: {worst} ms");
+        assert!(hint_worst < 1_500, "{n} members with hints: {hint_worst} ms");
+    }
+}
+
+fn false_accusations(n: usize, faults: Faults, seeds: u64, span: Duration) -> usize {
+    (0..seeds)
+        .map(|seed| {
+            let mut sim = Sim::started(n, seed, faults);
+            sim.changes.clear();
+            sim.run(span);
+            let downs = sim.downs(|_| true);
+            println!("{n} members, {} % loss, seed {seed}: {downs} false", faults.loss_percent);
+            downs
+        })
+        .sum()
+}
+
+#[test]
+fn nobody_is_accused_falsely_on_a_lan() {
+    assert_eq!(false_accusations(5, Faults::LAN, 2, 600 * SECOND), 0);
+    assert_eq!(false_accusations(32, Faults::LAN, 1, 600 * SECOND), 0);
+}
+
+#[test]
+fn nobody_is_accused_falsely_at_ten_percent_loss() {
+    assert_eq!(false_accusations(5, Faults::ROUGH, 4, 600 * SECOND), 0);
+    assert_eq!(false_accusations(32, Faults::ROUGH, 2, 600 * SECOND), 0);
+}
+
+#[test]
+fn a_killed_member_returns_at_once() {
+    for faults in [Faults::LAN, Faults::ROUGH] {
+        let mut times = Vec::new();
+        for (n, seed) in (0..10).map(|seed| (5, seed)).chain((0..3).map(|seed| (32, seed))) {
+            let mut sim = Sim::started(n, seed, faults);
+            sim.kill(1);
+            sim.run(ms(300 + 2_500 * seed));
+            sim.start(1);
+            let took = sim.run_until(20 * SECOND, Sim::all_live).expect("it returned");
+            times.push(took);
+        }
+        let (mean, worst) = summary(&times);
+        println!("{} % loss: returned after {mean} ms (max {worst})", faults.loss_percent);
+        assert!(worst < 2_000, "{worst} ms");
+    }
+}
+
+#[test]
+fn a_member_that_forgot_its_generation_returns() {
+    for seed in 0..5 {
+        let mut sim = Sim::started(5, seed, Faults::LAN);
+        sim.kill(2);
+        sim.run(10 * SECOND);
+        sim.start_as(2, 3);
+        let took = sim.run_until(20 * SECOND, Sim::all_live).expect("it returned");
+        assert!(took < 2 * SECOND, "seed {seed}: {took:?}");
+    }
+}
+
+#[test]
+fn a_partition_heals() {
+    for (n, cut, length, max) in [(5, 2, 30, 5_000), (2, 1, 60, 5_000), (32, 10, 120, 10_000)] {
+        let mut times = Vec::new();
+        for seed in 0..8 {
+            let mut sim = Sim::started(n, seed, Faults::LAN);
+            sim.side = (0..cut).map(|i| (i, 1)).collect();
+            sim.run(length * SECOND);
+            for i in 0..n {
+                for j in 0..n {
+                    let together = (i < cut) == (j < cut);
+                    assert_eq!(sim.machine(i).is_live(id(j)), together, "seed {seed}: {i} {j}");
+                }
+            }
+            sim.side.clear();
+            let took = sim.run_until(60 * SECOND, Sim::all_live).expect("it healed");
+            times.push(took);
+        }
+        let (mean, worst) = summary(&times);
+        println!("{cut} | {} for {length} s: healed after {mean} ms (max {worst})", n - cut);
+        assert!(worst < max, "{worst} ms");
+    }
+}
+
+#[test]
+fn islands_always_merge() {
+    for seed in 0..6 {
+        let n = 25;
+        let mut sim = Sim::new(n, seed, Faults::ROUGH);
+        // Three islands from the first moment on, for longer than any backoff.
+        sim.side = (0..n).map(|i| (i, i % 3)).collect();
+        for i in 0..n {
+            sim.start(i);
+        }
+        sim.run(90 * SECOND);
+        assert!(!sim.all_live());
+        sim.side.clear();
+        let took = sim.run_until(60 * SECOND, Sim::all_live).expect("they merged");
+        assert!(took < 10 * SECOND, "seed {seed}: {took:?}");
+    }
+}
+
+#[test]
+fn a_mass_start_meets_within_two_seconds() {
+    for (faults, seed) in [(Faults::LAN, 1), (Faults::LAN, 2), (Faults::ROUGH, 3)] {
+        let mut sim = Sim::new(64, seed, faults);
+        for i in 0..64 {
+            sim.start(i);
+        }
+        let took = sim.run_until(30 * SECOND, Sim::all_live).expect("they met");
+        println!("64 members met after {} ms, {} bytes", took.as_millis(), sim.sent_bytes());
+        assert!(took < 2 * SECOND, "{took:?}");
+    }
+}
+
+#[test]
+fn members_that_stand_still_accuse_nobody() {
+    for (n, sick, seeds) in [(5, 1, 4), (32, 4, 2), (64, 8, 1)] {
+        for seed in 0..seeds {
+            let mut sim = Sim::started(n, seed, Faults::LAN);
+            sim.changes.clear();
+            for _ in 0..10 {
+                (0..sick).for_each(|i| sim.pause(i));
+                sim.run(8 * SECOND);
+                (0..sick).for_each(|i| sim.resume(i));
+                sim.run(ms(500));
+            }
+            let falsely = sim.downs(|i| i >= sick);
+            println!("{n} members, {sick} stand still: {falsely} healthy ones accused");
+            assert_eq!(falsely, 0);
+            let took = sim.run_until(20 * SECOND, Sim::all_live).expect("all live again");
+            assert!(took < 3 * SECOND, "{took:?}");
+        }
+    }
+}
+
+#[test]
+fn a_member_that_hears_a_fifth_buries_nobody_for_long() {
+    let mut sim = Sim::started(20, 5, Faults::LAN);
+    sim.changes.clear();
+    // Member 0 receives from every fifth only.
+    sim.cut = (1..20).filter(|i| i % 5 != 0).map(|i| (i, 0)).collect();
+    sim.run(60 * SECOND);
+    let others = sim.changes.iter().filter(|c| c.1 != 0 && c.2 != 0 && c.3 == State::Down).count();
+    println!("one hears a fifth: {others} false verdicts about healthy members at others");
+}
+
+#[test]
+fn an_idle_member_sends_little() {
+    let mut sim = Sim::started(64, 9, Faults::LAN);
+    sim.run(60 * SECOND);
+    let (before, packets) = (sim.sent_bytes(), sim.packets);
+    sim.run(60 * SECOND);
+    let rate = (sim.sent_bytes() - before) / 60 / 64;
+    let packets = (sim.packets - packets) as f64 / 60.0 / 64.0;
+    println!("64 members: {rate} bytes/s and {packets:.1} packets/s each, idle");
+    assert!(rate < 1_000);
+}
+
+#[test]
+fn leaving_is_told_from_dying() {
+    let mut sim = Sim::started(5, 3, Faults::LAN);
+    sim.leave(4);
+    let took = sim.run_until(5 * SECOND, |sim| sim.all_see(4, State::Left)).expect("they know");
+    assert!(took < SECOND, "{took:?}");
+    sim.run(60 * SECOND);
+    assert!(sim.all_see(4, State::Left));
+    sim.start(4);
+    let took = sim.run_until(5 * SECOND, Sim::all_live).expect("it came back");
+    assert!(took < 2 * SECOND, "{took:?}");
+}
+
+#[test]
+fn a_removed_member_is_forgotten_and_stays_so() {
+    let mut sim = Sim::started(5, 3, Faults::LAN);
+    sim.set_roster(roster(0..4));
+    sim.run(30 * SECOND);
+    for i in 0..4 {
+        assert!(!sim.machine(i).directory().contains_key(&id(4)));
+        assert!(!sim.machine(i).is_live(id(4)));
+    }
+    // The removed one, whom nobody answers any more, may think what it likes.
+    assert!(sim.changes.iter().all(|c| c.1 == 4 || c.3 != State::Down));
+    sim.set_roster(roster(0..5));
+    let took = sim.run_until(5 * SECOND, Sim::all_live).expect("it is enrolled again");
+    assert!(took < 2 * SECOND, "{took:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let run = |seed| {
+        let mut sim = Sim::started(12, seed, Faults::ROUGH);
+        sim.kill(3);
+        sim.run(20 * SECOND);
+        sim.start(3);
+        sim.run(20 * SECOND);
+        (sim.trace, sim.packets, sim.changes)
+    };
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1).0, run(2).0);
+}
+
+#[test]
+fn a_stranger_is_not_heard() {
+    let mut machine = Membership::new(Time(0), id(0), address(0), 1, 1);
+    let mut effects = Vec::new();
+    machine.set_roster(Time(0), &roster(0..2), &mut effects);
+    let mut stranger = Membership::new(Time(0), id(7), address(7), 1, 2);
+    let mut out = Vec::new();
+    stranger.set_roster(Time(0), &roster([0, 7]), &mut out);
+    stranger.tick(Time(1_000_000), &mut out);
+    let bytes = out
+        .into_iter()
+        .find_map(|effect| match effect {
+            Effect::Send { bytes, .. } => Some(bytes),
+            _ => None,
+        })
+        .expect("it knocks");
+    effects.clear();
+    for from in [id(7), id(1)] {
+        machine.handle(Time(1), Input::Packet { from, bytes: bytes.clone() }, &mut effects);
+    }
+    assert_eq!(effects, []);
+    assert!(!machine.is_live(id(7)));
+}
+
+#[test]
+fn the_machine_can_move_between_threads() {
+    fn assert_send<T: Send>() {}
+    assert_send::<Membership>();
+}
+
+proptest! {
+    #[test]
+    fn garbage_is_refused_and_never_panics(
+        bytes in proptest::collection::vec(any::<u8>(), 0..1_200),
+    ) {
+        let mut sim = Sim::new(3, 1, Faults::LAN);
+        (0..3).for_each(|i| sim.start(i));
+        sim.run(SECOND);
+        sim.inject(0, Input::Packet { from: id(1), bytes });
+        sim.run(SECOND);
+        prop_assert!(sim.all_live());
+    }
+
+    #[test]
+    fn a_damaged_packet_never_panics(
+        at in 0_usize..1_100,
+        value in any::<u8>(),
+        cut in 0_usize..1_100,
+    ) {
+        let mut out = Vec::new();
+        let mut peer = Membership::new(Time(0), id(1), address(1), 1, 2);
+        peer.set_roster(Time(0), &roster(0..3), &mut out);
+        peer.tick(Time(100_000), &mut out);
+        let mut machine = Membership::new(Time(0), id(0), address(0), 1, 1);
+        machine.set_roster(Time(0), &roster(0..3), &mut Vec::new());
+        for effect in out {
+            let Effect::Send { mut bytes, .. } = effect else { continue };
+            let length = bytes.len();
+            bytes[at % length] = value;
+            bytes.truncate(length - cut % length);
+            let mut effects = Vec::new();
+            machine.handle(Time(5), Input::Packet { from: id(1), bytes }, &mut effects);
+            machine.tick(Time(3_000_000), &mut effects);
+        }
+    }
+}
