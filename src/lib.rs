@@ -2,7 +2,9 @@
 //! controller.
 #![warn(missing_docs)]
 
+pub mod admin;
 pub mod base;
+pub mod cli;
 pub mod driver;
 pub mod gateway;
 pub mod member;

@@ -14,8 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     base::{
         ClusterId, MemberId, MemberName, PublicKey, Reason, Refusal, SecretKey, Signature,
-        WallTime, wire,
-        wire::Kind,
+        WallTime, wire, wire::Kind,
     },
     proto::catalog::{CatchUp, Committed, Lineage, Record},
 };
@@ -142,13 +141,15 @@ impl Welcome {
             distrust(format!("What answered could not prove to be the token's cluster: {e}."))
         })?;
         let catch_up = CatchUp { committed, links: Vec::new() };
-        lineage
-            .follow(token.cluster, &catch_up)
-            .map_err(|e| distrust(format!("The catalog that was handed over proves nothing: {e}.")))?;
+        lineage.follow(token.cluster, &catch_up).map_err(|e| {
+            distrust(format!("The catalog that was handed over proves nothing: {e}."))
+        })?;
         let committed = catch_up.committed;
         let catalog = &committed.catalog;
         if catalog.sequence < token.sequence {
-            return Err(distrust("The catalog that was handed over is older than the token.".into()));
+            return Err(distrust(
+                "The catalog that was handed over is older than the token.".into(),
+            ));
         }
         if catalog.roster.get(MemberId::of(&server)).is_none_or(|m| m.key != server) {
             return Err(distrust("What answered is not a member of the token's cluster.".into()));
@@ -192,8 +193,7 @@ mod tests {
         };
         let key = SecretKey::from_seed([6; 32]).public();
         let name = MemberName::parse("m").unwrap();
-        let knock =
-            Knock::new(&token, key, &[1; 32], name, "0.0.0.0:1".parse().unwrap(), false);
+        let knock = Knock::new(&token, key, &[1; 32], name, "0.0.0.0:1".parse().unwrap(), false);
         assert!(knock.is_proven(token.cluster, &key, &[1; 32]));
         assert!(!knock.is_proven(token.cluster, &key, &[2; 32]), "another handshake");
         let other = SecretKey::from_seed([7; 32]).public();

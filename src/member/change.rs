@@ -11,8 +11,7 @@ use crate::{
             Application, Catalog, Enrolled, Failover, Invite, Policy, Publication, Version, Window,
             WindowOutcome,
         },
-        limits,
-        wire,
+        limits, wire,
     },
     proto::catalog::Transition,
 };
@@ -257,16 +256,16 @@ fn reorder(next: &mut Catalog, first: &[MemberId]) -> Result<bool, Refusal> {
 fn open_window(next: &mut Catalog, open: &Open) -> Result<bool, Refusal> {
     let request = open.publication.as_ref().map_or(0, |p| p.request);
     let running = next.window.as_ref().and_then(|w| w.publication.as_ref());
-    let known = running.map(|p| p.request).into_iter().chain(next.outcomes.iter().map(|o| o.request));
+    let known =
+        running.map(|p| p.request).into_iter().chain(next.outcomes.iter().map(|o| o.request));
     if request != 0 && known.into_iter().any(|r| r == request) {
         return Ok(false);
     }
     if let Some(publication) = &open.publication {
         check_base(next, publication)?;
     }
-    let name = |id: MemberId| {
-        next.roster.get(id).map_or_else(|| id.to_string(), |m| m.name.to_string())
-    };
+    let name =
+        |id: MemberId| next.roster.get(id).map_or_else(|| id.to_string(), |m| m.name.to_string());
     if let Some(window) = &next.window {
         let holder = name(window.opened_by);
         let id = window.id;
@@ -301,9 +300,9 @@ fn open_window(next: &mut Catalog, open: &Open) -> Result<bool, Refusal> {
         Some(publication) => vec![publication.app.clone()],
         None => open.scope.clone(),
     };
-    if let Some(missing) = scope.iter().find(|app| {
-        open.publication.is_none() && !next.applications.contains_key(*app)
-    }) {
+    if let Some(missing) =
+        scope.iter().find(|app| open.publication.is_none() && !next.applications.contains_key(*app))
+    {
         return Err(no_such_app(missing, "The window was not opened."));
     }
     next.window = Some(Window {

@@ -282,7 +282,8 @@ impl Content {
             }
             for member in &catalog.roster.members {
                 let ballot = votes.fresh(now, member.id);
-                if ballot.is_some_and(|b| b.sequence == catalog.sequence && !b.lacking.contains(app))
+                if ballot
+                    .is_some_and(|b| b.sequence == catalog.sequence && !b.lacking.contains(app))
                 {
                     holders.insert(member.id);
                 }
@@ -290,9 +291,7 @@ impl Content {
         }
         // The publisher holds what it published, even before its ballot says so.
         let publication = catalog.window.iter().filter_map(|w| w.publication.as_ref());
-        holders.extend(
-            publication.filter(|p| p.version.root == root).map(|p| p.version.publisher),
-        );
+        holders.extend(publication.filter(|p| p.version.root == root).map(|p| p.version.publisher));
         holders
     }
 
@@ -328,7 +327,13 @@ impl Content {
         }
     }
 
-    pub fn activated(&mut self, now: Time, app: &AppName, version: &Version, result: &Result<(), ContentFailure>) {
+    pub fn activated(
+        &mut self,
+        now: Time,
+        app: &AppName,
+        version: &Version,
+        result: &Result<(), ContentFailure>,
+    ) {
         let holding = self.holdings.entry(app.clone()).or_default();
         holding.work = None;
         match result {
@@ -380,7 +385,13 @@ impl Content {
         }
     }
 
-    pub fn repaired(&mut self, now: Time, app: &AppName, root: Digest, failure: Option<&ContentFailure>) {
+    pub fn repaired(
+        &mut self,
+        now: Time,
+        app: &AppName,
+        root: Digest,
+        failure: Option<&ContentFailure>,
+    ) {
         let Some(holding) = self.holdings.get_mut(app) else { return };
         holding.work = None;
         holding.scan_at = now;

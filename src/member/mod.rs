@@ -1,1 +1,817 @@
-//! (under construction)
+//! F2, the whole member as one machine.
+//!
+//! It is told what happened ([`Input`]) and at what time, and says what is to
+//! be done ([`Effect`]). The machines of `proto` do not know each other; who
+//! tells whom is readable here, from top to bottom. The same code runs in
+//! production, under `node`, and in the simulator.
+//!
+//! **Invariant:** no socket, file, clock or thread; what leaves is a function
+//! of the inputs, their times and the seed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+
+use crate::{
+    base::{
+        AppName, Digest, MemberId, MemberName, SecretKey, Time, WallTime,
+        catalog::{Catalog, Roster},
+        limits,
+        wire::{self, Kind},
+    },
+    proto::{
+        catalog::{self as register, Committed, Register},
+        election,
+        membership::{self, Membership},
+        vote::{self, Ballot, Position, SignedBallot, Verdict, Votes, roots_digest},
+        window::{Presider, Reports, Step},
+    },
+};
+
+pub mod admission;
+pub mod change;
+pub mod command;
+mod content;
+pub mod event;
+mod io;
+mod message;
+mod operate;
+pub mod view;
+
+pub use io::{ContentFailure, Effect, FetchFailure, Input, Repair, Restored};
+pub use message::{Answer, Message};
+
+use change::Change;
+use content::{Content, Surroundings};
+use event::{Event, EventKind, Severity};
+use operate::{Asks, Purpose};
+
+/// How long a removed member's connections stay open, so that it hears of it.
+const FAREWELL: Duration = Duration::from_millis(250);
+/// How soon after a change a ballot goes out: changes in one moment share one.
+const BALLOT_SOON: Duration = Duration::from_millis(5);
+/// How often a fetch under way is reported.
+const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+/// How soon a member asks for its vote again when it was not given.
+const VOTE_RETRY: Duration = Duration::from_secs(1);
+/// How soon a step of the window is proposed again when it failed.
+const STEP_RETRY: Duration = Duration::from_millis(400);
+/// How often a member asks another for a newer catalog.
+const ASK_EVERY: Duration = Duration::from_millis(200);
+
+/// What a member is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its identity.
+    pub key: SecretKey,
+    /// Where others reach it.
+    pub address: SocketAddr,
+    /// Feeds every choice by chance.
+    pub seed: u64,
+}
+
+/// One member.
+pub struct Member {
+    key: SecretKey,
+    me: MemberId,
+    address: SocketAddr,
+    rng: SmallRng,
+    wall: WallTime,
+    membership: Membership,
+    register: Register<Change>,
+    votes: Votes,
+    presider: Presider,
+    content: Content,
+    asks: Asks,
+    /// What each of our own proposals is for.
+    purposes: BTreeMap<u64, Purpose>,
+    proposal_next: u64,
+    ballot_stamp: u64,
+    ballot_due: Option<Time>,
+    ballot_repeat: Time,
+    progress_at: Time,
+    /// When the presider wants to look again, or may propose again.
+    step_at: Option<Time>,
+    step_pending: bool,
+    /// After a failed step: not before this.
+    step_hold: Time,
+    vote_at: Time,
+    vote_pending: bool,
+    adoption_pending: bool,
+    ingested: BTreeMap<Digest, command::Staged>,
+    /// Roster to tell the transport once the removed ones had their farewell.
+    farewell: Option<(Time, Roster)>,
+    asked: BTreeMap<MemberId, Time>,
+    positions: BTreeMap<(AppName, MemberId), Position>,
+    verdicts: BTreeMap<AppName, Verdict>,
+    events: u64,
+    expelled: bool,
+    leaving: bool,
+}
+
+impl Member {
+    /// The member as it was when it stopped. The first effects are what the
+    /// shell must know at once: whom to accept.
+    pub fn new(
+        now: Time,
+        wall: WallTime,
+        config: Config,
+        restored: Restored,
+        effects: &mut Vec<Effect>,
+    ) -> Self {
+        let Config { key, address, seed } = config;
+        let me = key.member();
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let Restored { record, generation, whole, activated } = restored;
+        let membership = Membership::new(now, me, address, generation, rng.random());
+        let register = Register::new(key.clone(), record, rng.random());
+        let mut member = Self {
+            key,
+            me,
+            address,
+            rng,
+            wall,
+            membership,
+            register,
+            votes: Votes::default(),
+            presider: Presider::default(),
+            content: Content::new(whole, activated),
+            asks: Asks::default(),
+            purposes: BTreeMap::new(),
+            proposal_next: 0,
+            ballot_stamp: generation << 20,
+            ballot_due: Some(now),
+            ballot_repeat: now,
+            progress_at: now,
+            step_at: None,
+            step_pending: false,
+            step_hold: now,
+            vote_at: now + VOTE_RETRY / 4,
+            vote_pending: false,
+            adoption_pending: false,
+            ingested: BTreeMap::new(),
+            farewell: None,
+            asked: BTreeMap::new(),
+            positions: BTreeMap::new(),
+            verdicts: BTreeMap::new(),
+            events: 0,
+            expelled: false,
+            leaving: false,
+        };
+        effects.push(Effect::Generation(generation));
+        let committed = Arc::clone(member.register.committed());
+        member.on_committed(now, &committed, None, effects);
+        member.settle(now, effects);
+        member
+    }
+
+    /// The newest committed catalog that this member knows.
+    pub fn catalog(&self) -> &Catalog {
+        &self.register.committed().catalog
+    }
+
+    /// This member's id.
+    pub fn id(&self) -> MemberId {
+        self.me
+    }
+
+    /// Whether `member` is live in this member's view.
+    pub fn is_live(&self, member: MemberId) -> bool {
+        member == self.me || self.membership.is_live(member)
+    }
+
+    /// Something happened. `wall` is for people and for invitations only.
+    pub fn handle(&mut self, now: Time, wall: WallTime, input: Input, effects: &mut Vec<Effect>) {
+        self.wall = wall;
+        if self.expelled {
+            return;
+        }
+        match input {
+            Input::Packet { from, bytes } => {
+                self.to_membership(now, membership::Input::Packet { from, bytes }, effects);
+            }
+            Input::Message { from, bytes } => self.on_message(now, from, &bytes, effects),
+            Input::Lost { member } => {
+                self.to_membership(now, membership::Input::Lost { member }, effects);
+            }
+            Input::Persisted { token } => {
+                let mut wants = Vec::new();
+                self.register.persisted(now, token, &mut wants);
+                self.from_register(now, wants, effects);
+            }
+            Input::Knock { ticket, key, exporter, from, bytes } => {
+                self.on_knock(now, ticket, key, &exporter, from, &bytes, effects);
+            }
+            Input::Command { ticket, command } => self.on_command(now, ticket, command, effects),
+            Input::Fetching { root, bytes } => {
+                self.content.fetching(root, bytes);
+                if now >= self.progress_at {
+                    self.progress_at = now + PROGRESS_EVERY;
+                    self.ballot_soon(now);
+                }
+            }
+            Input::Fetched { root, from, result } => {
+                let trouble = self.content.fetched(now, root, from, result);
+                if let Some(trouble) = trouble {
+                    let who = self.name_of(from);
+                    let text = format!("a fetch from {who} ended: {trouble}");
+                    self.tell(effects, Severity::Warning, EventKind::Replication, None, text);
+                }
+                self.ballot_soon(now);
+            }
+            Input::Activated { app, version, result } => {
+                self.on_activated(now, &app, version, &result, effects);
+            }
+            Input::Scanned { app, result, took } => {
+                let before = self.content.holding(&app).and_then(|h| h.found);
+                self.content.scanned(now, &app, result, took);
+                if self.content.holding(&app).and_then(|h| h.found) != before {
+                    self.ballot_soon(now);
+                }
+            }
+            Input::Repaired { app, result } => self.on_repaired(now, &app, result, effects),
+            Input::Ingested { app, result } => {
+                if let Ok(staged) = &result {
+                    self.ingested.insert(staged.root, *staged);
+                }
+                self.content.ingested(now, &app, result.clone().map(|staged| staged.root));
+                self.resolve_ingested(now, &app, result, effects);
+                self.ballot_soon(now);
+            }
+        }
+        self.settle(now, effects);
+    }
+
+    /// When [`Member::tick`] is due at the latest.
+    pub fn deadline(&self) -> Option<Time> {
+        if self.expelled {
+            return None;
+        }
+        let voteless = !self.vote_pending && self.is_voteless();
+        [
+            self.membership.deadline(),
+            self.register.deadline(),
+            self.content.deadline(),
+            self.asks.deadline(),
+            self.ballot_due,
+            Some(self.ballot_repeat),
+            self.step_at.filter(|_| !self.step_pending),
+            self.farewell.as_ref().map(|(at, _)| *at),
+            voteless.then_some(self.vote_at),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Time has passed. What waits at the socket should be handled first.
+    pub fn tick(&mut self, now: Time, wall: WallTime, effects: &mut Vec<Effect>) {
+        self.wall = wall;
+        if self.expelled {
+            return;
+        }
+        let mut wants = Vec::new();
+        self.membership.tick(now, &mut wants);
+        self.from_membership(now, wants, effects);
+        let mut wants = Vec::new();
+        self.register.tick(now, &mut wants);
+        self.from_register(now, wants, effects);
+        if let Some((_, roster)) = self.farewell.take_if(|(at, _)| now >= *at) {
+            effects.push(Effect::Peers(roster));
+        }
+        self.asks_tick(now, effects);
+        self.settle(now, effects);
+    }
+
+    /// What follows from any change at all: content work, the vote's and the
+    /// window's next step, a ballot if one is due.
+    fn settle(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        if self.expelled {
+            return;
+        }
+        let committed = Arc::clone(self.register.committed());
+        let catalog = &committed.catalog;
+        let live = self.live();
+        if self.ballot_due.is_some_and(|due| now >= due) || now >= self.ballot_repeat {
+            self.send_ballot(now, catalog, &live, effects);
+        }
+        self.watch_votes(now, catalog, effects);
+        let around = Surroundings { now, me: self.me, catalog, votes: &self.votes, live: &live };
+        self.content.drive(&around, &mut self.rng, effects);
+        self.adopt_majority(now, catalog, &live, effects);
+        self.step_window(now, catalog, live, effects);
+        self.ask_for_vote(now, effects);
+    }
+
+    // Membership.
+
+    fn to_membership(&mut self, now: Time, input: membership::Input, effects: &mut Vec<Effect>) {
+        let mut wants = Vec::new();
+        self.membership.handle(now, input, &mut wants);
+        self.from_membership(now, wants, effects);
+    }
+
+    fn from_membership(
+        &mut self,
+        now: Time,
+        wants: Vec<membership::Effect>,
+        effects: &mut Vec<Effect>,
+    ) {
+        for want in wants {
+            match want {
+                membership::Effect::Send { to, bytes, .. } => {
+                    effects.push(Effect::Packet { to, bytes });
+                }
+                membership::Effect::Changed { member, state } => {
+                    let name = self.name_of(member);
+                    let (severity, text) = match state {
+                        membership::State::Alive => (Severity::Info, format!("{name} is live")),
+                        membership::State::Left => (Severity::Info, format!("{name} has left")),
+                        membership::State::Down => {
+                            (Severity::Warning, format!("{name} is down: it answers nobody"))
+                        }
+                        membership::State::Suspect => continue,
+                    };
+                    self.tell_of(effects, severity, EventKind::Membership, member, None, text);
+                    if state == membership::State::Alive {
+                        // It may have missed what we said while it was away.
+                        self.ballot_soon(now);
+                    }
+                }
+                membership::Effect::Moved { member, address } => {
+                    effects.push(Effect::Address { member, address });
+                }
+                membership::Effect::Generation(generation) => {
+                    effects.push(Effect::Generation(generation));
+                }
+            }
+        }
+    }
+
+    fn live(&self) -> BTreeSet<MemberId> {
+        let members = self.catalog().roster.members.iter().map(|m| m.id);
+        members.filter(|id| self.is_live(*id)).collect()
+    }
+
+    // Messages.
+
+    fn on_message(&mut self, now: Time, from: MemberId, bytes: &[u8], effects: &mut Vec<Effect>) {
+        // Only enrolled peers get here; one that was just removed may still.
+        if !self.catalog().roster.contains(from) {
+            return;
+        }
+        let Ok(message) = wire::decode::<Message>(Kind::Message, bytes) else { return };
+        self.to_membership(now, membership::Input::Heard { from }, effects);
+        match message {
+            Message::Register(message) => {
+                let mut wants = Vec::new();
+                self.register.handle(now, from, message, &mut wants);
+                self.from_register(now, wants, effects);
+            }
+            Message::Ballot(signed) => self.on_ballot(now, from, &signed, effects),
+            Message::Forward { id, change } => self.on_forward(now, from, id, *change, effects),
+            Message::Forwarded { id, answer } => self.on_forwarded(now, from, id, answer, effects),
+            Message::Resolve { id, app } => self.on_resolve(now, from, id, app, effects),
+        }
+    }
+
+    fn send(&self, to: MemberId, message: &Message, effects: &mut Vec<Effect>) {
+        debug_assert_ne!(to, self.me, "nobody writes to itself");
+        match wire::try_encode(Kind::Message, message) {
+            Ok(bytes) => effects.push(Effect::Message { to, bytes }),
+            // A catalog beyond the bound could not be adopted by anybody; the
+            // bounds of its parts keep it well below.
+            Err(_) => debug_assert!(false, "a message over its bound"),
+        }
+    }
+
+    // The register.
+
+    fn propose(&mut self, now: Time, change: Change, purpose: Purpose, effects: &mut Vec<Effect>) {
+        self.proposal_next += 1;
+        let id = self.proposal_next;
+        self.purposes.insert(id, purpose);
+        let mut wants = Vec::new();
+        self.register.propose(now, id, change, &mut wants);
+        self.from_register(now, wants, effects);
+    }
+
+    fn from_register(
+        &mut self,
+        now: Time,
+        wants: Vec<register::Effect<Change>>,
+        effects: &mut Vec<Effect>,
+    ) {
+        for want in wants {
+            match want {
+                register::Effect::Persist { token, record } => {
+                    effects.push(Effect::Persist { token, record });
+                }
+                register::Effect::Send { to, message } => {
+                    self.send(to, &Message::Register(message), effects);
+                }
+                register::Effect::Committed(committed) => {
+                    let before = self.farewell.take().map(|(_, roster)| roster);
+                    self.on_committed(now, &committed, before, effects);
+                }
+                register::Effect::Ended { id, change, result } => {
+                    if let Some(purpose) = self.purposes.remove(&id) {
+                        self.on_ended(now, purpose, change, result, effects);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A newer catalog is in force and on disk.
+    fn on_committed(
+        &mut self,
+        now: Time,
+        committed: &Committed,
+        unsaid: Option<Roster>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let catalog = &committed.catalog;
+        let before = catalog.roster_before.as_ref();
+        let lost_someone = unsaid.is_some()
+            || before.is_some_and(|b| b.members.iter().any(|m| !catalog.roster.contains(m.id)));
+        if lost_someone {
+            // The removed one hears of it before the doors close.
+            self.farewell = Some((now + FAREWELL, catalog.roster.clone()));
+        } else {
+            effects.push(Effect::Peers(catalog.roster.clone()));
+        }
+        if !catalog.roster.contains(self.me) {
+            self.on_removed(effects);
+            return;
+        }
+        let mut wants = Vec::new();
+        self.membership.set_roster(now, &catalog.roster, &mut wants);
+        self.from_membership(now, wants, effects);
+        self.votes.retain(catalog);
+        effects.push(Effect::Retain { roots: self.content.retain(catalog) });
+        self.positions.retain(|(app, member), _| {
+            catalog.applications.contains_key(app) && catalog.roster.contains(*member)
+        });
+        self.step_at = Some(now);
+        self.ballot_soon(now);
+        self.asks_committed(now, catalog, effects);
+    }
+
+    fn on_removed(&mut self, effects: &mut Vec<Effect>) {
+        let left = self.leaving;
+        let (severity, text) = if left {
+            (Severity::Info, "this member has left the cluster")
+        } else {
+            (Severity::Critical, "this member was removed from the cluster by an operator")
+        };
+        self.tell(effects, severity, EventKind::Member, None, text.to_owned());
+        self.refuse_all(effects);
+        self.expelled = true;
+        effects.push(Effect::Expelled { left });
+    }
+
+    // The vote.
+
+    fn ballot_soon(&mut self, now: Time) {
+        let due = now + BALLOT_SOON;
+        self.ballot_due = Some(self.ballot_due.map_or(due, |at| at.min(due)));
+    }
+
+    fn send_ballot(
+        &mut self,
+        now: Time,
+        catalog: &Catalog,
+        live: &BTreeSet<MemberId>,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.ballot_due = None;
+        self.ballot_repeat = now + vote::REPEAT;
+        self.ballot_stamp += 1;
+        let differing = self.content.differing(catalog);
+        let staged = catalog.window.as_ref().and_then(|w| w.publication.as_ref());
+        let staged_bytes = staged.map_or(0, |publication| {
+            let version = &publication.version;
+            let whole = self.content.is_whole(version.root);
+            if whole { version.bytes } else { self.content.fetched_bytes(version.root) }
+        });
+        let ballot = Ballot {
+            member: self.me,
+            sequence: catalog.sequence,
+            stamp: self.ballot_stamp,
+            digest: roots_digest(catalog, &differing),
+            differing,
+            lacking: self.content.lacking(catalog),
+            whole: self.content.offered(catalog),
+            staged_bytes,
+        };
+        let signed = SignedBallot::new(&self.key, &ballot);
+        for to in live.iter().filter(|id| **id != self.me) {
+            self.send(*to, &Message::Ballot(signed.clone()), effects);
+        }
+        let received = self.votes.receive(now, ballot);
+        debug_assert!(received.is_ok(), "our own stamp only grows");
+    }
+
+    fn on_ballot(
+        &mut self,
+        now: Time,
+        from: MemberId,
+        signed: &SignedBallot,
+        effects: &mut Vec<Effect>,
+    ) {
+        let catalog = self.catalog();
+        let Ok(ballot) = signed.open(catalog) else { return };
+        if ballot.member == self.me {
+            return;
+        }
+        let (theirs, ours) = (ballot.sequence, catalog.sequence);
+        let _stale = self.votes.receive(now, ballot);
+        if theirs > ours {
+            let again = self.asked.get(&from).is_none_or(|at| now.since(*at) >= ASK_EVERY);
+            if again {
+                self.asked.insert(from, now);
+                let ask = register::Message::Ask { sequence: ours };
+                self.send(from, &Message::Register(ask), effects);
+            }
+        }
+    }
+
+    /// Tells of what changed in the vote, once.
+    fn watch_votes(&mut self, now: Time, catalog: &Catalog, effects: &mut Vec<Effect>) {
+        for (app, application) in &catalog.applications {
+            if catalog.window_covers(app) {
+                continue;
+            }
+            let Some(tally) = self.votes.tally(now, catalog, app) else { continue };
+            let number = application.current().number;
+            for (member, position) in &tally.positions {
+                let known = self.positions.insert((app.clone(), *member), *position);
+                let is_off = |p: Position| match p {
+                    Position::Holds(root) => root != tally.committed,
+                    Position::Nothing => true,
+                    Position::Silent | Position::Late => false,
+                };
+                // Silence in between is no news: what counts is off, then on again.
+                if matches!(position, Position::Silent | Position::Late) {
+                    if known.is_some_and(is_off) {
+                        self.positions.extend(known.map(|k| ((app.clone(), *member), k)));
+                    }
+                    continue;
+                }
+                let name = self.name_of(*member);
+                let agree =
+                    tally.positions.values().filter(|p| **p == Position::Holds(tally.committed));
+                let (agree, voters) = (agree.count(), tally.positions.len());
+                let (severity, text) = match (known.is_some_and(is_off), is_off(*position)) {
+                    (false, true) => (
+                        Severity::Warning,
+                        format!(
+                            "{app} on {name} is not version {number}: {agree} of {voters} members hold it"
+                        ),
+                    ),
+                    (true, false) => {
+                        (Severity::Info, format!("{app} on {name} is version {number} again"))
+                    }
+                    _ => continue,
+                };
+                let app = Some(app.clone());
+                self.tell_of(effects, severity, EventKind::Vote, *member, app, text);
+            }
+            let verdict = tally.verdict(catalog.policy.vote);
+            let before = self.verdicts.insert(app.clone(), verdict);
+            if verdict == Verdict::Hung && before != Some(Verdict::Hung) {
+                let text = format!(
+                    "the vote on {app} is hung: no majority holds the same, and nobody holds version \
+                     {number} whole; nothing is touched until `althing resolve {app} --member NAME`"
+                );
+                let app = Some(app.clone());
+                self.tell(effects, Severity::Critical, EventKind::Vote, app, text);
+            }
+        }
+        self.verdicts.retain(|app, _| catalog.applications.contains_key(app));
+    }
+
+    /// A strict majority holds something else: the first live member of that
+    /// majority proposes it as the next version.
+    fn adopt_majority(
+        &mut self,
+        now: Time,
+        catalog: &Catalog,
+        live: &BTreeSet<MemberId>,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.adoption_pending {
+            return;
+        }
+        for (app, application) in &catalog.applications {
+            if catalog.window_covers(app) {
+                continue;
+            }
+            let Some(tally) = self.votes.tally(now, catalog, app) else { continue };
+            let Verdict::Other(root) = tally.verdict(catalog.policy.vote) else { continue };
+            let Some(staged) = self.ingested.get(&root).copied() else { continue };
+            let holders = self.votes.whole(now, root);
+            let first =
+                election::presider(&catalog.roster, |m| live.contains(&m) && holders.contains(&m));
+            if first != Some(self.me) || !catalog.roster.is_majority(&holders) {
+                continue;
+            }
+            let current = application.current();
+            let version = crate::base::catalog::Version {
+                number: current.number + 1,
+                root,
+                files: staged.files,
+                bytes: staged.bytes,
+                spec: current.spec.clone(),
+                publisher: self.me,
+                published_at: self.wall,
+                message: "held by a majority outside of any window".to_owned(),
+                origin: crate::base::catalog::Origin::Majority,
+            };
+            self.adoption_pending = true;
+            let change = Change::AdoptMajority { app: app.clone(), version: Box::new(version) };
+            self.propose(now, change, Purpose::Adoption, effects);
+            return;
+        }
+    }
+
+    // The window.
+
+    fn step_window(
+        &mut self,
+        now: Time,
+        catalog: &Catalog,
+        live: BTreeSet<MemberId>,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.step_pending || now < self.step_hold {
+            return;
+        }
+        let publication = catalog.window.as_ref().and_then(|w| w.publication.as_ref());
+        let mut reports = Reports { live, ..Reports::default() };
+        if let Some(publication) = publication {
+            reports.whole = self.votes.whole(now, publication.version.root);
+            for member in &catalog.roster.members {
+                let Some(ballot) = self.votes.fresh(now, member.id) else { continue };
+                reports.bytes += ballot.staged_bytes;
+                let number = publication.version.number;
+                let late = |d: &vote::Differing| d.app == publication.app && d.activated != number;
+                if ballot.sequence == catalog.sequence && !ballot.differing.iter().any(late) {
+                    reports.switched.insert(member.id);
+                }
+            }
+        }
+        let (step, look_again) = self.presider.consider(now, self.me, catalog, reports);
+        self.step_at = look_again;
+        let (Some(step), Some(window)) = (step, &catalog.window) else { return };
+        let request = publication.map_or(0, |p| p.request);
+        let id = window.id;
+        let change = match step {
+            Step::TakeOver => {
+                let from = window.coordinator;
+                Change::TakeOver { window: id, from, by: self.me, ordered: false }
+            }
+            Step::Commit => Change::Commit { window: id, request },
+            Step::Finish { why } | Step::Abandon { why } => {
+                Change::Finish { window: id, request, why }
+            }
+        };
+        self.step_pending = true;
+        self.propose(now, change, Purpose::Step, effects);
+    }
+
+    fn step_ended(&mut self, now: Time, failed: bool) {
+        self.step_pending = false;
+        self.step_hold = if failed { now + STEP_RETRY } else { now };
+        self.step_at = Some(self.step_hold);
+    }
+
+    // Content.
+
+    fn on_activated(
+        &mut self,
+        now: Time,
+        app: &AppName,
+        number: u64,
+        result: &Result<(), ContentFailure>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let committed = Arc::clone(self.register.committed());
+        let Some(version) = committed.catalog.application(app).and_then(|a| a.version(number))
+        else {
+            return;
+        };
+        self.content.activated(now, app, version, result);
+        let (severity, text) = match result {
+            Ok(()) => (Severity::Info, format!("{app} switched to version {number}")),
+            Err(ContentFailure::Outdated) => return,
+            Err(ContentFailure::Lost(why) | ContentFailure::Failed(why)) => {
+                (Severity::Critical, format!("{app} could not switch to version {number}: {why}"))
+            }
+        };
+        self.tell(effects, severity, EventKind::Version, Some(app.clone()), text);
+        self.ballot_soon(now);
+    }
+
+    fn on_repaired(
+        &mut self,
+        now: Time,
+        app: &AppName,
+        result: Result<Repair, ContentFailure>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let committed = Arc::clone(self.register.committed());
+        let Some(application) = committed.catalog.application(app) else { return };
+        let current = application.current();
+        self.content.repaired(now, app, current.root, result.as_ref().err());
+        let tally = self.votes.tally(now, &committed.catalog, app);
+        let (severity, text) = match result {
+            Ok(repair) => {
+                let agree = tally.map_or(0, |t| {
+                    t.positions.values().filter(|p| **p == Position::Holds(t.committed)).count()
+                });
+                let voters = committed.catalog.roster.voters().count();
+                let Repair { set, added, deleted, sample } = repair;
+                let text = format!(
+                    "{app} was repaired to version {}, which {agree} of {voters} members hold: \
+                     {set} files put right, {added} brought back, {deleted} taken away ({}); \
+                     what they were is kept aside",
+                    current.number,
+                    sample.join(", ")
+                );
+                (Severity::Warning, text)
+            }
+            Err(ContentFailure::Lost(why) | ContentFailure::Failed(why)) => {
+                (Severity::Critical, format!("{app} could not be repaired: {why}"))
+            }
+            Err(ContentFailure::Outdated) => return,
+        };
+        self.tell(effects, severity, EventKind::Repair, Some(app.clone()), text);
+        self.ballot_soon(now);
+    }
+
+    // Its own vote.
+
+    fn is_voteless(&self) -> bool {
+        self.catalog().roster.get(self.me).is_some_and(|m| !m.voter)
+    }
+
+    /// A newcomer that runs and sees a majority asks for its vote.
+    fn ask_for_vote(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        if self.vote_pending || now < self.vote_at || self.leaving || !self.is_voteless() {
+            return;
+        }
+        self.vote_at = now + VOTE_RETRY;
+        let (live, majority) =
+            election::quorum_in_view(&self.catalog().roster, |m| self.is_live(m));
+        if live < majority {
+            return;
+        }
+        self.vote_pending = true;
+        self.propose(now, Change::Enfranchise { member: self.me }, Purpose::Vote, effects);
+    }
+
+    // Events.
+
+    fn name_of(&self, member: MemberId) -> String {
+        let catalog = self.catalog();
+        let before = catalog.roster_before.as_ref();
+        let known = catalog.roster.get(member).or_else(|| before.and_then(|b| b.get(member)));
+        known.map_or_else(|| member.to_string(), |m| m.name.to_string())
+    }
+
+    fn tell(
+        &mut self,
+        effects: &mut Vec<Effect>,
+        severity: Severity,
+        kind: EventKind,
+        app: Option<AppName>,
+        text: String,
+    ) {
+        self.tell_of(effects, severity, kind, self.me, app, text);
+    }
+
+    fn tell_of(
+        &mut self,
+        effects: &mut Vec<Effect>,
+        severity: Severity,
+        kind: EventKind,
+        member: MemberId,
+        app: Option<AppName>,
+        mut text: String,
+    ) {
+        self.events += 1;
+        if text.len() > limits::TEXT_MAX {
+            text = text.chars().take(limits::TEXT_MAX / 4).collect();
+        }
+        let member = MemberName::parse(&self.name_of(member)).ok();
+        let (number, at) = (self.events, self.wall);
+        effects.push(Effect::Event(Event { number, at, severity, kind, member, app, text }));
+    }
+}

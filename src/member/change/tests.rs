@@ -1,7 +1,10 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::base::{Digest, MemberName, SecretKey, catalog::{AppSpec, Origin}};
+use crate::base::{
+    Digest, MemberName, SecretKey,
+    catalog::{AppSpec, Origin},
+};
 
 fn id(n: u8) -> MemberId {
     SecretKey::from_seed([n; 32]).member()
@@ -112,8 +115,7 @@ fn a_held_window_takes_one_publication_at_a_time_and_stays() {
     let close = Change::Close { window };
     assert_eq!(close.apply(&staged).unwrap_err().reason, Reason::Busy);
     let committed = make(&staged, &Change::Commit { window, request: 1 });
-    let finished =
-        make(&committed, &Change::Finish { window, request: 1, why: String::new() });
+    let finished = make(&committed, &Change::Finish { window, request: 1, why: String::new() });
     assert!(finished.window.as_ref().is_some_and(|w| w.publication.is_none()));
     assert!(make(&finished, &close).window.is_none());
 }

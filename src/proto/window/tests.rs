@@ -122,7 +122,7 @@ fn the_next_live_one_takes_over_after_a_moment_and_never_on_manual() {
     let without_one = reports(&[3], &[], &[2, 3, 4, 5]);
     let mut second = Presider::default();
     let mut third = Presider::default();
-    let mut ask = |p: &mut Presider, ms, me, c: &Catalog| {
+    let ask = |p: &mut Presider, ms, me, c: &Catalog| {
         p.consider(at(ms), id(me), c, without_one.clone()).0
     };
     assert_eq!(ask(&mut second, 0, 2, &catalog_auto), None);

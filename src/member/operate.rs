@@ -1,0 +1,956 @@
+//! Operators' commands and newcomers' knocks: from the request to its answer.
+//!
+//! A window is asked of the first live member of the failover list; everything
+//! else is proposed by the member that was asked. Each request ends with one
+//! answer, whatever happens on the way.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use rand::Rng;
+
+use super::{
+    Member,
+    admission::{Knock, Token, Welcome},
+    change::{self, Change, Open},
+    command::{Command, Outcome, Staged},
+    event::{EventKind, Severity},
+    io::{ContentFailure, Effect},
+    message::{Answer, Message},
+};
+use crate::{
+    base::{
+        AppName, MemberId, MemberName, PublicKey, Reason, Refusal, SecretKey, Time, WallTime,
+        catalog::{AppSpec, Catalog, Enrolled, Invite, Origin, Publication, Version, Window},
+        limits,
+        wire::{self, Kind},
+    },
+    proto::election,
+};
+
+/// How long the member that should preside may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(8);
+/// How long after a vain attempt the next one is made.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// How long a coordinator is sought before the request is refused.
+const SEEK: Duration = Duration::from_secs(20);
+/// The longest invitation: a year.
+const INVITE_VALID_MAX_S: u64 = 365 * 24 * 3_600;
+
+/// What a proposal of ours is for.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    /// A command that is answered when it is committed.
+    Reply { ticket: u64, text: String },
+    /// An invitation: answered with its token.
+    Invite { ticket: u64, token: Token, uses: u32 },
+    /// A newcomer at the door.
+    Knock { ticket: u64, name: String },
+    /// Asked by another member.
+    Forwarded { to: MemberId, id: u64 },
+    /// Asked by ourselves, of ourselves.
+    Ask { id: u64 },
+    /// Leave, then stop.
+    Leave { ticket: u64 },
+    /// A step of the window that we preside over or take over.
+    Step,
+    /// Our own vote.
+    Vote,
+    /// The majority's content as a new version.
+    Adoption,
+}
+
+/// Requests to open a window that are under way.
+#[derive(Debug, Default)]
+pub(super) struct Asks {
+    next: u64,
+    open: BTreeMap<u64, Ask>,
+    /// Members that wait for this one's content to decide a hung vote.
+    resolving: BTreeMap<AppName, Resolving>,
+}
+
+#[derive(Debug)]
+struct Ask {
+    origin: AskOrigin,
+    open: Open,
+    state: AskState,
+    give_up_at: Time,
+}
+
+/// Who wants the window.
+#[derive(Clone, Copy, Debug)]
+enum AskOrigin {
+    Ticket(u64),
+    /// Another member asked us to resolve a hung vote.
+    Member(MemberId, u64),
+}
+
+#[derive(Debug)]
+enum AskState {
+    /// Somebody is to be asked at this time.
+    Seeking { at: Time },
+    /// Somebody was asked and has until then.
+    Asked { whom: MemberId, until: Time },
+    /// It is open; the publication runs its course.
+    Running { since_sequence: u64 },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Resolving {
+    /// We decide it with our own content.
+    Ours(AskOrigin),
+    /// We asked the member whose content is right.
+    Theirs { ticket: u64, id: u64, until: Time },
+}
+
+impl Asks {
+    pub fn deadline(&self) -> Option<Time> {
+        let asks = self.open.values().filter_map(|ask| match ask.state {
+            AskState::Seeking { at } => Some(at),
+            AskState::Asked { until, .. } => Some(until),
+            AskState::Running { .. } => None,
+        });
+        let resolving = self.resolving.values().filter_map(|r| match r {
+            Resolving::Theirs { until, .. } => Some(*until),
+            Resolving::Ours(_) => None,
+        });
+        asks.chain(resolving).min()
+    }
+}
+
+impl Member {
+    // Commands.
+
+    pub(super) fn on_command(
+        &mut self,
+        now: Time,
+        ticket: u64,
+        command: Command,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Err(refusal) = self.try_command(now, ticket, command, effects) {
+            effects.push(Effect::Reply { ticket, result: Err(refusal) });
+        }
+    }
+
+    fn try_command(
+        &mut self,
+        now: Time,
+        ticket: u64,
+        command: Command,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        self.quorum_in_view(&command)?;
+        let (change, text) = match command {
+            Command::Invite { seed, uses, valid_s } => {
+                return self.invite(now, ticket, seed, uses, valid_s, effects);
+            }
+            Command::Remove { name } => {
+                let member = self.enrolled(&name, "The member was not removed.")?;
+                if member == self.me {
+                    return Err(Refusal::new(
+                        Reason::Invalid,
+                        "The member was not removed.",
+                        format!("{name} is the member that you are asking."),
+                        "Use `althing leave` on it, or remove it from another member.",
+                    ));
+                }
+                (Change::Remove { member }, format!("{name} is removed"))
+            }
+            Command::Leave => {
+                self.leaving = true;
+                let change = Change::Remove { member: self.me };
+                self.propose(now, change, Purpose::Leave { ticket }, effects);
+                return Ok(());
+            }
+            Command::Publish { app, staged, spec, message, base } => {
+                let publication =
+                    self.publication(app, staged, *spec, message, base, Origin::Published)?;
+                return self.ask_window(now, AskOrigin::Ticket(ticket), publication, effects);
+            }
+            Command::Rollback { app, version } => {
+                let publication = self.rollback(&app, version)?;
+                return self.ask_window(now, AskOrigin::Ticket(ticket), publication, effects);
+            }
+            Command::WindowOpen { scope, failover } => {
+                let open = Open {
+                    coordinator: self.me,
+                    opened_by: self.me,
+                    opened_at: self.wall,
+                    scope,
+                    failover,
+                    publication: None,
+                };
+                self.ask(now, AskOrigin::Ticket(ticket), open, effects);
+                return Ok(());
+            }
+            Command::WindowClose => {
+                let window = self.open_window("The window was not closed.")?.id;
+                (Change::Close { window }, format!("window {window} is closed"))
+            }
+            Command::WindowTakeover => {
+                let me = self.me;
+                let Window { id, coordinator, .. } =
+                    *self.open_window("The window was not taken over.")?;
+                let change =
+                    Change::TakeOver { window: id, from: coordinator, by: me, ordered: true };
+                (change, format!("this member presides over window {id}"))
+            }
+            Command::FailoverSet { first } => {
+                let what = "The failover list was not changed.";
+                let ids: Result<Vec<MemberId>, Refusal> =
+                    first.iter().map(|name| self.enrolled(name, what)).collect();
+                (Change::Failover { first: ids? }, "the failover list is changed".to_owned())
+            }
+            Command::Policy { failover, vote } => {
+                let mut policy = self.catalog().policy;
+                policy.failover = failover.unwrap_or(policy.failover);
+                policy.vote = vote.unwrap_or(policy.vote);
+                (Change::Policy(policy), "the policy is changed".to_owned())
+            }
+            Command::Resolve { app, member } => {
+                return self.resolve(now, ticket, app, &member, effects);
+            }
+        };
+        self.propose(now, change, Purpose::Reply { ticket, text }, effects);
+        Ok(())
+    }
+
+    /// Says at once what the register would say after its patience: that too
+    /// few voters are in view. The register counts answers all the same.
+    fn quorum_in_view(&self, command: &Command) -> Result<(), Refusal> {
+        let roster = &self.catalog().roster;
+        let (live, majority) = election::quorum_in_view(roster, |m| self.is_live(m));
+        if live >= majority {
+            return Ok(());
+        }
+        let what = match command {
+            Command::Publish { app, .. } | Command::Rollback { app, .. } => {
+                format!("{app} was not published.")
+            }
+            _ => "Nothing was changed.".to_owned(),
+        };
+        let voters = roster.voters().count();
+        let missing: Vec<String> = roster
+            .voters()
+            .filter(|m| !self.is_live(m.id))
+            .map(|m| m.name.to_string())
+            .take(10)
+            .collect();
+        let two = if voters == 2 {
+            " A cluster of two can't change anything while one is away: it could not tell a dead \
+             peer from a cut cable."
+        } else {
+            ""
+        };
+        Err(Refusal::new(
+            Reason::NoMajority,
+            what,
+            format!(
+                "A change needs {majority} of the {voters} voters, and {live} can be reached \
+                 (missing: {}). What the cluster holds stays as it is and goes on being served.{two}",
+                missing.join(", ")
+            ),
+            "Bring the missing members back, and try again.",
+        ))
+    }
+
+    fn enrolled(&self, name: &MemberName, what: &str) -> Result<MemberId, Refusal> {
+        self.catalog().roster.named(name).map(|m| m.id).ok_or_else(|| {
+            Refusal::new(
+                Reason::NotFound,
+                what,
+                format!("No member is named {name}."),
+                "See `althing members` for those that are enrolled.",
+            )
+        })
+    }
+
+    fn open_window(&self, what: &str) -> Result<&Window, Refusal> {
+        self.catalog().window.as_ref().ok_or_else(|| {
+            Refusal::new(
+                Reason::NotFound,
+                what,
+                "No window is open.",
+                "Open one with `althing window open`.",
+            )
+        })
+    }
+
+    fn invite(
+        &mut self,
+        now: Time,
+        ticket: u64,
+        seed: [u8; 32],
+        uses: u32,
+        valid_s: u64,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        if uses == 0 || valid_s == 0 || valid_s > INVITE_VALID_MAX_S {
+            return Err(Refusal::new(
+                Reason::Invalid,
+                "No invitation was issued.",
+                "It would admit nobody, or be valid for more than a year.",
+                "Give at least one use and a time from one second to a year.",
+            ));
+        }
+        let expires_at = WallTime(self.wall.0 + valid_s * 1_000);
+        let mut addresses = vec![self.address];
+        let others = self.catalog().roster.members.iter().filter(|m| m.id != self.me);
+        addresses.extend(others.filter(|m| self.is_live(m.id)).map(|m| m.address).take(7));
+        let token = Token {
+            cluster: self.catalog().cluster,
+            sequence: 0, // set when the invitation is committed
+            seed,
+            expires_at,
+            addresses,
+        };
+        let key = SecretKey::from_seed(seed).public();
+        let invite = Invite { key, expires_at, uses_left: uses, issued_by: self.me };
+        let change = Change::Invite { invite, at: self.wall };
+        self.propose(now, change, Purpose::Invite { ticket, token, uses }, effects);
+        Ok(())
+    }
+
+    fn publication(
+        &mut self,
+        app: AppName,
+        staged: Staged,
+        spec: AppSpec,
+        mut message: String,
+        base: Option<u64>,
+        origin: Origin,
+    ) -> Result<Publication, Refusal> {
+        let current = self.catalog().application(&app).map(|a| a.current().clone());
+        let number = current.as_ref().map_or(0, |v| v.number);
+        let base = base.unwrap_or(number);
+        if current.is_some_and(|v| v.root == staged.root && v.spec == spec && base == number) {
+            return Err(Refusal::new(
+                Reason::Conflict,
+                format!("{app} was not published."),
+                format!("It is what version {number} holds already."),
+                "Nothing: there is nothing new to publish.",
+            ));
+        }
+        if message.len() > limits::TEXT_MAX {
+            message = message.chars().take(limits::TEXT_MAX / 4).collect();
+        }
+        self.content.now_whole(staged.root);
+        let version = Version {
+            number: base + 1,
+            root: staged.root,
+            files: staged.files,
+            bytes: staged.bytes,
+            spec,
+            publisher: self.me,
+            published_at: self.wall,
+            message,
+            origin,
+        };
+        let request = self.rng.random_range(1..=u64::MAX);
+        Ok(Publication { request, app, base, version, committed: false })
+    }
+
+    fn rollback(&mut self, app: &AppName, to: Option<u64>) -> Result<Publication, Refusal> {
+        let what = format!("{app} was not rolled back.");
+        let application =
+            self.catalog().application(app).ok_or_else(|| change::no_such_app(app, &what))?.clone();
+        let current = application.current().number;
+        let to = to.unwrap_or(current.saturating_sub(1));
+        let Some(version) = application.version(to).filter(|_| to != current) else {
+            let kept: Vec<String> =
+                application.versions.iter().map(|v| v.number.to_string()).collect();
+            return Err(Refusal::new(
+                Reason::NotFound,
+                what,
+                format!(
+                    "Version {to} is the current one or is not kept; kept are {}.",
+                    kept.join(", ")
+                ),
+                format!("Choose one of `althing history {app}`."),
+            ));
+        };
+        if !self.content.is_whole(version.root) {
+            return Err(Refusal::new(
+                Reason::Busy,
+                what,
+                format!("This member does not hold version {to} whole."),
+                "Ask a member that was there when it was current.",
+            ));
+        }
+        let staged = Staged { root: version.root, files: version.files, bytes: version.bytes };
+        let message = format!("rollback to version {to}");
+        let (spec, origin) = (version.spec.clone(), Origin::Rollback(to));
+        self.publication(app.clone(), staged, spec, message, None, origin)
+    }
+
+    // Windows, asked of who should preside.
+
+    fn ask_window(
+        &mut self,
+        now: Time,
+        origin: AskOrigin,
+        publication: Publication,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        let open = Open {
+            coordinator: self.me,
+            opened_by: self.me,
+            opened_at: self.wall,
+            scope: vec![publication.app.clone()],
+            failover: None,
+            publication: Some(publication),
+        };
+        self.ask(now, origin, open, effects);
+        Ok(())
+    }
+
+    fn ask(&mut self, now: Time, origin: AskOrigin, open: Open, effects: &mut Vec<Effect>) {
+        self.asks.next += 1;
+        let id = self.asks.next;
+        let state = AskState::Seeking { at: now };
+        self.asks.open.insert(id, Ask { origin, open, state, give_up_at: now + SEEK });
+        self.seek(now, id, None, effects);
+    }
+
+    /// Asks whoever should preside, or `hint`, who was said to.
+    fn seek(&mut self, now: Time, id: u64, hint: Option<MemberId>, effects: &mut Vec<Effect>) {
+        let whom = hint.filter(|m| self.is_live(*m)).or_else(|| self.should_preside());
+        let Some(ask) = self.asks.open.get_mut(&id) else { return };
+        if now >= ask.give_up_at {
+            let refusal = Refusal::new(
+                Reason::NoMajority,
+                "The window was not opened.",
+                format!(
+                    "For {} seconds no member of the failover list could be reached that could \
+                     have a majority for it.",
+                    SEEK.as_secs()
+                ),
+                "See `althing members` for who is missing, and try again. If the window was opened \
+                 after all, `althing window` shows it.",
+            );
+            self.answer(id, Err(refusal), effects);
+            return;
+        }
+        match whom {
+            None => ask.state = AskState::Seeking { at: now + ASK_AGAIN },
+            Some(whom) => {
+                ask.state = AskState::Asked { whom, until: now + ANSWER_WITHIN };
+                let change = Change::Open(Box::new(Open { coordinator: whom, ..ask.open.clone() }));
+                if whom == self.me {
+                    self.propose(now, change, Purpose::Ask { id }, effects);
+                } else {
+                    let message = Message::Forward { id, change: Box::new(change) };
+                    self.send(whom, &message, effects);
+                }
+            }
+        }
+    }
+
+    /// Who presides: the open window's coordinator while it is live, else the
+    /// first live member of the failover list.
+    fn should_preside(&self) -> Option<MemberId> {
+        let catalog = self.catalog();
+        let presides = catalog.window.as_ref().map(|w| w.coordinator).filter(|m| self.is_live(*m));
+        presides.or_else(|| election::presider(&catalog.roster, |m| self.is_live(m)))
+    }
+
+    pub(super) fn asks_tick(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        let due: Vec<u64> = self
+            .asks
+            .open
+            .iter()
+            .filter(|(_, ask)| match ask.state {
+                AskState::Seeking { at } => now >= at,
+                // Sooner if it was seen to die.
+                AskState::Asked { whom, until } => {
+                    now >= until || (whom != self.me && !self.is_live(whom))
+                }
+                AskState::Running { .. } => false,
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            self.seek(now, id, None, effects);
+        }
+        let silent: Vec<(AppName, u64)> = self
+            .asks
+            .resolving
+            .iter()
+            .filter_map(|(app, r)| match r {
+                Resolving::Theirs { ticket, until, .. } if now >= *until => {
+                    Some((app.clone(), *ticket))
+                }
+                _ => None,
+            })
+            .collect();
+        for (app, ticket) in silent {
+            self.asks.resolving.remove(&app);
+            let refusal = Refusal::new(
+                Reason::Failed,
+                "The vote was not resolved.",
+                "The member whose content was chosen did not answer.",
+                "See `althing apps` whether it was published after all, and try again.",
+            );
+            effects.push(Effect::Reply { ticket, result: Err(refusal) });
+        }
+    }
+
+    /// Another member wants us to preside.
+    pub(super) fn on_forward(
+        &mut self,
+        now: Time,
+        from: MemberId,
+        id: u64,
+        change: Change,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Change::Open(mut open) = change else { return };
+        match self.should_preside() {
+            Some(other) if other != self.me => {
+                let answer = Answer::Elsewhere(other);
+                self.send(from, &Message::Forwarded { id, answer }, effects);
+            }
+            _ => {
+                open.coordinator = self.me;
+                open.opened_by = from;
+                let purpose = Purpose::Forwarded { to: from, id };
+                self.propose(now, Change::Open(open), purpose, effects);
+            }
+        }
+    }
+
+    /// The one that we asked answers.
+    pub(super) fn on_forwarded(
+        &mut self,
+        now: Time,
+        from: MemberId,
+        id: u64,
+        answer: Answer,
+        effects: &mut Vec<Effect>,
+    ) {
+        let theirs = self.asks.resolving.iter().find_map(|(app, r)| match r {
+            Resolving::Theirs { ticket, id: asked, .. } if *asked == id => {
+                Some((app.clone(), *ticket))
+            }
+            _ => None,
+        });
+        if let Some((app, ticket)) = theirs {
+            self.asks.resolving.remove(&app);
+            let result = match answer {
+                Answer::Done(sequence) => {
+                    Ok(Outcome::Done { sequence, text: format!("the vote on {app} is resolved") })
+                }
+                Answer::Refused(refusal) => Err(refusal),
+                Answer::Elsewhere(_) => return,
+            };
+            effects.push(Effect::Reply { ticket, result });
+            return;
+        }
+        let Some(ask) = self.asks.open.get_mut(&id) else { return };
+        if !matches!(ask.state, AskState::Asked { whom, .. } if whom == from) {
+            return;
+        }
+        match answer {
+            Answer::Done(sequence) => self.ask_granted(now, id, sequence, effects),
+            Answer::Refused(refusal) => self.answer(id, Err(refusal), effects),
+            Answer::Elsewhere(other) => {
+                // Views differ for a moment: not at once, or two members
+                // could send us to and fro at the speed of the network.
+                ask.state = AskState::Seeking { at: now + ASK_AGAIN };
+                if other != from && self.is_live(other) {
+                    self.seek(now, id, Some(other), effects);
+                }
+            }
+        }
+    }
+
+    fn ask_granted(&mut self, now: Time, id: u64, sequence: u64, effects: &mut Vec<Effect>) {
+        let Some(ask) = self.asks.open.get_mut(&id) else { return };
+        if ask.open.publication.is_none() {
+            let text = "the window is open and held".to_owned();
+            self.answer(id, Ok(Outcome::Done { sequence, text }), effects);
+            return;
+        }
+        ask.state = AskState::Running { since_sequence: sequence };
+        let catalog = self.catalog().clone();
+        self.asks_committed(now, &catalog, effects);
+    }
+
+    /// Looks for the outcome of what we asked for in a newer catalog.
+    pub(super) fn asks_committed(
+        &mut self,
+        _now: Time,
+        catalog: &Catalog,
+        effects: &mut Vec<Effect>,
+    ) {
+        let mut ended = Vec::new();
+        for (id, ask) in &mut self.asks.open {
+            let Some(publication) = &ask.open.publication else { continue };
+            let app = &publication.app;
+            let outcome = catalog.outcomes.iter().find(|o| o.request == publication.request);
+            let running = catalog.window.as_ref().and_then(|w| w.publication.as_ref());
+            if let Some(outcome) = outcome {
+                let result = match outcome.version {
+                    Some(version) => Ok(Outcome::Published {
+                        app: app.clone(),
+                        version,
+                        root: publication.version.root,
+                        window: outcome.window,
+                        takeovers: outcome.takeovers,
+                        why: outcome.why.clone(),
+                    }),
+                    None => Err(Refusal::new(
+                        Reason::Failed,
+                        format!("{app} was not published; its version stays as it was."),
+                        format!("The window was closed without it: {}.", outcome.why),
+                        "Mend the cause, and publish again.",
+                    )),
+                };
+                ended.push((*id, result));
+            } else if running.is_some_and(|p| p.request == publication.request) {
+                // It is open, whether or not we were told.
+                ask.state = AskState::Running { since_sequence: catalog.sequence };
+            } else if let AskState::Running { since_sequence } = ask.state
+                && catalog.sequence > since_sequence
+            {
+                // So many windows have ended since that its outcome is forgotten.
+                ended.push((
+                    *id,
+                    Err(Refusal::new(
+                        Reason::Failed,
+                        format!("It is not known how the publication of {app} ended."),
+                        "This member was away for so long that the cluster no longer remembers.",
+                        format!("Look whether it is there with `althing history {app}`."),
+                    )),
+                ));
+            }
+        }
+        for (id, result) in ended {
+            self.answer(id, result, effects);
+        }
+    }
+
+    fn answer(&mut self, id: u64, result: Result<Outcome, Refusal>, effects: &mut Vec<Effect>) {
+        let Some(ask) = self.asks.open.remove(&id) else { return };
+        match ask.origin {
+            AskOrigin::Ticket(ticket) => effects.push(Effect::Reply { ticket, result }),
+            AskOrigin::Member(to, id) => {
+                let answer = match result {
+                    Ok(_) => Answer::Done(self.catalog().sequence),
+                    Err(refusal) => Answer::Refused(refusal),
+                };
+                self.send(to, &Message::Forwarded { id, answer }, effects);
+            }
+        }
+    }
+
+    /// Every open request is refused: this member is no longer enrolled.
+    pub(super) fn refuse_all(&mut self, effects: &mut Vec<Effect>) {
+        let refusal = Refusal::new(
+            Reason::Forbidden,
+            "Nothing was changed.",
+            "This member is no longer in the cluster.",
+            "Ask a member that is.",
+        );
+        let ids: Vec<u64> = self.asks.open.keys().copied().collect();
+        for id in ids {
+            if let Some(Ask { origin: AskOrigin::Ticket(ticket), .. }) = self.asks.open.remove(&id)
+            {
+                effects.push(Effect::Reply { ticket, result: Err(refusal.clone()) });
+            }
+        }
+    }
+
+    // Hung votes.
+
+    fn resolve(
+        &mut self,
+        now: Time,
+        ticket: u64,
+        app: AppName,
+        member: &MemberName,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        let what = "The vote was not resolved.";
+        if self.catalog().application(&app).is_none() {
+            return Err(change::no_such_app(&app, what));
+        }
+        if self.asks.resolving.contains_key(&app) {
+            return Err(Refusal::new(
+                Reason::Busy,
+                what,
+                format!("{app} is being resolved already."),
+                "Wait for it to end.",
+            ));
+        }
+        let whom = self.enrolled(member, what)?;
+        if whom == self.me {
+            let ours = Resolving::Ours(AskOrigin::Ticket(ticket));
+            self.asks.resolving.insert(app.clone(), ours);
+            effects.push(Effect::Ingest { app });
+        } else {
+            self.asks.next += 1;
+            let id = self.asks.next;
+            let theirs = Resolving::Theirs { ticket, id, until: now + SEEK * 3 };
+            self.asks.resolving.insert(app.clone(), theirs);
+            self.send(whom, &Message::Resolve { id, app }, effects);
+        }
+        Ok(())
+    }
+
+    /// Another member's operator chose our content.
+    pub(super) fn on_resolve(
+        &mut self,
+        _now: Time,
+        from: MemberId,
+        id: u64,
+        app: AppName,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.asks.resolving.contains_key(&app) || self.catalog().application(&app).is_none() {
+            return;
+        }
+        let ours = Resolving::Ours(AskOrigin::Member(from, id));
+        self.asks.resolving.insert(app.clone(), ours);
+        effects.push(Effect::Ingest { app });
+    }
+
+    /// Our live content is in the store: publish it, if that is what it was for.
+    pub(super) fn resolve_ingested(
+        &mut self,
+        now: Time,
+        app: &AppName,
+        result: Result<Staged, ContentFailure>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(Resolving::Ours(origin)) = self.asks.resolving.get(app).copied() else { return };
+        self.asks.resolving.remove(app);
+        let spec = self.catalog().application(app).map(|a| a.current().spec.clone());
+        let staged = result.map_err(|failure| {
+            Refusal::new(
+                Reason::Failed,
+                "The vote was not resolved.",
+                format!("The live content could not be read: {failure:?}."),
+                "Mend it on that member, or choose another one.",
+            )
+        });
+        let asked = staged.and_then(|staged| {
+            let message = format!("resolved: what {} holds is right", self.name_of(self.me));
+            let origin = Origin::Published;
+            let spec = spec.unwrap_or_default();
+            self.publication(app.clone(), staged, spec, message, None, origin)
+        });
+        match asked {
+            Ok(publication) => {
+                let _always = self.ask_window(now, origin, publication, effects);
+            }
+            Err(refusal) => match origin {
+                AskOrigin::Ticket(ticket) => {
+                    effects.push(Effect::Reply { ticket, result: Err(refusal) });
+                }
+                AskOrigin::Member(to, id) => {
+                    let answer = Answer::Refused(refusal);
+                    self.send(to, &Message::Forwarded { id, answer }, effects);
+                }
+            },
+        }
+    }
+
+    // Newcomers.
+
+    #[expect(clippy::too_many_arguments, reason = "it is one input, taken apart by the caller")]
+    pub(super) fn on_knock(
+        &mut self,
+        now: Time,
+        ticket: u64,
+        key: PublicKey,
+        exporter: &[u8; 32],
+        from: SocketAddr,
+        bytes: &[u8],
+        effects: &mut Vec<Effect>,
+    ) {
+        // A member that lost the answer asks again: its key is proof enough.
+        if self.catalog().roster.contains(MemberId::of(&key)) {
+            self.welcome(ticket, effects);
+            return;
+        }
+        match self.check_knock(&key, exporter, from, bytes) {
+            Ok((entry, invite)) => {
+                let name = entry.name.to_string();
+                let change = Change::Admit { entry, invite, at: self.wall };
+                self.propose(now, change, Purpose::Knock { ticket, name }, effects);
+            }
+            Err(refusal) => {
+                let text = format!("{from} was not admitted: {}", refusal.why);
+                self.tell(effects, Severity::Warning, EventKind::Catalog, None, text);
+                refuse_entry(ticket, refusal, effects);
+            }
+        }
+    }
+
+    fn check_knock(
+        &self,
+        key: &PublicKey,
+        exporter: &[u8; 32],
+        from: SocketAddr,
+        bytes: &[u8],
+    ) -> Result<(Enrolled, PublicKey), Refusal> {
+        let invalid = |why: String| {
+            Refusal::new(
+                Reason::Invalid,
+                "The newcomer was not admitted.",
+                why,
+                "Use the same version of Althing on both sides, and a whole token.",
+            )
+        };
+        let knock: Knock = wire::decode(Kind::Knock, bytes)
+            .map_err(|e| invalid(format!("What it said can't be read: {e}.")))?;
+        if knock.tags.len() > limits::TAGS_MAX {
+            return Err(invalid("It has too many tags.".to_owned()));
+        }
+        if !knock.is_proven(self.catalog().cluster, key, exporter) {
+            return Err(invalid("It could not prove that it holds the token.".to_owned()));
+        }
+        change::check_invite(self.catalog(), &knock.invite, self.wall)?;
+        let mut address = knock.address;
+        if address.ip().is_unspecified() {
+            address.set_ip(from.ip());
+        }
+        let entry = Enrolled {
+            id: MemberId::of(key),
+            key: *key,
+            name: knock.name,
+            address,
+            tags: knock.tags,
+            voter: false,
+            standby: knock.standby,
+        };
+        Ok((entry, knock.invite))
+    }
+
+    fn welcome(&self, ticket: u64, effects: &mut Vec<Effect>) {
+        let committed = Box::new((**self.register.committed()).clone());
+        let lineage = self.register.lineage().clone();
+        let welcome = Welcome::Admitted { committed, lineage };
+        effects.push(Effect::Answer { ticket, bytes: wire::encode(Kind::Message, &welcome) });
+    }
+
+    // Ends.
+
+    pub(super) fn on_ended(
+        &mut self,
+        now: Time,
+        purpose: Purpose,
+        change: Change,
+        result: Result<u64, Refusal>,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let (Ok(sequence), Some(text)) = (&result, told(self, &change)) {
+            let kind = match change {
+                Change::Open(_)
+                | Change::TakeOver { .. }
+                | Change::Finish { .. }
+                | Change::Close { .. } => EventKind::Window,
+                Change::Commit { .. } | Change::AdoptMajority { .. } => EventKind::Version,
+                _ => EventKind::Catalog,
+            };
+            let text = format!("{text} (catalog {sequence})");
+            self.tell(effects, Severity::Info, kind, None, text);
+        }
+        match purpose {
+            Purpose::Reply { ticket, text } => {
+                let result = result.map(|sequence| Outcome::Done { sequence, text });
+                effects.push(Effect::Reply { ticket, result });
+            }
+            Purpose::Invite { ticket, mut token, uses } => {
+                let result = result.map(|sequence| {
+                    token.sequence = sequence;
+                    let expires_at = token.expires_at;
+                    Outcome::Invited { token: token.to_text(), expires_at, uses }
+                });
+                effects.push(Effect::Reply { ticket, result });
+            }
+            Purpose::Knock { ticket, name } => match result {
+                Ok(_) => self.welcome(ticket, effects),
+                Err(refusal) => {
+                    let text = format!("{name} was not admitted: {}", refusal.why);
+                    self.tell(effects, Severity::Warning, EventKind::Catalog, None, text);
+                    refuse_entry(ticket, refusal, effects);
+                }
+            },
+            Purpose::Forwarded { to, id } => {
+                let answer = match result {
+                    Ok(sequence) => Answer::Done(sequence),
+                    Err(refusal) => Answer::Refused(refusal),
+                };
+                if self.catalog().roster.contains(to) {
+                    self.send(to, &Message::Forwarded { id, answer }, effects);
+                }
+            }
+            Purpose::Ask { id } => match result {
+                Ok(sequence) => self.ask_granted(now, id, sequence, effects),
+                Err(refusal) => self.answer(id, Err(refusal), effects),
+            },
+            Purpose::Leave { ticket } => {
+                if result.is_ok() {
+                    let mut wants = Vec::new();
+                    self.membership.leave(now, &mut wants);
+                    self.from_membership(now, wants, effects);
+                } else {
+                    self.leaving = false;
+                }
+                let result = result.map(|sequence| Outcome::Done {
+                    sequence,
+                    text: "this member has left and stops".to_owned(),
+                });
+                effects.push(Effect::Reply { ticket, result });
+            }
+            Purpose::Step => self.step_ended(now, result.is_err()),
+            Purpose::Vote => self.vote_pending = false,
+            Purpose::Adoption => self.adoption_pending = false,
+        }
+    }
+}
+
+fn refuse_entry(ticket: u64, refusal: Refusal, effects: &mut Vec<Effect>) {
+    let bytes = wire::encode(Kind::Message, &Welcome::Refused(refusal));
+    effects.push(Effect::Answer { ticket, bytes });
+}
+
+/// What a committed change is, for the events of the member that proposed it.
+fn told(member: &Member, change: &Change) -> Option<String> {
+    let name = |id: &MemberId| member.name_of(*id);
+    Some(match change {
+        Change::Admit { entry, .. } => format!("{} joined, invited", entry.name),
+        Change::Enfranchise { member } => format!("{} has a vote now", name(member)),
+        Change::Remove { member } => format!("{} is no longer enrolled", name(member)),
+        Change::Invite { invite, .. } => {
+            format!("an invitation for {} was issued", invite.uses_left)
+        }
+        Change::Failover { .. } => "the failover list was changed".to_owned(),
+        Change::Policy(_) => "the policy was changed".to_owned(),
+        Change::Open(open) => match &open.publication {
+            Some(p) => format!(
+                "a window was opened for {} version {}, published on {}",
+                p.app,
+                p.version.number,
+                name(&open.opened_by)
+            ),
+            None => format!("a window was opened by {} and is held", name(&open.opened_by)),
+        },
+        Change::TakeOver { window, from, by, ordered } => {
+            let why = if *ordered { "by order" } else { "because it is down" };
+            format!("{} took window {window} over from {} {why}", name(by), name(from))
+        }
+        Change::Commit { .. } => {
+            let window = member.catalog().window.as_ref()?;
+            let p = window.publication.as_ref()?;
+            format!("{} version {} is committed", p.app, p.version.number)
+        }
+        Change::Finish { window, why, .. } => format!("window {window}: {why}"),
+        Change::Close { window } => format!("window {window} was closed"),
+        Change::AdoptMajority { app, version } => {
+            format!("{app} version {}: what a majority held is right now", version.number)
+        }
+    })
+}

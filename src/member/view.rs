@@ -1,0 +1,580 @@
+//! The member's read-only view: what the command line, the API and the status
+//! page show. Names instead of ids, sentences where a person decides.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Member, content::Work};
+use crate::{
+    base::{
+        AppName, Digest, MemberId, Time, WallTime,
+        catalog::{AppSpec, Application, Catalog, Failover, Origin, Policy, Window},
+    },
+    proto::{
+        election,
+        membership::State,
+        vote::{Position, Verdict},
+    },
+};
+
+/// Everything, at one moment, as one member sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// The version of this Althing.
+    pub althing: String,
+    /// The member that tells.
+    pub me: String,
+    /// The cluster's id.
+    pub cluster: String,
+    /// The committed catalog's sequence.
+    pub sequence: u64,
+    /// Voters in the roster, how many a majority is, and how many are live.
+    pub voters: usize,
+    /// See `voters`.
+    pub majority: usize,
+    /// See `voters`.
+    pub voters_live: usize,
+    /// Whether everything is well.
+    pub health: Health,
+    /// Why not, and what to do: a sentence each.
+    pub reasons: Vec<String>,
+    /// In failover order.
+    pub members: Vec<MemberView>,
+    /// By name.
+    pub applications: Vec<ApplicationView>,
+    /// The open window.
+    pub window: Option<WindowView>,
+    /// How the last windows ended, newest first.
+    pub outcomes: Vec<OutcomeView>,
+    /// What the cluster does by itself.
+    pub policy: PolicyView,
+}
+
+/// Whether everything is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Health {
+    /// It is.
+    Ok,
+    /// It works, and something is not as it should be.
+    Warning,
+    /// Something does not work.
+    Critical,
+}
+
+/// One member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberView {
+    /// Its name.
+    pub name: String,
+    /// Its id, in full.
+    pub id: String,
+    /// Where others reach it.
+    pub address: String,
+    /// alive, suspect, down or left.
+    pub state: String,
+    /// For how long, in milliseconds; of this member itself: since it started.
+    pub state_for_ms: u64,
+    /// Whether this is the member that tells.
+    pub me: bool,
+    /// Whether it has a vote.
+    pub voter: bool,
+    /// Whether it only waits to be brought in.
+    pub standby: bool,
+    /// Whether it presides over the open window.
+    pub coordinator: bool,
+    /// The catalog sequence of its last ballot.
+    pub sequence: Option<u64>,
+    /// in service, receiving, unknown or out.
+    pub service: String,
+}
+
+/// One application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApplicationView {
+    /// Its name.
+    pub name: String,
+    /// The current version's number.
+    pub version: u64,
+    /// The current version's signature.
+    pub root: String,
+    /// Files in it.
+    pub files: u64,
+    /// Bytes in it.
+    pub bytes: u64,
+    /// Host names.
+    pub hosts: Vec<String>,
+    /// Whether it answers for unclaimed host names.
+    pub default: bool,
+    /// Where its live tree stands, if not in the data directory.
+    pub path: Option<String>,
+    /// unanimous, agreed, undecided, other, hung, or paused (a window is open).
+    pub vote: String,
+    /// Voters whose fresh ballot is in hand.
+    pub ballots: usize,
+    /// Voters.
+    pub electorate: usize,
+    /// How every member stands.
+    pub positions: Vec<PositionView>,
+    /// What this member is doing to it.
+    pub work: Option<String>,
+    /// What failed last on this member.
+    pub error: Option<String>,
+    /// Its versions, newest first.
+    pub versions: Vec<VersionView>,
+}
+
+/// How one member stands to one application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PositionView {
+    /// The member's name.
+    pub member: String,
+    /// agrees, differs, late, nothing or silent.
+    pub position: String,
+    /// What it holds, where it says so.
+    pub root: Option<String>,
+    /// The version that it switched to last, where it says so.
+    pub version: Option<u64>,
+    /// Whether its vote counts.
+    pub voter: bool,
+}
+
+/// One version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionView {
+    /// Its number.
+    pub number: u64,
+    /// Its signature.
+    pub root: String,
+    /// Files in it.
+    pub files: u64,
+    /// Bytes in it.
+    pub bytes: u64,
+    /// The member that it was published through.
+    pub publisher: String,
+    /// When, in milliseconds since 1970.
+    pub published_at_ms: u64,
+    /// When, as text.
+    pub published_at: String,
+    /// What the publisher wrote.
+    pub message: String,
+    /// published, rollback to N, or majority.
+    pub origin: String,
+}
+
+/// The open window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowView {
+    /// Its id.
+    pub id: u64,
+    /// Who presides.
+    pub coordinator: String,
+    /// Whether that one is live.
+    pub coordinator_live: bool,
+    /// How often it was taken over.
+    pub takeovers: u32,
+    /// Who was asked to open it.
+    pub opened_by: String,
+    /// When, as text.
+    pub opened_at: String,
+    /// Which applications; empty for all.
+    pub scope: Vec<String>,
+    /// auto or manual.
+    pub failover: String,
+    /// Whether an operator holds it open.
+    pub held: bool,
+    /// What is being published.
+    pub publication: Option<PublicationView>,
+    /// What it waits for, in a sentence.
+    pub state: String,
+}
+
+/// The publication under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicationView {
+    /// Of which application.
+    pub app: String,
+    /// Which version it will be.
+    pub version: u64,
+    /// staging or switching.
+    pub phase: String,
+    /// Bytes of the version.
+    pub bytes: u64,
+    /// Members that hold it whole.
+    pub whole: Vec<String>,
+    /// Bytes that have arrived, by member.
+    pub progress: BTreeMap<String, u64>,
+}
+
+/// How a window ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutcomeView {
+    /// Its id.
+    pub window: u64,
+    /// The application.
+    pub app: Option<String>,
+    /// The version, if one was committed.
+    pub version: Option<u64>,
+    /// Who presided at the end.
+    pub coordinator: String,
+    /// How often it was taken over.
+    pub takeovers: u32,
+    /// In a sentence.
+    pub why: String,
+}
+
+/// The policies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyView {
+    /// auto or manual.
+    pub failover: String,
+    /// majority or committed.
+    pub vote: String,
+}
+
+/// What the gateway routes by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SiteRoute {
+    /// The application.
+    pub app: AppName,
+    /// How it is served.
+    pub spec: AppSpec,
+    /// Live members that have switched to the current version, others than this one.
+    pub holders: Vec<MemberId>,
+}
+
+impl Member {
+    /// What the gateway routes by: every application of the catalog.
+    pub fn routes(&self, now: Time) -> Vec<SiteRoute> {
+        let catalog = self.catalog();
+        let holds = |app: &AppName, id: MemberId| {
+            id != self.me
+                && self.is_live(id)
+                && self
+                    .votes
+                    .fresh(now, id)
+                    .is_some_and(|b| !b.differing.iter().any(|d| &d.app == app && d.activated == 0))
+        };
+        let route = |(app, application): (&AppName, &Application)| SiteRoute {
+            app: app.clone(),
+            spec: application.current().spec.clone(),
+            holders: catalog
+                .roster
+                .members
+                .iter()
+                .map(|m| m.id)
+                .filter(|id| holds(app, *id))
+                .collect(),
+        };
+        catalog.applications.iter().map(route).collect()
+    }
+
+    /// Everything, now.
+    pub fn view(&self, now: Time) -> View {
+        let catalog = self.catalog();
+        let (voters_live, majority) =
+            election::quorum_in_view(&catalog.roster, |m| self.is_live(m));
+        let mut view = View {
+            althing: env!("CARGO_PKG_VERSION").to_owned(),
+            me: self.name_of(self.me),
+            cluster: catalog.cluster.to_string(),
+            sequence: catalog.sequence,
+            voters: catalog.roster.voters().count(),
+            majority,
+            voters_live,
+            health: Health::Ok,
+            reasons: Vec::new(),
+            members: self.member_views(now, catalog),
+            applications: catalog
+                .applications
+                .iter()
+                .map(|(app, application)| self.application_view(now, catalog, app, application))
+                .collect(),
+            window: catalog.window.as_ref().map(|w| self.window_view(now, catalog, w)),
+            outcomes: catalog
+                .outcomes
+                .iter()
+                .rev()
+                .map(|o| OutcomeView {
+                    window: o.window,
+                    app: o.app.as_ref().map(AppName::to_string),
+                    version: o.version,
+                    coordinator: self.name_of(o.coordinator),
+                    takeovers: o.takeovers,
+                    why: o.why.clone(),
+                })
+                .collect(),
+            policy: policy_view(&catalog.policy),
+        };
+        self.judge(&mut view);
+        view
+    }
+
+    fn member_views(&self, now: Time, catalog: &Catalog) -> Vec<MemberView> {
+        let coordinator = catalog.window.as_ref().map(|w| w.coordinator);
+        let directory = self.membership.directory();
+        let view = |m: &crate::base::catalog::Enrolled| {
+            let contact = directory.get(&m.id);
+            let state = match contact.map(|c| c.state) {
+                None | Some(State::Alive) => "alive",
+                Some(State::Suspect) => "suspect",
+                Some(State::Down) => "down",
+                Some(State::Left) => "left",
+            };
+            let ballot = self.votes.fresh(now, m.id);
+            let service = match ballot {
+                _ if !self.is_live(m.id) => "out",
+                None => "unknown",
+                Some(b) if b.differing.iter().any(|d| d.activated == 0) => "receiving",
+                Some(_) if m.standby => "standby",
+                Some(_) => "in service",
+            };
+            let since = contact.map_or(Time(0), |c| c.since);
+            MemberView {
+                name: m.name.to_string(),
+                id: m.id.0.to_string(),
+                address: contact.map_or(self.address, |c| c.address).to_string(),
+                state: state.to_owned(),
+                state_for_ms: now.since(since).as_millis() as u64,
+                me: m.id == self.me,
+                voter: m.voter,
+                standby: m.standby,
+                coordinator: coordinator == Some(m.id),
+                sequence: self.votes.ballot(m.id).map(|b| b.sequence),
+                service: service.to_owned(),
+            }
+        };
+        catalog.roster.members.iter().map(view).collect()
+    }
+
+    fn application_view(
+        &self,
+        now: Time,
+        catalog: &Catalog,
+        app: &AppName,
+        application: &Application,
+    ) -> ApplicationView {
+        let current = application.current();
+        let tally = self.votes.tally(now, catalog, app);
+        let vote = match &tally {
+            _ if catalog.window_covers(app) => "paused",
+            None => "undecided",
+            Some(t) if t.is_unanimous() => "unanimous",
+            Some(t) => match t.verdict(catalog.policy.vote) {
+                Verdict::Undecided => "undecided",
+                Verdict::Committed => "agreed",
+                Verdict::Other(_) => "other",
+                Verdict::Hung => "hung",
+            },
+        };
+        let holding = self.content.holding(app);
+        let work = holding.and_then(|h| h.work).map(|work| match work {
+            Work::Scanning => "scanning",
+            Work::Activating => "switching",
+            Work::Repairing => "repairing",
+            Work::Ingesting => "reading",
+        });
+        let spec = &current.spec;
+        ApplicationView {
+            name: app.to_string(),
+            version: current.number,
+            root: current.root.to_string(),
+            files: current.files,
+            bytes: current.bytes,
+            hosts: spec.hosts.clone(),
+            default: spec.default,
+            path: spec.path.clone(),
+            vote: vote.to_owned(),
+            ballots: tally.as_ref().map_or(0, |t| t.in_hand()),
+            electorate: tally.as_ref().map_or(0, |t| t.positions.len()),
+            positions: self.position_views(now, catalog, app, current.root),
+            // A scan goes on all the time and is no news.
+            work: work.filter(|w| *w != "scanning").map(str::to_owned),
+            error: holding.and_then(|h| h.error.clone()),
+            versions: application
+                .versions
+                .iter()
+                .rev()
+                .map(|v| VersionView {
+                    number: v.number,
+                    root: v.root.to_string(),
+                    files: v.files,
+                    bytes: v.bytes,
+                    publisher: self.name_of(v.publisher),
+                    published_at_ms: v.published_at.0,
+                    published_at: v.published_at.to_string(),
+                    message: v.message.clone(),
+                    origin: match v.origin {
+                        Origin::Published => "published".to_owned(),
+                        Origin::Rollback(to) => format!("rollback to {to}"),
+                        Origin::Majority => "majority".to_owned(),
+                    },
+                })
+                .collect(),
+        }
+    }
+
+    fn position_views(
+        &self,
+        now: Time,
+        catalog: &Catalog,
+        app: &AppName,
+        committed: Digest,
+    ) -> Vec<PositionView> {
+        let current = catalog.application(app).map_or(0, |a| a.current().number);
+        let view = |m: &crate::base::catalog::Enrolled| {
+            let ballot = self.votes.fresh(now, m.id).filter(|b| b.sequence == catalog.sequence);
+            let differing = ballot.and_then(|b| b.differing.iter().find(|d| &d.app == app));
+            let (position, root, version) = match (ballot, differing) {
+                (None, _) => (Position::Silent, None, None),
+                (Some(_), None) => (Position::Holds(committed), Some(committed), Some(current)),
+                (Some(_), Some(d)) => {
+                    let position = match d.root {
+                        _ if d.activated != current => Position::Late,
+                        None => Position::Nothing,
+                        Some(root) => Position::Holds(root),
+                    };
+                    (position, d.root, Some(d.activated))
+                }
+            };
+            let word = match position {
+                Position::Silent => "silent",
+                Position::Late => "late",
+                Position::Nothing => "nothing",
+                Position::Holds(root) if root == committed => "agrees",
+                Position::Holds(_) => "differs",
+            };
+            PositionView {
+                member: m.name.to_string(),
+                position: word.to_owned(),
+                root: root.map(|r| r.to_string()),
+                version,
+                voter: m.voter,
+            }
+        };
+        catalog.roster.members.iter().map(view).collect()
+    }
+
+    fn window_view(&self, now: Time, catalog: &Catalog, window: &Window) -> WindowView {
+        let publication = window.publication.as_ref().map(|p| {
+            let progress = catalog.roster.members.iter().filter_map(|m| {
+                let ballot = self.votes.fresh(now, m.id)?;
+                Some((m.name.to_string(), ballot.staged_bytes))
+            });
+            let whole = self.votes.whole(now, p.version.root);
+            PublicationView {
+                app: p.app.to_string(),
+                version: p.version.number,
+                phase: if p.committed { "switching" } else { "staging" }.to_owned(),
+                bytes: p.version.bytes,
+                whole: whole.into_iter().map(|m| self.name_of(m)).collect(),
+                progress: progress.collect(),
+            }
+        });
+        let live = self.is_live(window.coordinator);
+        let state = match &publication {
+            _ if !live && window.failover == Failover::Manual => {
+                "frozen: its coordinator is down and failover is manual; the version before goes \
+                 on being served; decide with `althing window takeover`, or bring it back"
+                    .to_owned()
+            }
+            _ if !live => "its coordinator is down: the next one takes over".to_owned(),
+            None => "held open by an operator; voting on its scope pauses".to_owned(),
+            Some(p) if p.phase == "staging" => {
+                let (have, need) = (p.whole.len(), catalog.roster.majority());
+                format!(
+                    "{} version {}: {have} members hold it whole, {need} are needed",
+                    p.app, p.version
+                )
+            }
+            Some(p) => {
+                format!("{} version {} is committed; members are switching", p.app, p.version)
+            }
+        };
+        WindowView {
+            id: window.id,
+            coordinator: self.name_of(window.coordinator),
+            coordinator_live: live,
+            takeovers: window.takeovers,
+            opened_by: self.name_of(window.opened_by),
+            opened_at: WallTime::to_string(&window.opened_at),
+            scope: window.scope.iter().map(AppName::to_string).collect(),
+            failover: failover_word(window.failover).to_owned(),
+            held: window.held,
+            publication,
+            state,
+        }
+    }
+
+    /// Is everything well, and if not, why and what to do.
+    fn judge(&self, view: &mut View) {
+        let mut found: Vec<(Health, String)> = Vec::new();
+        if view.voters_live < view.majority {
+            found.push((
+                Health::Critical,
+                format!(
+                    "{} of {} voters are live and {} are needed: nothing can be changed or repaired; \
+                     what is held goes on being served. Bring members back.",
+                    view.voters_live, view.voters, view.majority
+                ),
+            ));
+        }
+        for app in &view.applications {
+            match app.vote.as_str() {
+                "hung" => found.push((
+                    Health::Critical,
+                    format!(
+                        "The vote on {0} is hung: decide with `althing resolve {0} --member NAME`.",
+                        app.name
+                    ),
+                )),
+                "unanimous" | "paused" => {}
+                _ => {
+                    let off: Vec<&str> = app
+                        .positions
+                        .iter()
+                        .filter(|p| matches!(p.position.as_str(), "differs" | "nothing" | "late"))
+                        .map(|p| p.member.as_str())
+                        .collect();
+                    if !off.is_empty() {
+                        let text = format!(
+                            "{} is not version {} on {}: it is being put right.",
+                            app.name,
+                            app.version,
+                            off.join(", ")
+                        );
+                        found.push((Health::Warning, text));
+                    }
+                }
+            }
+            if let Some(error) = &app.error {
+                found.push((Health::Warning, format!("{} on this member: {error}", app.name)));
+            }
+        }
+        for member in view.members.iter().filter(|m| m.state == "down") {
+            found.push((Health::Warning, format!("{} is down.", member.name)));
+        }
+        if let Some(window) = view.window.as_ref().filter(|w| !w.coordinator_live) {
+            found.push((Health::Warning, format!("Window {}: {}.", window.id, window.state)));
+        }
+        view.health = found.iter().map(|(health, _)| *health).max().unwrap_or(Health::Ok);
+        found.sort_by(|a, b| b.0.cmp(&a.0));
+        view.reasons = found.into_iter().map(|(_, text)| text).collect();
+    }
+}
+
+fn failover_word(failover: Failover) -> &'static str {
+    match failover {
+        Failover::Auto => "auto",
+        Failover::Manual => "manual",
+    }
+}
+
+fn policy_view(policy: &Policy) -> PolicyView {
+    let vote = match policy.vote {
+        crate::base::catalog::VotePolicy::Majority => "majority",
+        crate::base::catalog::VotePolicy::Committed => "committed",
+    };
+    PolicyView { failover: failover_word(policy.failover).to_owned(), vote: vote.to_owned() }
+}

@@ -1,0 +1,167 @@
+//! The way into a running member: cheap to clone, safe to hold anywhere.
+
+use std::{path::PathBuf, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::{
+    base::{AppName, Reason, Refusal},
+    member::{
+        command::{Command, Outcome},
+        event::Event,
+        view::View,
+    },
+};
+
+/// What the task that owns the member is asked.
+pub(super) enum Request {
+    Command(Command, oneshot::Sender<Result<Outcome, Refusal>>),
+    View(oneshot::Sender<View>),
+    Publish(Box<Publish>, oneshot::Sender<Result<Outcome, Refusal>>),
+    Verify(AppName, oneshot::Sender<Result<Verified, Refusal>>),
+    Metrics(oneshot::Sender<Metrics>),
+    Stop(oneshot::Sender<()>),
+}
+
+/// A directory to be published.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publish {
+    /// As which application; by the manifest's name if not given.
+    pub app: Option<AppName>,
+    /// An absolute path on the member that is asked.
+    pub source: PathBuf,
+    /// For the history.
+    pub message: String,
+    /// The version that it was made against; the current one if not given.
+    pub base: Option<u64>,
+    /// Host names beside those of the manifest.
+    pub hosts: Vec<String>,
+}
+
+/// What a verification found on the member that was asked: every byte of the
+/// live content was read again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// Of which application.
+    pub app: AppName,
+    /// Against which version.
+    pub version: u64,
+    /// The committed signature.
+    pub root: String,
+    /// What was found; nothing if there is nothing.
+    pub found: Option<String>,
+    /// Whether they are the same.
+    pub same: bool,
+    /// Files read.
+    pub files: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// `SET path`, `ADD path`, `DEL path`: what would put it right; the first few.
+    pub differences: Vec<String>,
+    /// How many there are in all.
+    pub differences_total: usize,
+    /// Chunks of the committed version that the store has lost or that rotted.
+    pub store_damaged: usize,
+}
+
+/// What the shell counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// SWIM packets and messages sent.
+    pub packets_sent: u64,
+    /// See `packets_sent`.
+    pub messages_sent: u64,
+    /// Bytes of both.
+    pub bytes_sent: u64,
+    /// Messages and packets received.
+    pub received: u64,
+    /// Bytes of both.
+    pub bytes_received: u64,
+    /// Connections to other members.
+    pub connections: u64,
+    /// Requests that the gateway answered.
+    pub requests: u64,
+    /// Inputs that wait for the member: how far the loop is behind.
+    pub queue: u64,
+    /// The longest that one input took, in microseconds.
+    pub input_us_max: u64,
+}
+
+/// A running member. See [`start`](super::start).
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) requests: mpsc::Sender<Request>,
+    pub(super) views: watch::Receiver<Arc<View>>,
+    pub(super) events: broadcast::Sender<Event>,
+    pub(super) recent: Arc<std::sync::Mutex<std::collections::VecDeque<Event>>>,
+}
+
+impl Handle {
+    /// Carries out a command; ends when it is committed or refused.
+    pub async fn command(&self, command: Command) -> Result<Outcome, Refusal> {
+        self.ask(|answer| Request::Command(command, answer)).await?
+    }
+
+    /// Stages a directory and publishes it; ends when its window is closed.
+    pub async fn publish(&self, publish: Publish) -> Result<Outcome, Refusal> {
+        self.ask(|answer| Request::Publish(Box::new(publish), answer)).await?
+    }
+
+    /// Reads every byte of an application's live content on this member again.
+    pub async fn verify(&self, app: AppName) -> Result<Verified, Refusal> {
+        self.ask(|answer| Request::Verify(app, answer)).await?
+    }
+
+    /// Everything, now.
+    pub async fn view(&self) -> Result<View, Refusal> {
+        self.ask(Request::View).await
+    }
+
+    /// What the shell counts.
+    pub async fn metrics(&self) -> Result<Metrics, Refusal> {
+        self.ask(Request::Metrics).await
+    }
+
+    /// Views as they change, at most a few a second. While nobody holds a
+    /// receiver of it that was cloned from this one, none is made.
+    pub fn watch(&self) -> watch::Receiver<Arc<View>> {
+        self.views.clone()
+    }
+
+    /// Events from now on.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    /// The events that are kept in memory and have a higher number than
+    /// `after`, oldest first.
+    pub fn recent_events(&self, after: u64) -> Vec<Event> {
+        // A poisoned lock means that a writer panicked between two pushes:
+        // the events are whole.
+        let recent = self.recent.lock().unwrap_or_else(|e| e.into_inner());
+        recent.iter().filter(|event| event.number > after).cloned().collect()
+    }
+
+    /// Stops the member without leaving the cluster.
+    pub async fn stop(&self) {
+        let _already_stopped = self.ask(Request::Stop).await;
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let gone = || {
+            Refusal::new(
+                Reason::Failed,
+                "Nothing was changed.",
+                "This member is stopping.",
+                "Ask another member, or start this one again.",
+            )
+        };
+        self.requests.send(request(answer)).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())
+    }
+}

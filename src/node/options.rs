@@ -1,0 +1,26 @@
+//! What a member is started with.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use crate::base::MemberName;
+
+/// The options of `althing up`, with their defaults resolved by the caller.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where everything of this member is kept.
+    pub data: PathBuf,
+    /// Its name in the roster; only used when it founds or joins.
+    pub name: MemberName,
+    /// Where the cluster's traffic arrives, UDP.
+    pub bind: SocketAddr,
+    /// Where others reach that; `bind` if not given.
+    pub advertise: Option<SocketAddr>,
+    /// Where sites are served, TCP; nowhere if not given.
+    pub listen: Option<SocketAddr>,
+    /// Members to join by, in this order.
+    pub join: Vec<SocketAddr>,
+    /// The token to join with.
+    pub token: Option<String>,
+    /// Whether it only waits to be brought in.
+    pub standby: bool,
+}
