@@ -252,7 +252,7 @@ impl Member {
         if self.expelled {
             return None;
         }
-        let voteless = !self.vote_pending && self.is_voteless();
+        let voteless = !self.vote_pending && !self.leaving && self.is_voteless();
         [
             self.membership.deadline(),
             self.register.deadline(),
@@ -260,7 +260,8 @@ impl Member {
             self.asks.deadline(),
             self.ballot_due,
             Some(self.ballot_repeat),
-            self.step_at.filter(|_| !self.step_pending),
+            // Held back after a failure: to be woken before that would be vain.
+            self.step_at.filter(|_| !self.step_pending).map(|at| at.max(self.step_hold)),
             self.farewell.as_ref().map(|(at, _)| *at),
             voteless.then_some(self.vote_at),
         ]
