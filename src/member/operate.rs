@@ -829,8 +829,11 @@ impl Member {
     }
 
     fn welcome(&self, ticket: u64, effects: &mut Vec<Effect>) {
-        let committed = Box::new((**self.register.committed()).clone());
-        let lineage = self.register.lineage().clone();
+        // Of one record: the lineage may be ahead of what is announced, and the
+        // newcomer would find that the two contradict each other.
+        let record = self.register.record();
+        let committed = Box::new(record.committed.clone());
+        let lineage = record.lineage.clone();
         let welcome = Welcome::Admitted { committed, lineage };
         effects.push(Effect::Answer { ticket, bytes: wire::encode(Kind::Message, &welcome) });
     }
