@@ -448,7 +448,7 @@ impl Member {
             effects.push(Effect::Peers(catalog.roster.clone()));
         }
         if !catalog.roster.contains(self.me) {
-            self.on_removed(effects);
+            self.on_removed(now, effects);
             return;
         }
         let mut wants = Vec::new();
@@ -464,7 +464,7 @@ impl Member {
         self.asks_committed(now, catalog, effects);
     }
 
-    fn on_removed(&mut self, effects: &mut Vec<Effect>) {
+    fn on_removed(&mut self, now: Time, effects: &mut Vec<Effect>) {
         let left = self.leaving;
         let (severity, text) = if left {
             (Severity::Info, "this member has left the cluster")
@@ -472,7 +472,7 @@ impl Member {
             (Severity::Critical, "this member was removed from the cluster by an operator")
         };
         self.tell(effects, severity, EventKind::Member, None, text.to_owned());
-        self.refuse_all(effects);
+        self.answer_all(now, effects);
         self.expelled = true;
         effects.push(Effect::Expelled { left });
     }
