@@ -455,7 +455,7 @@ impl Member {
         self.membership.set_roster(now, &catalog.roster, &mut wants);
         self.from_membership(now, wants, effects);
         self.votes.retain(catalog);
-        effects.push(Effect::Retain { roots: self.content.retain(catalog) });
+        effects.push(Effect::Retain { roots: self.content.retain(catalog, self.asks.roots()) });
         self.positions.retain(|(app, member), _| {
             catalog.applications.contains_key(app) && catalog.roster.contains(*member)
         });

@@ -19,7 +19,8 @@ use super::{
 };
 use crate::{
     base::{
-        AppName, MemberId, MemberName, PublicKey, Reason, Refusal, SecretKey, Time, WallTime,
+        AppName, Digest, MemberId, MemberName, PublicKey, Reason, Refusal, SecretKey, Time,
+        WallTime,
         catalog::{AppSpec, Catalog, Enrolled, Invite, Origin, Publication, Version, Window},
         limits,
         wire::{self, Kind},
@@ -103,6 +104,11 @@ enum Resolving {
 }
 
 impl Asks {
+    /// What is to be published, before the catalog names it.
+    pub fn roots(&self) -> impl Iterator<Item = Digest> {
+        self.open.values().filter_map(|ask| Some(ask.open.publication.as_ref()?.version.root))
+    }
+
     pub fn deadline(&self) -> Option<Time> {
         let asks = self.open.values().filter_map(|ask| match ask.state {
             AskState::Seeking { at } => Some(at),

@@ -378,14 +378,13 @@ impl World {
         let Some(&s) = self.enrolled_and_running().first() else {
             return fail(Invariant::Healed, "nobody runs".to_owned());
         };
-        self.last_publish = None;
-        self.publish(s, None)?;
+        let number = self.publish(s)?;
         let end = self.now + 40 * SECOND;
-        while self.now < end && self.last_publish.is_none() {
+        while self.now < end && self.tickets.contains_key(&number) {
             self.run_until(self.now + LOOK_EVERY)?;
         }
-        if self.last_publish != Some(true) {
-            let detail = format!("a publication in calm weather: {:?}", self.last_publish);
+        if self.last_published != Some(number) {
+            let detail = format!("publication {number}, in calm weather, did not come into force");
             return fail(Invariant::Healed, detail);
         }
         self.heal_once()

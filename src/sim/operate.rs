@@ -158,9 +158,11 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn publish(&mut self, s: usize, base: Option<u64>) -> Result<(), Violation> {
+    /// Asks member `s` for one more publication. Returns the ticket's number.
+    pub(super) fn publish(&mut self, s: usize) -> Result<u64, Violation> {
         let app = self.apps[0].clone();
-        self.publish_app(s, app, base)
+        self.publish_app(s, app, None)?;
+        Ok(self.ticket_next)
     }
 
     fn publish_app(&mut self, s: usize, app: AppName, base: Option<u64>) -> Result<(), Violation> {
@@ -336,6 +338,9 @@ impl World {
         }
         match (ticket.what, result) {
             (What::Publish { app, root, message }, result) => {
+                if result.is_ok() {
+                    self.last_published = Some(number);
+                }
                 self.published(&app, root, &message, result)
             }
             (What::Invite { newcomers }, Ok(Outcome::Invited { token, .. })) => {
@@ -371,7 +376,6 @@ impl World {
         message: &str,
         result: Result<Outcome, Refusal>,
     ) -> Result<(), Violation> {
-        self.last_publish = Some(result.is_ok());
         match result {
             Ok(Outcome::Published { version, .. }) => {
                 let known = self.checker.published(message);

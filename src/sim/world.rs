@@ -75,8 +75,8 @@ pub(super) struct World {
     pub content_next: u64,
     pub apps: Vec<AppName>,
     pub storm: bool,
-    /// Whether the last publication that was asked for succeeded.
-    pub last_publish: Option<bool>,
+    /// The ticket of the last publication that succeeded.
+    pub last_published: Option<u64>,
     queue: BTreeMap<(u64, u64), Happening>,
     tie: u64,
     steps: u64,
@@ -106,7 +106,7 @@ impl World {
             content_next: 0,
             apps: (0..apps).map(app).collect(),
             storm: false,
-            last_publish: None,
+            last_published: None,
             queue: BTreeMap::new(),
             tie: 0,
             steps: 0,
