@@ -110,6 +110,9 @@ pub struct Member {
     positions: BTreeMap<(AppName, MemberId), Position>,
     verdicts: BTreeMap<AppName, Verdict>,
     events: u64,
+    /// A starting member drops no content: it may be the publisher of what is
+    /// staged in a window that it has not heard of yet.
+    started: bool,
     expelled: bool,
     leaving: bool,
 }
@@ -160,12 +163,14 @@ impl Member {
             positions: BTreeMap::new(),
             verdicts: BTreeMap::new(),
             events: 0,
+            started: false,
             expelled: false,
             leaving: false,
         };
         effects.push(Effect::Generation(generation));
         let committed = Arc::clone(member.register.committed());
         member.on_committed(now, &committed, None, effects);
+        member.started = true;
         member.settle(now, effects);
         member
     }
@@ -455,7 +460,10 @@ impl Member {
         self.membership.set_roster(now, &catalog.roster, &mut wants);
         self.from_membership(now, wants, effects);
         self.votes.retain(catalog);
-        effects.push(Effect::Retain { roots: self.content.retain(catalog, self.asks.roots()) });
+        if self.started {
+            let roots = self.content.retain(catalog, self.asks.roots());
+            effects.push(Effect::Retain { roots });
+        }
         self.positions.retain(|(app, member), _| {
             catalog.applications.contains_key(app) && catalog.roster.contains(*member)
         });
