@@ -75,6 +75,8 @@ struct Ask {
     open: Open,
     state: AskState,
     give_up_at: Time,
+    /// Whether somebody who was asked never answered, and may still do it.
+    unanswered: bool,
 }
 
 /// Who wants the window.
@@ -414,7 +416,7 @@ impl Member {
         self.asks.next += 1;
         let id = self.asks.next;
         let state = AskState::Seeking { at: now };
-        self.asks.open.insert(id, Ask { origin, open, state, give_up_at: now + SEEK });
+        self.asks.open.insert(id, Ask { origin, open, state, give_up_at: now + SEEK, unanswered: false });
         self.seek(now, id, None, effects);
     }
 
@@ -422,6 +424,7 @@ impl Member {
     fn seek(&mut self, now: Time, id: u64, hint: Option<MemberId>, effects: &mut Vec<Effect>) {
         let whom = hint.filter(|m| self.is_live(*m)).or_else(|| self.should_preside());
         let Some(ask) = self.asks.open.get_mut(&id) else { return };
+        ask.unanswered |= matches!(ask.state, AskState::Asked { .. });
         if now >= ask.give_up_at {
             let refusal = Refusal::new(
                 Reason::NoMajority,
@@ -561,7 +564,8 @@ impl Member {
             Answer::Refused(refusal) => self.answer(id, Err(refusal), effects),
             Answer::Elsewhere(other) => {
                 // Views differ for a moment: not at once, or two members
-                // could send us to and fro at the speed of the network.
+                // could send us to and fro at the speed of the network. That one
+                // did answer, and has proposed nothing.
                 ask.state = AskState::Seeking { at: now + ASK_AGAIN };
                 if other != from && self.is_live(other) {
                     self.seek(now, id, Some(other), effects);
@@ -638,6 +642,17 @@ impl Member {
 
     fn answer(&mut self, id: u64, result: Result<Outcome, Refusal>, effects: &mut Vec<Effect>) {
         let Some(ask) = self.asks.open.remove(&id) else { return };
+        // A refusal is one member's word; another one may have it under way.
+        let in_doubt = ask.unanswered && !matches!(ask.state, AskState::Running { .. });
+        let result = result.map_err(|mut refusal| {
+            if in_doubt {
+                refusal.why.push_str(
+                    " But another member was asked before and did not answer: it may still come \
+                     into force.",
+                );
+            }
+            refusal
+        });
         match ask.origin {
             AskOrigin::Ticket(ticket) => effects.push(Effect::Reply { ticket, result }),
             AskOrigin::Member(to, id) => {
