@@ -240,6 +240,10 @@ impl Member {
                 }
             }
             Input::Repaired { app, result } => self.on_repaired(now, &app, result, effects),
+            Input::Damaged { root } => {
+                self.content.no_longer_whole(root);
+                self.ballot_soon(now);
+            }
             Input::Ingested { app, result } => {
                 if let Ok(staged) = &result {
                     self.ingested.insert(staged.root, *staged);
