@@ -586,6 +586,15 @@ impl Member {
         self.asks_committed(now, &catalog, effects);
     }
 
+    /// Our own proposal failed. That answers the request only while nobody
+    /// else was asked after us and the window is not open all the same.
+    fn ask_refused(&mut self, id: u64, refusal: Refusal, effects: &mut Vec<Effect>) {
+        let state = self.asks.open.get(&id).map(|ask| &ask.state);
+        if matches!(state, Some(AskState::Asked { whom, .. }) if *whom == self.me) {
+            self.answer(id, Err(refusal), effects);
+        }
+    }
+
     /// Looks for the outcome of what we asked for in a newer catalog.
     pub(super) fn asks_committed(
         &mut self,
@@ -643,7 +652,7 @@ impl Member {
     fn answer(&mut self, id: u64, result: Result<Outcome, Refusal>, effects: &mut Vec<Effect>) {
         let Some(ask) = self.asks.open.remove(&id) else { return };
         // A refusal is one member's word; another one may have it under way.
-        let in_doubt = ask.unanswered && !matches!(ask.state, AskState::Running { .. });
+        let in_doubt = ask.unanswered && matches!(ask.state, AskState::Asked { .. });
         let result = result.map_err(|mut refusal| {
             if in_doubt {
                 refusal.why.push_str(
@@ -957,7 +966,7 @@ impl Member {
             }
             Purpose::Ask { id } => match result {
                 Ok(sequence) => self.ask_granted(now, id, sequence, effects),
-                Err(refusal) => self.answer(id, Err(refusal), effects),
+                Err(refusal) => self.ask_refused(id, refusal, effects),
             },
             Purpose::Leave { ticket } => self.left(now, ticket, result, effects),
             Purpose::Step => self.step_ended(now, result.is_err()),
