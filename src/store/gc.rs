@@ -165,18 +165,12 @@ impl Copy<'_> {
     }
 
     fn finish(&mut self) -> Result<(), StoreError> {
-        let Some(open) = self.open.take() else { return Ok(()) };
-        let before = open.before();
-        match open.finish() {
-            Ok(after) => {
-                self.filled.push((before, after));
-                Ok(())
-            }
-            Err((open, error)) => {
-                self.open = Some(open);
-                Err(error)
-            }
+        if let Some(open) = &mut self.open {
+            let after = open.finish()?;
+            self.filled.push((open.before(), after));
+            self.open = None;
         }
+        Ok(())
     }
 }
 

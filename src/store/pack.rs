@@ -93,13 +93,10 @@ impl PackWriter {
     }
 
     /// Makes everything appended survive a power loss and says how far it goes.
-    pub(super) fn finish(mut self) -> Result<Extent, (Self, StoreError)> {
-        let done =
-            self.flush().and_then(|()| self.file.sync_data().map_err(io_error("sync", &self.path)));
-        match done {
-            Ok(()) => Ok(Extent { pack: self.before.pack, committed: self.written }),
-            Err(error) => Err((self, error)),
-        }
+    pub(super) fn finish(&mut self) -> Result<Extent, StoreError> {
+        self.flush()?;
+        self.file.sync_data().map_err(io_error("sync", &self.path))?;
+        Ok(Extent { pack: self.before.pack, committed: self.written })
     }
 
     /// Drops what was appended. What is left of the pack, if anything.

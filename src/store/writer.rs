@@ -141,14 +141,13 @@ impl Writer {
         Ok(())
     }
 
-    fn fill(&mut self, open: PackWriter) -> Result<(), StoreError> {
-        let before = open.before();
+    fn fill(&mut self, mut open: PackWriter) -> Result<(), StoreError> {
         match open.finish() {
             Ok(after) => {
-                self.filled.push((before, after));
+                self.filled.push((open.before(), after));
                 Ok(())
             }
-            Err((open, error)) => {
+            Err(error) => {
                 self.open = Some(open); // undone when this is dropped
                 self.failed = true;
                 Err(error)
