@@ -1,0 +1,646 @@
+//! The table of peers and links, and the one place that decides what happens next
+//! for a peer: send, dial, wait or give up ([`Hub::settle`]).
+//!
+//! The table's lock is held for moments and never across an await. No task exists
+//! for a peer with which no connection stands.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use quinn::{
+    ClientConfig, Connection, ConnectionError, ConnectionId, ConnectionIdGenerator, Endpoint,
+    EndpointConfig, SendDatagramError, ServerConfig, TokioRuntime, ValidationTokenConfig,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, mpsc, oneshot},
+    time::{sleep, timeout},
+};
+
+use super::{
+    Config, NetError, NetEvent, NetStats, Peer, dial,
+    identity::Identity,
+    inlet::Inlet,
+    link::{self, Class, Close, LINKS_MAX, Link},
+    outbox::{self, Outbox, Tag},
+};
+use crate::base::{ClusterId, MemberId, PublicKey};
+
+/// After a dial that failed: the first and the longest pause before the next.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// Handshakes of unknown addresses, bytes that may wait before they begin.
+const INCOMING_BYTES_MAX: u64 = 1 << 20;
+/// Handshakes that may wait to be looked at.
+const INCOMING_MAX: usize = 1_024;
+/// What the socket is asked to buffer, bytes. The system may grant less.
+const SOCKET_BUFFER: usize = 2 << 20;
+/// What [`super::Net::close`] waits for, at most.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Length of a connection id, bytes: enough that none is met twice by chance.
+const CONNECTION_ID_SIZE: usize = 8;
+/// How often it looks, while closing.
+const CLOSE_POLL: Duration = Duration::from_millis(5);
+
+/// Everything that the tasks of one [`super::Net`] share.
+pub(super) struct Hub {
+    pub(super) me: MemberId,
+    pub(super) cluster: ClusterId,
+    pub(super) identity: Identity,
+    pub(super) endpoint: Endpoint,
+    pub(super) local_address: SocketAddr,
+    pub(super) runtime: Handle,
+    pub(super) inlet: Inlet,
+    pub(super) counters: Counters,
+    table: Mutex<Table>,
+}
+
+/// Peers by id. `generation` tells an entry from an earlier one of the same member.
+#[derive(Default)]
+struct Table {
+    closing: bool,
+    generation: u64,
+    peers: BTreeMap<MemberId, Entry>,
+}
+
+struct Entry {
+    generation: u64,
+    key: PublicKey,
+    /// The roster's address, and the one that is dialled: gossip may know better.
+    enrolled_at: SocketAddr,
+    address: SocketAddr,
+    routes: [Route; Class::MEMBERS],
+    outbox: Outbox,
+    large: Arc<Semaphore>,
+}
+
+/// The way to one member in one class.
+#[derive(Default)]
+struct Route {
+    /// In the order in which they began.
+    links: Vec<Link>,
+    dialling: bool,
+    failures: u32,
+    retry_at: Option<Instant>,
+    error: Option<NetError>,
+    waiters: Vec<oneshot::Sender<Result<Link, NetError>>>,
+}
+
+/// One dial: for whom, as what, where to.
+#[derive(Clone, Copy)]
+pub(super) struct Dial {
+    pub(super) member: MemberId,
+    pub(super) class: Class,
+    pub(super) key: PublicKey,
+    pub(super) address: SocketAddr,
+    generation: u64,
+}
+
+impl Hub {
+    pub(super) fn bind(config: Config) -> Result<(Arc<Self>, mpsc::Receiver<NetEvent>), NetError> {
+        let identity = Identity::new(&config.key, config.cluster)?;
+        let socket = open_socket(config.bind)?;
+        let mut server = ServerConfig::with_crypto(identity.server()?);
+        let mut tokens = ValidationTokenConfig::default();
+        tokens.sent(0);
+        server
+            .transport_config(link::acceptor_transport())
+            .validation_token_config(tokens)
+            .max_incoming(INCOMING_MAX)
+            .incoming_buffer_size(INCOMING_BYTES_MAX / 16)
+            .incoming_buffer_size_total(INCOMING_BYTES_MAX);
+        let failed = |error: io::Error| bind_error(config.bind, &error);
+        let endpoint = Endpoint::new(
+            endpoint_config(config.key.seed()),
+            Some(server),
+            socket,
+            Arc::new(TokioRuntime),
+        )
+        .map_err(failed)?;
+        let local_address = endpoint.local_addr().map_err(failed)?;
+        let (inlet, events) = Inlet::new();
+        let hub = Self {
+            me: config.key.member(),
+            cluster: config.cluster,
+            identity,
+            endpoint,
+            local_address,
+            runtime: Handle::current(),
+            inlet,
+            counters: Counters::default(),
+            table: Mutex::default(),
+        };
+        Ok((Arc::new(hub), events))
+    }
+
+    pub(super) fn set_peers(self: &Arc<Self>, peers: BTreeMap<MemberId, Peer>) {
+        let mut table = self.lock();
+        let gone: Vec<MemberId> =
+            table.peers.keys().filter(|member| !peers.contains_key(member)).copied().collect();
+        for member in gone {
+            if let Some(entry) = table.peers.remove(&member) {
+                self.dismiss(entry);
+            }
+        }
+        for (member, peer) in peers {
+            if member == self.me || member != MemberId::of(&peer.key) {
+                continue;
+            }
+            if let Some(entry) = table.peers.get_mut(&member) {
+                if entry.enrolled_at != peer.address {
+                    entry.enrolled_at = peer.address;
+                    entry.readdress(peer.address);
+                }
+            } else {
+                table.generation += 1;
+                let entry = Entry::new(table.generation, peer);
+                table.peers.insert(member, entry);
+            }
+        }
+    }
+
+    pub(super) fn set_address(&self, member: MemberId, address: SocketAddr) {
+        if let Some(entry) = self.lock().peers.get_mut(&member) {
+            entry.readdress(address);
+        }
+    }
+
+    pub(super) fn datagram(self: &Arc<Self>, to: MemberId, bytes: Bytes) {
+        let mut table = self.lock();
+        let Some(entry) = table.peers.get_mut(&to) else {
+            drop(table);
+            return self.counters.datagrams_dropped(1);
+        };
+        let dropped = entry.outbox.push_datagram(bytes);
+        self.counters.datagrams_dropped(dropped);
+        self.settle(&mut table, to, Class::Talk);
+    }
+
+    pub(super) fn send(self: &Arc<Self>, to: MemberId, tag: Tag, bytes: Bytes) {
+        let mut table = self.lock();
+        let taken = table.peers.get_mut(&to).is_some_and(|entry| entry.outbox.push(tag, bytes));
+        if !taken {
+            drop(table);
+            return self.counters.dropped(tag);
+        }
+        self.settle(&mut table, to, Class::Talk);
+    }
+
+    /// A link that was dialled by this side, or word of it when the dial is done.
+    pub(super) fn link(
+        self: &Arc<Self>,
+        to: MemberId,
+        class: Class,
+    ) -> oneshot::Receiver<Result<Link, NetError>> {
+        let (sender, receiver) = oneshot::channel();
+        let mut table = self.lock();
+        match table.peers.get_mut(&to) {
+            Some(entry) => {
+                let route = &mut entry.routes[class as usize];
+                route.waiters.retain(|waiter| !waiter.is_closed());
+                route.waiters.push(sender);
+                self.settle(&mut table, to, class);
+            }
+            None => drop(sender.send(Err(NetError::UnknownMember { member: to }))),
+        }
+        receiver
+    }
+
+    /// Whether the owner of `key` may be connected now.
+    pub(super) fn is_peer(&self, key: &PublicKey) -> bool {
+        let table = self.lock();
+        !table.closing && table.peers.get(&MemberId::of(key)).is_some_and(|entry| entry.key == *key)
+    }
+
+    /// Where `member` is dialled.
+    pub(super) fn address_of(&self, member: MemberId) -> Option<SocketAddr> {
+        self.lock().peers.get(&member).map(|entry| entry.address)
+    }
+
+    /// Whether a member is known at this host.
+    pub(super) fn is_peer_host(&self, host: IpAddr) -> bool {
+        let host = host.to_canonical();
+        self.lock().peers.values().any(|entry| entry.address.ip().to_canonical() == host)
+    }
+
+    /// Takes up a connection that the other side dialled. `None`: it may not be
+    /// (any more), and was closed.
+    pub(super) fn accepted(
+        self: &Arc<Self>,
+        key: &PublicKey,
+        class: Class,
+        connection: Connection,
+    ) -> Option<(MemberId, Link, Arc<Semaphore>)> {
+        let member = MemberId::of(key);
+        let link = Link::new(connection, false);
+        let mut table = self.lock();
+        let closing = table.closing;
+        let entry = table.peers.get_mut(&member).filter(|entry| entry.key == *key && !closing);
+        let Some(entry) = entry else {
+            Close::Unknown.apply(&link.connection);
+            return None;
+        };
+        let large = entry.large.clone();
+        entry.add(class, link.clone(), self.me, member);
+        self.settle(&mut table, member, class);
+        Some((member, link, large))
+    }
+
+    /// Takes up the outcome of a dial. Returns the link if there is one to serve.
+    pub(super) fn dialled(
+        self: &Arc<Self>,
+        dial: Dial,
+        outcome: Result<Connection, NetError>,
+    ) -> Option<(Link, Arc<Semaphore>)> {
+        let mut table = self.lock();
+        let closing = table.closing;
+        let entry = table
+            .peers
+            .get_mut(&dial.member)
+            .filter(|entry| entry.generation == dial.generation && !closing);
+        let Some(entry) = entry else {
+            if let Ok(connection) = outcome {
+                Close::Done.apply(&connection);
+            }
+            return None;
+        };
+        let moved = entry.address != dial.address;
+        let route = &mut entry.routes[dial.class as usize];
+        route.dialling = false;
+        let served = match outcome {
+            Ok(connection) => {
+                let link = Link::new(connection, true);
+                entry.add(dial.class, link.clone(), self.me, dial.member);
+                Some((link, entry.large.clone()))
+            }
+            Err(error) => {
+                tracing::debug!(member = %dial.member, %error, "dialling failed");
+                route.error = Some(error);
+                if !moved {
+                    let pause = BACKOFF_MIN * (1 << route.failures.min(5));
+                    route.failures += 1;
+                    route.retry_at = Some(Instant::now() + pause.min(BACKOFF_MAX));
+                }
+                None
+            }
+        };
+        self.settle(&mut table, dial.member, dial.class);
+        served
+    }
+
+    /// A link has ended. True if it was the last to its member and was lost.
+    pub(super) fn ended(
+        self: &Arc<Self>,
+        member: MemberId,
+        class: Class,
+        link: &Link,
+        error: &ConnectionError,
+    ) -> bool {
+        tracing::debug!(%member, ?class, %error, "a connection has ended");
+        self.counters.add_bytes(&link.connection);
+        let mut table = self.lock();
+        let Some(entry) = table.peers.get_mut(&member) else { return false };
+        let links = &mut entry.routes[class as usize].links;
+        let id = link.connection.stable_id();
+        links.retain(|other| other.connection.stable_id() != id);
+        let last = !links.iter().any(Link::is_alive);
+        self.settle(&mut table, member, class);
+        last && class == Class::Talk && link.is_loss(error)
+    }
+
+    /// Does what can be done for `member` now: sends what waits where a link
+    /// stands, dials where none does, gives up where a dial has just failed.
+    fn settle(self: &Arc<Self>, table: &mut Table, member: MemberId, class: Class) {
+        let closing = table.closing;
+        let Some(entry) = table.peers.get_mut(&member) else { return };
+        let route = &mut entry.routes[class as usize];
+        let link = match class {
+            Class::Talk => link::choose(&route.links, self.me, member).cloned(),
+            _ => route.links.iter().rev().find(|link| link.dialled && link.is_alive()).cloned(),
+        };
+        if let Some(link) = link {
+            for waiter in route.waiters.drain(..) {
+                // Who asked may have gone meanwhile.
+                let _ = waiter.send(Ok(link.clone()));
+            }
+            if class == Class::Talk {
+                self.flush(entry, member, &link);
+            }
+            return;
+        }
+        let wanted = match class {
+            Class::Talk => !entry.outbox.is_empty(),
+            _ => !route.waiters.is_empty(),
+        };
+        if !wanted || route.dialling {
+            return;
+        }
+        if !closing && route.retry_at.is_none_or(|at| at <= Instant::now()) {
+            route.dialling = true;
+            let (generation, key, address) = (entry.generation, entry.key, entry.address);
+            let dial = Dial { member, class, key, address, generation };
+            self.runtime.spawn(dial::run(self.clone(), dial));
+            return;
+        }
+        let error = if closing { None } else { route.error.clone() };
+        let error = error.unwrap_or(NetError::Closing);
+        for waiter in route.waiters.drain(..) {
+            // Who asked may have gone meanwhile.
+            let _ = waiter.send(Err(error.clone()));
+        }
+        if class == Class::Talk {
+            self.give_up(entry);
+        }
+    }
+
+    /// Sends what waits over `link`.
+    fn flush(self: &Arc<Self>, entry: &mut Entry, member: MemberId, link: &Link) {
+        for bytes in entry.outbox.take_datagrams() {
+            match link.connection.send_datagram(bytes.clone()) {
+                Ok(()) => {
+                    link.note_sent();
+                    self.counters.datagrams_sent();
+                }
+                Err(SendDatagramError::ConnectionLost(_)) => self.counters.datagrams_dropped(1),
+                Err(_) => {
+                    if !entry.outbox.push(Tag::Swim, bytes) {
+                        self.counters.datagrams_dropped(1);
+                    }
+                }
+            }
+        }
+        while let Some((tag, bytes)) = entry.outbox.take() {
+            let (hub, link, generation) = (self.clone(), link.clone(), entry.generation);
+            self.runtime.spawn(async move {
+                let size = bytes.len();
+                let sent = outbox::deliver(&link, tag, bytes).await;
+                hub.delivered(member, generation, tag, size, sent);
+            });
+        }
+    }
+
+    fn delivered(
+        self: &Arc<Self>,
+        member: MemberId,
+        generation: u64,
+        tag: Tag,
+        size: usize,
+        sent: bool,
+    ) {
+        if sent {
+            self.counters.sent(tag)
+        } else {
+            self.counters.dropped(tag)
+        }
+        let mut table = self.lock();
+        let entry = table.peers.get_mut(&member).filter(|entry| entry.generation == generation);
+        if let Some(entry) = entry {
+            entry.outbox.done(tag, size);
+            self.settle(&mut table, member, Class::Talk);
+        }
+    }
+
+    fn give_up(&self, entry: &mut Entry) {
+        let (datagrams, messages) = entry.outbox.clear();
+        self.counters.datagrams_dropped(datagrams);
+        self.counters.messages_dropped.fetch_add(messages, Ordering::Relaxed);
+    }
+
+    /// The member is not in the roster any more.
+    fn dismiss(&self, mut entry: Entry) {
+        self.give_up(&mut entry);
+        for link in entry.routes.iter().flat_map(|route| &route.links) {
+            Close::Unknown.apply(&link.connection);
+        }
+    }
+
+    pub(super) async fn close(&self, why: &str) {
+        self.lock().closing = true;
+        let drained = async {
+            while !self.is_quiet() {
+                sleep(CLOSE_POLL).await;
+            }
+        };
+        // What is not out by then is given up.
+        let _ = timeout(CLOSE_TIMEOUT, drained).await;
+        self.endpoint.close(Close::Done.code(), why.as_bytes());
+        // Peers that don't hear of it notice by themselves.
+        let _ = timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle()).await;
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.lock().peers.values().all(|entry| {
+            let mut links = entry.routes[Class::Talk as usize].links.iter();
+            entry.outbox.is_quiet()
+                && links.all(|link| {
+                    let space = link.connection.datagram_send_buffer_space();
+                    !link.is_alive() || space >= link::DATAGRAM_BUFFER
+                })
+        })
+    }
+
+    pub(super) fn stats(&self) -> NetStats {
+        let mut stats = self.counters.read();
+        let table = self.lock();
+        for route in table.peers.values().flat_map(|entry| &entry.routes) {
+            for link in route.links.iter().filter(|link| link.is_alive()) {
+                let connection = link.connection.stats();
+                stats.connections += 1;
+                stats.bytes_sent += connection.udp_tx.bytes;
+                stats.bytes_received += connection.udp_rx.bytes;
+            }
+        }
+        stats
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        // A panic elsewhere leaves the table whole: no step of it can be half done.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn new(generation: u64, peer: Peer) -> Self {
+        Self {
+            generation,
+            key: peer.key,
+            enrolled_at: peer.address,
+            address: peer.address,
+            routes: Default::default(),
+            outbox: Outbox::default(),
+            large: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    fn readdress(&mut self, address: SocketAddr) {
+        if self.address != address {
+            self.address = address;
+            for route in &mut self.routes {
+                route.forgive();
+            }
+        }
+    }
+
+    fn add(&mut self, class: Class, link: Link, me: MemberId, peer: MemberId) {
+        // Who can be reached in one class can be dialled in all.
+        for route in &mut self.routes {
+            route.forgive();
+        }
+        let links = &mut self.routes[class as usize].links;
+        links.push(link);
+        if links.len() > LINKS_MAX {
+            let chosen = link::choose(links, me, peer).map(|link| link.connection.stable_id());
+            let oldest = links
+                .iter()
+                .position(|link| Some(link.connection.stable_id()) != chosen)
+                .map(|index| links.remove(index));
+            if let Some(oldest) = oldest {
+                Close::Replaced.apply(&oldest.connection);
+            }
+        }
+    }
+}
+
+impl Route {
+    fn forgive(&mut self) {
+        self.failures = 0;
+        self.retry_at = None;
+    }
+}
+
+/// The configuration for a client that dials as `class`.
+pub(super) fn client_config(
+    identity: &Identity,
+    class: Class,
+    expected: Option<PublicKey>,
+) -> Result<ClientConfig, NetError> {
+    let mut config = ClientConfig::new(identity.client(class, expected)?);
+    config.transport_config(class.dialler_transport());
+    Ok(config)
+}
+
+/// Reset tokens come from the member's key, so that after a restart it can tell the
+/// peers at once that the connections of its former life are over (RFC 9000
+/// section 10.3). For the same reason a connection id carries no mark of the
+/// process that chose it, as quinn's own do.
+pub(super) fn endpoint_config(seed: &[u8; 32]) -> EndpointConfig {
+    let key = blake3::derive_key("althing net 1 stateless reset", seed);
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &key);
+    let mut config = EndpointConfig::new(Arc::new(key));
+    config.cid_generator(|| Box::new(RandomIds));
+    config
+}
+
+/// Connection ids that are random throughout.
+struct RandomIds;
+
+impl ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        ConnectionId::new(&rand::random::<[u8; CONNECTION_ID_SIZE]>())
+    }
+
+    fn cid_len(&self) -> usize {
+        CONNECTION_ID_SIZE
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// A UDP socket with roomy buffers.
+pub(super) fn open_socket(address: SocketAddr) -> Result<UdpSocket, NetError> {
+    let socket = UdpSocket::bind(address).map_err(|error| bind_error(address, &error))?;
+    // The system may grant less, or nothing; then a burst costs a retransmission.
+    let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER);
+    let _ = rustix::net::sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER);
+    Ok(socket)
+}
+
+fn bind_error(address: SocketAddr, error: &io::Error) -> NetError {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => NetError::PortInUse { address },
+        io::ErrorKind::PermissionDenied => NetError::NotPermitted { address },
+        _ => NetError::Bind { address, cause: error.to_string() },
+    }
+}
+
+/// Counters behind [`NetStats`].
+#[derive(Default)]
+pub(super) struct Counters {
+    datagrams_sent: AtomicU64,
+    datagrams_received: AtomicU64,
+    datagrams_dropped: AtomicU64,
+    messages_sent: AtomicU64,
+    messages_received: AtomicU64,
+    messages_dropped: AtomicU64,
+    bytes_sent: AtomicU64,
+    bytes_received: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn datagrams_sent(&self) {
+        self.datagrams_sent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn datagrams_dropped(&self, count: u64) {
+        self.datagrams_dropped.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(super) fn messages_dropped(&self) {
+        self.messages_dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One came in, and was handed on or not.
+    pub(super) fn received(&self, tag: Tag, taken: bool) {
+        match (tag, taken) {
+            (Tag::Swim, true) => self.datagrams_received.fetch_add(1, Ordering::Relaxed),
+            (_, true) => self.messages_received.fetch_add(1, Ordering::Relaxed),
+            (_, false) => return self.dropped(tag),
+        };
+    }
+
+    fn sent(&self, tag: Tag) {
+        match tag {
+            Tag::Swim => self.datagrams_sent(),
+            _ => drop(self.messages_sent.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
+    fn dropped(&self, tag: Tag) {
+        match tag {
+            Tag::Swim => self.datagrams_dropped(1),
+            _ => self.messages_dropped(),
+        }
+    }
+
+    fn add_bytes(&self, connection: &Connection) {
+        let stats = connection.stats();
+        self.bytes_sent.fetch_add(stats.udp_tx.bytes, Ordering::Relaxed);
+        self.bytes_received.fetch_add(stats.udp_rx.bytes, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> NetStats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        NetStats {
+            datagrams_sent: get(&self.datagrams_sent),
+            datagrams_received: get(&self.datagrams_received),
+            datagrams_dropped: get(&self.datagrams_dropped),
+            messages_sent: get(&self.messages_sent),
+            messages_received: get(&self.messages_received),
+            messages_dropped: get(&self.messages_dropped),
+            bytes_sent: get(&self.bytes_sent),
+            bytes_received: get(&self.bytes_received),
+            connections: 0,
+        }
+    }
+}
