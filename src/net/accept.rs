@@ -41,7 +41,8 @@ pub(super) async fn run(hub: Arc<Hub>) {
     let members = Arc::new(Semaphore::new(MEMBER_HANDSHAKES_MAX));
     let others = Arc::new(Semaphore::new(OTHER_HANDSHAKES_MAX));
     let door = Arc::new(Semaphore::new(knock::STRANGERS_MAX));
-    while let Some(incoming) = hub.endpoint.accept().await {
+    let Some(endpoint) = hub.endpoint() else { return };
+    while let Some(incoming) = endpoint.accept().await {
         let known = hub.is_peer_host(incoming.remote_address().ip());
         let gate = if known { &members } else { &others };
         let unproven = !incoming.remote_address_validated();

@@ -18,10 +18,13 @@ use crate::base::{MemberId, PublicKey};
 
 /// Dials, reports to the hub, and serves the link until it ends.
 pub(super) async fn run(hub: Arc<Hub>, dial: Dial) {
-    let outcome = match timeout(DIAL_TIMEOUT, connect(&hub.endpoint, &hub.identity, &dial)).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(link::unanswered(dial.address)),
-    };
+    let outcome = timeout(DIAL_TIMEOUT, async {
+        // Not kept beyond the dial: an endpoint is open as long as anybody has it.
+        let endpoint = hub.endpoint().ok_or(NetError::Closing)?;
+        welcomed(&endpoint, &hub.identity, dial.class, Some(dial.key), dial.address).await
+    })
+    .await
+    .unwrap_or_else(|_| Err(link::unanswered(dial.address)));
     let failed = outcome.is_err();
     let Some((link, large)) = hub.dialled(dial, outcome) else {
         if failed && dial.class == Class::Talk {
@@ -36,14 +39,6 @@ pub(super) async fn run(hub: Arc<Hub>, dial: Dial) {
             hub.ended(dial.member, class, &link, &error);
         }
     }
-}
-
-async fn connect(
-    endpoint: &quinn::Endpoint,
-    identity: &Identity,
-    dial: &Dial,
-) -> Result<Connection, NetError> {
-    welcomed(endpoint, identity, dial.class, Some(dial.key), dial.address).await
 }
 
 /// Connects and waits for the welcome.

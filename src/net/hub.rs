@@ -56,11 +56,11 @@ pub(super) struct Hub {
     pub(super) me: MemberId,
     pub(super) cluster: ClusterId,
     pub(super) identity: Identity,
-    pub(super) endpoint: Endpoint,
     pub(super) local_address: SocketAddr,
     pub(super) runtime: Handle,
     pub(super) inlet: Inlet,
     pub(super) counters: Counters,
+    endpoint: Mutex<Option<Endpoint>>,
     table: Mutex<Table>,
 }
 
@@ -132,7 +132,7 @@ impl Hub {
             me: config.key.member(),
             cluster: config.cluster,
             identity,
-            endpoint,
+            endpoint: Mutex::new(Some(endpoint)),
             local_address,
             runtime: Handle::current(),
             inlet,
@@ -142,7 +142,13 @@ impl Hub {
         Ok((Arc::new(hub), events))
     }
 
-    pub(super) fn set_peers(self: &Arc<Self>, peers: BTreeMap<MemberId, Peer>) {
+    /// The endpoint. `None` once closed.
+    pub(super) fn endpoint(&self) -> Option<Endpoint> {
+        self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_peers(self: &Arc<Self>, mut peers: BTreeMap<MemberId, Peer>) {
+        peers.retain(|member, peer| *member != self.me && *member == MemberId::of(&peer.key));
         let mut table = self.lock();
         let gone: Vec<MemberId> =
             table.peers.keys().filter(|member| !peers.contains_key(member)).copied().collect();
@@ -152,9 +158,6 @@ impl Hub {
             }
         }
         for (member, peer) in peers {
-            if member == self.me || member != MemberId::of(&peer.key) {
-                continue;
-            }
             if let Some(entry) = table.peers.get_mut(&member) {
                 if entry.enrolled_at != peer.address {
                     entry.enrolled_at = peer.address;
@@ -432,9 +435,19 @@ impl Hub {
         };
         // What is not out by then is given up.
         let _ = timeout(CLOSE_TIMEOUT, drained).await;
-        self.endpoint.close(Close::Done.code(), why.as_bytes());
+        let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(endpoint) = endpoint else { return };
+        endpoint.close(Close::Done.code(), why.as_bytes());
         // Peers that don't hear of it notice by themselves.
-        let _ = timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle()).await;
+        let _ = timeout(CLOSE_TIMEOUT, endpoint.wait_idle()).await;
+        drop(endpoint);
+        // The socket goes with the last task that has it; nothing tells when.
+        let freed = async {
+            while UdpSocket::bind(self.local_address).is_err() {
+                sleep(CLOSE_POLL).await;
+            }
+        };
+        let _ = timeout(CLOSE_TIMEOUT, freed).await;
     }
 
     fn is_quiet(&self) -> bool {

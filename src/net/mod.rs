@@ -322,7 +322,8 @@ impl Net {
     }
 
     /// Ends every connection and tells the peers `why`, after what waits to be
-    /// sent has gone out (one second at most). The port is free afterwards.
+    /// sent has gone out. The port is free afterwards, unless somebody still
+    /// holds a stream. Takes three seconds at most; mostly some milliseconds.
     pub async fn close(&self, why: &str) {
         self.hub.close(why).await;
     }
