@@ -119,7 +119,6 @@ pub(super) async fn serve_talk(hub: Arc<Hub>, member: MemberId, link: Link, larg
         tokio::select! {
             datagram = link.connection.read_datagram() => match datagram {
                 Ok(bytes) => {
-                    link.note_heard();
                     let taken = hub.inlet.datagram(member, bytes.into());
                     hub.counters.received(Tag::Swim, taken);
                 }
@@ -127,10 +126,10 @@ pub(super) async fn serve_talk(hub: Arc<Hub>, member: MemberId, link: Link, larg
             },
             (permit, stream) = next_stream() => match stream {
                 Ok(stream) => {
-                    let (hub, link, large) = (hub.clone(), link.clone(), large.clone());
+                    let (hub, large) = (hub.clone(), large.clone());
                     hub.runtime.clone().spawn(async move {
                         if let Some((tag, taken)) =
-                            hub.inlet.stream(member, &link, &large, stream).await
+                            hub.inlet.stream(member, &large, stream).await
                         {
                             hub.counters.received(tag, taken);
                         }

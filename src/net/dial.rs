@@ -10,9 +10,10 @@ use tokio::time::timeout;
 
 use super::{
     DIAL_TIMEOUT, NetError, NetEvent, RecvStream, SendStream, StreamKind, accept,
-    hub::{Dial, Hub, client_config},
+    hub::{Dial, Hub},
     identity::{Identity, SERVER_NAME},
     link::{self, Class, Link, WELCOME},
+    socket,
 };
 use crate::base::{MemberId, PublicKey};
 
@@ -27,7 +28,7 @@ pub(super) async fn run(hub: Arc<Hub>, dial: Dial) {
     .unwrap_or_else(|_| Err(link::unanswered(dial.address)));
     let failed = outcome.is_err();
     let Some((link, large)) = hub.dialled(dial, outcome) else {
-        if failed && dial.class == Class::Talk {
+        if failed && dial.class == Class::Talk && !hub.is_talking(dial.member) {
             hub.inlet.event(NetEvent::Lost { member: dial.member }).await;
         }
         return;
@@ -49,7 +50,7 @@ pub(super) async fn welcomed(
     expected: Option<PublicKey>,
     address: std::net::SocketAddr,
 ) -> Result<Connection, NetError> {
-    let config = client_config(identity, class, expected)?;
+    let config = socket::client_config(identity, class, expected)?;
     let connecting = endpoint
         .connect_with(config, address, SERVER_NAME)
         .map_err(|error| NetError::Unreachable { address, cause: error.to_string() })?;

@@ -6,20 +6,13 @@
 
 use std::{
     collections::BTreeMap,
-    io,
     net::{IpAddr, SocketAddr, UdpSocket},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use quinn::{
-    ClientConfig, Connection, ConnectionError, ConnectionId, ConnectionIdGenerator, Endpoint,
-    EndpointConfig, SendDatagramError, ServerConfig, TokioRuntime, ValidationTokenConfig,
-};
+use quinn::{Connection, ConnectionError, Endpoint, SendDatagramError};
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, mpsc, oneshot},
@@ -27,27 +20,22 @@ use tokio::{
 };
 
 use super::{
-    Config, NetError, NetEvent, NetStats, Peer, dial,
+    Config, NetError, NetEvent, NetStats, Peer,
+    counters::Counters,
+    dial,
     identity::Identity,
     inlet::Inlet,
     link::{self, Class, Close, LINKS_MAX, Link},
     outbox::{self, Outbox, Tag},
+    socket,
 };
 use crate::base::{ClusterId, MemberId, PublicKey};
 
 /// After a dial that failed: the first and the longest pause before the next.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// Handshakes of unknown addresses, bytes that may wait before they begin.
-const INCOMING_BYTES_MAX: u64 = 1 << 20;
-/// Handshakes that may wait to be looked at.
-const INCOMING_MAX: usize = 1_024;
-/// What the socket is asked to buffer, bytes. The system may grant less.
-const SOCKET_BUFFER: usize = 2 << 20;
 /// What [`super::Net::close`] waits for, at most.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Length of a connection id, bytes: enough that none is met twice by chance.
-const CONNECTION_ID_SIZE: usize = 8;
 /// How often it looks, while closing.
 const CLOSE_POLL: Duration = Duration::from_millis(5);
 
@@ -108,25 +96,11 @@ pub(super) struct Dial {
 impl Hub {
     pub(super) fn bind(config: Config) -> Result<(Arc<Self>, mpsc::Receiver<NetEvent>), NetError> {
         let identity = Identity::new(&config.key, config.cluster)?;
-        let socket = open_socket(config.bind)?;
-        let mut server = ServerConfig::with_crypto(identity.server()?);
-        let mut tokens = ValidationTokenConfig::default();
-        tokens.sent(0);
-        server
-            .transport_config(link::acceptor_transport())
-            .validation_token_config(tokens)
-            .max_incoming(INCOMING_MAX)
-            .incoming_buffer_size(INCOMING_BYTES_MAX / 16)
-            .incoming_buffer_size_total(INCOMING_BYTES_MAX);
-        let failed = |error: io::Error| bind_error(config.bind, &error);
-        let endpoint = Endpoint::new(
-            endpoint_config(config.key.seed()),
-            Some(server),
-            socket,
-            Arc::new(TokioRuntime),
-        )
-        .map_err(failed)?;
-        let local_address = endpoint.local_addr().map_err(failed)?;
+        let server = socket::server_config(&identity)?;
+        let endpoint = socket::open_endpoint(config.bind, &config.key, Some(server))?;
+        let local_address = endpoint
+            .local_addr()
+            .map_err(|error| NetError::Bind { address: config.bind, cause: error.to_string() })?;
         let (inlet, events) = Inlet::new();
         let hub = Self {
             me: config.key.member(),
@@ -253,9 +227,18 @@ impl Hub {
             return None;
         };
         let large = entry.large.clone();
-        entry.add(class, link.clone(), self.me, member);
+        entry.add(class, link.clone());
         self.settle(&mut table, member, class);
         Some((member, link, large))
+    }
+
+    /// Whether a conversation with `member` stands.
+    pub(super) fn is_talking(&self, member: MemberId) -> bool {
+        let table = self.lock();
+        let entry = table.peers.get(&member);
+        entry.is_some_and(|entry| {
+            entry.routes[Class::Talk as usize].links.iter().any(Link::is_alive)
+        })
     }
 
     /// Takes up the outcome of a dial. Returns the link if there is one to serve.
@@ -282,7 +265,7 @@ impl Hub {
         let served = match outcome {
             Ok(connection) => {
                 let link = Link::new(connection, true);
-                entry.add(dial.class, link.clone(), self.me, dial.member);
+                entry.add(dial.class, link.clone());
                 Some((link, entry.large.clone()))
             }
             Err(error) => {
@@ -326,32 +309,32 @@ impl Hub {
         let closing = table.closing;
         let Some(entry) = table.peers.get_mut(&member) else { return };
         let route = &mut entry.routes[class as usize];
-        let link = match class {
-            Class::Talk => link::choose(&route.links, self.me, member).cloned(),
-            _ => route.links.iter().rev().find(|link| link.dialled && link.is_alive()).cloned(),
-        };
-        if let Some(link) = link {
+        let link = route.choose(class, self.me, member).cloned();
+        if let Some(link) = &link {
             for waiter in route.waiters.drain(..) {
                 // Who asked may have gone meanwhile.
                 let _ = waiter.send(Ok(link.clone()));
             }
-            if class == Class::Talk {
-                self.flush(entry, member, &link);
-            }
-            return;
         }
         let wanted = match class {
             Class::Talk => !entry.outbox.is_empty(),
             _ => !route.waiters.is_empty(),
         };
-        if !wanted || route.dialling {
-            return;
-        }
-        if !closing && route.retry_at.is_none_or(|at| at <= Instant::now()) {
+        let missing = link.as_ref().is_none_or(|link| wanted && link.is_silent());
+        let may_dial = !closing && route.retry_at.is_none_or(|at| at <= Instant::now());
+        if wanted && missing && may_dial && !route.dialling {
             route.dialling = true;
             let (generation, key, address) = (entry.generation, entry.key, entry.address);
             let dial = Dial { member, class, key, address, generation };
             self.runtime.spawn(dial::run(self.clone(), dial));
+        }
+        if let Some(link) = link {
+            if class == Class::Talk {
+                self.flush(entry, member, &link);
+            }
+            return;
+        }
+        if !wanted || route.dialling {
             return;
         }
         let error = if closing { None } else { route.error.clone() };
@@ -415,7 +398,7 @@ impl Hub {
     fn give_up(&self, entry: &mut Entry) {
         let (datagrams, messages) = entry.outbox.clear();
         self.counters.datagrams_dropped(datagrams);
-        self.counters.messages_dropped.fetch_add(messages, Ordering::Relaxed);
+        self.counters.messages_dropped(messages);
     }
 
     /// The member is not in the roster any more.
@@ -423,6 +406,15 @@ impl Hub {
         self.give_up(&mut entry);
         for link in entry.routes.iter().flat_map(|route| &route.links) {
             Close::Unknown.apply(&link.connection);
+        }
+    }
+
+    /// Ends everything without waiting for anything.
+    pub(super) fn abandon(&self) {
+        self.lock().closing = true;
+        let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(endpoint) = endpoint {
+            endpoint.close(Close::Done.code(), Close::Done.text().as_bytes());
         }
     }
 
@@ -453,11 +445,7 @@ impl Hub {
     fn is_quiet(&self) -> bool {
         self.lock().peers.values().all(|entry| {
             let mut links = entry.routes[Class::Talk as usize].links.iter();
-            entry.outbox.is_quiet()
-                && links.all(|link| {
-                    let space = link.connection.datagram_send_buffer_space();
-                    !link.is_alive() || space >= link::DATAGRAM_BUFFER
-                })
+            entry.outbox.is_quiet() && links.all(|link| !link.is_alive() || link.has_sent_all())
         })
     }
 
@@ -499,161 +487,43 @@ impl Entry {
             self.address = address;
             for route in &mut self.routes {
                 route.forgive();
+                for link in &mut route.links {
+                    link.stale = link.connection.remote_address() != address;
+                }
             }
         }
     }
 
-    fn add(&mut self, class: Class, link: Link, me: MemberId, peer: MemberId) {
+    fn add(&mut self, class: Class, link: Link) {
         // Who can be reached in one class can be dialled in all.
         for route in &mut self.routes {
             route.forgive();
         }
         let links = &mut self.routes[class as usize].links;
+        let dialled = link.dialled;
         links.push(link);
-        if links.len() > LINKS_MAX {
-            let chosen = link::choose(links, me, peer).map(|link| link.connection.stable_id());
-            let oldest = links
-                .iter()
-                .position(|link| Some(link.connection.stable_id()) != chosen)
-                .map(|index| links.remove(index));
-            if let Some(oldest) = oldest {
-                Close::Replaced.apply(&oldest.connection);
-            }
+        let same: Vec<usize> =
+            (0..links.len()).filter(|index| links[*index].dialled == dialled).collect();
+        if same.len() > LINKS_MAX {
+            Close::Replaced.apply(&links.remove(same[0]).connection);
         }
     }
 }
 
 impl Route {
+    /// The link to send on. One to an address that the member has left only
+    /// as long as the new one doesn't answer.
+    fn choose(&self, class: Class, me: MemberId, peer: MemberId) -> Option<&Link> {
+        let usable = |link: &&Link| link.is_alive() && (!link.stale || self.failures > 0);
+        let links = self.links.iter().filter(usable);
+        match class {
+            Class::Talk => link::choose(links, me, peer),
+            _ => links.rev().find(|link| link.dialled),
+        }
+    }
+
     fn forgive(&mut self) {
         self.failures = 0;
         self.retry_at = None;
-    }
-}
-
-/// The configuration for a client that dials as `class`.
-pub(super) fn client_config(
-    identity: &Identity,
-    class: Class,
-    expected: Option<PublicKey>,
-) -> Result<ClientConfig, NetError> {
-    let mut config = ClientConfig::new(identity.client(class, expected)?);
-    config.transport_config(class.dialler_transport());
-    Ok(config)
-}
-
-/// Reset tokens come from the member's key, so that after a restart it can tell the
-/// peers at once that the connections of its former life are over (RFC 9000
-/// section 10.3). For the same reason a connection id carries no mark of the
-/// process that chose it, as quinn's own do.
-pub(super) fn endpoint_config(seed: &[u8; 32]) -> EndpointConfig {
-    let key = blake3::derive_key("althing net 1 stateless reset", seed);
-    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &key);
-    let mut config = EndpointConfig::new(Arc::new(key));
-    config.cid_generator(|| Box::new(RandomIds));
-    config
-}
-
-/// Connection ids that are random throughout.
-struct RandomIds;
-
-impl ConnectionIdGenerator for RandomIds {
-    fn generate_cid(&mut self) -> ConnectionId {
-        ConnectionId::new(&rand::random::<[u8; CONNECTION_ID_SIZE]>())
-    }
-
-    fn cid_len(&self) -> usize {
-        CONNECTION_ID_SIZE
-    }
-
-    fn cid_lifetime(&self) -> Option<Duration> {
-        None
-    }
-}
-
-/// A UDP socket with roomy buffers.
-pub(super) fn open_socket(address: SocketAddr) -> Result<UdpSocket, NetError> {
-    let socket = UdpSocket::bind(address).map_err(|error| bind_error(address, &error))?;
-    // The system may grant less, or nothing; then a burst costs a retransmission.
-    let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER);
-    let _ = rustix::net::sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER);
-    Ok(socket)
-}
-
-fn bind_error(address: SocketAddr, error: &io::Error) -> NetError {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => NetError::PortInUse { address },
-        io::ErrorKind::PermissionDenied => NetError::NotPermitted { address },
-        _ => NetError::Bind { address, cause: error.to_string() },
-    }
-}
-
-/// Counters behind [`NetStats`].
-#[derive(Default)]
-pub(super) struct Counters {
-    datagrams_sent: AtomicU64,
-    datagrams_received: AtomicU64,
-    datagrams_dropped: AtomicU64,
-    messages_sent: AtomicU64,
-    messages_received: AtomicU64,
-    messages_dropped: AtomicU64,
-    bytes_sent: AtomicU64,
-    bytes_received: AtomicU64,
-}
-
-impl Counters {
-    pub(super) fn datagrams_sent(&self) {
-        self.datagrams_sent.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn datagrams_dropped(&self, count: u64) {
-        self.datagrams_dropped.fetch_add(count, Ordering::Relaxed);
-    }
-
-    pub(super) fn messages_dropped(&self) {
-        self.messages_dropped.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// One came in, and was handed on or not.
-    pub(super) fn received(&self, tag: Tag, taken: bool) {
-        match (tag, taken) {
-            (Tag::Swim, true) => self.datagrams_received.fetch_add(1, Ordering::Relaxed),
-            (_, true) => self.messages_received.fetch_add(1, Ordering::Relaxed),
-            (_, false) => return self.dropped(tag),
-        };
-    }
-
-    fn sent(&self, tag: Tag) {
-        match tag {
-            Tag::Swim => self.datagrams_sent(),
-            _ => drop(self.messages_sent.fetch_add(1, Ordering::Relaxed)),
-        }
-    }
-
-    fn dropped(&self, tag: Tag) {
-        match tag {
-            Tag::Swim => self.datagrams_dropped(1),
-            _ => self.messages_dropped(),
-        }
-    }
-
-    fn add_bytes(&self, connection: &Connection) {
-        let stats = connection.stats();
-        self.bytes_sent.fetch_add(stats.udp_tx.bytes, Ordering::Relaxed);
-        self.bytes_received.fetch_add(stats.udp_rx.bytes, Ordering::Relaxed);
-    }
-
-    fn read(&self) -> NetStats {
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        NetStats {
-            datagrams_sent: get(&self.datagrams_sent),
-            datagrams_received: get(&self.datagrams_received),
-            datagrams_dropped: get(&self.datagrams_dropped),
-            messages_sent: get(&self.messages_sent),
-            messages_received: get(&self.messages_received),
-            messages_dropped: get(&self.messages_dropped),
-            bytes_sent: get(&self.bytes_sent),
-            bytes_received: get(&self.bytes_received),
-            connections: 0,
-        }
     }
 }

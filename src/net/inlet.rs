@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     NetEvent, RecvStream,
-    link::{Close, Link},
+    link::Close,
     outbox::{HEADER, Tag},
 };
 use crate::base::{MemberId, limits};
@@ -79,7 +79,6 @@ impl Inlet {
     pub(super) async fn stream(
         &self,
         from: MemberId,
-        link: &Link,
         large: &Arc<Semaphore>,
         mut stream: RecvStream,
     ) -> Option<(Tag, bool)> {
@@ -98,7 +97,6 @@ impl Inlet {
             Ok(Err(Fault::Malformed)) => return refuse(from, &mut stream),
             Ok(Err(Fault::Broken)) | Err(_) => return None,
         };
-        link.note_heard();
         if tag == Tag::Swim {
             return Some((tag, self.datagram(from, bytes)));
         }

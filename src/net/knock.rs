@@ -4,9 +4,9 @@
 //! key, so that no member between can put another key in its place. What a
 //! knock says is not judged here.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
-use quinn::{Connection, Endpoint, TokioRuntime};
+use quinn::{Connection, Endpoint};
 use tokio::{
     sync::oneshot,
     time::{Instant, sleep, timeout, timeout_at},
@@ -14,9 +14,10 @@ use tokio::{
 
 use super::{
     NetError, NetEvent, accept, dial,
-    hub::{Hub, endpoint_config, open_socket},
+    hub::Hub,
     identity::{self, Identity},
     link::{self, Class, Close},
+    socket,
 };
 use crate::base::{ClusterId, PublicKey, SecretKey, limits};
 
@@ -48,9 +49,7 @@ pub async fn knock(
     timeout: Duration,
 ) -> Result<(PublicKey, Vec<u8>), NetError> {
     let identity = Identity::new(key, cluster)?;
-    let socket = open_socket(bind)?;
-    let endpoint = Endpoint::new(endpoint_config(key.seed()), None, socket, Arc::new(TokioRuntime))
-        .map_err(|error| NetError::Bind { address: bind, cause: error.to_string() })?;
+    let endpoint = socket::open_endpoint(bind, key, None)?;
     let spoken = async {
         let connection = at_the_door(&endpoint, &identity, to).await?;
         let failed = || NetError::Unreachable {

@@ -27,15 +27,24 @@ pub(super) const WELCOME: u8 = b'W';
 /// normal when both dial together; a third is there while a restart is noticed.
 pub(super) const LINKS_MAX: usize = 4;
 /// Two connections that began so close together were dialled by both sides at once.
-const TOGETHER: Duration = Duration::from_secs(3);
+const TOGETHER: Duration = Duration::from_secs(1);
+/// A link on which nothing came back for so long after something was sent is not waited
+/// for: another is dialled. After a partition, QUIC's own patience may have grown to
+/// many seconds.
+const SILENCE: Duration = Duration::from_secs(2);
+/// What a round trip takes until it was measured: it paces the first retransmissions.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// A connection on which nothing arrives for so long is over. There is no
 /// keep-alive: members that need each other probe each other.
 const IDLE: Duration = Duration::from_secs(12);
 /// Alerts of TLS (RFC 8446 section 6): access_denied, no_application_protocol.
 const ALERT_ACCESS_DENIED: u8 = 49;
 const ALERT_NO_PROTOCOL: u8 = 120;
-/// Room for datagrams on their way out or in, bytes.
-pub(super) const DATAGRAM_BUFFER: usize = 256 << 10;
+/// Room for datagrams that came in, bytes.
+const DATAGRAM_IN: usize = 128 << 10;
+/// Room for datagrams on their way out, bytes. Little: when they can't leave, the
+/// oldest give way, for nobody wants a probe of a while ago.
+const DATAGRAM_OUT: usize = 32 << 10;
 
 /// What a connection carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,8 +146,9 @@ fn common_transport() -> TransportConfig {
     transport
         .max_idle_timeout(Some(idle))
         .send_window(4 << 20)
-        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
-        .datagram_send_buffer_size(DATAGRAM_BUFFER);
+        .initial_rtt(INITIAL_RTT)
+        .datagram_receive_buffer_size(Some(DATAGRAM_IN))
+        .datagram_send_buffer_size(DATAGRAM_OUT);
     transport
 }
 
@@ -182,21 +192,28 @@ impl Close {
 pub(super) struct Link {
     pub(super) connection: Connection,
     pub(super) dialled: bool,
+    /// Whether the member has another address by now.
+    pub(super) stale: bool,
     since: Instant,
+    /// Room for datagrams when none waits, bytes.
+    room: usize,
     activity: Arc<Activity>,
 }
 
-/// When something was last sent and heard on a link, in microseconds since it began.
+/// UDP datagrams that a link had received when something was last sent, and the
+/// first moment that something was sent after those, in microseconds since it began.
+/// Whatever is sent is acknowledged, so that a peer that lives changes the first.
 #[derive(Default)]
 struct Activity {
-    sent: AtomicU64,
-    heard: AtomicU64,
+    received: AtomicU64,
+    asked: AtomicU64,
 }
 
 impl Link {
     pub(super) fn new(connection: Connection, dialled: bool) -> Self {
+        let room = connection.datagram_send_buffer_space();
         let activity = Arc::new(Activity::default());
-        Self { connection, dialled, since: Instant::now(), activity }
+        Self { connection, dialled, stale: false, since: Instant::now(), room, activity }
     }
 
     pub(super) fn is_alive(&self) -> bool {
@@ -204,21 +221,38 @@ impl Link {
     }
 
     pub(super) fn note_sent(&self) {
-        self.activity.sent.store(micros(self.since), Ordering::Relaxed);
+        let received = self.received();
+        if self.activity.received.swap(received, Ordering::Relaxed) != received {
+            self.activity.asked.store(micros(self.since), Ordering::Relaxed);
+        }
     }
 
-    pub(super) fn note_heard(&self) {
-        self.activity.heard.store(micros(self.since), Ordering::Relaxed);
+    /// Whether something was sent a while ago and not a single packet came since.
+    pub(super) fn is_silent(&self) -> bool {
+        let asked = Duration::from_micros(self.activity.asked.load(Ordering::Relaxed));
+        self.is_unanswered() && self.since.elapsed().saturating_sub(asked) > SILENCE
+    }
+
+    /// Whether not a single packet came since something was last sent.
+    fn is_unanswered(&self) -> bool {
+        self.activity.received.load(Ordering::Relaxed) == self.received()
+    }
+
+    fn received(&self) -> u64 {
+        self.connection.stats().udp_rx.datagrams
+    }
+
+    /// Whether no datagram waits to leave.
+    pub(super) fn has_sent_all(&self) -> bool {
+        self.connection.datagram_send_buffer_space() >= self.room
     }
 
     /// Whether the end by `error` is worth telling: not if this side ended it, nor
     /// if it fell silent with nothing left unanswered.
     pub(super) fn is_loss(&self, error: &ConnectionError) -> bool {
-        let sent = self.activity.sent.load(Ordering::Relaxed);
-        let heard = self.activity.heard.load(Ordering::Relaxed);
         match error {
             ConnectionError::LocallyClosed => false,
-            ConnectionError::TimedOut => sent > heard,
+            ConnectionError::TimedOut => self.is_unanswered(),
             ConnectionError::ApplicationClosed(close) => close.error_code != Close::Replaced.code(),
             _ => true,
         }
@@ -228,8 +262,12 @@ impl Link {
 /// The link to send on, of those with `peer` in the order they began. The newest,
 /// for its dialler had a reason; but of two that both sides dialled together,
 /// the one that the smaller id dialled, so that both choose the same.
-pub(super) fn choose(links: &[Link], me: MemberId, peer: MemberId) -> Option<&Link> {
-    links.iter().filter(|link| link.is_alive()).reduce(|old, new| {
+pub(super) fn choose<'a>(
+    links: impl Iterator<Item = &'a Link>,
+    me: MemberId,
+    peer: MemberId,
+) -> Option<&'a Link> {
+    links.reduce(|old, new| {
         let together = new.since.duration_since(old.since) < TOGETHER;
         if together && old.dialled != new.dialled && old.dialled == (me < peer) { old } else { new }
     })

@@ -33,6 +33,7 @@ pub use knock::knock;
 pub use quinn::{RecvStream, SendStream};
 
 mod accept;
+mod counters;
 mod dial;
 mod hub;
 mod identity;
@@ -40,6 +41,7 @@ mod inlet;
 mod knock;
 mod link;
 mod outbox;
+mod socket;
 #[cfg(test)]
 mod tests;
 
@@ -248,10 +250,22 @@ pub enum NetError {
     Closing,
 }
 
-/// The network of one member. Clones share it.
+/// The network of one member. Clones share it; when the last one is dropped, it
+/// ends as by [`Net::close`], but without waiting for anything.
 #[derive(Clone)]
 pub struct Net {
     hub: Arc<Hub>,
+    _open: Arc<Open>,
+}
+
+/// Ends the network when the last [`Net`] is gone. The tasks share the hub, too, so
+/// its own end would never come.
+struct Open(Arc<Hub>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
 }
 
 impl Net {
@@ -265,7 +279,8 @@ impl Net {
     pub fn bind(config: Config) -> Result<(Self, mpsc::Receiver<NetEvent>), NetError> {
         let (hub, events) = Hub::bind(config)?;
         hub.runtime.spawn(accept::run(hub.clone()));
-        Ok((Self { hub }, events))
+        let _open = Arc::new(Open(hub.clone()));
+        Ok((Self { hub, _open }, events))
     }
 
     /// Where this member listens, with the port that the system chose.
@@ -302,14 +317,14 @@ impl Net {
     pub fn send(&self, to: MemberId, lane: Lane, bytes: Vec<u8>) {
         if bytes.len() > limits::MESSAGE_MAX {
             tracing::warn!(%to, size = bytes.len(), "a message is too large and was not sent");
-            self.hub.counters.messages_dropped();
+            self.hub.counters.messages_dropped(1);
             return;
         }
         self.hub.send(to, Tag::from(lane), Bytes::from(bytes));
     }
 
-    /// Opens a stream to `to`, dialling when needed (2 s at most). The peer is told of it with
-    /// the first bytes written. A stream that is not `finish`ed or reset ends as
+    /// Opens a stream to `to`, dialling when needed (2 s at most). While 16 pulls or
+    /// 256 requests to `to` are open, the next waits for one of them to end. A stream that is not `finish`ed or reset ends as
     /// if finished when dropped, so a format on it has to know its own length.
     ///
     /// Errors: [`NetError::UnknownMember`], and every one of dialling.

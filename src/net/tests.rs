@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{SocketAddr, UdpSocket},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -13,7 +14,6 @@ use tokio::{
 };
 
 use super::{
-    hub::endpoint_config,
     identity::Identity,
     link::{Class, WELCOME},
     outbox::Tag,
@@ -250,8 +250,7 @@ async fn removal_closes_at_once_and_keeps_out() {
 
 #[tokio::test]
 async fn a_peer_that_left_and_came_back_on_its_port_is_found_again() {
-    let (a, b) = pair();
-    let (mut a, mut b) = (a, b);
+    let (mut a, mut b) = pair();
     reach(&a, &mut b).await;
     let address = b.net.local_addr();
     b.net.close("restarting").await;
@@ -281,9 +280,9 @@ fn a_peer_that_crashed_and_restarted_is_found_again_at_once() {
     b.knows([a.peer()]);
     home.block_on(reach(&a, &mut b));
     let address = b.net.local_addr();
-    drop(b);
     // Its tasks and its socket go without another packet.
     drop(life);
+    drop(b);
     let (_life, mut b) = mortal(2, address);
     b.knows([a.peer()]);
     let began = Instant::now();
@@ -335,13 +334,7 @@ async fn raw(
     class: Class,
 ) -> (quinn::Endpoint, quinn::Connection) {
     let identity = Identity::new(key, cluster(1)).unwrap();
-    let endpoint = quinn::Endpoint::new(
-        endpoint_config(key.seed()),
-        None,
-        UdpSocket::bind(LOOPBACK).unwrap(),
-        Arc::new(quinn::TokioRuntime),
-    )
-    .unwrap();
+    let endpoint = socket::open_endpoint(LOOPBACK, key, None).unwrap();
     let connection = dial::welcomed(&endpoint, &identity, class, None, to).await.unwrap();
     (endpoint, connection)
 }
@@ -516,6 +509,106 @@ async fn a_newer_address_is_dialled_at_once() {
     // The same roster again doesn't undo what gossip knew better.
     a.knows([(id, Peer { address: hole.local_addr().unwrap(), ..peer })]);
     assert_eq!(a.net.hub.address_of(id), Some(peer.address));
+}
+
+/// Passes packets between `a`, which has to dial it, and `b`, while `open`.
+async fn relay(socket: tokio::net::UdpSocket, a: SocketAddr, b: SocketAddr, open: Arc<AtomicBool>) {
+    let mut packet = [0; 65_536];
+    loop {
+        let (size, from) = socket.recv_from(&mut packet).await.unwrap();
+        if open.load(Ordering::Relaxed) {
+            let to = if from == a { b } else { a };
+            socket.send_to(&packet[..size], to).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn after_a_partition_the_peer_is_found_again_soon() {
+    let (mut a, mut b) = (Node::new(1), Node::new(2));
+    let socket = tokio::net::UdpSocket::bind(LOOPBACK).await.unwrap();
+    let between = socket.local_addr().unwrap();
+    let open = Arc::new(AtomicBool::new(true));
+    let relaying =
+        tokio::spawn(relay(socket, a.net.local_addr(), b.net.local_addr(), open.clone()));
+    a.knows([(b.id(), Peer { key: b.key.public(), address: between })]);
+    b.knows([(a.id(), Peer { key: a.key.public(), address: between })]);
+    reach(&a, &mut b).await;
+    reach(&b, &mut a).await;
+    open.store(false, Ordering::Relaxed);
+    // Both go on probing for as long as the partition lasts, and hear nothing of it.
+    let cut = Instant::now();
+    while cut.elapsed() < Duration::from_secs(5) {
+        a.net.datagram(b.id(), vec![1; limits::SWIM_PACKET_MAX]);
+        b.net.datagram(a.id(), vec![1; limits::SWIM_PACKET_MAX]);
+        sleep(Duration::from_millis(50)).await;
+    }
+    while a.events.try_recv().is_ok() || b.events.try_recv().is_ok() {}
+    open.store(true, Ordering::Relaxed);
+    let healed = Instant::now();
+    reach(&a, &mut b).await;
+    reach(&b, &mut a).await;
+    println!("talking again after {:?}", healed.elapsed());
+    assert!(healed.elapsed() < Duration::from_secs(4), "took {:?}", healed.elapsed());
+    relaying.abort();
+}
+
+#[tokio::test]
+async fn a_member_that_moved_is_dialled_where_it_is_and_streams_survive() {
+    let (a, mut b) = pair();
+    reach(&a, &mut b).await;
+    let (mut send, recv) = a.net.open(b.id(), StreamKind::Pull).await.unwrap();
+    let NetEvent::Stream { recv: mut asked, .. } = b.next().await else {
+        panic!("a stream was expected");
+    };
+    let socket = tokio::net::UdpSocket::bind(LOOPBACK).await.unwrap();
+    let moved = socket.local_addr().unwrap();
+    let open = Arc::new(AtomicBool::new(true));
+    let relaying = tokio::spawn(relay(socket, a.net.local_addr(), b.net.local_addr(), open));
+    a.net.set_address(b.id(), moved);
+    a.net.send(b.id(), Lane::Control, b"there".to_vec());
+    assert_eq!(b.next_message().await.1, b"there");
+    // The old conversation, the pull, and the conversation by the new address.
+    assert_eq!(a.net.stats().connections, 3);
+    send.write_all(b"still works").await.unwrap();
+    send.finish().unwrap();
+    assert_eq!(asked.read_to_end(100).await.unwrap(), b"still works");
+    drop(recv);
+    relaying.abort();
+}
+
+#[test]
+#[ignore = "takes fifteen seconds of real time"]
+fn a_peer_that_falls_silent_is_lost() {
+    let (life, mut b) = mortal(2, LOOPBACK);
+    let (home, mut a) = mortal(1, LOOPBACK);
+    a.knows([b.peer()]);
+    b.knows([a.peer()]);
+    home.block_on(reach(&a, &mut b));
+    drop(life);
+    a.net.datagram(b.id(), b"are you there?".to_vec());
+    assert_eq!(home.block_on(a.lost()), b.id());
+}
+
+#[tokio::test]
+#[ignore = "takes fifteen seconds of real time"]
+async fn a_silent_stream_lives_on_and_an_idle_conversation_ends_unremarked() {
+    let (mut a, mut b) = pair();
+    a.net.datagram(b.id(), b"once".to_vec());
+    b.next_datagram().await;
+    b.net.datagram(a.id(), b"and back".to_vec());
+    a.next_datagram().await;
+    let (send, mut recv) = a.net.open(b.id(), StreamKind::Http).await.unwrap();
+    let NetEvent::Stream { send: mut back, .. } = b.next().await else {
+        panic!("a stream was expected");
+    };
+    sleep(Duration::from_secs(15)).await;
+    back.write_all(b"at last").await.unwrap();
+    back.finish().unwrap();
+    assert_eq!(recv.read_to_end(100).await.unwrap(), b"at last");
+    drop(send);
+    assert!(a.events.try_recv().is_err() && b.events.try_recv().is_err());
+    assert_eq!((a.net.stats().connections, b.net.stats().connections), (1, 1));
 }
 
 /// Answers each datagram with itself, and each pull with `size` bytes.
