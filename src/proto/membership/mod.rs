@@ -135,6 +135,10 @@ struct Peer {
     incarnation: Incarnation,
     /// The last direct sign of life.
     heard: Option<Time>,
+    /// Since when it is live.
+    live_from: Time,
+    /// How often it was asked for a sign of life since the last one.
+    asked: u32,
     /// The next knock, where it is not live.
     knock_at: Option<Time>,
     knocks: u32,
@@ -145,6 +149,7 @@ struct Peer {
 enum Due {
     Foca(Timer<Identity>),
     Knock(MemberId),
+    Rounds,
     Suspicion(MemberId),
     Dispute(MemberId),
 }
@@ -183,7 +188,9 @@ impl Membership {
     pub fn new(now: Time, me: MemberId, address: SocketAddr, generation: u64, seed: u64) -> Self {
         let identity = Identity::new(me, address, generation.min(packet::GENERATION_MAX));
         let config = settings::config(0);
-        let random = Random::new(seed);
+        let mut random = Random::new(seed);
+        // Members that start together don't make their rounds together.
+        let rounds_at = now + random.duration_below(settings::ROUNDS_PERIOD);
         Self {
             me,
             foca: Foca::new(identity, config, Random::new(!seed), PacketCodec),
@@ -191,8 +198,8 @@ impl Membership {
             random,
             now,
             skipped: Duration::ZERO,
-            agenda: BTreeMap::new(),
-            agenda_next: 0,
+            agenda: BTreeMap::from([((rounds_at, 0), Due::Rounds)]),
+            agenda_next: 1,
             peers: BTreeMap::new(),
             directory: Directory::new(),
             suspicions: BTreeMap::new(),
@@ -233,6 +240,8 @@ impl Membership {
                 identity: None,
                 incarnation: 0,
                 heard: None,
+                live_from: self.now,
+                asked: 0,
                 knock_at: None,
                 knocks: 0,
             };
@@ -278,6 +287,7 @@ impl Membership {
             match first.remove() {
                 Due::Foca(timer) => self.fire(timer),
                 Due::Knock(id) => self.knock(id, at, effects),
+                Due::Rounds => self.make_rounds(effects),
                 Due::Suspicion(id) => self.review_suspicion(id, at, effects),
                 Due::Dispute(id) => self.close_dispute(id),
             }
@@ -367,6 +377,7 @@ impl Membership {
     fn hear(&mut self, from: MemberId, effects: &mut Vec<Effect>) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         peer.heard = Some(self.now);
+        peer.asked = 0;
         self.heard_any = self.now;
         if self.presumed.remove(&from) {
             self.sync(effects);
@@ -519,11 +530,13 @@ impl Membership {
         contact.state = state;
         contact.since = self.now + self.skipped;
         effects.push(Effect::Changed { member: id.member, state });
-        if state.is_live() {
+        if state.is_live() && !was_live {
             if let Some(peer) = self.peers.get_mut(&id.member) {
                 peer.knock_at = None;
+                peer.live_from = self.now;
+                peer.asked = 0;
             }
-        } else if was_live {
+        } else if was_live && !state.is_live() {
             self.knock_afresh(id.member, settings::KNOCK_FIRST);
         }
     }
