@@ -136,7 +136,16 @@ pub async fn serve(
     recv: impl AsyncRead + Unpin,
     send: impl AsyncWrite + Unpin,
 ) -> Result<Served, TransferError> {
-    let activity = Activity::new();
+    serve_within(IDLE, store, recv, send).await
+}
+
+async fn serve_within(
+    idle: Duration,
+    store: ContentStore,
+    recv: impl AsyncRead + Unpin,
+    send: impl AsyncWrite + Unpin,
+) -> Result<Served, TransferError> {
+    let activity = Activity::new(idle);
     // One answer waits while one is being sent and one is being read.
     let (ready, answers) = mpsc::channel(1);
     let mut questions = Questions { store, wire: Wire::new(recv, &activity), ready };
@@ -161,12 +170,23 @@ pub async fn pull(
     root: Digest,
     recv: impl AsyncRead + Unpin,
     send: impl AsyncWrite + Unpin,
+    progress: impl FnMut(Progress),
+) -> Result<Pulled, TransferError> {
+    pull_within(IDLE, store, root, recv, send, progress).await
+}
+
+async fn pull_within(
+    idle: Duration,
+    store: ContentStore,
+    root: Digest,
+    recv: impl AsyncRead + Unpin,
+    send: impl AsyncWrite + Unpin,
     mut progress: impl FnMut(Progress),
 ) -> Result<Pulled, TransferError> {
     // What is not missing now must still be there when the listing is stored.
     let holding = store.clone();
     let hold = spawn_blocking(move || holding.hold()).await?;
-    let activity = Activity::new();
+    let activity = Activity::new(idle);
     // Unbounded in form; the plan bounds what it asks ahead.
     let (ask, asked) = mpsc::unbounded_channel();
     let mut session = Session {
@@ -472,12 +492,10 @@ impl<R: AsyncRead + Unpin> Questions<'_, R> {
                 portion.push(chunk);
             }
             let store = self.store.clone();
-            let (list, contents) = spawn_blocking(move || read_portion(&store, portion)).await??;
-            served.chunks += contents.len() as u64;
-            served.bytes += contents.iter().map(|content| content.len() as u64).sum::<u64>();
-            served.lacking += (list.updates.len() - contents.len()) as u64;
-            let mut answer = vec![frame(Tag::Updates, &wire::encode(Kind::Message, &list))];
-            answer.extend(contents);
+            let (answer, part) = spawn_blocking(move || read_portion(&store, portion)).await??;
+            served.chunks += part.chunks;
+            served.bytes += part.bytes;
+            served.lacking += part.lacking;
             self.ready(answer).await?;
         }
         Ok(())
@@ -497,24 +515,37 @@ fn listing(store: &ContentStore, root: &Digest) -> Result<Option<Vec<u8>>, Trans
     Ok(Some(frame(Tag::Listing, &bytes)))
 }
 
+/// An UpdateList as a frame and the contents behind it, and what that serves.
 fn read_portion(
     store: &ContentStore,
     chunks: Vec<Chunk>,
-) -> Result<(UpdateList, Vec<Vec<u8>>), TransferError> {
+) -> Result<(Vec<Vec<u8>>, Served), TransferError> {
+    let mut served = Served::default();
     let mut list = UpdateList::default();
-    let mut contents = Vec::new();
+    let mut contents: Vec<Vec<u8>> = Vec::new();
     for chunk in chunks {
         let content = match store.read(&chunk.digest) {
             Ok(bytes) if bytes.len() == chunk.len as usize => {
-                contents.push(bytes);
+                served.chunks += 1;
+                served.bytes += bytes.len() as u64;
+                match contents.last_mut() {
+                    // Small ones are sent together.
+                    Some(last) if last.len() + bytes.len() <= 64 << 10 => last.extend(bytes),
+                    _ => contents.push(bytes),
+                }
                 Content::Inline
             }
-            Ok(_) | Err(StoreError::NotFound(_) | StoreError::Corrupt(_)) => Content::Lacking,
+            Ok(_) | Err(StoreError::NotFound(_) | StoreError::Corrupt(_)) => {
+                served.lacking += 1;
+                Content::Lacking
+            }
             Err(error) => return Err(error.into()),
         };
         list.updates.push(Update::Chunk { chunk, content });
     }
-    Ok((list, contents))
+    let mut answer = vec![frame(Tag::Updates, &wire::encode(Kind::Message, &list))];
+    answer.append(&mut contents);
+    Ok((answer, served))
 }
 
 async fn send_answers(
@@ -647,17 +678,18 @@ impl<'a, R: AsyncRead + Unpin> Wire<'a, R> {
 /// When something last moved, in either direction: a holder that waits for
 /// the next question while its answer crawls through a thin wire is not idle.
 struct Activity {
+    idle: Duration,
     start: Instant,
     last_ms: AtomicU64,
 }
 
 impl Activity {
-    fn new() -> Self {
-        Self { start: Instant::now(), last_ms: AtomicU64::new(0) }
+    fn new(idle: Duration) -> Self {
+        Self { idle, start: Instant::now(), last_ms: AtomicU64::new(0) }
     }
 
     fn ends(&self) -> Instant {
-        self.start + Duration::from_millis(self.last_ms.load(Ordering::Relaxed)) + IDLE
+        self.start + Duration::from_millis(self.last_ms.load(Ordering::Relaxed)) + self.idle
     }
 
     /// Waits for `action`, and no longer than something moves.

@@ -73,7 +73,7 @@ pub(super) struct Inner {
     cache: Mutex<BTreeMap<Digest, Weak<Tree>>>,
     /// For tests: bytes that may still be written.
     #[cfg(test)]
-    pub(super) budget: AtomicU64,
+    budget: AtomicU64,
 }
 
 #[derive(Default)]
@@ -353,6 +353,12 @@ impl ContentStore {
             progress(done, total);
         }
         Ok(bad)
+    }
+
+    /// Lets tests in other modules fill the disk: bytes that may still be written.
+    #[cfg(test)]
+    pub(crate) fn set_budget(&self, bytes: u64) {
+        self.inner.budget.store(bytes, Ordering::Release);
     }
 
     /// Garbage collection: drops the trees that are not in `keep`, the chunks
