@@ -116,7 +116,10 @@ impl Carrying {
         };
         let name = path.file_name();
         match beneath::move_new((dir.as_fd(), name), (into.as_fd(), name)) {
-            Ok(()) => self.carried.moved.push(path),
+            Ok(()) => {
+                self.carried.moved.push(path);
+                super::switch::step("carrying")?;
+            }
             Err(Errno::NOENT) => {}
             // A program has made it again already: what it holds is merged.
             Err(Errno::EXIST) if is_directory => self.todo.push(Some(path)),

@@ -227,10 +227,12 @@ pub fn switch(
     let inode = inode_of(next).ok_or_else(|| DriverError::Absent(next.to_owned()))?;
     let mut journal =
         Journal { inode, patterns: rules.patterns().to_vec(), foreign, linked: None, before: None };
+    step("ready")?;
     if stands.as_ref().is_some_and(std::fs::Metadata::is_symlink) {
         relink(&work, next, &mut journal)?;
     } else {
         work.write_journal(&journal)?;
+        step("journal")?;
         let flags = if stands.is_some() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
         let cwd = rustix::fs::CWD;
         if let Err(error) = rustix::fs::renameat_with(cwd, next, cwd, live, flags) {
@@ -242,6 +244,7 @@ pub fn switch(
             });
         }
     }
+    step("switched")?;
     work.sync()?;
     finish(&work, &journal)
 }
@@ -294,15 +297,18 @@ fn finish(work: &WorkDir, journal: &Journal) -> Result<Retired, DriverError> {
         std::fs::rename(before, &old).map_err(|e| DriverError::io("move", before, e))?;
         work.sync()?;
     }
+    step("retired")?;
     let from = if ours { Some(old.clone()) } else { before };
     let mut retired = Retired::default();
     if let Some(from) = from.filter(|path| path.is_dir()) {
         let rules = IgnoreRules::new(&journal.patterns)?;
         let carried = carry::over(&from, &work.live, &rules)?;
+        step("carried")?;
         let keep = journal.foreign || !carried.left.is_empty();
         (retired.carried, retired.left) = (carried.moved, carried.left);
         retired.path = if ours && keep { keep_aside(work, &old)? } else { Some(from) };
     }
+    step("kept")?;
     work.end_journal()?;
     Ok(retired)
 }
@@ -320,11 +326,13 @@ fn relink(work: &WorkDir, next: &Path, journal: &mut Journal) -> Result<(), Driv
     let tree = work.root.path().join(&name);
     beneath::remove_all(&tree)?;
     std::fs::rename(next, &tree).map_err(failed)?;
+    step("named")?;
     let link = work.root.path().join("link");
     beneath::remove_all(&link)?;
     let hidden = Path::new(work.root.path().file_name().unwrap_or_default()).join(&name);
     std::os::unix::fs::symlink(hidden, &link).map_err(failed)?;
     work.write_journal(journal)?;
+    step("journal")?;
     std::fs::rename(&link, live).map_err(failed)
 }
 
@@ -379,4 +387,42 @@ fn sweep(work: &WorkDir, unused: Option<u64>) -> Result<(), DriverError> {
 /// The inode that `path` leads to.
 fn inode_of(path: &Path) -> Option<u64> {
     std::fs::metadata(path).ok().map(|meta| meta.ino())
+}
+
+/// Where the tests stop a switch as a crash would.
+#[cfg(not(test))]
+pub(super) fn step(_: &'static str) -> Result<(), DriverError> {
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) use crash::{STEPS, step, with_crash_at};
+
+#[cfg(test)]
+mod crash {
+    use std::cell::Cell;
+
+    use super::DriverError;
+
+    /// Every step of a switch; `named` is one only where the path is a link.
+    pub const STEPS: [&str; 8] =
+        ["ready", "named", "journal", "switched", "retired", "carrying", "carried", "kept"];
+
+    thread_local! {
+        static CRASH: Cell<Option<&'static str>> = const { Cell::new(None) };
+    }
+
+    pub fn with_crash_at<T>(step: &'static str, run: impl FnOnce() -> T) -> T {
+        CRASH.set(Some(step));
+        let result = run();
+        CRASH.set(None);
+        result
+    }
+
+    pub fn step(name: &'static str) -> Result<(), DriverError> {
+        if CRASH.get() == Some(name) {
+            return Err(DriverError::Store(name.into()));
+        }
+        Ok(())
+    }
 }

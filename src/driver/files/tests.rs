@@ -1,1 +1,0 @@
-//! Tests of the files driver as a whole.
