@@ -324,8 +324,9 @@ impl Net {
     }
 
     /// Opens a stream to `to`, dialling when needed (2 s at most). While 16 pulls or
-    /// 256 requests to `to` are open, the next waits for one of them to end. A stream that is not `finish`ed or reset ends as
-    /// if finished when dropped, so a format on it has to know its own length.
+    /// 256 requests to `to` are open, the next waits for one of them to end. A
+    /// stream that is dropped ends as if it had been `finish`ed, so a format
+    /// on it has to know its own length.
     ///
     /// Errors: [`NetError::UnknownMember`], and every one of dialling.
     pub async fn open(
