@@ -63,7 +63,9 @@ fn until_written<E: std::fmt::Display>(
     let mut told = false;
     while let Err(error) = write() {
         if !told {
-            failed(format!("this member can't keep its record and says nothing until it can: {error}"));
+            failed(format!(
+                "this member can't keep its record and says nothing until it can: {error}"
+            ));
             told = true;
         }
         thread::sleep(RETRY);

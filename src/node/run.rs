@@ -29,7 +29,7 @@ use super::{
     work::Work,
 };
 use crate::{
-    base::{MemberId, Refusal, Reason, SecretKey, Time, catalog::Roster, limits},
+    base::{MemberId, Reason, Refusal, SecretKey, Time, catalog::Roster, limits},
     gateway,
     member::{
         Config, Effect, Input, Member, Restored,
@@ -61,7 +61,7 @@ pub(super) struct Parts {
     pub network: Net,
     pub network_events: mpsc::Receiver<NetEvent>,
     pub store: ContentStore,
-    pub content: Arc<Content>,
+    pub content: Content,
     pub listener: Option<TcpListener>,
     pub record_path: PathBuf,
     pub generation_path: PathBuf,

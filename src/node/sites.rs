@@ -8,12 +8,17 @@ use std::{
 
 use tokio::io::Join;
 
-use super::content::Content;
+use super::content::{self, Content};
 use crate::{
-    base::{AppName, MemberId},
-    gateway::{Forward, Route, Sites},
+    base::{
+        AppName, MemberId, RelPath,
+        catalog::AppSpec,
+        tree::{Chunk, Tree},
+    },
+    gateway::{Forward, Route, Site, Sites},
     member::view::SiteRoute,
     net::{Net, RecvStream, SendStream, StreamKind},
+    store::ContentStore,
 };
 
 /// The routing table, replaced as a whole.
@@ -25,13 +30,13 @@ pub(super) struct SiteTable {
 #[derive(Default)]
 struct Table {
     routes: Vec<SiteRoute>,
-    content: Option<Arc<Content>>,
+    content: Option<Content>,
 }
 
 impl SiteTable {
     /// Requests from now on are routed by `routes`.
-    pub fn set(&self, routes: Vec<SiteRoute>, content: &Arc<Content>) {
-        let table = Arc::new(Table { routes, content: Some(Arc::clone(content)) });
+    pub fn set(&self, routes: Vec<SiteRoute>, content: &Content) {
+        let table = Arc::new(Table { routes, content: Some(content.clone()) });
         // A poisoned lock holds a whole table: it is replaced in one step.
         *self.table.write().unwrap_or_else(|e| e.into_inner()) = table;
     }
@@ -45,17 +50,55 @@ impl Table {
     /// The application that claims `host`, else the default one, else the
     /// only one there is.
     fn find(&self, host: Option<&str>) -> Option<&SiteRoute> {
-        let claimed = host.and_then(|host| {
-            self.routes.iter().find(|r| r.spec.hosts.iter().any(|h| h == host))
-        });
-        let by_default = || self.routes.iter().find(|r| r.spec.default);
+        let spec = |route: &SiteRoute| route.specs.values().next_back().cloned();
+        let claims = |route: &&SiteRoute, host: &str| {
+            spec(route).is_some_and(|s| s.hosts.iter().any(|h| h == host))
+        };
+        let claimed = host.and_then(|host| self.routes.iter().find(|r| claims(r, host)));
+        let by_default = || self.routes.iter().find(|r| spec(r).is_some_and(|s| s.default));
         let only = || if let [only] = self.routes.as_slice() { Some(only) } else { None };
         claimed.or_else(by_default).or_else(only)
     }
 
-    fn local(&self, app: &AppName) -> Option<Arc<dyn crate::gateway::Site>> {
-        let site = self.content.as_ref()?.site(app)?;
-        Some(site as Arc<dyn crate::gateway::Site>)
+    /// What this member holds of it, served as that version says.
+    fn local(&self, route: &SiteRoute) -> Option<Arc<dyn Site>> {
+        let content = self.content.as_ref()?;
+        let site = content.site(&route.app)?;
+        let spec = route.specs.get(&site.version()).or_else(|| route.specs.values().next_back())?;
+        Some(Arc::new(LocalSite { site, store: content.store().clone(), spec: spec.clone() }))
+    }
+}
+
+/// One version that this member holds.
+struct LocalSite {
+    site: Arc<content::Site>,
+    store: ContentStore,
+    spec: AppSpec,
+}
+
+impl Site for LocalSite {
+    fn app(&self) -> &AppName {
+        self.site.app()
+    }
+
+    fn version(&self) -> u64 {
+        self.site.version()
+    }
+
+    fn tree(&self) -> &Tree {
+        self.site.tree()
+    }
+
+    fn spec(&self) -> &AppSpec {
+        &self.spec
+    }
+
+    fn open(&self, path: &RelPath) -> Option<std::fs::File> {
+        self.site.open(path)
+    }
+
+    fn chunk(&self, chunk: &Chunk) -> io::Result<Vec<u8>> {
+        self.store.read(&chunk.digest).map_err(io::Error::other)
     }
 }
 
@@ -70,7 +113,7 @@ impl Sites for SiteTable {
             };
             return Route::Unavailable { status: 404, why: why.to_owned() };
         };
-        if let Some(site) = table.local(&found.app) {
+        if let Some(site) = table.local(found) {
             return Route::Local(site);
         }
         if found.holders.is_empty() {
@@ -88,8 +131,7 @@ impl Forward for Forwarder {
     type Stream = Join<RecvStream, SendStream>;
 
     async fn connect(&self, member: MemberId) -> io::Result<Self::Stream> {
-        let (send, recv) =
-            self.0.open(member, StreamKind::Http).await.map_err(io::Error::other)?;
+        let (send, recv) = self.0.open(member, StreamKind::Http).await.map_err(io::Error::other)?;
         Ok(tokio::io::join(recv, send))
     }
 }

@@ -4,7 +4,6 @@
 use std::{
     net::SocketAddr,
     path::Path,
-    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -17,7 +16,7 @@ use super::{
 };
 use crate::{
     base::{
-        MemberId, PublicKey, Reason, Refusal, SecretKey, WallTime,
+        Digest, MemberId, PublicKey, Reason, Refusal, SecretKey, WallTime,
         catalog::Enrolled,
         wire::{self, Kind},
     },
@@ -55,9 +54,7 @@ pub enum Origin {
 /// Errors: a refusal in three sentences; nothing is left running.
 pub async fn start(options: Options) -> Result<Running, Refusal> {
     let data = DataDir::open(&options.data).map_err(|e| of_store(&e))?;
-    let key = data
-        .load_or_create_key(|| rand::random::<[u8; 32]>())
-        .map_err(|e| of_store(&e))?;
+    let key = data.load_or_create_key(|| rand::random::<[u8; 32]>()).map_err(|e| of_store(&e))?;
     let me = key.member();
     let record_path = data.record("register");
     let generation_path = data.record("generation");
@@ -99,9 +96,10 @@ pub async fn start(options: Options) -> Result<Running, Refusal> {
     record::save(&generation_path, &bytes).map_err(|e| of_store(&e))?;
 
     let (store, content) = open_content(&data).await?;
-    let opened = Arc::clone(&content);
-    let (whole, activated) =
-        blocking(move || Ok((opened.whole_roots()?, opened.applications()))).await?;
+    let opened = content.clone();
+    let active = blocking(move || Ok(opened.applications())).await?;
+    let activated = active.into_iter().map(|a| (a.app, a.version)).collect();
+    let whole = whole_roots(&store).await?;
 
     let config = net::Config { bind: options.bind, key: key.clone(), cluster };
     let (network, network_events) = Net::bind(config).map_err(|e| of_net(&e))?;
@@ -208,7 +206,7 @@ fn next_generation(path: &Path) -> Result<u64, Refusal> {
     Ok(wall_now().0.max(kept + 1))
 }
 
-async fn open_content(data: &DataDir) -> Result<(ContentStore, Arc<Content>), Refusal> {
+async fn open_content(data: &DataDir) -> Result<(ContentStore, Content), Refusal> {
     let (directory, live, state) = (data.content(), data.live(), data.records());
     blocking(move || {
         let store = ContentStore::open(&directory).map_err(|e| of_store(&e))?;
@@ -220,7 +218,22 @@ async fn open_content(data: &DataDir) -> Result<(ContentStore, Arc<Content>), Re
                 "Mend the cause, or move the data directory away and join anew.",
             )
         })?;
-        Ok((store, Arc::new(content)))
+        Ok((store, content))
+    })
+    .await
+}
+
+/// What the store holds whole, as far as its index knows.
+async fn whole_roots(store: &ContentStore) -> Result<Vec<Digest>, Refusal> {
+    let store = store.clone();
+    blocking(move || {
+        let mut whole = Vec::new();
+        for root in store.trees().map_err(|e| of_store(&e))? {
+            if store.whole(&root).map_err(|e| of_store(&e))? {
+                whole.push(root);
+            }
+        }
+        Ok(whole)
     })
     .await
 }

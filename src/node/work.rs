@@ -28,7 +28,7 @@ use crate::{
         command::{Command, Staged},
     },
     net::{Net, RecvStream, SendStream, StreamKind},
-    store::ContentStore,
+    store::{ContentStore, StoreError},
 };
 
 /// Sessions that are served at the same time; more wait.
@@ -40,7 +40,7 @@ const DIFFERENCES_MAX: usize = 50;
 
 /// Carries out what is slow.
 pub(super) struct Work {
-    content: Arc<Content>,
+    content: Content,
     store: ContentStore,
     network: Net,
     notes: mpsc::UnboundedSender<Note>,
@@ -54,7 +54,7 @@ pub(super) struct Work {
 
 impl Work {
     pub fn new(
-        content: Arc<Content>,
+        content: Content,
         store: ContentStore,
         network: Net,
         notes: mpsc::UnboundedSender<Note>,
@@ -72,7 +72,7 @@ impl Work {
         }
     }
 
-    pub fn content(&self) -> &Arc<Content> {
+    pub fn content(&self) -> &Content {
         &self.content
     }
 
@@ -122,7 +122,7 @@ impl Work {
     }
 
     fn run(&self, work: impl FnOnce(&Content) -> Input + Send + 'static) {
-        let (content, notes) = (Arc::clone(&self.content), self.notes.clone());
+        let (content, notes) = (self.content.clone(), self.notes.clone());
         self.tasks.spawn_blocking(move || {
             let input = work(&content);
             let sites = matches!(&input, Input::Activated { result: Ok(()), .. });
@@ -169,7 +169,7 @@ impl Work {
     /// Stages a directory, then has the member publish it.
     pub fn publish(&self, publish: Publish, is_first: bool, answer: Answer) {
         let (content, notes, staging) =
-            (Arc::clone(&self.content), self.notes.clone(), Arc::clone(&self.staging));
+            (self.content.clone(), self.notes.clone(), Arc::clone(&self.staging));
         let store = self.store.clone();
         self.tasks.spawn_blocking(move || {
             // Nothing of it is collected until the catalog names it.
@@ -201,7 +201,7 @@ impl Work {
         version: Option<Version>,
         answer: oneshot::Sender<Result<Verified, Refusal>>,
     ) {
-        let (content, store) = (Arc::clone(&self.content), self.store.clone());
+        let (content, store) = (self.content.clone(), self.store.clone());
         self.tasks.spawn_blocking(move || {
             let result = match version {
                 None => Err(crate::member::change::no_such_app(&app, "Nothing was verified.")),
@@ -221,7 +221,7 @@ impl Work {
         if !(went || first) || self.collecting.swap(true, Ordering::AcqRel) {
             return;
         }
-        let (content, collecting) = (Arc::clone(&self.content), Arc::clone(&self.collecting));
+        let (content, collecting) = (self.content.clone(), Arc::clone(&self.collecting));
         let staging = Arc::clone(&self.staging);
         self.tasks.spawn_blocking(move || {
             let mut keep = roots;
@@ -238,7 +238,8 @@ impl Work {
     /// again when the member returns.
     pub async fn finish(self) {
         self.tasks.close();
-        let _what_is_slow_is_cut = tokio::time::timeout(Duration::from_secs(2), self.tasks.wait()).await;
+        let _what_is_slow_is_cut =
+            tokio::time::timeout(Duration::from_secs(2), self.tasks.wait()).await;
     }
 }
 
@@ -266,7 +267,7 @@ fn stage(
     let (app, spec) = manifest.resolve(publish.app.clone(), publish.hosts.clone(), is_first)?;
     let staged = content.stage(&source, &spec.ignore).map_err(|error| {
         Refusal::new(
-            if error.is_disk_full() { Reason::Failed } else { Reason::Invalid },
+            if error.is_full() { Reason::Failed } else { Reason::Invalid },
             format!("{app} was not published; its version stays as it was."),
             format!("{error}."),
             "Mend the cause, and publish again.",
@@ -301,9 +302,9 @@ fn verify(
     let differences = if same {
         Vec::new()
     } else {
-        content.differences(&app, version.root).map_err(|e| refuse(format!("{e}.")))?
+        content.differences(&app, &version.root).map_err(|e| refuse(format!("{e}.")))?
     };
-    let damaged = store.verify(&version.root, |_| {}).map_err(|e| refuse(format!("{e}.")))?;
+    let damaged = store.verify(&version.root, |_, _| {}).map_err(|e| refuse(format!("{e}.")))?;
     let word = |change: &Change| match change {
         Change::Set(entry) => format!("SET {}", entry.path),
         Change::Add(entry) => format!("ADD {}", entry.path),
@@ -324,12 +325,13 @@ fn verify(
 }
 
 fn failure(error: &ContentError) -> ContentFailure {
-    if error.is_outdated() {
-        ContentFailure::Outdated
-    } else if error.is_lost() {
-        ContentFailure::Lost(error.to_string())
-    } else {
-        ContentFailure::Failed(error.to_string())
+    match error {
+        ContentError::Superseded { .. } => ContentFailure::Outdated,
+        ContentError::NotHere(_)
+        | ContentError::Store(StoreError::Corrupt(_) | StoreError::NotFound(_)) => {
+            ContentFailure::Lost(error.to_string())
+        }
+        _ => ContentFailure::Failed(error.to_string()),
     }
 }
 
