@@ -5,7 +5,7 @@
 //! knocking: every member that is enrolled and not live is announced to, again
 //! and again, for ever. That cures lost first announces, islands and slow
 //! returns alike. Around foca, whose verdicts can't be refuted, the driver here
-//! checks before it believes: see [`suspicion`].
+//! checks before it believes: see `suspicion.rs`.
 //!
 //! It never reads a clock, opens a socket or decides anything about content;
 //! whether a member counts for a majority is the roster's business, not this

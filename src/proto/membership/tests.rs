@@ -9,6 +9,7 @@ use foca::{Header, Member, Message};
 use super::{
     Effect, Input, Membership, State,
     packet::{Identity, Packet},
+    random::Random,
     sim::{Faults, Sim, address, id, ms, roster},
 };
 use crate::base::{Time, limits};
@@ -235,6 +236,43 @@ fn an_idle_member_sends_little() {
         let packets = (sim.packets - packets) as f64 / 60.0 / n as f64;
         println!("{n} members: {rate} bytes/s and {packets:.1} packets/s each, idle");
         assert!(rate < 1_000);
+    }
+}
+
+#[test]
+fn after_any_trouble_all_meet_again() {
+    for seed in 0..12 {
+        let n = 3 + seed as usize % 10;
+        let mut sim = Sim::started(n, seed, Faults::ROUGH);
+        let mut chance = Random::new(seed);
+        for _ in 0..60 {
+            let who = chance.below(n as u64) as usize;
+            let runs = sim.running().any(|i| i == who);
+            match chance.below(8) {
+                0 if runs => sim.kill(who),
+                1 if runs => sim.leave(who),
+                0 | 1 => sim.start(who),
+                2 if runs => sim.pause(who),
+                3 => (0..n).for_each(|i| sim.resume(i)),
+                4 => drop(sim.side.insert(who, chance.below(3) as usize)),
+                5 => sim.side.clear(),
+                6 => drop(sim.cut.insert((who, chance.below(n as u64) as usize))),
+                _ => sim.cut.clear(),
+            }
+            sim.run(chance.duration_below(3 * SECOND));
+        }
+        sim.side.clear();
+        sim.cut.clear();
+        (0..n).for_each(|i| sim.resume(i));
+        let stopped: Vec<usize> = (0..n).filter(|i| !sim.running().any(|j| j == *i)).collect();
+        stopped.into_iter().for_each(|i| sim.start(i));
+        let took = sim.run_until(60 * SECOND, Sim::all_live);
+        let took = took.unwrap_or_else(|| panic!("seed {seed}: {n} members met again"));
+        println!("seed {seed}: {n} members met again after {} ms", took.as_millis());
+        assert!(took < 10 * SECOND, "seed {seed}: {took:?}");
+        sim.changes.clear();
+        sim.run(60 * SECOND);
+        assert_eq!(sim.downs(|_| true), 0, "seed {seed}: and stay together");
     }
 }
 
