@@ -52,7 +52,9 @@ pub enum Origin {
 /// cluster, or has taken up what it remembers.
 ///
 /// Errors: a refusal in three sentences; nothing is left running.
-pub async fn start(options: Options) -> Result<Running, Refusal> {
+pub async fn start(mut options: Options) -> Result<Running, Refusal> {
+    // Before anybody is told of this member: that it can be where it says.
+    options.bind = try_bind(options.bind)?;
     let data = DataDir::open(&options.data).map_err(|e| of_store(&e))?;
     let key = data.load_or_create_key(|| rand::random::<[u8; 32]>()).map_err(|e| of_store(&e))?;
     let me = key.member();
@@ -141,6 +143,16 @@ pub async fn start(options: Options) -> Result<Running, Refusal> {
     };
     let (handle, ended) = run::spawn(parts)?;
     Ok(Running { handle, ready, ended })
+}
+
+/// The address with the port that the system chose, if it is to choose one.
+fn try_bind(address: SocketAddr) -> Result<SocketAddr, Refusal> {
+    let cause = |e: std::io::Error| match e.kind() {
+        std::io::ErrorKind::AddrInUse => of_net(&NetError::PortInUse { address }),
+        std::io::ErrorKind::PermissionDenied => of_net(&NetError::NotPermitted { address }),
+        _ => of_net(&NetError::Bind { address, cause: e.to_string() }),
+    };
+    std::net::UdpSocket::bind(address).and_then(|socket| socket.local_addr()).map_err(cause)
 }
 
 /// Where the sites or the status page listen.
