@@ -1,11 +1,21 @@
 //! Tests of the transfer: honest and lying holders at the other end of a pipe.
 
-use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex, split};
+use std::collections::BTreeSet;
 
-use super::*;
-use crate::base::{
-    RelPath,
-    tree::{Change, Entry, Node},
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
+
+use super::{
+    frame::{Tag, decode, frame},
+    requester::COMMIT,
+    *,
+};
+use crate::{
+    base::{
+        RelPath, limits,
+        tree::{Change, Chunk, Entry, Node, Tree},
+        wire::{self, Kind},
+    },
+    proto::replication::{ActionList, Content, IHaveList, Update, UpdateList},
 };
 
 /// Bytes that look random and repeat with their seed.
