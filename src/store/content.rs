@@ -366,6 +366,11 @@ impl ContentStore {
     /// that no remaining tree has, and packs that hold nothing of use; copies
     /// what is left of packs that are mostly dead. See the module's words on
     /// what it may not take. Killed at any instant it has lost nothing kept.
+    ///
+    /// If the listing of a tree in `keep` turns out to be damaged, nothing is
+    /// collected and [`StoreError::Corrupt`] names its root: fetch it first. A
+    /// tree in `keep` of which no listing is known protects nothing, so what a
+    /// broken pull has left of it goes with the second collection.
     pub fn retain(&self, keep: &BTreeSet<Digest>) -> Result<Freed, StoreError> {
         super::gc::collect(self, keep)
     }

@@ -91,9 +91,14 @@ impl Live {
             if !stays || self.trees.contains(&root) {
                 continue;
             }
-            if let Some(tree) = store.tree(&root)? {
-                self.trees.insert(root);
-                self.chunks.extend(tree.chunks().iter().map(|chunk| chunk.digest));
+            match store.tree(&root)? {
+                Some(tree) => {
+                    self.trees.insert(root);
+                    self.chunks.extend(tree.chunks().iter().map(|chunk| chunk.digest));
+                }
+                // Without its listing, what it needs can't be told from waste.
+                None if keep.contains(&root) => return Err(StoreError::Corrupt(root)),
+                None => {}
             }
         }
         Ok(())

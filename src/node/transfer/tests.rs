@@ -319,6 +319,9 @@ async fn every_lie_of_a_holder_is_found_out() {
     let error = error.await;
     assert!(matches!(error, TransferError::Lied(Fault::NoChunk)), "{error}");
 
+    let error = lied_to(&tree, |_| updates(&[], Content::Inline)).await;
+    assert!(matches!(error, TransferError::Lied(Fault::Empty)), "{error}");
+
     let oversized = vec![Tag::Updates as u8, 0xFF, 0xFF, 0xFF, 0xFF];
     let error = lied_to(&tree, |_| oversized).await;
     assert!(matches!(error, TransferError::Garbled(_)) && error.is_lie(), "{error}");
