@@ -1,11 +1,21 @@
 //! Tests of the transfer: honest and lying holders at the other end of a pipe.
 
-use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex, split};
+use std::collections::BTreeSet;
 
-use super::*;
-use crate::base::{
-    RelPath,
-    tree::{Change, Entry, Node},
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
+
+use super::{
+    frame::{Tag, decode, frame},
+    requester::COMMIT,
+    *,
+};
+use crate::{
+    base::{
+        RelPath, limits,
+        tree::{Change, Chunk, Entry, Node, Tree},
+        wire::{self, Kind},
+    },
+    proto::replication::{ActionList, Content, IHaveList, Update, UpdateList},
 };
 
 /// Bytes that look random and repeat with their seed.
@@ -308,6 +318,9 @@ async fn every_lie_of_a_holder_is_found_out() {
     });
     let error = error.await;
     assert!(matches!(error, TransferError::Lied(Fault::NoChunk)), "{error}");
+
+    let error = lied_to(&tree, |_| updates(&[], Content::Inline)).await;
+    assert!(matches!(error, TransferError::Lied(Fault::Empty)), "{error}");
 
     let oversized = vec![Tag::Updates as u8, 0xFF, 0xFF, 0xFF, 0xFF];
     let error = lied_to(&tree, |_| oversized).await;
