@@ -82,8 +82,15 @@ fn a_peer_that_falls_silent_is_lost() {
     b.knows([a.peer()]);
     home.block_on(reach(&a, &mut b));
     drop(life);
-    a.net.datagram(b.id(), b"are you there?".to_vec());
-    assert_eq!(home.block_on(a.lost()), b.id());
+    let (net, id) = (a.net.clone(), b.id());
+    let probing = home.spawn(async move {
+        loop {
+            net.datagram(id, b"are you there?".to_vec());
+            sleep(Duration::from_millis(200)).await;
+        }
+    });
+    assert_eq!(home.block_on(a.lost()), id);
+    probing.abort();
 }
 
 #[tokio::test]
