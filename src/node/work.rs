@@ -4,15 +4,12 @@
 use std::{
     collections::BTreeSet,
     path::PathBuf,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Publish, Verified,
@@ -33,6 +30,10 @@ use crate::{
 
 /// Sessions that are served at the same time; more wait.
 const SERVING_MAX: usize = 32;
+/// How often what no version needs is collected, if there is any.
+const COLLECT_EVERY: Duration = Duration::from_secs(30);
+/// How many collections follow when a root went.
+const COLLECT_ROUNDS: u32 = 2;
 /// How many paths of a repair are named in its event.
 const SAMPLE: usize = 3;
 /// How many differences a verification names.
@@ -46,10 +47,19 @@ pub(super) struct Work {
     notes: mpsc::UnboundedSender<Note>,
     tasks: TaskTracker,
     serving: Arc<Semaphore>,
-    /// Roots that are being staged: no collection may take them.
-    staging: Arc<Mutex<BTreeSet<Digest>>>,
-    collecting: Arc<AtomicBool>,
-    kept: BTreeSet<Digest>,
+    kept: Arc<Mutex<Kept>>,
+    stopping: CancellationToken,
+}
+
+/// What no collection may take.
+#[derive(Default)]
+struct Kept {
+    /// What the member needs.
+    roots: BTreeSet<Digest>,
+    /// What is being staged, and the catalog may not name yet.
+    staging: BTreeSet<Digest>,
+    /// How many collections are still to be made.
+    rounds: u32,
 }
 
 impl Work {
@@ -59,17 +69,23 @@ impl Work {
         network: Net,
         notes: mpsc::UnboundedSender<Note>,
     ) -> Self {
-        Self {
+        let this = Self {
             content,
             store,
             network,
             notes,
             tasks: TaskTracker::new(),
             serving: Arc::new(Semaphore::new(SERVING_MAX)),
-            staging: Arc::default(),
-            collecting: Arc::default(),
-            kept: BTreeSet::new(),
-        }
+            // What a run before left unfinished goes as well.
+            kept: Arc::new(Mutex::new(Kept { rounds: COLLECT_ROUNDS, ..Kept::default() })),
+            stopping: CancellationToken::new(),
+        };
+        this.tasks.spawn(collect(
+            this.content.clone(),
+            Arc::clone(&this.kept),
+            this.stopping.clone(),
+        ));
+        this
     }
 
     pub fn content(&self) -> &Content {
@@ -168,8 +184,8 @@ impl Work {
 
     /// Stages a directory, then has the member publish it.
     pub fn publish(&self, publish: Publish, is_first: bool, answer: Answer) {
-        let (content, notes, staging) =
-            (self.content.clone(), self.notes.clone(), Arc::clone(&self.staging));
+        let (content, notes, kept) =
+            (self.content.clone(), self.notes.clone(), Arc::clone(&self.kept));
         let store = self.store.clone();
         self.tasks.spawn_blocking(move || {
             // Nothing of it is collected until the catalog names it.
@@ -180,12 +196,12 @@ impl Work {
                     let _asker_may_be_gone = answer.send(Err(refusal));
                 }
                 Ok((root, command)) => {
-                    locked(&staging).insert(root);
+                    locked(&kept).staging.insert(root);
                     let (told, done) = oneshot::channel();
                     let _loop_may_be_gone = notes.send(Note::Staged(command, told));
                     drop(hold);
                     let result = done.blocking_recv();
-                    locked(&staging).remove(&root);
+                    locked(&kept).staging.remove(&root);
                     if let Ok(result) = result {
                         let _asker_may_be_gone = answer.send(result);
                     }
@@ -211,35 +227,58 @@ impl Work {
         });
     }
 
-    /// Content with other roots is collected, beside everything else.
-    pub fn retain(&mut self, roots: Vec<Digest>) {
+    /// Content with other roots is collected before long.
+    pub fn retain(&self, roots: Vec<Digest>) {
+        let mut kept = locked(&self.kept);
         let roots: BTreeSet<Digest> = roots.into_iter().collect();
         // A root that is new is no reason to collect; one that went is.
-        let went = self.kept.difference(&roots).next().is_some();
-        let first = self.kept.is_empty();
-        self.kept = roots.clone();
-        if !(went || first) || self.collecting.swap(true, Ordering::AcqRel) {
-            return;
+        if kept.roots.difference(&roots).next().is_some() {
+            kept.rounds = COLLECT_ROUNDS;
         }
-        let (content, collecting) = (self.content.clone(), Arc::clone(&self.collecting));
-        let staging = Arc::clone(&self.staging);
-        self.tasks.spawn_blocking(move || {
-            let mut keep = roots;
-            keep.extend(locked(&staging).iter().copied());
-            match content.retain(&keep) {
-                Ok(freed) => tracing::debug!(?freed, "collected what no version needs"),
-                Err(error) => tracing::warn!(%error, "what no version needs was not collected"),
-            }
-            collecting.store(false, Ordering::Release);
-        });
+        kept.roots = roots;
     }
 
     /// Waits a moment for what is under way; what is not done by then is done
     /// again when the member returns.
     pub async fn finish(self) {
+        self.stopping.cancel();
         self.tasks.close();
         let _what_is_slow_is_cut =
             tokio::time::timeout(Duration::from_secs(2), self.tasks.wait()).await;
+    }
+}
+
+/// Collects from time to time, while there is something to collect. What was
+/// put since the last round survives the next one, so it takes two.
+async fn collect(content: Content, kept: Arc<Mutex<Kept>>, stopping: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = tokio::time::sleep(COLLECT_EVERY) => {}
+        }
+        if locked(&kept).rounds == 0 {
+            continue;
+        }
+        let (content, kept) = (content.clone(), Arc::clone(&kept));
+        let collected = tokio::task::spawn_blocking(move || {
+            let keep = {
+                let kept = locked(&kept);
+                kept.roots.union(&kept.staging).copied().collect()
+            };
+            match content.retain(&keep) {
+                Ok(freed) => {
+                    tracing::debug!(?freed, "collected what no version needs");
+                    if !freed.postponed {
+                        let mut kept = locked(&kept);
+                        kept.rounds = kept.rounds.saturating_sub(1);
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "what no version needs was not collected"),
+            }
+        });
+        if let Err(error) = collected.await {
+            tracing::error!(%error, "the collection of content ended before its time");
+        }
     }
 }
 
