@@ -340,14 +340,19 @@ impl<S: AsyncRead + tokio::io::AsyncWrite + Unpin> Client<S> {
     pub async fn reply(&mut self, head_only: bool) -> Reply {
         let mut reply = self.head().await;
         if !head_only && reply.status != 304 {
-            let length: usize = reply.header("content-length").unwrap().parse().unwrap();
-            while self.buffer.len() < length {
-                let read = self.stream.read_buf(&mut self.buffer).await.unwrap();
-                assert!(read > 0, "{} of {length} bytes", self.buffer.len());
-            }
-            reply.body = self.buffer.split_to(length).to_vec();
+            reply.body = self.body(&reply).await;
         }
         reply
+    }
+
+    /// The body behind `head`.
+    pub async fn body(&mut self, head: &Reply) -> Vec<u8> {
+        let length: usize = head.header("content-length").unwrap().parse().unwrap();
+        while self.buffer.len() < length {
+            let read = self.stream.read_buf(&mut self.buffer).await.unwrap();
+            assert!(read > 0, "{} of {length} bytes", self.buffer.len());
+        }
+        self.buffer.split_to(length).to_vec()
     }
 
     /// Everything up to the end of the stream, however it ends.

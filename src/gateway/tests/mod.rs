@@ -3,5 +3,5 @@
 
 mod answers;
 pub(super) mod fake;
-//mod forwarding;
-//mod sockets;
+mod forwarding;
+mod sockets;
