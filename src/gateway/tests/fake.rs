@@ -183,6 +183,8 @@ pub enum Peer {
     Away,
     /// Ends the stream at once.
     HangsUp,
+    /// Takes the request and never says a word.
+    Silent,
     /// Reads a request and sends these bytes.
     Says(Vec<u8>),
     /// Runs the gateway.
@@ -210,6 +212,12 @@ impl Forward for FakeForward {
         match self.peers.get(&member) {
             None | Some(Peer::Away) => return Err(io::ErrorKind::ConnectionRefused.into()),
             Some(Peer::HangsUp) => {}
+            Some(Peer::Silent) => {
+                tokio::spawn(async move {
+                    std::future::pending::<()>().await;
+                    drop(far);
+                });
+            }
             Some(Peer::Says(bytes)) => {
                 let (bytes, heads) = (bytes.clone(), self.heads.clone());
                 tokio::spawn(async move {

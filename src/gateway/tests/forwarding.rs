@@ -24,7 +24,7 @@ async fn behind(peers: Vec<Peer>) -> (Server, Arc<FakeForward>) {
     let sites = FakeSites::new(move |_| Route::Remote(ids.clone()));
     let limits = Limits {
         stall: Duration::from_millis(200),
-        head: Duration::from_secs(5),
+        head: Duration::from_millis(500),
         ..Limits::default()
     };
     (Server::with(sites, forward.clone(), limits).await, forward)
@@ -74,6 +74,7 @@ async fn the_next_holder_is_asked_where_one_says_nothing_sensible() {
     for first in [
         Peer::Away,
         Peer::HangsUp,
+        Peer::Silent,
         says("HTTP/1.1 200 OK\r\nContent-Le"),
         says("HTTP/1.1 200 OK\r\n\r\nno length"),
         says("SSH-2.0-nothing\r\n"),

@@ -436,3 +436,14 @@ async fn a_route_is_taken_for_each_request_anew() {
         ("second", Some("shop/2"))
     );
 }
+
+#[tokio::test]
+async fn a_dropped_gateway_leaves_no_connection_behind() {
+    let server = limited(&[("a", b"first")], Limits::default()).await;
+    let mut client = server.connect().await;
+    client.send(&get("/a")).await;
+    assert_eq!(client.reply(false).await.status, 200);
+    server.ended.abort();
+    assert_eq!(client.rest().await, b"");
+    server.until(|stats| stats.connections_active == 0).await;
+}
