@@ -210,7 +210,7 @@ impl<F: Forward> Shared<F> {
     async fn connection(&self, stream: TcpStream, peer: SocketAddr) {
         let _counted = self.stats.connection();
         let Ok(mut io) = Tcp::new(stream, self.limits.stall) else { return };
-        if let Err(broken) = self.requests(&mut io, peer.ip()).await {
+        if let Err(broken) = self.requests(&mut io, peer.ip().to_canonical()).await {
             self.stats.error();
             tracing::debug!(%peer, %broken, "a response was cut short");
         }

@@ -5,7 +5,8 @@
 use std::{
     cell::RefCell,
     fs::File,
-    io::{self, Read},
+    io,
+    os::unix::fs::FileExt,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -142,7 +143,7 @@ async fn prepare(
             let source = match live(site.as_ref(), &file) {
                 Some(live) => Source::Live { file: Arc::new(live), start },
                 None => {
-                    stats.from_chunks();
+                    stats.took_chunks();
                     from_chunks(site, &file, start, len).await?
                 }
             };
@@ -169,12 +170,13 @@ fn live(site: &dyn Site, file: &FileRef) -> Option<File> {
     (meta.is_file() && meta.len() == file.size).then_some(live)
 }
 
-/// The live file's bytes, if they are exactly those of the tree.
+/// The live file's bytes, if they are exactly those of the tree. Only for files
+/// up to [`INLINE_MAX`] on the event loop; up to [`encoding::SIZE_MAX`] off it.
 fn verified(site: &dyn Site, file: &FileRef) -> Option<Vec<u8>> {
     let live = live(site, file)?;
-    let mut bytes = Vec::with_capacity(file.size as usize);
-    live.take(file.size + 1).read_to_end(&mut bytes).ok()?;
-    let same = bytes.len() as u64 == file.size && Digest::of_bytes(&bytes) == file.digest;
+    let mut bytes = vec![0; file.size as usize];
+    live.read_exact_at(&mut bytes, 0).ok()?;
+    let same = Digest::of_bytes(&bytes) == file.digest;
     same.then_some(bytes)
 }
 
@@ -186,7 +188,7 @@ async fn small(site: &Arc<dyn Site>, file: FileRef, stats: &Stats) -> io::Result
     if let Some(bytes) = verified(site.as_ref(), &file) {
         return Ok(bytes.into());
     }
-    stats.from_chunks();
+    stats.took_chunks();
     let site = site.clone();
     blocking(move || joined(site.as_ref(), &file)).await.map(Bytes::from)
 }
@@ -216,7 +218,7 @@ async fn compressed(
     })
     .await?;
     if !live {
-        stats.from_chunks();
+        stats.took_chunks();
     }
     let packed = Bytes::from(packed);
     cache.keep(digest, packed.clone());

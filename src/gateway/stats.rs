@@ -106,7 +106,7 @@ impl Stats {
         self.forward_failures.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn from_chunks(&self) {
+    pub(super) fn took_chunks(&self) {
         self.from_chunks.fetch_add(1, Relaxed);
     }
 

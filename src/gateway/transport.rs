@@ -2,6 +2,13 @@
 //! sendfile(2) without passing through this process, or any other stream,
 //! where they are read and written. Every wait for a client that takes
 //! nothing is bounded.
+//!
+//! Two limits of sendfile, known and accepted as other servers accept them. A
+//! page that is not in memory is waited for on the event loop; slices keep
+//! that short. And what is queued are the file's own pages: whoever writes
+//! *into* a live file, instead of replacing it as Althing does, may change
+//! bytes that have not left yet. Such a file is noticed at the next slice or at
+//! the end, and the connection is reset, which throws away what is queued.
 
 use std::{fs::File, future::Future, io, os::unix::fs::FileExt, sync::Arc, time::Duration};
 
@@ -74,6 +81,33 @@ impl Tcp {
         Ok(Self { stream, stall })
     }
 
+    async fn by_sendfile(&mut self, file: Arc<File>, start: u64, len: u64) -> Result<(), Broken> {
+        let stamp = Stamp::of(&file)?;
+        let (mut offset, end) = (start, start + len);
+        let mut slice = 0;
+        while offset < end {
+            stamp.check(&file)?;
+            let count = (end - offset).min(SLICE) as usize;
+            let stream = &self.stream;
+            let call = || Ok(rustix::fs::sendfile(stream, &*file, Some(&mut offset), count)?);
+            let sent = match self.attempt(call).await {
+                Ok(0) => return Err(Broken::FileChanged),
+                Ok(sent) => sent as u64,
+                // Some file systems have no sendfile.
+                Err(Broken::Io(e)) if e.raw_os_error() == Some(INVALID) => {
+                    return copy_file(self, file, offset, end - offset).await;
+                }
+                Err(broken) => return Err(broken),
+            };
+            slice += sent;
+            if slice >= SLICE {
+                slice = 0;
+                tokio::task::yield_now().await;
+            }
+        }
+        stamp.check(&file)
+    }
+
     /// One system call, repeated until the socket takes something.
     async fn attempt(&self, mut call: impl FnMut() -> io::Result<usize>) -> Result<usize, Broken> {
         loop {
@@ -109,30 +143,13 @@ impl Transport for Tcp {
     }
 
     async fn send_file(&mut self, file: Arc<File>, start: u64, len: u64) -> Result<(), Broken> {
-        let stamp = Stamp::of(&file)?;
-        let (mut offset, end) = (start, start + len);
-        let mut slice = 0;
-        while offset < end {
-            stamp.check(&file)?;
-            let count = (end - offset).min(SLICE) as usize;
-            let stream = &self.stream;
-            let call = || Ok(rustix::fs::sendfile(stream, &*file, Some(&mut offset), count)?);
-            let sent = match self.attempt(call).await {
-                Ok(0) => return Err(Broken::FileChanged),
-                Ok(sent) => sent as u64,
-                // Some file systems have no sendfile.
-                Err(Broken::Io(e)) if e.raw_os_error() == Some(INVALID) => {
-                    return copy_file(self, file, offset, end - offset).await;
-                }
-                Err(broken) => return Err(broken),
-            };
-            slice += sent;
-            if slice >= SLICE {
-                slice = 0;
-                tokio::task::yield_now().await;
-            }
+        let sent = self.by_sendfile(file, start, len).await;
+        if matches!(sent, Err(Broken::FileChanged)) {
+            // What sendfile has queued are the file's own pages, so a write to
+            // the file shows in what has not left yet: it must not leave.
+            self.stream.set_zero_linger()?;
         }
-        Ok(())
+        sent
     }
 
     async fn finish(&mut self) -> io::Result<()> {
