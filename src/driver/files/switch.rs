@@ -107,6 +107,18 @@ impl WorkDir {
         beneath::remove_all(&self.old())
     }
 
+    /// Moves what stands at the live path aside, whatever it is. Returns the
+    /// directory that it is in now.
+    pub fn keep_live_aside(&self) -> Result<PathBuf, DriverError> {
+        let aside = aside::next(&self.aside())?;
+        let failed = |e| DriverError::io("keep aside", &self.live, e);
+        std::fs::create_dir_all(&aside).map_err(failed)?;
+        let name = self.live.file_name().unwrap_or_default();
+        std::fs::rename(&self.live, aside.join(name)).map_err(failed)?;
+        self.sync()?;
+        Ok(aside)
+    }
+
     /// An empty directory for what a repair gets ready.
     pub(super) fn fresh_staging(&self) -> Result<Root, DriverError> {
         let path = self.root.path().join("staging");
@@ -396,7 +408,9 @@ pub(super) fn step(_: &'static str) -> Result<(), DriverError> {
 }
 
 #[cfg(test)]
-pub(super) use crash::{STEPS, step, with_crash_at};
+pub(super) use crash::step;
+#[cfg(test)]
+pub(crate) use crash::{STEPS, with_crash_at};
 
 #[cfg(test)]
 mod crash {

@@ -136,3 +136,14 @@ fn sharing_with_the_live_tree_is_verified_or_falls_back() {
     let found = scan(&into, &bench.rules, &mut cache, FULL, None).unwrap();
     assert_eq!(found.root(), two.root());
 }
+
+#[test]
+fn a_full_disk_is_told_apart() {
+    let store = holding(&[b"1"]);
+    let digest = Digest::of_bytes(b"1");
+    let mut full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let chunks = [Chunk { digest, len: 1 }];
+    let at = Path::new("next/a");
+    let error = place::fill(&mut full, &path("a"), at, (&digest, &chunks), &store).unwrap_err();
+    assert!(error.is_full(), "{error}");
+}
