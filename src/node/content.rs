@@ -10,7 +10,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::Read,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -23,13 +22,15 @@ use crate::{
         tree::{Change, Chunk, Tree, changes},
     },
     driver::{
-        ChunkSource, DriverError, FileSink, How, Mode, Purpose, Repaired, Scan,
-        files::{self, IgnoreRules, Kept, Reuse, StatCache, WorkDir},
+        ChunkSource, DriverError, How, Mode, Purpose, Repaired,
+        files::{self, IgnoreRules, Kept, StatCache, WorkDir},
     },
-    store::{ContentStore, Freed, StoreError, Writer},
+    store::{ContentStore, Freed, StoreError},
 };
 
+mod activate;
 mod error;
+mod look;
 mod site;
 mod state;
 #[cfg(test)]
@@ -58,17 +59,20 @@ struct Inner {
 /// One application here.
 #[derive(Debug, Default)]
 struct App {
-    /// Held by whoever changes the live tree, and never while one is only
-    /// read.
+    /// Held by whoever uses the work directory, for as long as that takes.
+    area: Mutex<()>,
+    /// Held for moments, and for the switch itself. Who changes what is
+    /// active holds `area`, too.
     work: Mutex<Work>,
-    /// Behind a lock of its own, so that a request never waits for a switch.
-    site: Mutex<Option<Arc<Site>>>,
+    /// What others see, behind a lock of its own, so that no request and no
+    /// status waits for a switch.
+    shown: Mutex<Shown>,
     /// The newest activation asked for, as (sequence, version): one that
     /// waits or is at work gives way to it.
     wanted: Mutex<(u64, u64)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Work {
     active: Option<Active>,
     cache: Arc<StatCache>,
@@ -77,6 +81,12 @@ struct Work {
     generation: u64,
     /// What a crash interrupted and could not be finished yet.
     unrecovered: Option<Saved>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Shown {
+    active: Option<Active>,
+    site: Option<Arc<Site>>,
 }
 
 /// Content that was taken into the store.
@@ -133,9 +143,10 @@ impl Content {
         live_dir: PathBuf,
         state_dir: PathBuf,
     ) -> Result<Self, ContentError> {
-        for dir in [&live_dir, &state_dir] {
-            std::fs::create_dir_all(dir).map_err(|e| DriverError::io("make", dir, e))?;
-        }
+        let made =
+            |dir: &Path| std::fs::create_dir_all(dir).and_then(|()| std::path::absolute(dir));
+        let live_dir = made(&live_dir).map_err(|e| DriverError::io("make", &live_dir, e))?;
+        let state_dir = made(&state_dir).map_err(|e| DriverError::io("make", &state_dir, e))?;
         let mut apps = BTreeMap::new();
         for saved in state::load_all(&state_dir)? {
             let app = saved.app.clone();
@@ -156,7 +167,7 @@ impl Content {
                 *locked(&cell.wanted) = (active.sequence, active.version);
             }
             content.save(&app, &work, None)?;
-            content.renew_site(&cell, &work)?;
+            content.show(&cell, &work)?;
         }
         Ok(content)
     }
@@ -169,7 +180,7 @@ impl Content {
     /// What is active, by name.
     pub fn applications(&self) -> Vec<Active> {
         let apps: Vec<Arc<App>> = locked(&self.inner.apps).values().cloned().collect();
-        apps.iter().filter_map(|app| locked(&app.work).active.clone()).collect()
+        apps.iter().filter_map(|app| locked(&app.shown).active.clone()).collect()
     }
 
     /// Takes the directory `source` into the store, durably, without what
@@ -194,28 +205,28 @@ impl Content {
         let live = self.live_path(app, spec)?;
         let cell = self.app(app);
         cell.ask_for(app, sequence, version)?;
-        let mut work = locked(&cell.work);
-        work.recover()?;
+        let _area = locked(&cell.area);
         cell.fence(app, sequence, version)?;
-        let next = Active {
-            app: app.clone(),
-            version,
-            sequence,
-            root,
-            live: live.clone(),
-            ignore: spec.ignore.clone(),
-        };
-        if let Some(active) = &work.active {
-            if (active.sequence, active.version) == (sequence, version) && active.root != root {
-                return Err(ContentError::Conflict { app: app.clone(), version });
-            }
-            if (Active { sequence, ..active.clone() }) == next {
-                work.active = Some(next);
-                self.save(app, &work, None)?;
-                return Ok(Activated { already: true, live, ..Activated::default() });
+        let ignore = spec.ignore.clone();
+        let next = Active { app: app.clone(), version, sequence, root, live, ignore };
+        {
+            let mut work = locked(&cell.work);
+            work.recover()?;
+            if let Some(active) = &work.active {
+                let same = (active.sequence, active.version) == (sequence, version);
+                if same && active.root != root {
+                    return Err(ContentError::Conflict { app: app.clone(), version });
+                }
+                if (Active { sequence, ..active.clone() }) == next {
+                    let live = next.live.clone();
+                    work.active = Some(next);
+                    self.save(app, &work, None)?;
+                    self.show(&cell, &work)?;
+                    return Ok(Activated { already: true, live, ..Activated::default() });
+                }
             }
         }
-        self.put_in_place(&cell, &mut work, next)
+        self.put_in_place(&cell, next)
     }
 
     /// Looks at the live tree of `app`: quickly by the stat cache, or at
@@ -253,9 +264,13 @@ impl Content {
     /// a repair decided before a switch must not undo the switch.
     pub fn repair(&self, app: &AppName, root: Digest) -> Result<Repaired, ContentError> {
         let cell = self.app(app);
-        let mut work = locked(&cell.work);
-        work.recover()?;
-        let active = work.active.clone().ok_or_else(|| ContentError::NotActive(app.clone()))?;
+        let _area = locked(&cell.area);
+        let Work { active, cache, .. } = {
+            let mut work = locked(&cell.work);
+            work.recover()?;
+            work.clone()
+        };
+        let active = active.ok_or_else(|| ContentError::NotActive(app.clone()))?;
         if active.root != root {
             let (version, sequence) = (active.version, active.sequence);
             return Err(ContentError::Superseded { app: app.clone(), version, sequence });
@@ -263,23 +278,25 @@ impl Content {
         let want = self.tree(&root)?;
         let rules = IgnoreRules::new(&active.ignore)?;
         let _hold = self.inner.store.hold();
-        let mut cache = (*work.cache).clone();
+        let mut cache = (*cache).clone();
         let done = match files::scan(&active.live, &rules, &mut cache, LIVE, None) {
             Err(DriverError::Absent(_) | DriverError::NotDirectory(_)) => {
-                self.put_back(&cell, &mut work, active.clone(), &want)?
+                return self.put_back(&cell, active, &want);
             }
             Err(error) => return Err(error.into()),
             Ok(mut scan) => {
                 scan.fit(&want)?;
                 let list = changes(&scan.tree, &want);
                 let aside = WorkDir::open(&active.live)?.aside();
-                work.generation += 1;
+                locked(&cell.work).generation += 1;
                 files::repair(&active.live, &list, &scan.strange, self, &aside)?
             }
         };
         files::scan(&active.live, &rules, &mut cache, LIVE, None)?;
+        let mut work = locked(&cell.work);
+        work.generation += 1;
         work.cache = Arc::new(cache);
-        self.renew_site(&cell, &work)?;
+        self.show(&cell, &work)?;
         state::save_cache(&self.inner.state_dir, app, &work.cache);
         Ok(done)
     }
@@ -308,9 +325,10 @@ impl Content {
     /// was ignored, and an operator may still need it.
     pub fn deactivate(&self, app: &AppName) -> Result<(), ContentError> {
         let cell = self.app(app);
+        let _area = locked(&cell.area);
         let mut work = locked(&cell.work);
         state::remove(&self.inner.state_dir, app)?;
-        *locked(&cell.site) = None;
+        *locked(&cell.shown) = Shown::default();
         *locked(&cell.wanted) = (0, 0);
         *work = Work { generation: work.generation + 1, ..Work::default() };
         Ok(())
@@ -326,8 +344,8 @@ impl Content {
     /// active here or its listing is not in the store.
     pub fn site(&self, app: &AppName) -> Option<Arc<Site>> {
         let cell = locked(&self.inner.apps).get(app)?.clone();
-        let site = locked(&cell.site).clone();
-        site
+        let shown = locked(&cell.shown).clone();
+        shown.site
     }
 
     /// What was replaced in the live tree of `app` and is still kept, oldest
@@ -346,7 +364,7 @@ impl Content {
     ) -> Result<u64, ContentError> {
         let aside = self.aside_of(app)?;
         let cell = self.app(app);
-        let _work = locked(&cell.work);
+        let _area = locked(&cell.area);
         Ok(files::prune_aside(&aside, bytes_max, keep_newest)?)
     }
 }
@@ -364,166 +382,9 @@ impl Content {
     }
 
     fn aside_of(&self, app: &AppName) -> Result<PathBuf, ContentError> {
-        let live = locked(&self.app(app).work).active.as_ref().map(|active| active.live.clone());
+        let live = locked(&self.app(app).shown).active.as_ref().map(|active| active.live.clone());
         let live = live.ok_or_else(|| ContentError::NotActive(app.clone()))?;
         Ok(WorkDir::path_of(&live).join("aside"))
-    }
-
-    /// Places the tree of `next` and switches to it.
-    fn put_in_place(
-        &self,
-        cell: &App,
-        work: &mut Work,
-        next: Active,
-    ) -> Result<Activated, ContentError> {
-        let (app, live) = (&next.app, &next.live);
-        let tree = self.tree(&next.root)?;
-        let rules = IgnoreRules::new(&next.ignore)?;
-        for entry in tree.entries() {
-            let is_directory = matches!(entry.node, crate::base::tree::Node::Directory { .. });
-            if rules.matches(&entry.path, is_directory) {
-                return Err(ContentError::Ignored(entry.path.clone()));
-            }
-        }
-        let _hold = self.inner.store.hold();
-        if !self.inner.store.whole(&next.root)? {
-            return Err(ContentError::NotHere(next.root));
-        }
-        files::recover(live)?;
-        let area = WorkDir::open(live)?;
-        area.clear()?;
-        let before = work.active.as_ref();
-        let reuse = before.map(|active| Reuse { live: &active.live, cache: &work.cache });
-        let placed = files::place(&tree, self, reuse, &area.next())?;
-        let ours = before.is_some_and(|active| active.live == *live);
-        let foreign = !ours && std::fs::read_dir(live).is_ok_and(|mut d| d.next().is_some());
-        let inode = state::inode_of(&area.next());
-        self.save(app, work, Some((next.clone(), inode)))?;
-        // The last moment to give way to something newer.
-        if let Err(superseded) = cell.fence(app, next.sequence, next.version) {
-            self.save(app, work, None)?;
-            area.clear()?;
-            return Err(superseded);
-        }
-        work.generation += 1;
-        let switched = files::switch(live, &area.next(), &rules, foreign);
-        let retired = match switched {
-            Ok(retired) => retired,
-            // It may have switched and failed to carry over: which of the
-            // two is live, and what is left to do, is found out like after a
-            // crash, now or before the next activation.
-            Err(error) => {
-                let (app, active) = (app.clone(), work.active.clone());
-                let pending = Some((next.clone(), inode));
-                work.unrecovered = Some(Saved { app: app.clone(), active, pending });
-                let recovered = work.recover();
-                self.save(&app, work, None)?;
-                if recovered.is_err() || work.active.as_ref() != Some(&next) {
-                    work.cache = Arc::default();
-                    self.renew_site(cell, work)?;
-                    return Err(error.into());
-                }
-                files::Retired::default()
-            }
-        };
-        let live = live.clone();
-        let app = app.clone();
-        work.active = Some(next);
-        work.cache = Arc::new(placed.cache);
-        self.save(&app, work, None)?;
-        self.renew_site(cell, work)?;
-        state::save_cache(&self.inner.state_dir, &app, &work.cache);
-        Ok(Activated {
-            already: false,
-            live,
-            shared: placed.shared,
-            carried: retired.carried,
-            left: retired.left,
-            before: retired.path,
-        })
-    }
-
-    /// The live tree is gone, or a file stands there: the file is kept aside,
-    /// and the tree put in place anew.
-    fn put_back(
-        &self,
-        cell: &App,
-        work: &mut Work,
-        active: Active,
-        want: &Tree,
-    ) -> Result<Repaired, ContentError> {
-        let mut done = Repaired::default();
-        let stands = std::fs::symlink_metadata(&active.live);
-        if stands.is_ok_and(|meta| !meta.is_dir() && !meta.is_symlink()) {
-            done.aside = Some(WorkDir::open(&active.live)?.keep_live_aside()?);
-        }
-        // Nothing of it is there to be shared.
-        work.cache = Arc::default();
-        self.put_in_place(cell, work, active)?;
-        done.added = want.entries().iter().map(|entry| entry.path.clone()).collect();
-        Ok(done)
-    }
-
-    /// Scans the live tree of `app`, without holding up a switch: if one came
-    /// between, it looks again. Nothing if `app` is not active.
-    fn look(&self, app: &AppName, mode: Mode) -> Result<Option<(Active, Scan)>, ContentError> {
-        let how = How { mode, purpose: Purpose::Live };
-        let cell = self.app(app);
-        for _ in 0..LOOKS_MAX {
-            let (active, mut cache, generation) = {
-                let work = locked(&cell.work);
-                let Some(active) = work.active.clone() else { return Ok(None) };
-                (active, (*work.cache).clone(), work.generation)
-            };
-            let rules = IgnoreRules::new(&active.ignore)?;
-            let scanned = files::scan(&active.live, &rules, &mut cache, how, None);
-            let mut work = locked(&cell.work);
-            if work.generation != generation {
-                continue;
-            }
-            let mut scan = match scanned {
-                Ok(scan) => scan,
-                Err(DriverError::Absent(_) | DriverError::NotDirectory(_)) => Scan::default(),
-                Err(error) => return Err(error.into()),
-            };
-            if let Some(expected) = self.inner.store.tree(&active.root)? {
-                scan.fit(&expected)?;
-            }
-            if cache != *work.cache {
-                work.cache = Arc::new(cache);
-                self.renew_site(&cell, &work)?;
-                state::save_cache(&self.inner.state_dir, app, &work.cache);
-            }
-            return Ok(Some((active, scan)));
-        }
-        Err(ContentError::Busy(app.clone()))
-    }
-
-    /// Takes the tree at `source` into the store and looks at it once more.
-    fn ingest(
-        &self,
-        source: &Path,
-        rules: &IgnoreRules,
-        expected: &Tree,
-    ) -> Result<Staged, ContentError> {
-        let store = &self.inner.store;
-        let _hold = store.hold(); // until the tree is there that needs the chunks
-        let mut cache = StatCache::new();
-        let mut sink = Sink { store, writer: Some(store.writer()) };
-        let mut scan = files::scan(source, rules, &mut cache, PUBLISH, Some(&mut sink))?;
-        sink.commit()?;
-        let mut again = files::scan(source, rules, &mut cache, PUBLISH, None)?;
-        if !expected.is_empty() {
-            scan.fit(expected)?;
-            again.fit(expected)?;
-        }
-        if scan.root() != again.root() {
-            let list = changes(&scan.tree, &again.tree);
-            let changed = list.first().map_or_else(PathBuf::new, |c| c.path().to_path());
-            return Err(DriverError::Changing(source.join(changed)).into());
-        }
-        let root = store.put_tree(&scan.tree)?;
-        Ok(Staged { root, files: scan.tree.files(), bytes: scan.tree.bytes() })
     }
 
     /// Keeps what is active, and what is pending. While something could not
@@ -541,47 +402,19 @@ impl Content {
         state::save(&self.inner.state_dir, &saved)
     }
 
-    /// Makes the site anew, from what is active and known now.
-    fn renew_site(&self, cell: &App, work: &Work) -> Result<(), ContentError> {
-        let site = match &work.active {
-            Some(active) => self.inner.store.tree(&active.root)?.map(|tree| {
-                let cache = work.cache.clone();
-                Arc::new(Site::new(active, tree, cache, self.inner.store.clone()))
-            }),
-            None => None,
-        };
-        *locked(&cell.site) = site;
+    /// Shows others what is active and known now.
+    fn show(&self, cell: &App, work: &Work) -> Result<(), ContentError> {
+        let mut shown = Shown { active: work.active.clone(), site: None };
+        if let Some(active) = &work.active
+            && let Some(tree) = self.inner.store.tree(&active.root)?
+        {
+            let (cache, store) = (work.cache.clone(), self.inner.store.clone());
+            shown.site = Some(Arc::new(Site::new(active, tree, cache, store)));
+        }
+        *locked(&cell.shown) = shown;
         Ok(())
     }
-
-    /// Where the live tree of `app` stands.
-    fn live_path(&self, app: &AppName, spec: &AppSpec) -> Result<PathBuf, ContentError> {
-        let Some(text) = &spec.path else {
-            return Ok(self.inner.live_dir.join(app.as_str()));
-        };
-        let path = PathBuf::from(text);
-        let others = self.applications();
-        let touches = |other: &Path| path.starts_with(other) || other.starts_with(&path);
-        let why = if !path.is_absolute() || text.contains('\0') {
-            "it is not absolute"
-        } else if path.components().any(|c| c.as_os_str() == "..") {
-            "it has a component .."
-        } else if path.components().count() < 3 {
-            "it is the root of the system or stands right in it, and is exchanged as a whole; \
-             name a directory at least one level deeper"
-        } else if touches(&self.inner.state_dir) || touches(&self.inner.live_dir) {
-            "it is in the data directory, or holds it"
-        } else if others.iter().any(|o| o.app != *app && touches(&o.live)) {
-            "it is in the live tree of another application, or holds it"
-        } else {
-            return Ok(path.components().collect());
-        };
-        Err(ContentError::Path { path, why })
-    }
 }
-
-/// How often a scan starts again because of a switch.
-const LOOKS_MAX: usize = 5;
 
 impl ChunkSource for Content {
     fn chunk(&self, chunk: &Chunk) -> Result<Vec<u8>, DriverError> {
@@ -619,32 +452,6 @@ impl Work {
             self.unrecovered = Some(saved);
         }
         recovered
-    }
-}
-
-/// The store as what a scan hands files to.
-struct Sink<'a> {
-    store: &'a ContentStore,
-    writer: Option<Writer>,
-}
-
-/// Bytes that wait in a writer before they are committed: it remembers some
-/// sixty bytes a chunk.
-const WAITING_MAX: u64 = 1 << 30;
-
-impl Sink<'_> {
-    fn commit(&mut self) -> Result<(), StoreError> {
-        self.writer.take().map_or(Ok(()), Writer::commit)
-    }
-}
-
-impl FileSink for Sink<'_> {
-    fn file(&mut self, reader: &mut dyn Read) -> Result<(Digest, u64, Vec<Chunk>), DriverError> {
-        if self.writer.as_ref().is_some_and(|writer| writer.waiting() > WAITING_MAX) {
-            self.commit().map_err(failed)?;
-        }
-        let writer = self.writer.get_or_insert_with(|| self.store.writer());
-        self.store.ingest_file(writer, reader).map_err(failed)
     }
 }
 

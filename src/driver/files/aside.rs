@@ -9,7 +9,10 @@ use std::{
 use rustix::fs::FileType;
 
 use super::beneath::{self, Root};
-use crate::driver::DriverError;
+use crate::{
+    base::{RelPath, limits},
+    driver::DriverError,
+};
 
 /// One occasion on which something was kept aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,14 +45,14 @@ pub fn kept(dir: &Path) -> Result<Vec<Kept>, DriverError> {
 /// bytes freed.
 pub fn prune_aside(dir: &Path, bytes_max: u64, keep_newest: usize) -> Result<u64, DriverError> {
     let all = kept(dir)?;
-    let mut total: u64 = all.iter().map(|k| k.bytes).sum();
+    let mut total = all.iter().fold(0_u64, |sum, kept| sum.saturating_add(kept.bytes));
     let mut freed = 0;
     for kept in &all[..all.len().saturating_sub(keep_newest)] {
         if total <= bytes_max {
             break;
         }
         beneath::remove_all(&kept.path)?;
-        total -= kept.bytes;
+        total = total.saturating_sub(kept.bytes);
         freed += kept.bytes;
     }
     Ok(freed)
@@ -80,19 +83,30 @@ fn numbers(root: &Root) -> Result<Vec<u64>, DriverError> {
     Ok(numbers)
 }
 
-/// Bytes of the regular files below `path`, links not followed.
+/// Bytes of the regular files below `path`, links not followed. What is
+/// nested deeper than any path of a tree counts as a terabyte, so that it
+/// can't hide.
 fn bytes_in(path: &Path) -> Result<u64, DriverError> {
+    let root = Root::open(path)?;
     let failed = |error| DriverError::io("read", path, error);
-    let mut todo = vec![path.to_owned()];
-    let mut bytes = 0;
-    while let Some(dir) = todo.pop() {
-        for entry in std::fs::read_dir(&dir).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let meta = entry.metadata().map_err(failed)?;
-            if meta.is_dir() {
-                todo.push(entry.path());
-            } else if meta.is_file() {
-                bytes += meta.len();
+    let mut todo: Vec<Option<RelPath>> = vec![None];
+    let mut bytes = 0_u64;
+    while let Some(directory) = todo.pop() {
+        let fd = root.directory(directory.as_ref()).map_err(failed)?;
+        for (name, kind) in beneath::list(fd.as_fd()).map_err(failed)? {
+            if kind == FileType::RegularFile {
+                let stat = beneath::stat_in(fd.as_fd(), &name).map_err(failed)?;
+                let size = stat.map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0));
+                bytes = bytes.saturating_add(size);
+            } else if kind == FileType::Directory {
+                let inner = match &directory {
+                    None => RelPath::parse(&name),
+                    Some(directory) => directory.join(&name),
+                };
+                match inner {
+                    Ok(inner) => todo.push(Some(inner)),
+                    Err(_) => bytes = bytes.saturating_add(limits::FILE_MAX),
+                }
             }
         }
     }

@@ -40,6 +40,16 @@ impl Root {
         }
     }
 
+    /// Opens a directory of ours: it must not be a link that somebody put there.
+    pub fn open_own(path: &Path) -> Result<Self, DriverError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(fd) => Ok(Self { fd, path: path.to_owned() }),
+            Err(Errno::LOOP | Errno::NOTDIR) => Err(DriverError::NotOurs(path.to_owned())),
+            Err(error) => Err(DriverError::io("open the directory", path, error)),
+        }
+    }
+
     /// Where it was opened; it may have been moved since.
     pub fn path(&self) -> &Path {
         &self.path
@@ -53,13 +63,19 @@ impl Root {
     /// Opens a directory below this one; this one itself without a path.
     pub fn directory(&self, path: Option<&RelPath>) -> Result<OwnedFd, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        self.resolve(path.map_or(b".", |p| p.as_bytes()), flags)
+        self.resolve(path.map_or(b".", |p| p.as_bytes()), flags, ResolveFlags::empty())
+    }
+
+    /// The same, but EXDEV where something is mounted on the way.
+    pub fn unmounted(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.resolve(path, flags, ResolveFlags::NO_XDEV)
     }
 
     /// Opens a regular file below this one to read it. Opening never waits
     /// (a pipe) and never acts (a device): the caller checks what it is.
     pub fn file(&self, path: &RelPath) -> Result<File, Errno> {
-        self.resolve(path.as_bytes(), READ).map(File::from)
+        self.resolve(path.as_bytes(), READ, ResolveFlags::empty()).map(File::from)
     }
 
     /// What stands at `path`, a link itself and not its target.
@@ -72,9 +88,9 @@ impl Root {
         stat_in(parent.as_fd(), path.file_name())
     }
 
-    fn resolve(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    fn resolve(&self, path: &[u8], flags: OFlags, more: ResolveFlags) -> Result<OwnedFd, Errno> {
         let inside =
-            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | more;
         // EAGAIN: something was renamed meanwhile and the kernel could not
         // be sure. A few more tries, then it is the caller's error.
         for _ in 0..16 {
@@ -198,44 +214,102 @@ pub fn make_all(root: &Root, path: Option<&RelPath>, mode: u32) -> Result<OwnedF
     Ok(dir)
 }
 
-/// Removes a whole tree, links themselves and never their targets. Nothing
-/// there is fine. Directories without write permission are made writable.
+/// Removes a whole tree, links themselves and never their targets, and
+/// nothing that is mounted in it. Nothing there is fine.
+///
+/// Every directory is moved up to the top before it is emptied, so it does
+/// not matter how deep somebody has nested them.
 pub fn remove_all(path: &Path) -> Result<(), DriverError> {
+    let failed = |error| DriverError::io("remove", path, error);
     let removed = match std::fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
+        Ok(meta) if meta.is_dir() => {
+            remove_contents(path)?;
+            std::fs::remove_dir(path)
+        }
         Ok(_) => std::fs::remove_file(path),
         Err(error) => Err(error),
     };
     match removed {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            open_up(path)?;
-            std::fs::remove_dir_all(path).map_err(|e| DriverError::io("remove", path, e))
-        }
-        other => other.map_err(|e| DriverError::io("remove", path, e)),
+        other => other.map_err(failed),
     }
 }
 
-/// Gives this user all rights on every directory of a tree.
-fn open_up(path: &Path) -> Result<(), DriverError> {
-    let root = Root::open(path)?;
-    let mut todo = vec![root.directory(None).map_err(|e| DriverError::io("open", path, e))?];
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    while let Some(dir) = todo.pop() {
-        let failed = |error| DriverError::io("remove", path, error);
-        rustix::fs::fchmod(&dir, Mode::RWXU).map_err(failed)?;
-        for (name, kind) in list(dir.as_fd()).map_err(failed)? {
-            if kind == FileType::Directory {
-                // Its rights first, by name: it can't be opened without.
-                rustix::fs::chmodat(&dir, &name[..], Mode::RWXU, AtFlags::empty())
-                    .map_err(failed)?;
-                todo.push(
-                    rustix::fs::openat(&dir, &name[..], flags, Mode::empty()).map_err(failed)?,
-                );
+fn remove_contents(path: &Path) -> Result<(), DriverError> {
+    let failed = |error: Errno| match error {
+        Errno::XDEV | Errno::BUSY => DriverError::Mounted(path.to_owned()),
+        error => DriverError::io("remove", path, error),
+    };
+    let top = Root::open_own(path)?;
+    rustix::fs::fchmod(&top, Mode::RWXU).map_err(failed)?;
+    let mut names = 0_u64;
+    // Again and again, because a program may still be writing there.
+    for _ in 0..REMOVALS_MAX {
+        let listed = list(top.as_fd()).map_err(failed)?;
+        if listed.is_empty() {
+            return Ok(());
+        }
+        let mut todo = Vec::new();
+        for (name, kind) in listed {
+            match kind {
+                FileType::Directory => todo.push(name),
+                _ => unlink(top.as_fd(), &name).map_err(failed)?,
+            }
+        }
+        while let Some(name) = todo.pop() {
+            let dir = with_rights(top.as_fd(), &name, || top.unmounted(&name)).map_err(failed)?;
+            rustix::fs::fchmod(&dir, Mode::RWXU).map_err(failed)?;
+            for (inner, kind) in list(dir.as_fd()).map_err(failed)? {
+                if kind != FileType::Directory {
+                    unlink(dir.as_fd(), &inner).map_err(failed)?;
+                    continue;
+                }
+                let up = loop {
+                    names += 1;
+                    let up = format!("{names}").into_bytes();
+                    let moving = || move_new((dir.as_fd(), &inner), (top.as_fd(), &up));
+                    match with_rights(dir.as_fd(), &inner, moving) {
+                        Ok(()) => break up,
+                        Err(Errno::EXIST) => {}
+                        Err(error) => return Err(failed(error)),
+                    }
+                };
+                todo.push(up);
+            }
+            match rustix::fs::unlinkat(&top, &name[..], AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOTEMPTY | Errno::NOENT) => {}
+                Err(error) => return Err(failed(error)),
             }
         }
     }
-    Ok(())
+    Err(failed(Errno::NOTEMPTY))
+}
+
+/// Does `what` to the directory `name`, and once more with all rights on it
+/// if this user has too few. Root never has, so root never gives rights by a
+/// name under which somebody may have put a link.
+fn with_rights<T>(
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+    what: impl Fn() -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    match what() {
+        Err(Errno::ACCESS) => {
+            rustix::fs::chmodat(dir, name, Mode::RWXU, AtFlags::empty())?;
+            what()
+        }
+        other => other,
+    }
+}
+
+/// How often a tree is emptied in which something appears again.
+const REMOVALS_MAX: usize = 10;
+
+fn unlink(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]
@@ -286,5 +360,22 @@ mod tests {
         remove_all(&dir.path().join("tree")).unwrap();
         assert!(!dir.path().join("tree").exists());
         assert!(outside.join("kept").exists());
+    }
+
+    #[test]
+    fn no_depth_and_no_permission_keeps_a_tree_from_being_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        std::fs::create_dir_all(tree.join("1/2")).unwrap(); // names that moving up will want
+        let mut at = rustix::fs::open(&tree, READ, Mode::empty()).unwrap();
+        for _ in 0..3_000 {
+            rustix::fs::mkdirat(&at, "d", Mode::RWXU).unwrap();
+            let next = rustix::fs::openat(&at, "d", READ, Mode::empty()).unwrap();
+            create(next.as_fd(), b"file").unwrap();
+            rustix::fs::fchmod(&at, Mode::from_raw_mode(0o500)).unwrap();
+            at = next;
+        }
+        remove_all(&tree).unwrap();
+        assert!(!tree.exists());
     }
 }

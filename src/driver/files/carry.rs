@@ -42,23 +42,22 @@ pub(super) fn over(from: &Path, to: &Path, rules: &IgnoreRules) -> Result<Carrie
     Ok(carried)
 }
 
-/// Refuses a tree with another file system mounted in it: exchanging trees
-/// would take the mount along, and removing the old tree would empty it.
+/// Refuses a tree with something mounted in it: exchanging trees would take
+/// the mount along, and removing the old tree would meet it.
 pub(super) fn no_mounts_in(tree: &Root) -> Result<(), DriverError> {
-    let device = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|stat| stat.st_dev);
-    let failed = |error| DriverError::io("read", tree.path(), error);
-    let top = tree.directory(None).map_err(failed)?;
-    let here = device(&top).map_err(failed)?;
     let mut todo: Vec<Option<RelPath>> = vec![None];
     while let Some(path) = todo.pop() {
-        let opened = tree.directory(path.as_ref());
-        // What is gone meanwhile, or can't be looked into, holds no mount of ours.
-        let Ok(fd) = opened else { continue };
-        if device(&fd).map_err(failed)? != here {
-            let place = path.map_or_else(|| tree.path().to_owned(), |p| tree.at(&p));
-            return Err(DriverError::Mounted(place));
-        }
-        for (name, kind) in beneath::list(fd.as_fd()).map_err(failed)? {
+        let fd = match tree.unmounted(path.as_ref().map_or(b".", |p| p.as_bytes())) {
+            Ok(fd) => fd,
+            Err(Errno::XDEV) => {
+                let place = path.map_or_else(|| tree.path().to_owned(), |p| tree.at(&p));
+                return Err(DriverError::Mounted(place));
+            }
+            // Gone meanwhile, or nothing that could be looked into.
+            Err(_) => continue,
+        };
+        let names = beneath::list(fd.as_fd());
+        for (name, kind) in names.map_err(|e| DriverError::io("read", tree.path(), e))? {
             if kind == FileType::Directory {
                 todo.extend(child(path.as_ref(), &name).map(Some));
             }
@@ -87,7 +86,11 @@ impl Carrying {
         };
         let names = beneath::list(fd.as_fd());
         for (name, kind) in names.map_err(|e| DriverError::io("read", self.from.path(), e))? {
-            let Some(child) = child(path, &name) else { continue };
+            let Some(child) = child(path, &name) else {
+                // Too deep to be told: it is kept with the old tree.
+                self.carried.left.extend(path.cloned());
+                continue;
+            };
             let is_directory = kind == FileType::Directory;
             if rules.ignores(&child, is_directory) {
                 self.carry(&fd, path, child, is_directory)?;

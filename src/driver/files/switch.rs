@@ -76,12 +76,12 @@ impl WorkDir {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(DriverError::io("make", &path, error)),
         }
-        let meta = std::fs::symlink_metadata(&path);
-        let meta = meta.map_err(|e| DriverError::io("read", &path, e))?;
-        if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() {
+        let opened = Root::open_own(&path)?;
+        let stat = rustix::fs::fstat(&opened).map_err(|e| DriverError::io("read", &path, e))?;
+        if stat.st_uid != rustix::process::geteuid().as_raw() {
             return Err(DriverError::NotOurs(path));
         }
-        Ok(Self { root: Root::open(&path)?, live: live.to_owned() })
+        Ok(Self { root: opened, live: live.to_owned() })
     }
 
     /// Where the next tree is written.

@@ -277,7 +277,7 @@ fn a_file_without_read_permission_is_named() {
     }
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), &[("a", "1")]);
-    std::fs::set_permissions(dir.path().join("a"), Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(dir.path().join("a"), Permissions::from_mode(0o000)).unwrap();
     assert!(matches!(publish(dir.path()), Err(DriverError::Unreadable { .. })));
 }
 
