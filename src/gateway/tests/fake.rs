@@ -292,6 +292,8 @@ impl Server {
 pub struct Client<S> {
     pub stream: S,
     buffer: BytesMut,
+    /// Whether the stream ended by a reset, as [`Client::rest`] saw it.
+    pub reset: bool,
 }
 
 /// One response.
@@ -314,7 +316,7 @@ impl Reply {
 
 impl<S: AsyncRead + tokio::io::AsyncWrite + Unpin> Client<S> {
     pub fn new(stream: S) -> Self {
-        Self { stream, buffer: BytesMut::new() }
+        Self { stream, buffer: BytesMut::new(), reset: false }
     }
 
     pub async fn send(&mut self, text: &str) {
@@ -365,7 +367,17 @@ impl<S: AsyncRead + tokio::io::AsyncWrite + Unpin> Client<S> {
 
     /// Everything up to the end of the stream, however it ends.
     pub async fn rest(&mut self) -> Vec<u8> {
-        while matches!(self.stream.read_buf(&mut self.buffer).await, Ok(read) if read > 0) {}
+        loop {
+            match self.stream.read_buf(&mut self.buffer).await {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+                    self.reset = true;
+                    break;
+                }
+            }
+        }
         self.buffer.split().to_vec()
     }
 }

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::fake::{FakeForward, FakeSite, FakeSites, Server, noise};
 use crate::gateway::{Route, connection::Limits};
 
@@ -198,6 +200,7 @@ async fn changed_meanwhile(change: impl FnOnce(&FakeSite)) -> (usize, Server) {
     assert_eq!(client.head().await.status, 200);
     change(&site);
     let came = client.rest().await;
+    assert!(client.reset, "what is queued is thrown away");
     assert!(content.starts_with(&came), "bytes that the file never had");
     (came.len(), server)
 }
@@ -276,6 +279,21 @@ async fn malformed_requests_are_refused_and_closed() {
     }
     let stats = server.stats.snapshot();
     assert_eq!((stats.requests, stats.responses_2xx, stats.errors), (10, 0, 0));
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let (_site, server) = serve(FakeSite::new(1, &[("a", b"first")])).await;
+    let mut client = server.connect().await;
+    let body = "x".repeat(100_000);
+    client
+        .send(&format!("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n{body}"))
+        .await;
+    assert_eq!(client.reply(false).await.status, 405);
+    // A socket closed over unread bytes would end with a reset instead.
+    assert_eq!(client.stream.read(&mut [0]).await.unwrap(), 0);
+    client.stream.shutdown().await.unwrap();
+    server.until(|stats| stats.connections_active == 0).await;
 }
 
 #[tokio::test]
