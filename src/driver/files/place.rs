@@ -81,6 +81,10 @@ pub fn place(
 /// Waits until the clock of the file system has moved on since the last
 /// write, so that a later change is sure to get another time stamp. That
 /// clock ticks every 1 to 10 ms.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the time stamp clock is waited for, on a blocking thread"
+)]
 fn settle() {
     std::thread::sleep(Duration::from_millis(20));
 }
