@@ -454,7 +454,9 @@ impl Member {
         self.membership.set_roster(now, &catalog.roster, &mut wants);
         self.from_membership(now, wants, effects);
         self.votes.retain(catalog);
-        effects.push(Effect::Retain { roots: self.content.retain(catalog) });
+        let asked: Vec<Digest> = self.asks.roots().collect();
+        let roots = self.content.retain(catalog, asked.into_iter());
+        effects.push(Effect::Retain { roots });
         self.positions.retain(|(app, member), _| {
             catalog.applications.contains_key(app) && catalog.roster.contains(*member)
         });

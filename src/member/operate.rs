@@ -19,7 +19,8 @@ use super::{
 };
 use crate::{
     base::{
-        AppName, MemberId, MemberName, PublicKey, Reason, Refusal, SecretKey, Time, WallTime,
+        AppName, Digest, MemberId, MemberName, PublicKey, Reason, Refusal, SecretKey, Time,
+        WallTime,
         catalog::{AppSpec, Catalog, Enrolled, Invite, Origin, Publication, Version, Window},
         limits,
         wire::{self, Kind},
@@ -103,6 +104,11 @@ enum Resolving {
 }
 
 impl Asks {
+    /// The content that is to be published and may not be in the catalog yet.
+    pub fn roots(&self) -> impl Iterator<Item = Digest> {
+        self.open.values().filter_map(|a| a.open.publication.as_ref()).map(|p| p.version.root)
+    }
+
     pub fn deadline(&self) -> Option<Time> {
         let asks = self.open.values().filter_map(|ask| match ask.state {
             AskState::Seeking { at } => Some(at),

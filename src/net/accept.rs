@@ -27,7 +27,7 @@ const MEMBER_HANDSHAKES_MAX: usize = 1_024;
 /// prove itself first.
 const OTHER_HANDSHAKES_MAX: usize = 64;
 /// A handshake takes no longer.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(4);
 /// One-way streams of one connection that are read at once.
 const READERS_MAX: usize = 32;
 /// The first byte of a stream has to come within this time.

@@ -3,7 +3,7 @@
 //!
 //! It has succeeded when the other side's welcome was read, not before.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use quinn::Connection;
 use tokio::time::timeout;
@@ -19,13 +19,12 @@ use crate::base::{MemberId, PublicKey};
 
 /// Dials, reports to the hub, and serves the link until it ends.
 pub(super) async fn run(hub: Arc<Hub>, dial: Dial) {
-    let outcome = timeout(DIAL_TIMEOUT, async {
+    let outcome = async {
         // Not kept beyond the dial: an endpoint is open as long as anybody has it.
         let endpoint = hub.endpoint().ok_or(NetError::Closing)?;
         welcomed(&endpoint, &hub.identity, dial.class, Some(dial.key), dial.address).await
-    })
-    .await
-    .unwrap_or_else(|_| Err(link::unanswered(dial.address)));
+    };
+    let outcome = outcome.await;
     let failed = outcome.is_err();
     let Some((link, large)) = hub.dialled(dial, outcome) else {
         if failed && dial.class == Class::Talk && !hub.is_talking(dial.member) {
@@ -42,32 +41,40 @@ pub(super) async fn run(hub: Arc<Hub>, dial: Dial) {
     }
 }
 
-/// Connects and waits for the welcome.
+/// Connects and waits for the welcome, for each no longer than [`DIAL_TIMEOUT`]: a
+/// member that has answered but is overloaded deserves more patience than one
+/// that hasn't.
 pub(super) async fn welcomed(
     endpoint: &quinn::Endpoint,
     identity: &Identity,
     class: Class,
     expected: Option<PublicKey>,
-    address: std::net::SocketAddr,
+    address: SocketAddr,
 ) -> Result<Connection, NetError> {
     let config = socket::client_config(identity, class, expected)?;
     let connecting = endpoint
         .connect_with(config, address, SERVER_NAME)
         .map_err(|error| NetError::Unreachable { address, cause: error.to_string() })?;
+    let late = |_| link::unanswered(address);
     let failed = |error| link::dial_error(address, &error);
-    let connection = connecting.await.map_err(failed)?;
-    let mut stream = connection.accept_uni().await.map_err(failed)?;
-    let mut welcome = [0];
-    match stream.read_exact(&mut welcome).await {
-        Ok(()) if welcome == [WELCOME] => Ok(connection),
-        _ => Err(match connection.close_reason() {
-            Some(error) => failed(error),
-            None => NetError::Unreachable {
-                address,
-                cause: "what answered there does not speak as a member does".to_owned(),
-            },
-        }),
+    let connection = timeout(DIAL_TIMEOUT, connecting).await.map_err(late)?.map_err(failed)?;
+    let welcome = timeout(DIAL_TIMEOUT, hear_welcome(&connection)).await.map_err(late)?;
+    if welcome == Some(WELCOME) {
+        return Ok(connection);
     }
+    Err(match connection.close_reason() {
+        Some(error) => failed(error),
+        None => NetError::Unreachable {
+            address,
+            cause: "what answered there does not speak as a member does".to_owned(),
+        },
+    })
+}
+
+async fn hear_welcome(connection: &Connection) -> Option<u8> {
+    let mut welcome = [0];
+    connection.accept_uni().await.ok()?.read_exact(&mut welcome).await.ok()?;
+    Some(welcome[0])
 }
 
 /// Opens a stream of `kind` to `to`.

@@ -233,7 +233,8 @@ impl Link {
         self.is_unanswered() && self.since.elapsed().saturating_sub(asked) > SILENCE
     }
 
-    /// Whether not a single packet came since something was last sent.
+    /// Whether not a single packet came since something was last sent. An
+    /// acknowledgement of what was sent before that hides a silence until the next sending.
     fn is_unanswered(&self) -> bool {
         self.activity.received.load(Ordering::Relaxed) == self.received()
     }

@@ -323,9 +323,11 @@ impl Net {
         self.hub.send(to, Tag::from(lane), Bytes::from(bytes));
     }
 
-    /// Opens a stream to `to`, dialling when needed (2 s at most). While 16 pulls or
-    /// 256 requests to `to` are open, the next waits for one of them to end. A stream that is not `finish`ed or reset ends as
-    /// if finished when dropped, so a format on it has to know its own length.
+    /// Opens a stream to `to`, dialling when needed (2 s at most, 4 s where the
+    /// peer answers but is overloaded). While 16 pulls or
+    /// 256 requests to `to` are open, the next waits for one of them to end. A
+    /// stream that is dropped ends as if it had been `finish`ed, so a format
+    /// on it has to know its own length.
     ///
     /// Errors: [`NetError::UnknownMember`], and every one of dialling.
     pub async fn open(
@@ -358,7 +360,7 @@ impl From<StreamKind> for Class {
     }
 }
 
-/// How long a dial may take, the welcome included.
+/// How long a handshake may take, and after it the welcome.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Microseconds of `since` until now, for comparing moments in an atomic.

@@ -32,9 +32,9 @@ use super::{
     StoreError, Writer,
     data_dir::make_directory,
     error::io_error,
-    index::{Batch, Fault, Index, Location},
-    pack::{self, Extent, HEADER, PACK_FULL, PackWriter},
-    record, writer,
+    index::{Fault, Index, Location},
+    pack::{self, Extent, PACK_FULL, POOL, PackWriter},
+    record, recover, writer,
 };
 use crate::base::{
     Digest, limits,
@@ -49,8 +49,6 @@ pub use super::gc::Freed;
 const ROOM: u64 = 64 << 20;
 /// Packs kept open for reading.
 const HANDLES: usize = 16;
-/// Packs with room that wait for the next writer.
-const POOL: usize = 8;
 
 /// The content store of one member. Cheap to clone; all calls block.
 #[derive(Clone)]
@@ -73,7 +71,7 @@ pub(super) struct Inner {
     cache: Mutex<BTreeMap<Digest, Weak<Tree>>>,
     /// For tests: bytes that may still be written.
     #[cfg(test)]
-    pub(super) budget: AtomicU64,
+    budget: AtomicU64,
 }
 
 #[derive(Default)]
@@ -101,13 +99,16 @@ impl ContentStore {
         record::sync_directory(directory)?;
         record::sweep(&trees)?;
         let path = directory.join("index.redb");
-        let index = match Index::open(&path) {
-            Ok(index) => index,
-            Err(Fault::Damaged(_)) => rebuild(&path, &packs, &trees)?,
-            Err(fault) => return Err(fault.into_store_error("open", &path)),
+        // No index beside packs was never our doing: a new store has none of either.
+        let lost = !path.exists() && !pack::list(&packs)?.is_empty();
+        let opened = if lost { None } else { Some(Index::open(&path)) };
+        let index = match opened {
+            Some(Ok(index)) => index,
+            None | Some(Err(Fault::Damaged(_))) => recover::rebuild(&path, &packs, &trees)?,
+            Some(Err(fault)) => return Err(fault.into_store_error("open", &path)),
         };
-        let pool = recover_packs(&packs, &index)?;
-        recover_trees(&trees, &index)?;
+        let pool = recover::packs(&packs, &index)?;
+        recover::trees(&trees, &index)?;
         let next = pack::list(&packs)?.last().map_or(0, |(pack, _)| *pack) + 1;
         let generation = index.generation()?;
         Ok(Self {
@@ -355,10 +356,21 @@ impl ContentStore {
         Ok(bad)
     }
 
+    /// Lets tests in other modules fill the disk: bytes that may still be written.
+    #[cfg(test)]
+    pub(crate) fn set_budget(&self, bytes: u64) {
+        self.inner.budget.store(bytes, Ordering::Release);
+    }
+
     /// Garbage collection: drops the trees that are not in `keep`, the chunks
     /// that no remaining tree has, and packs that hold nothing of use; copies
     /// what is left of packs that are mostly dead. See the module's words on
     /// what it may not take. Killed at any instant it has lost nothing kept.
+    ///
+    /// If the listing of a tree in `keep` turns out to be damaged, nothing is
+    /// collected and [`StoreError::Corrupt`] names its root: fetch it first. A
+    /// tree in `keep` of which no listing is known protects nothing, so what a
+    /// broken pull has left of it goes with the second collection.
     pub fn retain(&self, keep: &BTreeSet<Digest>) -> Result<Freed, StoreError> {
         super::gc::collect(self, keep)
     }
@@ -499,86 +511,6 @@ fn pieces(node: &Node) -> &[Chunk] {
         Node::File { chunks, .. } => chunks,
         _ => &[],
     }
-}
-
-/// Makes files and index agree: what the index does not know is cut off or
-/// removed; what the files no longer have is forgotten. The packs with room.
-fn recover_packs(packs: &Path, index: &Index) -> Result<Vec<Extent>, StoreError> {
-    let mut files: BTreeMap<u64, u64> = pack::list(packs)?.into_iter().collect();
-    let mut shortened = BTreeMap::new();
-    let mut pool = Vec::new();
-    for mut extent in index.packs()? {
-        let path = pack::path_of(packs, extent.pack);
-        let length = files.remove(&extent.pack).unwrap_or(0);
-        if length < extent.committed {
-            // Someone cut or removed it: keep the entries that are whole.
-            let whole = if length < HEADER { 0 } else { pack::scan(&path, |_, _, _| {})? };
-            extent.committed = whole.min(extent.committed);
-            shortened.insert(extent.pack, extent.committed);
-        }
-        if extent.committed == 0 {
-            record::remove(&path)?;
-        } else if length > extent.committed {
-            pack::undo(&path, extent);
-        }
-        if (1..PACK_FULL).contains(&extent.committed) {
-            pool.push(extent);
-        }
-    }
-    for pack in files.into_keys() {
-        record::remove(&pack::path_of(packs, pack))?;
-    }
-    if !shortened.is_empty() {
-        index.shortened(&shortened)?;
-    }
-    pool.sort_unstable_by_key(|extent| extent.committed);
-    pool.truncate(POOL);
-    Ok(pool)
-}
-
-fn recover_trees(trees: &Path, index: &Index) -> Result<(), StoreError> {
-    let mut known = index.trees()?;
-    for root in list_trees(trees)? {
-        if known.remove(&root).is_none() {
-            record::remove(&trees.join(format!("{root}.tree")))?;
-        }
-    }
-    for root in known.into_keys() {
-        index.forget_tree(&root)?;
-    }
-    Ok(())
-}
-
-/// A new index for packs and trees whose index is damaged. The damaged one is
-/// set aside.
-fn rebuild(path: &Path, packs: &Path, trees: &Path) -> Result<Index, StoreError> {
-    fs::rename(path, path.with_extension("damaged")).map_err(io_error("set aside", path))?;
-    let wrap = |fault: Fault| fault.into_store_error("make", path);
-    let index = Index::open(path).map_err(wrap)?;
-    for (pack, _) in pack::list(packs)? {
-        let mut chunks = BTreeMap::new();
-        let committed = pack::scan(&pack::path_of(packs, pack), |digest, offset, len| {
-            chunks.insert(digest, Location { pack, offset, len });
-        })?;
-        if !chunks.is_empty() {
-            let packs = vec![Extent { pack, committed }];
-            index.commit(&Batch { chunks: Some(&chunks), packs, ..Batch::default() })?;
-        }
-    }
-    for root in list_trees(trees)? {
-        index.put_tree(&root, 0)?; // verified when it is loaded
-    }
-    Ok(index)
-}
-
-fn list_trees(trees: &Path) -> Result<Vec<Digest>, StoreError> {
-    let mut all = Vec::new();
-    for entry in fs::read_dir(trees).map_err(io_error("list", trees))? {
-        let name = entry.map_err(io_error("list", trees))?.file_name();
-        let root = name.to_str().and_then(|name| name.strip_suffix(".tree"));
-        all.extend(root.and_then(Digest::parse));
-    }
-    Ok(all)
 }
 
 #[cfg(test)]

@@ -61,7 +61,12 @@ pub(super) fn collect(store: &ContentStore, keep: &BTreeSet<Digest>) -> Result<F
         freed.bytes += inner.remove_pack(pack)?;
     }
     for extent in swept.mostly_dead {
-        freed.bytes += rewrite(inner, extent)?;
+        match rewrite(inner, extent) {
+            Ok(bytes) => freed.bytes += bytes,
+            // Not even room for a copy: this pack's turn comes again.
+            Err(error) if error.is_full() => break,
+            Err(error) => return Err(error),
+        }
     }
     Ok(freed)
 }
@@ -86,9 +91,14 @@ impl Live {
             if !stays || self.trees.contains(&root) {
                 continue;
             }
-            if let Some(tree) = store.tree(&root)? {
-                self.trees.insert(root);
-                self.chunks.extend(tree.chunks().iter().map(|chunk| chunk.digest));
+            match store.tree(&root)? {
+                Some(tree) => {
+                    self.trees.insert(root);
+                    self.chunks.extend(tree.chunks().iter().map(|chunk| chunk.digest));
+                }
+                // Without its listing, what it needs can't be told from waste.
+                None if keep.contains(&root) => return Err(StoreError::Corrupt(root)),
+                None => {}
             }
         }
         Ok(())
@@ -148,7 +158,7 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     fn append(&mut self, digest: &Digest, bytes: &[u8]) -> Result<Location, StoreError> {
-        self.inner.room(bytes.len() as u64)?;
+        // No look at the room left: this gives back more than it takes.
         let mut open = match self.open.take() {
             Some(open) => open,
             None => self.inner.take_pack()?,

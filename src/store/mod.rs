@@ -12,6 +12,7 @@ mod gc;
 mod index;
 mod pack;
 pub mod record;
+mod recover;
 mod writer;
 
 pub use content::{ContentStore, Freed, Hold};

@@ -25,6 +25,8 @@ pub(super) const ENTRY: u64 = 4 + 32;
 /// A pack of this size gets no more entries, bytes: few enough files, and
 /// little to copy when one is mostly dead.
 pub(super) const PACK_FULL: u64 = 64 << 20;
+/// Packs with room that wait for the next writer.
+pub(super) const POOL: usize = 8;
 /// What is gathered before it is written, bytes.
 const BUFFER: usize = 1 << 20;
 

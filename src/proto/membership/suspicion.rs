@@ -64,8 +64,11 @@ impl Membership {
     /// Asks the members that were quiet for long, and suspects those that
     /// don't answer.
     pub(super) fn make_rounds(&mut self, effects: &mut Vec<Effect>) {
+        let Some(quiet_max) = settings::quiet_max(self.size()) else {
+            self.schedule(self.now + settings::ROUNDS_PERIOD_LARGE, Due::Rounds);
+            return;
+        };
         self.schedule(self.now + settings::ROUNDS_PERIOD, Due::Rounds);
-        let Some(quiet_max) = settings::quiet_max(self.size()) else { return };
         let quiet: Vec<(MemberId, Identity, u32)> = self
             .peers
             .iter()
@@ -155,7 +158,8 @@ impl Membership {
             }
             return;
         }
-        let silent = self.now.since(self.heard_any) >= settings::SILENCE;
+        let silent =
+            self.now.since(self.heard_any) >= settings::SILENCE || self.heard_any <= open.since;
         if silent && self.now.since(open.since) >= open.fuse {
             if self.presumed.insert(id) {
                 self.outbox.changed = true;
@@ -175,9 +179,7 @@ impl Membership {
             return;
         }
         self.suspicions.remove(&id);
-        let verdict = Member::new(open.identity, open.incarnation, foca::State::Down);
-        let _ = self.foca.apply_many(std::iter::once(verdict), true, &mut self.outbox);
-        self.outbox.changed = true;
+        self.bury(open.identity, open.incarnation);
     }
 
     /// Whether it is too early for a verdict.
@@ -234,8 +236,15 @@ impl Membership {
         if heard.is_some_and(|at| at > dispute.since) {
             return;
         }
-        let down = Member::new(dispute.identity, dispute.incarnation, foca::State::Down);
+        self.bury(dispute.identity, dispute.incarnation);
+    }
+
+    /// The verdict, and the word of it at once: the next gossip is up to 200 ms
+    /// away.
+    fn bury(&mut self, identity: Identity, incarnation: Incarnation) {
+        let down = Member::new(identity, incarnation, foca::State::Down);
         let _ = self.foca.apply_many(std::iter::once(down), true, &mut self.outbox);
+        let _ = self.foca.gossip(&mut self.outbox);
         self.outbox.changed = true;
     }
 

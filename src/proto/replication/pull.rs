@@ -39,6 +39,9 @@ pub enum Fault {
     /// Something in answer to chunks that is no chunk.
     #[error("it sent changes of paths where chunks were asked for")]
     NoChunk,
+    /// An answer with nothing in it, which could go on for ever.
+    #[error("it sent an empty answer")]
+    Empty,
     /// A chunk of another length than its list says.
     #[error("it sent {found} bytes for {digest}, which has {wanted}")]
     WrongLength {
@@ -154,6 +157,9 @@ impl Pull {
     /// Judges an UpdateList before a byte of its content is read. The chunks
     /// whose bytes follow, in order; their lengths are as in the tree.
     pub fn announced(&mut self, list: &UpdateList) -> Result<Vec<Chunk>, Fault> {
+        if list.updates.is_empty() {
+            return Err(Fault::Empty);
+        }
         let mut follow = Vec::new();
         for update in &list.updates {
             let Update::Chunk { chunk, content } = update else { return Err(Fault::NoChunk) };
@@ -298,6 +304,7 @@ mod tests {
         let path = Update::Path(Change::Del(RelPath::parse(b"x").unwrap()));
         let error = fresh().announced(&UpdateList { updates: vec![path] }).unwrap_err();
         assert_eq!(error, Fault::NoChunk);
+        assert_eq!(fresh().announced(&UpdateList::default()), Err(Fault::Empty));
         let mut pull = fresh();
         assert_eq!(pull.arrived(one.digest, one.digest), Err(Fault::Unasked(one.digest)));
         pull.announced(&answer(&[one], Content::Inline)).unwrap();
