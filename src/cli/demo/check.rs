@@ -100,7 +100,9 @@ pub(super) async fn serves_file(
     }
     if Digest::of_bytes(&response.body) != expected {
         let length = response.body.len();
-        return Err(format!("{name} answers /{path} with {length} other bytes than were published"));
+        return Err(format!(
+            "{name} answers /{path} with {length} other bytes than were published"
+        ));
     }
     Ok(response.body.len() as u64)
 }

@@ -184,7 +184,9 @@ impl Member {
     /// Waits for the line that says that it is ready.
     pub async fn ready(&mut self) -> Result<Value, String> {
         let name = self.name.clone();
-        let Some(process) = &mut self.process else { return Err(format!("{name} was not started")) };
+        let Some(process) = &mut self.process else {
+            return Err(format!("{name} was not started"));
+        };
         let mut line = String::new();
         let read = process.stdout.read_line(&mut line);
         let said: Option<Value> = match tokio::time::timeout(READY_WITHIN, read).await {

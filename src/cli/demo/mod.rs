@@ -129,7 +129,8 @@ fn say_addresses(story: &Story, report: &Report<'_>) {
     let others: Vec<String> = members[1..].iter().map(|m| m.site.to_string()).collect();
     report.say(&format!("                    or from any other: {}", others.join(", ")));
     report.say(&format!("   The status page  http://{}/", members[0].status));
-    report.say(&format!("   Look around with althing members --data {}", members[0].data.display()));
+    report
+        .say(&format!("   Look around with althing members --data {}", members[0].data.display()));
 }
 
 fn not_started(error: std::io::Error) -> Refusal {

@@ -133,11 +133,10 @@ impl Story {
         let start = Instant::now();
         publish(self.client(1), &version, 1).await?;
         let publish_ms = millis(start);
-        let compared =
-            until("every member serves version 1", async || {
-                check::all_serve(&self.fleet, 1, &version).await
-            })
-            .await?;
+        let compared = until("every member serves version 1", async || {
+            check::all_serve(&self.fleet, 1, &version).await
+        })
+        .await?;
         let text = format!(
             "Published through {} in {publish_ms} ms: {}. Every member serves version 1 with \
              identical bytes ({} asked for and compared).",
@@ -166,8 +165,9 @@ impl Story {
             Some(path) => PathBuf::from(path),
             None => victim.data.join("live").join(APP),
         };
-        let whole = site::read(&live)
-            .map_err(|e| Failure(format!("The live tree {} can't be read: {e}.", live.display())))?;
+        let whole = site::read(&live).map_err(|e| {
+            Failure(format!("The live tree {} can't be read: {e}.", live.display()))
+        })?;
         let after = last_event(&victim.client()).await?;
         let damage = site::damage(&live, &version.files)
             .map_err(|e| Failure(format!("The live tree can't be changed: {e}.")))?;
@@ -298,7 +298,8 @@ impl Story {
                 let Ok(view) = view(&self.fleet.members[*index]).await else { continue };
                 let majority = view.majority;
                 let publication = view.window.and_then(|w| w.publication);
-                let under_way = |p: &PublicationView| p.phase == "staging" && p.whole.len() < majority;
+                let under_way =
+                    |p: &PublicationView| p.phase == "staging" && p.whole.len() < majority;
                 if let Some(publication) = publication.filter(under_way) {
                     return Some(publication);
                 }
@@ -434,10 +435,8 @@ impl Story {
             self.fleet.members[*index].ready().await?;
         }
         let ready_ms = millis(start);
-        until("every member sees every other alive", async || {
-            check::all_alive(&self.fleet).await
-        })
-        .await?;
+        until("every member sees every other alive", async || check::all_alive(&self.fleet).await)
+            .await?;
         let number = self.current()?.0;
         let what = format!("all agree on version {number}");
         until(&what, async || check::unanimous(&self.fleet, number).await).await?;
@@ -469,7 +468,9 @@ fn say(refusal: Refusal) -> String {
 /// Whether a view says that this member holds something else.
 fn differs(view: &View, member: &str) -> bool {
     let positions = application(view).map(|a| a.positions.as_slice()).unwrap_or_default();
-    positions.iter().any(|p| p.member == member && matches!(p.position.as_str(), "differs" | "nothing"))
+    positions
+        .iter()
+        .any(|p| p.member == member && matches!(p.position.as_str(), "differs" | "nothing"))
 }
 
 fn difference(one: &site::Tree, other: &site::Tree) -> usize {
