@@ -5,23 +5,32 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use serde::Serialize;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::oneshot,
+    sync::{broadcast, oneshot},
 };
+use tokio_util::sync::CancellationToken;
 
-use super::{args, output::Output};
+use super::{
+    args,
+    output::{Output, Paint, clean},
+};
 use crate::{
+    admin,
     base::{MemberName, Reason, Refusal},
-    node,
+    member::event::{Event, Severity},
+    node::{self, Ended},
 };
 
 /// Where members listen unless told otherwise.
 const PORT: u16 = 7700;
+/// Between two looks whether the socket is there.
+const SOCKET_LOOK: Duration = Duration::from_millis(5);
 /// The longest token file that is read, bytes: a token is some hundreds.
 const TOKEN_FILE_MAX: u64 = 64 << 10;
 
@@ -225,8 +234,163 @@ async fn up(
     output: &Output,
     stop: oneshot::Receiver<()>,
 ) -> Result<ExitCode, Refusal> {
-    let _ = (options, status, output, stop);
-    Err(Refusal::new(Reason::Failed, "not merged yet", "", ""))
+    let (data, standby) = (options.data.clone(), options.standby);
+    let status_address = status.as_ref().and_then(|listener| listener.local_addr().ok());
+    let mut stop = stop;
+    let running = tokio::select! {
+        started = node::start(options) => started?,
+        // Dropped half-way it leaves what a kill would leave: nothing that was said is lost.
+        _ = &mut stop => return Ok(ExitCode::SUCCESS),
+    };
+    let handle = running.handle.clone();
+    let shutdown = CancellationToken::new();
+    let socket = data.join("socket");
+    let doors = open_doors(&handle, &socket, status, &shutdown).await;
+    if let Err(refusal) = doors {
+        handle.stop().await;
+        running.wait().await;
+        return Err(refusal);
+    }
+    tokio::spawn(log_events(handle.events()));
+    announce(&running.ready, status_address, data, standby, output);
+    let asked = tokio::spawn(async move {
+        // An error means that nobody can ask any more: then nobody has.
+        if stop.await.is_ok() {
+            handle.stop().await;
+        }
+    });
+    let ended = running.wait().await;
+    asked.abort();
+    shutdown.cancel();
+    match ended {
+        Ended::Stopped => Ok(ExitCode::SUCCESS),
+        Ended::Left => {
+            if !output.json {
+                output.line("This member has left the cluster.");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Ended::Removed => Err(Refusal::new(
+            Reason::Forbidden,
+            "This member stopped.",
+            "It was removed from the cluster: a majority of the members decided so.",
+            "To join again as a new member, move its data directory away and use a new token.",
+        )),
+    }
+}
+
+/// Opens the socket for commands and the status page. Returns when commands
+/// can be given.
+async fn open_doors(
+    handle: &node::Handle,
+    socket: &Path,
+    status: Option<TcpListener>,
+    shutdown: &CancellationToken,
+) -> Result<(), Refusal> {
+    if let Some(listener) = status {
+        let (handle, shutdown) = (handle.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            if let Err(error) = admin::serve_status(handle, listener, shutdown).await {
+                tracing::error!("the status page is no longer served: {error}");
+            }
+        });
+    }
+    let mut serving = tokio::spawn({
+        let (handle, socket, shutdown) = (handle.clone(), socket.to_owned(), shutdown.clone());
+        async move { admin::serve_socket(handle, &socket, shutdown).await }
+    });
+    let refuse = |why: String| {
+        Refusal::new(
+            Reason::Failed,
+            "The member was not started.",
+            format!("Its socket for commands at {} can't be opened: {why}.", socket.display()),
+            "If its path is longer than 100 bytes, choose a shorter one with --data.",
+        )
+    };
+    loop {
+        tokio::select! {
+            ended = &mut serving => {
+                return Err(refuse(match ended {
+                    Ok(Err(error)) => error.to_string(),
+                    _ => "it was closed at once".to_owned(),
+                }));
+            }
+            connected = tokio::net::UnixStream::connect(socket) => {
+                if connected.is_ok() {
+                    return Ok(());
+                }
+                tokio::time::sleep(SOCKET_LOOK).await;
+            }
+        }
+    }
+}
+
+/// Events go to the log as well: where a member runs as a service, that is
+/// where people look first.
+async fn log_events(mut events: broadcast::Receiver<Event>) {
+    loop {
+        match events.recv().await {
+            Ok(event) => match event.severity {
+                Severity::Info => tracing::info!("{}", clean(&event.text)),
+                Severity::Warning => tracing::warn!("{}", clean(&event.text)),
+                Severity::Critical => tracing::error!("{}", clean(&event.text)),
+            },
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                tracing::warn!("{missed} events came too fast to be logged; see `althing events`");
+            }
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+fn announce(
+    ready: &node::Ready,
+    status: Option<SocketAddr>,
+    data: PathBuf,
+    standby: bool,
+    output: &Output,
+) {
+    let node::Ready { name, id, cluster, founded, joined, sequence, .. } = ready.clone();
+    if output.json {
+        output.json_line(&Announcement {
+            ready: true,
+            name,
+            id,
+            cluster,
+            address: ready.cluster_address,
+            site: ready.site_address,
+            status,
+            socket: data.join("socket"),
+            data,
+            founded,
+            joined,
+            sequence,
+            pid: std::process::id(),
+        });
+        return;
+    }
+    let short: String = cluster.chars().take(12).collect();
+    let how = match (founded, joined) {
+        (true, _) => format!("founded the cluster {short}"),
+        (_, true) => format!("joined the cluster {short}"),
+        _ => format!("is back in the cluster {short}"),
+    };
+    let or_none = |address: Option<SocketAddr>| match address {
+        Some(address) => format!("http://{address}/"),
+        None => "not served here".to_owned(),
+    };
+    output.painted(Paint::Bold, &name, &format!(" {how}."));
+    output.line(&format!("  members reach it at  {} (UDP)", ready.cluster_address));
+    output.line(&format!("  sites                {}", or_none(ready.site_address)));
+    output.line(&format!("  status page          {}", or_none(status)));
+    output.line(&format!("  data                 {}", data.display()));
+    let next = match (founded, standby) {
+        (true, _) => "Next: `althing invite` prints the command for the next server.",
+        (_, true) => "It holds the content and waits to be brought in.",
+        _ => "Next: `althing status` says how the cluster is.",
+    };
+    output.line(next);
+    output.line("It runs until Ctrl-C.");
 }
 
 #[cfg(test)]
