@@ -121,6 +121,7 @@ function drawUnknown() {
   const [, was] = HEALTH[state.view.health] || ["?", "unknown"];
   at("health").dataset.health = "wait";
   setText(at("health-sign"), "?");
+  at("health-text").hidden = true;
   setText(at("health-title"), `Not known. Last known: ${was.toLowerCase()}`);
   document.title = `(?) ${state.view.me} – Althing`;
 }
