@@ -559,7 +559,7 @@ impl Member {
             found.push((Health::Warning, format!("Window {}: {}.", window.id, window.state)));
         }
         view.health = found.iter().map(|(health, _)| *health).max().unwrap_or(Health::Ok);
-        found.sort_by(|a, b| b.0.cmp(&a.0));
+        found.sort_by_key(|(health, _)| std::cmp::Reverse(*health));
         view.reasons = found.into_iter().map(|(_, text)| text).collect();
     }
 }

@@ -56,6 +56,7 @@ pub(super) fn spawn(
     Ok((sender, thread))
 }
 
+#[expect(clippy::disallowed_methods, reason = "the thread is this function's own")]
 fn until_written<E: std::fmt::Display>(
     mut write: impl FnMut() -> Result<(), E>,
     failed: &impl Fn(String),

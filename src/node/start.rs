@@ -56,7 +56,7 @@ pub async fn start(mut options: Options) -> Result<Running, Refusal> {
     // Before anybody is told of this member: that it can be where it says.
     options.bind = try_bind(options.bind)?;
     let data = DataDir::open(&options.data).map_err(|e| of_store(&e))?;
-    let key = data.load_or_create_key(|| rand::random::<[u8; 32]>()).map_err(|e| of_store(&e))?;
+    let key = data.load_or_create_key(rand::random::<[u8; 32]>).map_err(|e| of_store(&e))?;
     let me = key.member();
     let record_path = data.record("register");
     let generation_path = data.record("generation");

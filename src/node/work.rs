@@ -36,6 +36,10 @@ const COLLECT_EVERY: Duration = Duration::from_secs(30);
 const COLLECT_ROUNDS: u32 = 2;
 /// How many paths of a repair are named in its event.
 const SAMPLE: usize = 3;
+/// Bytes that are kept aside of what repairs replaced, for each application.
+const ASIDE_BYTES_MAX: u64 = 1 << 30;
+/// The newest repairs whose replaced content is kept however large it is.
+const ASIDE_KEPT: usize = 3;
 /// How many differences a verification names.
 const DIFFERENCES_MAX: usize = 50;
 
@@ -111,6 +115,10 @@ impl Work {
             }),
             Effect::Repair { app, root } => self.run(move |content| {
                 let result = content.repair(&app, root).map_err(|e| failure(&e));
+                // What repairs replaced is kept for a while, and not for ever.
+                if let Err(error) = content.prune_aside(&app, ASIDE_BYTES_MAX, ASIDE_KEPT) {
+                    tracing::warn!(%app, %error, "what was kept aside could not be tidied");
+                }
                 let result = result.map(|r| Repair {
                     set: r.set.len() as u64,
                     added: r.added.len() as u64,

@@ -50,7 +50,8 @@ pub struct Placed {
     pub shared: u64,
 }
 
-/// Writes `tree` to the directory `into`, which must not be there yet.
+/// Writes `tree` to the directory `into`, which must not be there yet. After
+/// an error it is removed again: a full disk needs the room.
 pub fn place(
     tree: &Tree,
     source: &dyn ChunkSource,
@@ -58,7 +59,21 @@ pub fn place(
     into: &Path,
 ) -> Result<Placed, DriverError> {
     std::fs::create_dir(into).map_err(|e| DriverError::io("make", into, e))?;
-    let root = Root::open(into)?;
+    let placed = write(tree, source, reuse, into);
+    if placed.is_err() {
+        // What can't be removed now is removed before the next try.
+        let _ = beneath::remove_all(into);
+    }
+    placed
+}
+
+fn write(
+    tree: &Tree,
+    source: &dyn ChunkSource,
+    reuse: Option<Reuse<'_>>,
+    into: &Path,
+) -> Result<Placed, DriverError> {
+    let root = Root::open_own(into)?;
     let sharing = reuse.and_then(|r| Root::open(r.live).ok().map(|live| (live, r.cache)));
     let mut placing = Placing { parents: Parents::new(&root), root: &root, sharing, source };
     let mut placed = Placed::default();
@@ -81,6 +96,10 @@ pub fn place(
 /// Waits until the clock of the file system has moved on since the last
 /// write, so that a later change is sure to get another time stamp. That
 /// clock ticks every 1 to 10 ms.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the time stamp clock is waited for, on a blocking thread"
+)]
 fn settle() {
     std::thread::sleep(Duration::from_millis(20));
 }

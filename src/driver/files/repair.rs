@@ -43,7 +43,12 @@ pub fn repair(
     let root = Root::open(live)?;
     let work = WorkDir::open(live)?;
     let staging = work.fresh_staging()?;
-    stage(&staging, changes, source)?;
+    if let Err(error) = stage(&staging, changes, source) {
+        // A full disk needs the room; what can't be removed now is removed
+        // before the next repair.
+        let _ = beneath::remove_all(staging.path());
+        return Err(error);
+    }
     std::fs::create_dir_all(aside).map_err(|e| DriverError::io("make", aside, e))?;
     let mut repairing = Repairing {
         parents: Parents::new(&root),

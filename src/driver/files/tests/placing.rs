@@ -66,6 +66,7 @@ fn content_without_its_signature_is_never_placed() {
     let tree = Tree::new(vec![Entry { path: path("a"), node }]).unwrap();
     let error = place(&tree, &holding(&[b"other"]), None, &at.path().join("3")).unwrap_err();
     assert!(matches!(error, DriverError::Corrupt(_)));
+    assert_eq!(std::fs::read_dir(at.path()).unwrap().count(), 0, "nothing is left of it");
 }
 
 #[test]

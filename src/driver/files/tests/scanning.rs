@@ -150,6 +150,7 @@ fn rested(cache: &StatCache, paths: &[&str]) -> StatCache {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the time stamp clock is the real one")]
 fn a_quick_scan_reads_only_what_may_have_changed() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), &[("a", "12345"), ("b", "123")]);
