@@ -86,14 +86,12 @@ impl Member {
     }
 
     fn ended(&mut self) -> i32 {
-        let give_up = Instant::now() + Duration::from_secs(30);
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code().unwrap_or(-1);
-            }
-            assert!(Instant::now() < give_up, "it did not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let mut code = None;
+        until("it has ended", || {
+            code = self.child.try_wait().unwrap().map(|status| status.code().unwrap_or(-1));
+            code.is_some()
+        });
+        code.unwrap()
     }
 }
 
@@ -116,6 +114,7 @@ fn site(dir: &TempDir, name: &str, text: &str) -> String {
 }
 
 /// Waits until `look` is true.
+#[expect(clippy::disallowed_methods, reason = "other processes are waited for, not ourselves")]
 fn until(what: &str, mut look: impl FnMut() -> bool) {
     let give_up = Instant::now() + Duration::from_secs(30);
     while !look() {

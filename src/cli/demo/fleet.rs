@@ -83,6 +83,10 @@ impl Scratch {
 }
 
 impl Drop for Scratch {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "drop can't await, and it is the last thing done"
+    )]
     fn drop(&mut self) {
         // A process that was killed this moment may still make a file.
         for _ in 0..50 {
