@@ -51,6 +51,7 @@ pub fn run() -> ExitCode {
     // A thread that still reads a terminal or a disk must not hold us up.
     runtime.shutdown_background();
     match result {
+        Ok(_) if output::is_lost() => ExitCode::FAILURE,
         Ok(code) => code,
         Err(refusal) => {
             output.refusal(&refusal);

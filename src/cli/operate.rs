@@ -152,12 +152,11 @@ pub(super) fn done(output: &Output, outcome: &Outcome) {
     output.line(&match outcome {
         Outcome::Done { sequence, text } => format!("{text} (catalog {sequence})"),
         Outcome::Invited { expires_at, .. } => format!("an invitation until {expires_at}"),
-        Outcome::Published { app, version, takeovers, why, .. } => {
-            let over = match takeovers {
-                0 => String::new(),
-                n => format!(" Its coordinator was lost {}.", count((*n).into(), "time")),
-            };
-            format!("{app} version {version} is published: {why}.{over}")
+        // The window's end names the application, the version and the members.
+        Outcome::Published { takeovers: 0, why, .. } => format!("{why}."),
+        Outcome::Published { takeovers, why, .. } => {
+            let times = count((*takeovers).into(), "time");
+            format!("{why}. The window's coordinator was lost {times} on the way.")
         }
     });
 }

@@ -1,7 +1,10 @@
 //! What goes to the terminal or into the pipe. Text from elsewhere is cleaned
 //! of control characters first: a version's message must not move the cursor.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use serde::Serialize;
 
@@ -123,14 +126,30 @@ fn to_value(value: &impl Serialize) -> serde_json::Value {
     serde_json::to_value(value).unwrap_or_default()
 }
 
+/// Set when what was to be printed could not be.
+static UNREAD: AtomicBool = AtomicBool::new(false);
+/// Set when that was for another reason than a reader that has gone.
+static FAILED: AtomicBool = AtomicBool::new(false);
+
+/// Whether whoever read the output has gone: a reason to stop following, and
+/// none to stop a member.
+pub(super) fn is_unread() -> bool {
+    UNREAD.load(Ordering::Relaxed)
+}
+
+/// Whether output was lost that somebody waits for: a full disk, for example.
+pub(super) fn is_lost() -> bool {
+    FAILED.load(Ordering::Relaxed)
+}
+
 fn write_out(text: &str) {
     let mut stdout = io::stdout().lock();
     if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        UNREAD.store(true, Ordering::Relaxed);
         // `althing events | head` is no failure; a full disk is.
-        if error.kind() != io::ErrorKind::BrokenPipe {
+        if error.kind() != io::ErrorKind::BrokenPipe && !FAILED.swap(true, Ordering::Relaxed) {
             note(&format!("althing: the output can't be written: {error}"));
         }
-        std::process::exit(1);
     }
 }
 

@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use super::{
     client::Client,
-    output::{Output, Paint},
+    output::{Output, Paint, is_unread},
     table::{Cell, Table},
     units::{bytes, count, span},
 };
@@ -407,7 +407,7 @@ pub(super) async fn events(
             after = after.max(event.number);
             print_event(event, output);
         }
-        if !follow {
+        if !follow || is_unread() {
             return Ok(ExitCode::SUCCESS);
         }
         tokio::time::sleep(FOLLOW_EVERY).await;

@@ -12,18 +12,17 @@ use serde::Serialize;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::{broadcast, oneshot},
+    sync::oneshot,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     args,
-    output::{Output, Paint, clean},
+    output::{Output, Paint},
 };
 use crate::{
     admin,
     base::{MemberName, Reason, Refusal},
-    member::event::{Event, Severity},
     node::{self, Ended},
 };
 
@@ -61,7 +60,7 @@ pub(super) async fn run(
     // Signals are caught from the start: whoever stops us while we join means it.
     let stop = stop_asked(options.with_parent)?;
     let status = match options.status.0 {
-        Some(address) => Some(listen_status(address).await?),
+        Some(address) => Some(node::listen(address, "the status page (--status)").await?),
         None => None,
     };
     let options = resolve(options, data).await?;
@@ -157,17 +156,6 @@ fn read_token(path: &Path) -> Result<String, Refusal> {
     })
 }
 
-async fn listen_status(address: SocketAddr) -> Result<TcpListener, Refusal> {
-    TcpListener::bind(address).await.map_err(|error| {
-        Refusal::new(
-            Reason::Failed,
-            "The member was not started.",
-            format!("Its status page can't be served on {address}: {error}."),
-            "Choose another address with --status, or none with --status none.",
-        )
-    })
-}
-
 /// Logs of the libraries and of the member, as far as ALTHING_LOG asks for them.
 fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("ALTHING_LOG")
@@ -251,7 +239,6 @@ async fn up(
         running.wait().await;
         return Err(refusal);
     }
-    tokio::spawn(log_events(handle.events()));
     announce(&running.ready, status_address, data, standby, output);
     let asked = tokio::spawn(async move {
         // An error means that nobody can ask any more: then nobody has.
@@ -321,24 +308,6 @@ async fn open_doors(
                 }
                 tokio::time::sleep(SOCKET_LOOK).await;
             }
-        }
-    }
-}
-
-/// Events go to the log as well: where a member runs as a service, that is
-/// where people look first.
-async fn log_events(mut events: broadcast::Receiver<Event>) {
-    loop {
-        match events.recv().await {
-            Ok(event) => match event.severity {
-                Severity::Info => tracing::info!("{}", clean(&event.text)),
-                Severity::Warning => tracing::warn!("{}", clean(&event.text)),
-                Severity::Critical => tracing::error!("{}", clean(&event.text)),
-            },
-            Err(broadcast::error::RecvError::Lagged(missed)) => {
-                tracing::warn!("{missed} events came too fast to be logged; see `althing events`");
-            }
-            Err(broadcast::error::RecvError::Closed) => return,
         }
     }
 }

@@ -6,12 +6,13 @@
 use std::{
     fs, io,
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
-    os::unix::fs::DirBuilderExt,
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -51,6 +52,8 @@ pub(super) struct Member {
     pub status: SocketAddr,
     log: PathBuf,
     process: Option<Process>,
+    /// Its ports while it is dead: nobody else must take them.
+    reserved: Vec<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -80,6 +83,10 @@ impl Scratch {
 }
 
 impl Drop for Scratch {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "drop can't await, and it is the last thing done"
+    )]
     fn drop(&mut self) {
         // A process that was killed this moment may still make a file.
         for _ in 0..50 {
@@ -108,6 +115,7 @@ impl Fleet {
                 site: at(8080),
                 status: at(7780),
                 process: None,
+                reserved: Vec::new(),
                 name,
             }
         };
@@ -156,6 +164,7 @@ impl Member {
 
     /// Starts it; [`Member::ready`] says when it is there.
     pub fn spawn(&mut self, join: Option<(SocketAddr, &str)>) -> io::Result<()> {
+        self.reserved.clear();
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(std::env::current_exe()?);
         command
@@ -205,10 +214,11 @@ impl Member {
 
     /// SIGKILL, and waits until it is gone.
     pub async fn kill(&mut self) -> io::Result<()> {
-        match self.process.take() {
-            Some(mut process) => process.child.kill().await,
-            None => Ok(()),
-        }
+        let Some(mut process) = self.process.take() else { return Ok(()) };
+        process.child.kill().await?;
+        // Where that fails the port is as free as a dead server's.
+        self.reserved = [self.site, self.status].into_iter().flat_map(reserve).collect();
+        Ok(())
     }
 
     /// The end of its log, for a failure's text.
@@ -229,6 +239,16 @@ impl Member {
 fn address(index: usize) -> Ipv4Addr {
     // At most 50 members: the count is checked on the command line.
     Ipv4Addr::new(127, 0, 0, 1 + u8::try_from(index).unwrap_or(u8::MAX - 1))
+}
+
+/// Takes a port without listening on it: whoever connects is refused, and
+/// whoever wants to listen there finds it in use.
+fn reserve(address: SocketAddr) -> rustix::io::Result<OwnedFd> {
+    // Closed in the children, which would hold it for each other.
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+    bind(&socket, &address)?;
+    Ok(socket)
 }
 
 /// The first set of ports that is free on every address. The claim keeps other
@@ -255,6 +275,17 @@ fn claim_ports(count: usize) -> io::Result<(u16, UdpSocket)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_ports_of_the_dead_are_nobody_elses() {
+        let fleet = Fleet::new(3).unwrap();
+        let address = fleet.members[2].site;
+        let reserved = reserve(address).unwrap();
+        assert!(TcpListener::bind(address).is_err());
+        assert!(std::net::TcpStream::connect(address).is_err());
+        drop(reserved);
+        TcpListener::bind(address).unwrap();
+    }
 
     #[test]
     fn two_demonstrations_do_not_meet_and_leave_nothing() {

@@ -172,14 +172,24 @@ pub(super) struct Damage {
     pub added: String,
 }
 
-/// Changes, deletes and adds files as a careless hand would.
-pub(super) fn damage(live: &Path, tree: &Tree) -> io::Result<Damage> {
-    let index = tree.keys().find(|p| p.as_str() == "index.html");
-    let changed = index.or(tree.keys().next()).cloned();
-    let changed = changed.ok_or_else(|| io::Error::other("the live tree has no file"))?;
-    let deleted = tree.keys().find(|p| **p != changed).cloned();
+/// Changes, deletes and adds files as a careless hand would; one of `paths`
+/// each, which are in the tree.
+pub(super) fn damage(live: &Path, paths: &[String]) -> io::Result<Damage> {
+    let index = paths.iter().find(|p| *p == "index.html");
+    let changed = index.or(paths.first()).cloned();
+    let changed = changed.ok_or_else(|| io::Error::other("the site has no file that is served"))?;
+    let deleted = paths.iter().find(|p| **p != changed).cloned();
     let added = "added-by-hand.html".to_owned();
-    fs::write(live.join(&changed), "<h1>Somebody was here</h1>\n")?;
+    let text = "<h1>Somebody was here</h1>\n";
+    let path = live.join(&changed);
+    if let Err(error) = fs::write(&path, text) {
+        // A file that is for reading only takes a determined hand.
+        if error.kind() != io::ErrorKind::PermissionDenied {
+            return Err(error);
+        }
+        fs::remove_file(&path)?;
+        fs::write(&path, text)?;
+    }
     if let Some(deleted) = &deleted {
         fs::remove_file(live.join(deleted))?;
     }
@@ -202,7 +212,7 @@ mod tests {
         assert!(one.sample().contains(&"about/index.html".to_owned()));
         let page = fs::read_to_string(two.directory.join("index.html")).unwrap();
         assert!(page.contains("This is version 2.") && !page.contains('@'));
-        let damage = damage(&one.directory, &one.files).unwrap();
+        let damage = damage(&one.directory, &one.sample()).unwrap();
         let after = read(&one.directory).unwrap();
         assert_ne!(after[&damage.changed], one.files[&damage.changed]);
         assert!(!after.contains_key(&damage.deleted.unwrap()) && after.contains_key(&damage.added));

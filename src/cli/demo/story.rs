@@ -33,6 +33,8 @@ const PUBLISH_WITHIN: Duration = Duration::from_secs(120);
 const ARCHIVES_MIB: [usize; 3] = [16, 64, 192];
 /// Between two looks whether the publication is under way.
 const GLANCE: Duration = Duration::from_millis(2);
+/// How long the first bytes are waited for once the publication is under way.
+const LINGER: Duration = Duration::from_millis(60);
 
 type Step = Result<Told, Failure>;
 
@@ -169,7 +171,7 @@ impl Story {
             Failure(format!("The live tree {} can't be read: {e}.", live.display()))
         })?;
         let after = last_event(&victim.client()).await?;
-        let damage = site::damage(&live, &version.files)
+        let damage = site::damage(&live, &version.sample())
             .map_err(|e| Failure(format!("The live tree can't be changed: {e}.")))?;
         let start = Instant::now();
         let mut answers = 0_u64;
@@ -252,7 +254,7 @@ impl Story {
                 let (client, version) = (self.client(via), version.directory.clone());
                 async move { publish_directory(client, version, number).await }
             });
-            let caught = self.catch(&[coordinator, via], || running.is_finished()).await;
+            let caught = self.catch(coordinator, || running.is_finished()).await;
             let Some(caught) = caught else {
                 // Too quick for us: it is in force, and the next one is larger.
                 running.await??;
@@ -270,13 +272,13 @@ impl Story {
         }
         self.current = Some((number, version));
         self.close_and_serve(successor, number, &next).await?;
-        let (whole, bytes) = (caught.whole.len(), units::bytes(caught.bytes));
+        let arrived = caught.progress.values().copied().max().unwrap_or(0);
+        let (arrived, bytes) = (units::bytes(arrived), units::bytes(caught.bytes));
         let text = format!(
             "{first} presided over a window; version {number} ({bytes}) was published through {}. \
-             {first} was killed while it was being copied and {whole} of {} members held it \
-             whole. {next} took over and completed it {took_ms} ms after the kill: {why}.",
+             {first} was killed while it was being copied ({arrived} had arrived where most had). \
+             {next} took over and completed it {took_ms} ms after the kill: {why}.",
             self.name(via),
-            order.len(),
         );
         let details = json!({
             "killed": first, "successor": next, "through": self.name(via), "version": number,
@@ -286,22 +288,27 @@ impl Story {
         Ok(Told { text, details })
     }
 
-    /// Looks until a publication is being staged and can't be committed yet.
+    /// Looks until a publication is well under way and can't be committed yet.
+    /// The coordinator is asked: nobody knows sooner how far it is.
     async fn catch(
         &self,
-        watched: &[usize],
+        coordinator: usize,
         is_over: impl Fn() -> bool,
     ) -> Option<PublicationView> {
+        let mut since = None;
         while !is_over() {
-            for index in watched {
-                // A view that can't be had is looked for again.
-                let Ok(view) = view(&self.fleet.members[*index]).await else { continue };
+            // A view that can't be had is looked for again.
+            if let Ok(view) = view(&self.fleet.members[coordinator]).await {
                 let majority = view.majority;
                 let publication = view.window.and_then(|w| w.publication);
                 let under_way =
                     |p: &PublicationView| p.phase == "staging" && p.whole.len() < majority;
                 if let Some(publication) = publication.filter(under_way) {
-                    return Some(publication);
+                    let since = *since.get_or_insert_with(Instant::now);
+                    let some = publication.progress.values().any(|bytes| *bytes > 0);
+                    if some || since.elapsed() >= LINGER {
+                        return Some(publication);
+                    }
                 }
             }
             tokio::time::sleep(GLANCE).await;
