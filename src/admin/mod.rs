@@ -1,1 +1,38 @@
-//! (under construction)
+//! F5, admin: how people and programs ask a running member.
+//!
+//! Two doors to the same reads. The Unix socket in the data directory has full
+//! power: whoever may open it administers the member. The status port (TCP)
+//! only reads; a request that changes something has no route there.
+//!
+//! ```text
+//!                        socket   status port
+//! POST /api/v1/command     x                   JSON Command     -> {"ok": Outcome}
+//! POST /api/v1/publish     x                   JSON Publish     -> {"ok": Outcome}
+//! POST /api/v1/verify      x                   {"app": NAME}    -> {"ok": Verified}
+//! POST /api/v1/stop        x                                    -> {"ok": "stopping"}
+//! GET  /api/v1/view        x          x        View
+//! GET  /api/v1/events      x          x        [Event], ?after=NUMBER
+//! GET  /api/v1/metrics     x          x        Metrics
+//! GET  /api/v1/stream      x          x        server-sent events: view, event, metrics
+//! GET  /metrics            x          x        Prometheus text
+//! GET  /                   x          x        the status page
+//! ```
+//!
+//! Whatever is not answered with what was asked for is `{"error": Refusal}`.
+//!
+//! **Invariant:** nothing secret is reachable by a read. A view has no keys and
+//! no tokens, events are written without them, and the one answer that holds a
+//! token (`Outcome::Invited`) exists on the socket alone.
+
+mod guard;
+mod page;
+mod prometheus;
+mod routes;
+mod serve;
+mod source;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use serve::{bind_socket, serve_socket, serve_status};
+pub use source::Source;

@@ -60,6 +60,15 @@ pub const CHUNK_AVERAGE: usize = 256 << 10;
 pub const CHUNK_MAX: usize = 1 << 20;
 /// Chunks of one file, by [`FILE_MAX`] and [`CHUNK_MIN`].
 pub const CHUNKS_MAX: usize = 1 << 24;
+/// Chunks that one ActionList asks for, and items of one UpdateList that
+/// answers it: some forty kilobytes of list.
+pub const ACTIONS_MAX: usize = 1_024;
+/// The longest ActionList or UpdateList of a pull, bytes: [`ACTIONS_MAX`]
+/// items of at most 48 bytes, with room.
+pub const ACTION_LIST_MAX: usize = 64 << 10;
+/// Content that one pull has asked for and not yet put away, bytes: keeps a
+/// gigabit wire with 50 ms of delay busy, and a member's memory small.
+pub const IN_FLIGHT_MAX: usize = 8 << 20;
 
 /// Events that a member keeps in memory.
 pub const EVENTS_MAX: usize = 1_000;

@@ -1,1 +1,194 @@
-//! (under construction)
+//! F6, the command line: `up` is a member, every other command asks the local
+//! one through its socket. It decides nothing itself and keeps nothing.
+//!
+//! Exit codes follow from the kind of a refusal, so that scripts need not
+//! read sentences; `--json` has both.
+
+mod args;
+mod client;
+mod demo;
+mod operate;
+mod output;
+mod publish;
+mod show;
+mod table;
+mod units;
+mod up;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Parser;
+
+use self::{
+    args::{Action, Args},
+    client::Client,
+    output::Output,
+};
+use crate::base::{Reason, Refusal};
+
+/// Parses the command line, carries the command out and says how it went.
+pub fn run() -> ExitCode {
+    // clap itself prints help and mistakes, and ends with 0 or 2.
+    let args = Args::parse();
+    let output = Output::new(args.json);
+    let runtime = match runtime(&args.action) {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let refusal = Refusal::new(
+                Reason::Failed,
+                "Nothing was done.",
+                format!("The threads it needs can't be started: {error}."),
+                "See `ulimit -u` and the memory that is left.",
+            );
+            output.refusal(&refusal);
+            return exit_code(refusal.reason);
+        }
+    };
+    let result = runtime.block_on(carry_out(args, &output));
+    // A thread that still reads a terminal or a disk must not hold us up.
+    runtime.shutdown_background();
+    match result {
+        Ok(_) if output::is_lost() => ExitCode::FAILURE,
+        Ok(code) => code,
+        Err(refusal) => {
+            output.refusal(&refusal);
+            exit_code(refusal.reason)
+        }
+    }
+}
+
+/// A member uses every core; what only asks one needs none of its own.
+fn runtime(action: &Action) -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = match action {
+        Action::Up(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    builder.enable_all().build()
+}
+
+async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
+    // A relative path means something else to a member that runs elsewhere.
+    let data = match args.data {
+        Some(data) => absolute(&data)?,
+        None => default_data()?,
+    };
+    let client = Client::new(&data);
+    match args.action {
+        Action::Up(options) => up::run(options, data, output).await,
+        Action::Demo(options) => demo::run(options, output).await,
+        Action::Invite { uses, valid } => operate::invite(&client, output, uses, valid).await,
+        Action::Publish(options) => publish::run(&client, output, options).await,
+        Action::Members => show::members(&client, output).await,
+        Action::Apps => show::apps(&client, output).await,
+        Action::Status => show::status(&client, output).await,
+        Action::Votes { app } => show::votes(&client, output, app.as_ref()).await,
+        Action::Window { action } => operate::window(&client, output, action).await,
+        Action::Failover { action } => operate::failover(&client, output, action).await,
+        Action::History { app } => show::history(&client, output, &app).await,
+        Action::Rollback { app, version } => publish::rollback(&client, output, app, version).await,
+        Action::Verify { app } => operate::verify(&client, output, &app).await,
+        Action::Resolve { app, member } => operate::resolve(&client, output, app, member).await,
+        Action::Leave => operate::leave(&client, output).await,
+        Action::Remove { name } => operate::remove(&client, output, name).await,
+        Action::Events { follow } => show::events(&client, output, follow).await,
+        Action::Metrics => show::metrics(&client, output).await,
+        Action::Policy { action } => operate::policy(&client, output, action).await,
+    }
+}
+
+/// The exit code of a refusal; the help lists them.
+fn exit_code(reason: Reason) -> ExitCode {
+    ExitCode::from(match reason {
+        Reason::Failed => 1,
+        Reason::Invalid => 3,
+        Reason::NotFound => 4,
+        Reason::Conflict | Reason::Busy => 5,
+        Reason::NoMajority => 6,
+        Reason::Forbidden => 7,
+    })
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Refusal> {
+    std::path::absolute(path).map_err(|error| {
+        Refusal::new(
+            Reason::Invalid,
+            "Nothing was done.",
+            format!("{} can't be made an absolute path: {error}.", path.display()),
+            "Give the whole path.",
+        )
+    })
+}
+
+/// Where a member keeps its data if it is not told.
+fn default_data() -> Result<PathBuf, Refusal> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(PathBuf::from("/var/lib/althing"));
+    }
+    let directory = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    directory("XDG_DATA_HOME")
+        .or_else(|| directory("HOME").map(|home| home.join(".local/share")))
+        .map(|base| base.join("althing"))
+        .ok_or_else(|| {
+            Refusal::new(
+                Reason::Invalid,
+                "Nothing was done.",
+                "Neither XDG_DATA_HOME nor HOME says where data of this user is kept.",
+                "Say where with --data.",
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    /// The page of commands in the documentation is the help of the binary.
+    /// `ALTHING_WRITE_DOCS=1 cargo test --lib` writes it anew.
+    #[test]
+    fn the_documented_commands_are_those_of_the_binary() {
+        let mut page = String::from(
+            "# Commands\n\nMade from the command line's own help by a test; do not edit.\n",
+        );
+        let mut root = Args::command().term_width(96);
+        root.build();
+        describe(&mut root, &mut page);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/commands.md");
+        if std::env::var_os("ALTHING_WRITE_DOCS").is_some() {
+            std::fs::write(&path, &page).unwrap();
+        }
+        let written = std::fs::read_to_string(&path).unwrap();
+        assert!(written == page, "docs/commands.md is not what the binary says; write it anew");
+    }
+
+    fn describe(command: &mut clap::Command, page: &mut String) {
+        use std::fmt::Write as _;
+        let name = command.get_bin_name().unwrap_or("althing").to_owned();
+        let help = command.render_long_help().to_string();
+        let help: Vec<&str> = help.lines().map(str::trim_end).collect();
+        write!(page, "\n## {name}\n\n```text\n{}\n```\n", help.join("\n").trim_end()).unwrap();
+        for inner in command.get_subcommands_mut() {
+            if inner.get_name() != "help" {
+                describe(inner, page);
+            }
+        }
+    }
+
+    #[test]
+    fn help_names_every_exit_code() {
+        let help = Args::command().render_long_help().to_string();
+        for code in 0..=7 {
+            let line = format!("\n  {code}  ");
+            assert!(help.contains(&line), "{code} is not in {help}");
+        }
+    }
+}

@@ -1,1 +1,92 @@
-//! (under construction)
+//! F3, the gateway: serves the static sites that the cluster holds, over
+//! HTTP/1.1 on a TCP listener, and passes requests on to members that hold
+//! what this one does not.
+//!
+//! Our own connection loop: `httparse` reads the heads and sendfile(2) moves
+//! the bodies, because no server library offers sendfile. What is answered is
+//! decided by pure functions ([`answer`]); the rest moves bytes.
+//!
+//! **Invariants.** Every response comes from one whole version: the
+//! [`Route`] is taken once for a request and its [`Site`] held to the end. A
+//! body is never padded: if its file turns out shorter or other than the tree
+//! says, the connection is cut, so that nobody takes the wrong bytes for the
+//! right ones. Nothing here knows where content is stored, how members are
+//! reached or who decides: that is behind [`Sites`], [`Site`] and [`Forward`].
+//!
+//! After RFC 9110 (semantics), RFC 9112 (HTTP/1.1) and RFC 9111 (caching).
+
+use std::{future::Future, io, sync::Arc};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::base::{
+    AppName, MemberId, RelPath,
+    catalog::AppSpec,
+    tree::{Chunk, Tree},
+};
+
+pub mod answer;
+mod connection;
+mod deliver;
+pub mod encoding;
+mod forward;
+pub mod range;
+pub mod request;
+pub mod stats;
+#[cfg(test)]
+mod tests;
+mod transport;
+
+pub use connection::{serve, serve_forwarded};
+pub use stats::{Snapshot, Stats};
+
+/// Where a request is answered.
+pub enum Route {
+    /// Here, from this version.
+    Local(Arc<dyn Site>),
+    /// By one of these members, best first. Never empty in practice; if it
+    /// is, the answer is 503.
+    Remote(Vec<MemberId>),
+    /// Nowhere.
+    Unavailable {
+        /// The HTTP status, 400 to 599: 404 for a host name that no
+        /// application claims, 503 for one that nobody can serve now.
+        status: u16,
+        /// One sentence for the visitor; escaped before it is shown.
+        why: String,
+    },
+}
+
+/// Which site answers for a host name. Asked once for every request.
+pub trait Sites: Send + Sync + 'static {
+    /// `host` is the name alone: lower case, without port and without a dot at
+    /// the end. `None` where the request names none (HTTP/1.0).
+    fn route(&self, host: Option<&str>) -> Route;
+}
+
+/// One whole version of one application. What it says never changes while it
+/// is held.
+pub trait Site: Send + Sync {
+    /// Which application.
+    fn app(&self) -> &AppName;
+    /// Which version of it.
+    fn version(&self) -> u64;
+    /// What the version holds.
+    fn tree(&self) -> &Tree;
+    /// How the version is served.
+    fn spec(&self) -> &AppSpec;
+    /// The live file at `path` if it is unchanged since it was verified, for
+    /// reading; `None` means that the chunks are to be used. Quick: it is
+    /// called on the event loop.
+    fn open(&self, path: &RelPath) -> Option<std::fs::File>;
+    /// The bytes of `chunk` from the content store, verified. May block.
+    fn chunk(&self, chunk: &Chunk) -> io::Result<Vec<u8>>;
+}
+
+/// The way to other members.
+pub trait Forward: Send + Sync + 'static {
+    /// A stream both ways that carries one request and its response.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// Opens a stream to `member`, at whose end [`serve_forwarded`] runs.
+    fn connect(&self, member: MemberId) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}

@@ -198,16 +198,16 @@ impl Member {
         }
         match input {
             Input::Packet { from, bytes } => {
-                self.to_membership(now, membership::Input::Packet { from, bytes }, effects);
+                self.tell_membership(now, membership::Input::Packet { from, bytes }, effects);
             }
             Input::Message { from, bytes } => self.on_message(now, from, &bytes, effects),
             Input::Lost { member } => {
-                self.to_membership(now, membership::Input::Lost { member }, effects);
+                self.tell_membership(now, membership::Input::Lost { member }, effects);
             }
             Input::Persisted { token } => {
                 let mut wants = Vec::new();
                 self.register.persisted(now, token, &mut wants);
-                self.from_register(now, wants, effects);
+                self.heed_register(now, wants, effects);
             }
             Input::Knock { ticket, key, exporter, from, bytes } => {
                 self.on_knock(now, ticket, key, &exporter, from, &bytes, effects);
@@ -287,10 +287,10 @@ impl Member {
         }
         let mut wants = Vec::new();
         self.membership.tick(now, &mut wants);
-        self.from_membership(now, wants, effects);
+        self.heed_membership(now, wants, effects);
         let mut wants = Vec::new();
         self.register.tick(now, &mut wants);
-        self.from_register(now, wants, effects);
+        self.heed_register(now, wants, effects);
         if let Some((_, roster)) = self.farewell.take_if(|(at, _)| now >= *at) {
             effects.push(Effect::Peers(roster));
         }
@@ -320,13 +320,13 @@ impl Member {
 
     // Membership.
 
-    fn to_membership(&mut self, now: Time, input: membership::Input, effects: &mut Vec<Effect>) {
+    fn tell_membership(&mut self, now: Time, input: membership::Input, effects: &mut Vec<Effect>) {
         let mut wants = Vec::new();
         self.membership.handle(now, input, &mut wants);
-        self.from_membership(now, wants, effects);
+        self.heed_membership(now, wants, effects);
     }
 
-    fn from_membership(
+    fn heed_membership(
         &mut self,
         now: Time,
         wants: Vec<membership::Effect>,
@@ -376,12 +376,12 @@ impl Member {
             return;
         }
         let Ok(message) = wire::decode::<Message>(Kind::Message, bytes) else { return };
-        self.to_membership(now, membership::Input::Heard { from }, effects);
+        self.tell_membership(now, membership::Input::Heard { from }, effects);
         match message {
             Message::Register(message) => {
                 let mut wants = Vec::new();
                 self.register.handle(now, from, message, &mut wants);
-                self.from_register(now, wants, effects);
+                self.heed_register(now, wants, effects);
             }
             Message::Ballot(signed) => self.on_ballot(now, from, &signed, effects),
             Message::Forward { id, change } => self.on_forward(now, from, id, *change, effects),
@@ -408,10 +408,10 @@ impl Member {
         self.purposes.insert(id, purpose);
         let mut wants = Vec::new();
         self.register.propose(now, id, change, &mut wants);
-        self.from_register(now, wants, effects);
+        self.heed_register(now, wants, effects);
     }
 
-    fn from_register(
+    fn heed_register(
         &mut self,
         now: Time,
         wants: Vec<register::Effect<Change>>,
@@ -462,7 +462,7 @@ impl Member {
         }
         let mut wants = Vec::new();
         self.membership.set_roster(now, &catalog.roster, &mut wants);
-        self.from_membership(now, wants, effects);
+        self.heed_membership(now, wants, effects);
         self.votes.retain(catalog);
         if self.started {
             let roots = self.content.retain(catalog, self.asks.roots());

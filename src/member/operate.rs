@@ -726,7 +726,7 @@ impl Member {
         if result.is_ok() {
             let mut wants = Vec::new();
             self.membership.leave(now, &mut wants);
-            self.from_membership(now, wants, effects);
+            self.heed_membership(now, wants, effects);
         } else {
             self.leaving = false;
         }

@@ -238,8 +238,8 @@ pub struct PolicyView {
 pub struct SiteRoute {
     /// The application.
     pub app: AppName,
-    /// How it is served.
-    pub spec: AppSpec,
+    /// How each kept version of it is served, by number; the last is current.
+    pub specs: BTreeMap<u64, AppSpec>,
     /// Live members that have switched to the current version, others than this one.
     pub holders: Vec<MemberId>,
 }
@@ -258,7 +258,7 @@ impl Member {
         };
         let route = |(app, application): (&AppName, &Application)| SiteRoute {
             app: app.clone(),
-            spec: application.current().spec.clone(),
+            specs: application.versions.iter().map(|v| (v.number, v.spec.clone())).collect(),
             holders: catalog
                 .roster
                 .members
@@ -559,7 +559,7 @@ impl Member {
             found.push((Health::Warning, format!("Window {}: {}.", window.id, window.state)));
         }
         view.health = found.iter().map(|(health, _)| *health).max().unwrap_or(Health::Ok);
-        found.sort_by(|a, b| b.0.cmp(&a.0));
+        found.sort_by_key(|(health, _)| std::cmp::Reverse(*health));
         view.reasons = found.into_iter().map(|(_, text)| text).collect();
     }
 }

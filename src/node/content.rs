@@ -1,1 +1,466 @@
-//! (under construction)
+//! Content on this member: the store and the files driver as one, so that the
+//! core's effects about content are one call each.
+//!
+//! It decides nothing. It carries out, and it refuses what came too late: an
+//! activation is fenced by the catalog's sequence, checked again right before
+//! the trees change places. All calls block.
+//!
+//! **Invariant:** what [`Content::applications`] says is active is what the
+//! live path led to when it was last switched, whatever crash came between.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    base::{
+        AppName, Digest, RelPath,
+        catalog::AppSpec,
+        tree::{Change, Chunk, Tree, changes},
+    },
+    driver::{
+        ChunkSource, DriverError, How, Mode, Purpose, Repaired,
+        files::{self, IgnoreRules, Kept, StatCache, WorkDir},
+    },
+    store::{ContentStore, Freed, StoreError},
+};
+
+mod activate;
+mod error;
+mod look;
+mod site;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use error::ContentError;
+pub use site::Site;
+pub use state::Active;
+
+use state::Saved;
+
+/// Content of one member. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Content {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: ContentStore,
+    live_dir: PathBuf,
+    state_dir: PathBuf,
+    apps: Mutex<BTreeMap<AppName, Arc<App>>>,
+}
+
+/// One application here.
+#[derive(Debug, Default)]
+struct App {
+    /// Held by whoever uses the work directory, for as long as that takes.
+    area: Mutex<()>,
+    /// Held for moments, and for the switch itself. Who changes what is
+    /// active holds `area`, too.
+    work: Mutex<Work>,
+    /// What others see, behind a lock of its own, so that no request and no
+    /// status waits for a switch.
+    shown: Mutex<Shown>,
+    /// The newest activation asked for, as (sequence, version): one that
+    /// waits or is at work gives way to it.
+    wanted: Mutex<(u64, u64)>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Work {
+    active: Option<Active>,
+    cache: Arc<StatCache>,
+    /// Counts changes of the live tree by us: what was learned about it
+    /// before is worth nothing after.
+    generation: u64,
+    /// What a crash interrupted and could not be finished yet.
+    unrecovered: Option<Saved>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Shown {
+    active: Option<Active>,
+    site: Option<Arc<Site>>,
+}
+
+/// Content that was taken into the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Staged {
+    /// Its signature.
+    pub root: Digest,
+    /// Regular files.
+    pub files: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+}
+
+/// What an activation did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Activated {
+    /// It was active before: nothing was done.
+    pub already: bool,
+    /// Where it is live.
+    pub live: PathBuf,
+    /// Files that share their blocks with the version before.
+    pub shared: u64,
+    /// Ignored things that moved along.
+    pub carried: Vec<RelPath>,
+    /// Ignored things that could not, kept with the tree before.
+    pub left: Vec<RelPath>,
+    /// Where the tree before is, for now.
+    pub before: Option<PathBuf>,
+}
+
+/// What a scan of a live tree found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scanned {
+    /// The signature of what is there; nothing if nothing is, or the
+    /// application is not active here.
+    pub root: Option<Digest>,
+    /// The number of the version that was activated last; 0 for none.
+    pub activated: u64,
+    /// Regular files.
+    pub files: u64,
+    /// Bytes that were read; the rest was known.
+    pub bytes_read: u64,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+impl Content {
+    /// Takes up what `state_dir` says is active, and finishes or undoes what
+    /// a crash interrupted. Live trees without a path of their own stand in
+    /// `live_dir`. Both are made if need be, and must be on no other
+    /// member's disk.
+    pub fn open(
+        store: ContentStore,
+        live_dir: PathBuf,
+        state_dir: PathBuf,
+    ) -> Result<Self, ContentError> {
+        let made =
+            |dir: &Path| std::fs::create_dir_all(dir).and_then(|()| std::path::absolute(dir));
+        let live_dir = made(&live_dir).map_err(|e| DriverError::io("make", &live_dir, e))?;
+        let state_dir = made(&state_dir).map_err(|e| DriverError::io("make", &state_dir, e))?;
+        let mut apps = BTreeMap::new();
+        for saved in state::load_all(&state_dir)? {
+            let app = saved.app.clone();
+            let cache = Arc::new(state::load_cache(&state_dir, &app));
+            let mut work = Work { cache, unrecovered: Some(saved), ..Work::default() };
+            // One application in trouble does not keep the others down.
+            if let Err(error) = work.recover() {
+                tracing::error!(%app, %error, "the live tree could not be recovered");
+            }
+            apps.insert(app, Arc::new(App { work: Mutex::new(work), ..App::default() }));
+        }
+        let inner = Inner { store, live_dir, state_dir, apps: Mutex::new(apps) };
+        let content = Self { inner: Arc::new(inner) };
+        let apps = locked(&content.inner.apps).clone();
+        for (app, cell) in apps {
+            let work = locked(&cell.work);
+            if let Some(active) = &work.active {
+                *locked(&cell.wanted) = (active.sequence, active.version);
+            }
+            content.save(&app, &work, None)?;
+            content.show(&cell, &work)?;
+        }
+        Ok(content)
+    }
+
+    /// The store below it.
+    pub fn store(&self) -> &ContentStore {
+        &self.inner.store
+    }
+
+    /// What is active, by name.
+    pub fn applications(&self) -> Vec<Active> {
+        let apps: Vec<Arc<App>> = locked(&self.inner.apps).values().cloned().collect();
+        apps.iter().filter_map(|app| locked(&app.shown).active.clone()).collect()
+    }
+
+    /// Takes the directory `source` into the store, durably, without what
+    /// `ignore` matches. It is looked at twice: what changed in between is an
+    /// error, and then nothing counts as staged.
+    pub fn stage(&self, source: &Path, ignore: &[String]) -> Result<Staged, ContentError> {
+        let rules = IgnoreRules::new(ignore)?;
+        self.ingest(source, &rules, &Tree::default())
+    }
+
+    /// Makes the tree `root` the live one of `app`, as version number
+    /// `version`, decided at the catalog's `sequence`. Every byte must be in
+    /// the store. Refused if something newer was activated or asked for.
+    pub fn activate(
+        &self,
+        app: &AppName,
+        version: u64,
+        sequence: u64,
+        root: Digest,
+        spec: &AppSpec,
+    ) -> Result<Activated, ContentError> {
+        let live = self.live_path(app, spec)?;
+        let cell = self.app(app);
+        cell.ask_for(app, sequence, version)?;
+        let _area = locked(&cell.area);
+        cell.fence(app, sequence, version)?;
+        let ignore = spec.ignore.clone();
+        let next = Active { app: app.clone(), version, sequence, root, live, ignore };
+        {
+            let mut work = locked(&cell.work);
+            work.recover()?;
+            if let Some(active) = &work.active {
+                let same = (active.sequence, active.version) == (sequence, version);
+                if same && active.root != root {
+                    return Err(ContentError::Conflict { app: app.clone(), version });
+                }
+                if (Active { sequence, ..active.clone() }) == next {
+                    let live = next.live.clone();
+                    work.active = Some(next);
+                    self.save(app, &work, None)?;
+                    self.show(&cell, &work)?;
+                    return Ok(Activated { already: true, live, ..Activated::default() });
+                }
+            }
+        }
+        self.put_in_place(&cell, next)
+    }
+
+    /// Looks at the live tree of `app`: quickly by the stat cache, or at
+    /// every byte.
+    pub fn scan(&self, app: &AppName, full: bool) -> Result<Scanned, ContentError> {
+        let mode = if full { Mode::Full } else { Mode::Quick };
+        let began = Instant::now();
+        let Some((active, scan)) = self.look(app, mode)? else {
+            let elapsed = began.elapsed();
+            return Ok(Scanned { root: None, activated: 0, files: 0, bytes_read: 0, elapsed });
+        };
+        Ok(Scanned {
+            root: (!scan.is_empty()).then(|| scan.root()),
+            activated: active.version,
+            files: scan.tree.files(),
+            bytes_read: scan.bytes_read,
+            elapsed: began.elapsed(),
+        })
+    }
+
+    /// What would turn the live tree of `app` into the tree `root`. What no
+    /// tree can hold is listed as to be deleted.
+    pub fn differences(&self, app: &AppName, root: &Digest) -> Result<Vec<Change>, ContentError> {
+        let Some((_, mut scan)) = self.look(app, Mode::Quick)? else {
+            return Err(ContentError::NotActive(app.clone()));
+        };
+        let want = self.tree(root)?;
+        scan.fit(&want)?;
+        let mut list: Vec<Change> = scan.strange.into_iter().map(Change::Del).collect();
+        list.extend(changes(&scan.tree, &want));
+        Ok(list)
+    }
+
+    /// Repairs the live tree of `app` to `root`, the root that is active:
+    /// a repair decided before a switch must not undo the switch.
+    pub fn repair(&self, app: &AppName, root: Digest) -> Result<Repaired, ContentError> {
+        let cell = self.app(app);
+        let _area = locked(&cell.area);
+        let Work { active, cache, .. } = {
+            let mut work = locked(&cell.work);
+            work.recover()?;
+            work.clone()
+        };
+        let active = active.ok_or_else(|| ContentError::NotActive(app.clone()))?;
+        if active.root != root {
+            let (version, sequence) = (active.version, active.sequence);
+            return Err(ContentError::Superseded { app: app.clone(), version, sequence });
+        }
+        let want = self.tree(&root)?;
+        let rules = IgnoreRules::new(&active.ignore)?;
+        let _hold = self.inner.store.hold();
+        let mut cache = (*cache).clone();
+        let done = match files::scan(&active.live, &rules, &mut cache, LIVE, None) {
+            Err(DriverError::Absent(_) | DriverError::NotDirectory(_)) => {
+                return self.put_back(&cell, active, &want);
+            }
+            Err(error) => return Err(error.into()),
+            Ok(mut scan) => {
+                scan.fit(&want)?;
+                let list = changes(&scan.tree, &want);
+                let aside = WorkDir::open(&active.live)?.aside();
+                locked(&cell.work).generation += 1;
+                files::repair(&active.live, &list, &scan.strange, self, &aside)?
+            }
+        };
+        files::scan(&active.live, &rules, &mut cache, LIVE, None)?;
+        let mut work = locked(&cell.work);
+        work.generation += 1;
+        work.cache = Arc::new(cache);
+        self.show(&cell, &work)?;
+        state::save_cache(&self.inner.state_dir, app, &work.cache);
+        Ok(done)
+    }
+
+    /// Takes the live tree of `app` into the store, as it is: a majority
+    /// holds it, and it is to become a version.
+    pub fn ingest_live(&self, app: &AppName) -> Result<Staged, ContentError> {
+        let (active, generation) = {
+            let cell = self.app(app);
+            let work = locked(&cell.work);
+            let active = work.active.clone();
+            (active.ok_or_else(|| ContentError::NotActive(app.clone()))?, work.generation)
+        };
+        let rules = IgnoreRules::new(&active.ignore)?;
+        // Without its listing nothing is known to be a shell of the version:
+        // then every directory counts, and the root tells.
+        let expected = self.inner.store.tree(&active.root)?.unwrap_or_default();
+        let staged = self.ingest(&active.live, &rules, &expected)?;
+        if locked(&self.app(app).work).generation != generation {
+            return Err(DriverError::Changing(active.live).into());
+        }
+        Ok(staged)
+    }
+
+    /// Forgets that `app` is active. Its live tree stays: it may hold what
+    /// was ignored, and an operator may still need it.
+    pub fn deactivate(&self, app: &AppName) -> Result<(), ContentError> {
+        let cell = self.app(app);
+        let _area = locked(&cell.area);
+        let mut work = locked(&cell.work);
+        state::remove(&self.inner.state_dir, app)?;
+        *locked(&cell.shown) = Shown::default();
+        *locked(&cell.wanted) = (0, 0);
+        *work = Work { generation: work.generation + 1, ..Work::default() };
+        Ok(())
+    }
+
+    /// Garbage collection: keeps the trees `roots` and those that are active.
+    pub fn retain(&self, roots: &BTreeSet<Digest>) -> Result<Freed, ContentError> {
+        let active = self.applications().into_iter().map(|active| active.root);
+        Ok(self.inner.store.retain(&roots.iter().copied().chain(active).collect())?)
+    }
+
+    /// What the gateway serves of `app` from now on; nothing if it is not
+    /// active here or its listing is not in the store.
+    pub fn site(&self, app: &AppName) -> Option<Arc<Site>> {
+        let cell = locked(&self.inner.apps).get(app)?.clone();
+        let shown = locked(&cell.shown).clone();
+        shown.site
+    }
+
+    /// What was replaced in the live tree of `app` and is still kept, oldest
+    /// first.
+    pub fn kept_aside(&self, app: &AppName) -> Result<Vec<Kept>, ContentError> {
+        Ok(files::aside::kept(&self.aside_of(app)?)?)
+    }
+
+    /// Removes the oldest of what is kept aside for `app`, down to
+    /// `bytes_max`, but never the newest `keep_newest`. Returns bytes freed.
+    pub fn prune_aside(
+        &self,
+        app: &AppName,
+        bytes_max: u64,
+        keep_newest: usize,
+    ) -> Result<u64, ContentError> {
+        let aside = self.aside_of(app)?;
+        let cell = self.app(app);
+        let _area = locked(&cell.area);
+        Ok(files::prune_aside(&aside, bytes_max, keep_newest)?)
+    }
+}
+
+const LIVE: How = How { mode: Mode::Quick, purpose: Purpose::Live };
+const PUBLISH: How = How { mode: Mode::Quick, purpose: Purpose::Publish };
+
+impl Content {
+    fn app(&self, app: &AppName) -> Arc<App> {
+        locked(&self.inner.apps).entry(app.clone()).or_default().clone()
+    }
+
+    fn tree(&self, root: &Digest) -> Result<Arc<Tree>, ContentError> {
+        self.inner.store.tree(root)?.ok_or(ContentError::NotHere(*root))
+    }
+
+    fn aside_of(&self, app: &AppName) -> Result<PathBuf, ContentError> {
+        let live = locked(&self.app(app).shown).active.as_ref().map(|active| active.live.clone());
+        let live = live.ok_or_else(|| ContentError::NotActive(app.clone()))?;
+        Ok(WorkDir::path_of(&live).join("aside"))
+    }
+
+    /// Keeps what is active, and what is pending. While something could not
+    /// be recovered, the record says so still.
+    fn save(
+        &self,
+        app: &AppName,
+        work: &Work,
+        pending: Option<(Active, u64)>,
+    ) -> Result<(), ContentError> {
+        if work.unrecovered.is_some() {
+            return Ok(());
+        }
+        let saved = Saved { app: app.clone(), active: work.active.clone(), pending };
+        state::save(&self.inner.state_dir, &saved)
+    }
+
+    /// Shows others what is active and known now.
+    fn show(&self, cell: &App, work: &Work) -> Result<(), ContentError> {
+        let mut shown = Shown { active: work.active.clone(), site: None };
+        if let Some(active) = &work.active
+            && let Some(tree) = self.inner.store.tree(&active.root)?
+        {
+            let (cache, store) = (work.cache.clone(), self.inner.store.clone());
+            shown.site = Some(Arc::new(Site::new(active, tree, cache, store)));
+        }
+        *locked(&cell.shown) = shown;
+        Ok(())
+    }
+}
+
+impl ChunkSource for Content {
+    fn chunk(&self, chunk: &Chunk) -> Result<Vec<u8>, DriverError> {
+        self.inner.store.read(&chunk.digest).map_err(failed)
+    }
+}
+
+impl App {
+    /// Notes that an activation is asked for, unless a newer one was.
+    fn ask_for(&self, app: &AppName, sequence: u64, version: u64) -> Result<(), ContentError> {
+        self.fence(app, sequence, version)?;
+        let mut wanted = locked(&self.wanted);
+        *wanted = (*wanted).max((sequence, version));
+        Ok(())
+    }
+
+    fn fence(&self, app: &AppName, sequence: u64, version: u64) -> Result<(), ContentError> {
+        let wanted = *locked(&self.wanted);
+        if wanted <= (sequence, version) {
+            return Ok(());
+        }
+        let (sequence, version) = wanted;
+        Err(ContentError::Superseded { app: app.clone(), version, sequence })
+    }
+}
+
+impl Work {
+    /// Finishes or undoes what is still to be recovered. After an error it is
+    /// to be called again, and `active` is what can be seen of it.
+    fn recover(&mut self) -> Result<(), DriverError> {
+        let Some(saved) = self.unrecovered.take() else { return Ok(()) };
+        let recovered = saved.recover();
+        self.active = saved.active_now();
+        if recovered.is_err() {
+            self.unrecovered = Some(saved);
+        }
+        recovered
+    }
+}
+
+fn failed(error: StoreError) -> DriverError {
+    DriverError::Store(Box::new(error))
+}
+
+/// What a panic left behind a lock is still whole: every change is one
+/// assignment.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

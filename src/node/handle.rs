@@ -21,6 +21,8 @@ pub(super) enum Request {
     Publish(Box<Publish>, oneshot::Sender<Result<Outcome, Refusal>>),
     Verify(AppName, oneshot::Sender<Result<Verified, Refusal>>),
     Metrics(oneshot::Sender<Metrics>),
+    /// Somebody subscribed to views.
+    Watched,
     Stop(oneshot::Sender<()>),
 }
 
@@ -92,7 +94,7 @@ pub struct Metrics {
 #[derive(Clone)]
 pub struct Handle {
     pub(super) requests: mpsc::Sender<Request>,
-    pub(super) views: watch::Receiver<Arc<View>>,
+    pub(super) views: Arc<watch::Sender<Arc<View>>>,
     pub(super) events: broadcast::Sender<Event>,
     pub(super) recent: Arc<std::sync::Mutex<std::collections::VecDeque<Event>>>,
 }
@@ -123,10 +125,13 @@ impl Handle {
         self.ask(Request::Metrics).await
     }
 
-    /// Views as they change, at most a few a second. While nobody holds a
-    /// receiver of it that was cloned from this one, none is made.
+    /// Views as they change, at most a few a second; the first may be old, and
+    /// a fresh one follows at once. While nobody holds a receiver, none is made.
     pub fn watch(&self) -> watch::Receiver<Arc<View>> {
-        self.views.clone()
+        let receiver = self.views.subscribe();
+        // A full queue means that the loop is awake and looks by itself.
+        let _awake = self.requests.try_send(Request::Watched);
+        receiver
     }
 
     /// Events from now on.

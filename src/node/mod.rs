@@ -1,9 +1,66 @@
 //! F4, the shell: one task owns the member and carries out its effects.
+//!
+//! The member decides; what is here only does. Everything slow runs beside the
+//! loop (the record's own thread, blocking tasks for content, a task for each
+//! stream) and comes back as an input. Nothing here holds a lock across an
+//! await, because the loop has no lock at all.
 
 pub mod content;
 mod handle;
+pub mod manifest;
 pub mod options;
+mod persist;
+mod run;
+mod sites;
+mod start;
 pub mod transfer;
+mod work;
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
 
 pub use handle::{Handle, Metrics, Publish, Verified};
 pub use options::Options;
+pub use start::{listen, start};
+
+/// A member that runs in this process.
+pub struct Running {
+    /// The way in.
+    pub handle: Handle,
+    /// What it is, for people.
+    pub ready: Ready,
+    ended: tokio::task::JoinHandle<Ended>,
+}
+
+/// What a member says of itself when it is ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// Its name in the roster.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// The cluster's id.
+    pub cluster: String,
+    /// Where other members reach it.
+    pub cluster_address: SocketAddr,
+    /// Where it serves sites.
+    pub site_address: Option<SocketAddr>,
+    /// Whether it founded the cluster just now.
+    pub founded: bool,
+    /// Whether it joined just now.
+    pub joined: bool,
+    /// The catalog's sequence that it starts with.
+    pub sequence: u64,
+}
+
+/// Why a member stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to; it returns when it is started again.
+    Stopped,
+    /// It has left the cluster.
+    Left,
+    /// It was removed from the cluster.
+    Removed,
+}

@@ -71,24 +71,54 @@ impl Invariant {
     /// What holds, and why it matters.
     pub fn sentence(self) -> &'static str {
         match self {
-            Self::OneCatalog => "one sequence number has one catalog, on all members there ever were",
-            Self::Proven => "what a member takes for committed is signed by a majority of every roster it needs",
-            Self::NoGap => "every commit extends the one before: nothing committed is lost or stepped over",
+            Self::OneCatalog => {
+                "one sequence number has one catalog, on all members there ever were"
+            }
+            Self::Proven => {
+                "what a member takes for committed is signed by a majority of every roster it needs"
+            }
+            Self::NoGap => {
+                "every commit extends the one before: nothing committed is lost or stepped over"
+            }
             Self::NoWayBack => "no member goes back to a lower sequence, not even over a restart",
-            Self::OneValue => "one ballot number stands for one catalog: a proposer never uses it twice",
-            Self::DurableFirst => "no promise, accept or prepare leaves before its record is on disk",
-            Self::VersionsCount => "versions of an application count up by one and never change: two publishers never both win",
-            Self::MajorityAdopts => "only what a strict majority of the voters really held is adopted as their version",
-            Self::MinorityTouchesNothing => "live content is changed only to a committed version, and by a repair only with fresh ballots of a majority in hand",
-            Self::MinorityCommitsNothing => "a side of a partition without a majority changes nothing",
-            Self::WholeVersions => "a member serves only what its store holds whole, and knows what it holds",
-            Self::MajorityIsWhole => "a version is committed only when a majority holds every byte of it",
-            Self::NothingDropped => "no member drops what is, or is becoming, the committed version",
-            Self::AnswersAreTrue => "an answer is true: Ok is in the catalog, and what was refused never comes into force unless the refusal says that it may",
+            Self::OneValue => {
+                "one ballot number stands for one catalog: a proposer never uses it twice"
+            }
+            Self::DurableFirst => {
+                "no promise, accept or prepare leaves before its record is on disk"
+            }
+            Self::VersionsCount => {
+                "versions of an application count up by one and never change: two publishers never both win"
+            }
+            Self::MajorityAdopts => {
+                "only what a strict majority of the voters really held is adopted as their version"
+            }
+            Self::MinorityTouchesNothing => {
+                "live content is changed only to a committed version, and by a repair only with fresh ballots of a majority in hand"
+            }
+            Self::MinorityCommitsNothing => {
+                "a side of a partition without a majority changes nothing"
+            }
+            Self::WholeVersions => {
+                "a member serves only what its store holds whole, and knows what it holds"
+            }
+            Self::MajorityIsWhole => {
+                "a version is committed only when a majority holds every byte of it"
+            }
+            Self::NothingDropped => {
+                "no member drops what is, or is becoming, the committed version"
+            }
+            Self::AnswersAreTrue => {
+                "an answer is true: Ok is in the catalog, and what was refused never comes into force unless the refusal says that it may"
+            }
             Self::OneAnswer => "every request has one answer",
-            Self::Welcomed => "a newcomer with a good token is never told that the cluster can't prove itself",
+            Self::Welcomed => {
+                "a newcomer with a good token is never told that the cluster can't prove itself"
+            }
             Self::NoSpin => "a member never asks to be woken at once without end",
-            Self::Healed => "once faults end, all members hold the newest catalog and its content, no window stays open, and a publication succeeds",
+            Self::Healed => {
+                "once faults end, all members hold the newest catalog and its content, no window stays open, and a publication succeeds"
+            }
             Self::NoPanic => "no assertion of the core fails",
             Self::Simulator => "the simulator's own bounds hold",
         }
@@ -495,7 +525,13 @@ impl Checker {
     }
 
     /// The live content of `app` becomes version `number`.
-    pub fn switch(&self, server: &Server, app: &AppName, number: u64, root: Digest) -> Result<(), Violation> {
+    pub fn switch(
+        &self,
+        server: &Server,
+        app: &AppName,
+        number: u64,
+        root: Digest,
+    ) -> Result<(), Violation> {
         let version = self.versions.get(&(app.clone(), number));
         if version.is_none_or(|v| v.root != root) {
             let detail = format!("{} switches {app} to {number}, uncommitted", server.name);

@@ -51,7 +51,12 @@ impl World {
 
     // Fetches.
 
-    pub(super) fn fetch(&mut self, s: usize, root: Digest, from: MemberId) -> Result<(), Violation> {
+    pub(super) fn fetch(
+        &mut self,
+        s: usize,
+        root: Digest,
+        from: MemberId,
+    ) -> Result<(), Violation> {
         let Some(&holder) = self.index.get(&from) else { return Ok(()) };
         let bytes = self.staged(root).bytes;
         let fetching = Fetching {

@@ -13,11 +13,7 @@ use super::{
 };
 use crate::{
     base::catalog::Failover,
-    member::{
-        Input,
-        command::Command,
-        view::Health,
-    },
+    member::{Input, command::Command, view::Health},
 };
 
 const SECOND: u64 = 1_000_000;
@@ -257,7 +253,8 @@ impl World {
         if !both && self.rng.random_bool(0.5) {
             other = other.into_iter().take(1).collect();
         }
-        let text = format!("{one:?} is cut off from {other:?}{}", if both { "" } else { ", one way" });
+        let text =
+            format!("{one:?} is cut off from {other:?}{}", if both { "" } else { ", one way" });
         let partition = self.network.cut(one, other, both);
         self.say(None, &format!("partition {partition}: {text}"));
         let after = self.a_while();
@@ -325,10 +322,11 @@ impl World {
             return;
         }
         let root = whole[self.rng.random_range(0..whole.len())];
-        let is_committed = self.newest().applications.values().any(|a| a.current().root == root)
-            || self.newest().window.as_ref().is_some_and(|w| {
-                w.publication.as_ref().is_some_and(|p| p.version.root == root)
-            });
+        let is_committed =
+            self.newest().applications.values().any(|a| a.current().root == root)
+                || self.newest().window.as_ref().is_some_and(|w| {
+                    w.publication.as_ref().is_some_and(|p| p.version.root == root)
+                });
         let has = |server: &super::server::Server| server.disk.whole.contains(&root);
         let copies = self.servers.iter().filter(|server| has(server)).count();
         if is_committed && (copies < 2 || !majority_of(&self.newest().roster, &self.servers, has)) {
@@ -418,7 +416,10 @@ impl World {
         for s in self.enrolled_and_running() {
             let server = &self.servers[s];
             if server.seen != newest.sequence {
-                return Some(format!("{} knows {} of {}", server.name, server.seen, newest.sequence));
+                return Some(format!(
+                    "{} knows {} of {}",
+                    server.name, server.seen, newest.sequence
+                ));
             }
             for (app, application) in &newest.applications {
                 let (root, live) = (application.current().root, server.disk.live.get(app));

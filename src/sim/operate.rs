@@ -30,12 +30,20 @@ const GONE_MAX: usize = 3;
 /// What was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum What {
-    Invite { newcomers: usize },
+    Invite {
+        newcomers: usize,
+    },
     Remove,
     Leave,
-    Publish { app: AppName, root: Digest, message: String },
+    Publish {
+        app: AppName,
+        root: Digest,
+        message: String,
+    },
     Rollback,
-    Open { at: crate::base::WallTime },
+    Open {
+        at: crate::base::WallTime,
+    },
     Close,
     /// A takeover.
     Order,
@@ -60,7 +68,8 @@ impl World {
         let all = 0..self.servers.len();
         let alone = all.clone().all(|other| {
             // A side in the strict sense: whom it reaches reaches no further.
-            !near(other) || all.clone().all(|third| near(third) || !self.network.connects(other, third))
+            !near(other)
+                || all.clone().all(|third| near(third) || !self.network.connects(other, third))
         });
         let side = majority_of(&self.newest().roster, &self.servers, |server| {
             self.index.get(&server.id).is_some_and(|other| near(*other))
@@ -265,7 +274,12 @@ impl World {
         self.feed(to, Input::Knock { ticket, key, exporter, from, bytes }, Tag::Other)
     }
 
-    pub(super) fn answer(&mut self, s: usize, ticket: u64, bytes: Vec<u8>) -> Result<(), Violation> {
+    pub(super) fn answer(
+        &mut self,
+        s: usize,
+        ticket: u64,
+        bytes: Vec<u8>,
+    ) -> Result<(), Violation> {
         let Some((_, newcomer)) = self.knocks.remove(&ticket) else {
             return fail(Invariant::OneAnswer, format!("knock {ticket} is answered twice"));
         };
@@ -318,7 +332,9 @@ impl World {
     ) -> Result<(), Violation> {
         let told = match &result {
             Ok(outcome) => format!("{outcome:?}"),
-            Err(refusal) => format!("refused ({:?}): {} {}", refusal.reason, refusal.what, refusal.why),
+            Err(refusal) => {
+                format!("refused ({:?}): {} {}", refusal.reason, refusal.what, refusal.why)
+            }
         };
         self.say(Some(s), &format!("answers ({number}): {told}"));
         let Some(ticket) = self.tickets.remove(&number) else {
@@ -390,7 +406,11 @@ impl World {
                 if refusal.reason == Reason::Conflict && refusal.why.contains("meanwhile") {
                     self.checker.reach(Situation::PublisherConflict);
                 }
-                if is_open_ended(&refusal) { Ok(()) } else { self.checker.refused_for_good(message) }
+                if is_open_ended(&refusal) {
+                    Ok(())
+                } else {
+                    self.checker.refused_for_good(message)
+                }
             }
         }
     }

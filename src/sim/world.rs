@@ -37,20 +37,63 @@ const SPINS_MAX: u32 = 50;
 
 /// What is going to happen.
 pub(super) enum Happening {
-    Deliver { to: usize, run: u64, from: usize, input: Input, tag: Tag },
+    Deliver {
+        to: usize,
+        run: u64,
+        from: usize,
+        input: Input,
+        tag: Tag,
+    },
     /// Something of the server's own: void if it does not run any more.
-    Own { server: usize, run: u64, input: Input },
-    Tick { server: usize, run: u64 },
-    Synced { server: usize, run: u64, token: u64 },
-    GenerationKept { server: usize, run: u64, generation: u64 },
-    Worked { server: usize, run: u64, app: AppName },
+    Own {
+        server: usize,
+        run: u64,
+        input: Input,
+    },
+    Tick {
+        server: usize,
+        run: u64,
+    },
+    Synced {
+        server: usize,
+        run: u64,
+        token: u64,
+    },
+    GenerationKept {
+        server: usize,
+        run: u64,
+        generation: u64,
+    },
+    Worked {
+        server: usize,
+        run: u64,
+        app: AppName,
+    },
     Fetching(super::content::Fetching),
-    Start { server: usize },
-    Resume { server: usize, run: u64 },
-    Heal { partition: u64 },
-    Knock { server: usize },
-    Answered { server: usize, by: usize, bytes: Vec<u8> },
-    Knocked { to: usize, from: usize, exporter: [u8; 32], bytes: Vec<u8> },
+    Start {
+        server: usize,
+    },
+    Resume {
+        server: usize,
+        run: u64,
+    },
+    Heal {
+        partition: u64,
+    },
+    Knock {
+        server: usize,
+    },
+    Answered {
+        server: usize,
+        by: usize,
+        bytes: Vec<u8>,
+    },
+    Knocked {
+        to: usize,
+        from: usize,
+        exporter: [u8; 32],
+        bytes: Vec<u8>,
+    },
     Fault,
     Operate,
 }
@@ -508,8 +551,8 @@ impl World {
     // The network.
 
     fn message(&mut self, s: usize, to: MemberId, bytes: Vec<u8>) -> Result<(), Violation> {
-        let message = wire::decode::<Message>(Kind::Message, &bytes)
-            .map_err(|error| Violation {
+        let message =
+            wire::decode::<Message>(Kind::Message, &bytes).map_err(|error| Violation {
                 invariant: Invariant::NoPanic,
                 detail: format!("a member sent what can't be read: {error}"),
             })?;
@@ -597,9 +640,8 @@ impl World {
     /// The servers whose process runs and is enrolled in the newest catalog.
     pub fn enrolled_and_running(&self) -> Vec<usize> {
         let roster = &self.newest().roster;
-        let runs = |s: &usize| {
-            self.servers[*s].member.is_some() && roster.contains(self.servers[*s].id)
-        };
+        let runs =
+            |s: &usize| self.servers[*s].member.is_some() && roster.contains(self.servers[*s].id);
         (0..self.servers.len()).filter(runs).collect()
     }
 
@@ -612,7 +654,12 @@ impl World {
     }
 
     /// An operator asks a member.
-    pub fn command(&mut self, s: usize, command: Command, mut ticket: Ticket) -> Result<(), Violation> {
+    pub fn command(
+        &mut self,
+        s: usize,
+        command: Command,
+        mut ticket: Ticket,
+    ) -> Result<(), Violation> {
         self.ticket_next += 1;
         let number = self.ticket_next;
         ticket.server = s;

@@ -1,1 +1,21 @@
-//! (under construction)
+//! F3, the store: what a member keeps on its disk. Atomic records, the data
+//! directory, and content addressed by its signature.
+//!
+//! All calls block; the shell runs them where blocking is allowed. Nothing
+//! here knows of the network or of other members, and nothing read from disk
+//! is believed before its signature has been checked.
+
+pub mod content;
+pub mod data_dir;
+pub mod error;
+mod gc;
+mod index;
+mod pack;
+pub mod record;
+mod recover;
+mod writer;
+
+pub use content::{ContentStore, Freed, Hold};
+pub use data_dir::DataDir;
+pub use error::StoreError;
+pub use writer::Writer;

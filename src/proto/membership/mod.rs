@@ -5,7 +5,7 @@
 //! knocking: every member that is enrolled and not live is announced to, again
 //! and again, for ever. That cures lost first announces, islands and slow
 //! returns alike. Around foca, whose verdicts can't be refuted, the driver here
-//! checks before it believes: see [`suspicion`].
+//! checks before it believes: see `suspicion.rs`.
 //!
 //! It never reads a clock, opens a socket or decides anything about content;
 //! whether a member counts for a majority is the roster's business, not this
@@ -24,6 +24,8 @@ use foca::{Foca, Header, Incarnation, Member, Message, NoCustomBroadcast, Notifi
 
 use crate::base::{MemberId, Time, catalog::Roster};
 
+mod interface;
+mod knocking;
 mod packet;
 mod random;
 mod settings;
@@ -33,98 +35,10 @@ mod suspicion;
 #[cfg(test)]
 mod tests;
 
+pub use interface::{Contact, Directory, Effect, Input, State};
 use packet::{Identity, Packet, PacketCodec};
 use random::Random;
 use suspicion::{Dispute, Suspicion};
-
-/// What the machine is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Input {
-    /// A SWIM packet over a connection that proved to be `from`'s.
-    Packet {
-        /// The authenticated sender.
-        from: MemberId,
-        /// The packet.
-        bytes: Vec<u8>,
-    },
-    /// Any other authenticated traffic: a sign of life.
-    Heard {
-        /// The authenticated sender.
-        from: MemberId,
-    },
-    /// The transport says that the connection failed: a hint, not a verdict.
-    Lost {
-        /// To whom.
-        member: MemberId,
-    },
-}
-
-/// What is to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Send one unreliable packet.
-    Send {
-        /// For whom; the connection must prove to be theirs.
-        to: MemberId,
-        /// Where they are thought to be.
-        address: SocketAddr,
-        /// At most [`SWIM_PACKET_MAX`](crate::base::limits::SWIM_PACKET_MAX) bytes.
-        bytes: Vec<u8>,
-    },
-    /// A member's state is another one now.
-    Changed {
-        /// Whose.
-        member: MemberId,
-        /// The new state.
-        state: State,
-    },
-    /// A member is reachable elsewhere now.
-    Moved {
-        /// Who.
-        member: MemberId,
-        /// Where.
-        address: SocketAddr,
-    },
-    /// The newest generation in use: persist it. The next start must use a
-    /// higher one, or the others take it for an old run for a round trip.
-    Generation(u64),
-}
-
-/// What this member thinks of another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum State {
-    /// It answers.
-    Alive,
-    /// It did not answer somebody; counts as live until the verdict.
-    Suspect,
-    /// It is gone, out of reach, or was never seen.
-    Down,
-    /// It said that it leaves.
-    Left,
-}
-
-impl State {
-    /// Whether work may be given to a member in this state.
-    pub fn is_live(self) -> bool {
-        matches!(self, Self::Alive | Self::Suspect)
-    }
-}
-
-/// What is known of another member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Contact {
-    /// What this member thinks of it.
-    pub state: State,
-    /// Where its newest run listens; the roster's word until it was seen.
-    pub address: SocketAddr,
-    /// Its newest run; 0 until it was seen.
-    pub generation: u64,
-    /// Since when it is in this state, by this member's clock.
-    pub since: Time,
-}
-
-/// Every member of the roster but this one, seen or not.
-pub type Directory = BTreeMap<MemberId, Contact>;
 
 /// What the driver knows of a member beyond its [`Contact`].
 #[derive(Clone, Debug)]
@@ -135,6 +49,10 @@ struct Peer {
     incarnation: Incarnation,
     /// The last direct sign of life.
     heard: Option<Time>,
+    /// Since when it is live.
+    live_from: Time,
+    /// How often it was asked for a sign of life since the last one.
+    asked: u32,
     /// The next knock, where it is not live.
     knock_at: Option<Time>,
     knocks: u32,
@@ -145,6 +63,7 @@ struct Peer {
 enum Due {
     Foca(Timer<Identity>),
     Knock(MemberId),
+    Rounds,
     Suspicion(MemberId),
     Dispute(MemberId),
 }
@@ -183,7 +102,9 @@ impl Membership {
     pub fn new(now: Time, me: MemberId, address: SocketAddr, generation: u64, seed: u64) -> Self {
         let identity = Identity::new(me, address, generation.min(packet::GENERATION_MAX));
         let config = settings::config(0);
-        let random = Random::new(seed);
+        let mut random = Random::new(seed);
+        // Members that start together don't make their rounds together.
+        let rounds_at = now + random.duration_below(settings::ROUNDS_PERIOD);
         Self {
             me,
             foca: Foca::new(identity, config, Random::new(!seed), PacketCodec),
@@ -191,8 +112,8 @@ impl Membership {
             random,
             now,
             skipped: Duration::ZERO,
-            agenda: BTreeMap::new(),
-            agenda_next: 0,
+            agenda: BTreeMap::from([((rounds_at, 0), Due::Rounds)]),
+            agenda_next: 1,
             peers: BTreeMap::new(),
             directory: Directory::new(),
             suspicions: BTreeMap::new(),
@@ -201,7 +122,7 @@ impl Membership {
             heard_any: now,
             verdicts_from: now,
             unwell: 0,
-            generation_told: identity.generation,
+            generation_told: 0,
             left: false,
         }
     }
@@ -233,6 +154,8 @@ impl Membership {
                 identity: None,
                 incarnation: 0,
                 heard: None,
+                live_from: self.now,
+                asked: 0,
                 knock_at: None,
                 knocks: 0,
             };
@@ -267,7 +190,8 @@ impl Membership {
         self.agenda.first_key_value().map(|(&(at, _), _)| at + self.skipped)
     }
 
-    /// Fires what is due.
+    /// Fires what is due. If that was more than 300 ms ago, the process is taken
+    /// to have stood still, and all timers move on by what it missed.
     pub fn tick(&mut self, now: Time, effects: &mut Vec<Effect>) {
         self.enter(now);
         while let Some(first) = self.agenda.first_entry() {
@@ -278,6 +202,7 @@ impl Membership {
             match first.remove() {
                 Due::Foca(timer) => self.fire(timer),
                 Due::Knock(id) => self.knock(id, at, effects),
+                Due::Rounds => self.make_rounds(effects),
                 Due::Suspicion(id) => self.review_suspicion(id, at, effects),
                 Due::Dispute(id) => self.close_dispute(id),
             }
@@ -367,6 +292,7 @@ impl Membership {
     fn hear(&mut self, from: MemberId, effects: &mut Vec<Effect>) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         peer.heard = Some(self.now);
+        peer.asked = 0;
         self.heard_any = self.now;
         if self.presumed.remove(&from) {
             self.sync(effects);
@@ -519,11 +445,13 @@ impl Membership {
         contact.state = state;
         contact.since = self.now + self.skipped;
         effects.push(Effect::Changed { member: id.member, state });
-        if state.is_live() {
+        if state.is_live() && !was_live {
             if let Some(peer) = self.peers.get_mut(&id.member) {
                 peer.knock_at = None;
+                peer.live_from = self.now;
+                peer.asked = 0;
             }
-        } else if was_live {
+        } else if was_live && !state.is_live() {
             self.knock_afresh(id.member, settings::KNOCK_FIRST);
         }
     }
@@ -542,44 +470,6 @@ impl Membership {
             let _ = self.foca.apply_many(down, false, &mut self.outbox);
             let _ = self.foca.handle_timer(Timer::RemoveDown(identity), &mut self.outbox);
         }
-    }
-
-    fn knock_afresh(&mut self, id: MemberId, after: Duration) {
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.knocks = 0;
-            let at = self.now + after + self.random.duration_below(settings::KNOCK_FIRST);
-            self.knock_at(id, at);
-        }
-    }
-
-    fn knock_at(&mut self, id: MemberId, at: Time) {
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.knock_at = Some(at);
-            self.schedule(at, Due::Knock(id));
-        }
-    }
-
-    /// Announces this member to one that is not live, and sets the next time.
-    fn knock(&mut self, id: MemberId, at: Time, effects: &mut Vec<Effect>) {
-        let max = settings::knock_max(self.size());
-        let Some((peer, contact)) = self.peers.get_mut(&id).zip(self.directory.get(&id)) else {
-            return;
-        };
-        if peer.knock_at != Some(at) || contact.state.is_live() {
-            return;
-        }
-        // Now where it was last, now where the roster says: it may have moved
-        // either way.
-        let address = if peer.knocks % 2 == 0 { contact.address } else { peer.roster_address };
-        let pause = (settings::KNOCK_FIRST * 2_u32.pow(peer.knocks.min(10))).min(max);
-        let dst = peer.identity.unwrap_or(Identity::new(id, address, 0));
-        peer.knocks = peer.knocks.saturating_add(1);
-        let _ = self.foca.announce(dst, &mut self.outbox);
-        for (to, bytes) in std::mem::take(&mut self.outbox.sends) {
-            effects.push(Effect::Send { to: to.member, address, bytes });
-        }
-        let next = self.now + pause * 3 / 4 + self.random.duration_below(pause / 2);
-        self.knock_at(id, next);
     }
 
     fn live_identities(&self) -> impl Iterator<Item = Identity> {

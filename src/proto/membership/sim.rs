@@ -70,6 +70,8 @@ struct Node {
     /// While it stands still: what waits in its socket's buffer.
     paused: Option<Vec<Input>>,
     sent_bytes: u64,
+    /// As in [`Sim::timers`].
+    due: Option<Time>,
 }
 
 pub struct Sim {
@@ -87,6 +89,8 @@ pub struct Sim {
     nodes: Vec<Node>,
     index: BTreeMap<MemberId, usize>,
     network: BTreeMap<(Time, u64), (usize, Input)>,
+    /// Every deadline of a member that runs and doesn't stand still.
+    timers: BTreeSet<(Time, usize)>,
     sequence: u64,
     random: Random,
     roster: Roster,
@@ -95,7 +99,8 @@ pub struct Sim {
 impl Sim {
     /// `n` members, enrolled and not started.
     pub fn new(n: usize, seed: u64, faults: Faults) -> Self {
-        let node = || Node { machine: None, generation: 1_000, paused: None, sent_bytes: 0 };
+        let node =
+            || Node { machine: None, generation: 1_000, paused: None, sent_bytes: 0, due: None };
         Self {
             now: Time(5_000_000),
             faults,
@@ -108,6 +113,7 @@ impl Sim {
             nodes: (0..n).map(|_| node()).collect(),
             index: (0..n).map(|i| (id(i), i)).collect(),
             network: BTreeMap::new(),
+            timers: BTreeSet::new(),
             sequence: 0,
             random: Random::new(seed),
             roster: roster(0..n),
@@ -117,8 +123,10 @@ impl Sim {
     /// All started within 50 ms, and a while later.
     pub fn started(n: usize, seed: u64, faults: Faults) -> Self {
         let mut sim = Self::new(n, seed, faults);
+        let between = ms(50) / u32::try_from(n).expect("a small number");
         for i in 0..n {
             sim.start(i);
+            sim.run(between);
         }
         sim.run(Duration::from_secs(5));
         assert!(sim.all_live(), "seed {seed}: {n} members know each other after 5 s");
@@ -158,6 +166,7 @@ impl Sim {
     pub fn kill(&mut self, i: usize) {
         self.nodes[i].machine = None;
         self.nodes[i].paused = None;
+        self.set_timer(i);
         if self.hints {
             for other in (0..self.nodes.len()).filter(|&other| other != i) {
                 self.deliver(self.now + ms(5), other, Input::Lost { member: id(i) });
@@ -172,16 +181,33 @@ impl Sim {
         }
         self.carry_out(i, effects);
         self.nodes[i].machine = None;
+        self.set_timer(i);
     }
 
     pub fn pause(&mut self, i: usize) {
         self.nodes[i].paused = Some(Vec::new());
+        self.set_timer(i);
     }
 
     pub fn resume(&mut self, i: usize) {
         // The packets that wait come before the timers.
         for input in self.nodes[i].paused.take().unwrap_or_default() {
             self.feed(i, input);
+        }
+        self.set_timer(i);
+    }
+
+    fn set_timer(&mut self, i: usize) {
+        let node = &mut self.nodes[i];
+        let due = match (&node.machine, &node.paused) {
+            (Some(machine), None) => machine.deadline(),
+            _ => None,
+        };
+        if let Some(before) = std::mem::replace(&mut node.due, due) {
+            self.timers.remove(&(before, i));
+        }
+        if let Some(due) = due {
+            self.timers.insert((due, i));
         }
     }
 
@@ -209,13 +235,7 @@ impl Sim {
     }
 
     fn step(&mut self, end: Time) -> bool {
-        let timer = self
-            .nodes
-            .iter()
-            .enumerate()
-            .filter(|(_, node)| node.paused.is_none())
-            .filter_map(|(i, node)| Some((node.machine.as_ref()?.deadline()?, i)))
-            .min();
+        let timer = self.timers.first().copied();
         let packet = self.network.first_key_value().map(|(&(at, _), _)| at);
         let next = match (packet, timer) {
             (Some(packet), Some((timer, _))) => packet.min(timer),
@@ -258,6 +278,7 @@ impl Sim {
     }
 
     fn carry_out(&mut self, i: usize, effects: Vec<Effect>) {
+        self.set_timer(i);
         for effect in effects {
             match effect {
                 Effect::Send { to, address: at, bytes } => {
@@ -277,7 +298,7 @@ impl Sim {
                 }
                 Effect::Moved { .. } => {}
                 Effect::Generation(generation) => {
-                    assert!(generation > self.nodes[i].generation);
+                    assert!(generation >= self.nodes[i].generation);
                     self.nodes[i].generation = generation;
                 }
             }

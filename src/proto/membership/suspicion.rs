@@ -47,13 +47,53 @@ impl Membership {
         effects: &mut Vec<Effect>,
     ) {
         if self.now.since(self.heard_any) >= settings::UNWELL_SILENCE {
-            self.unwell = (self.unwell + 1).min(settings::UNWELL_MAX);
+            self.worsen();
         }
         self.suspect(identity, incarnation, settings::fuse(self.size()), effects);
     }
 
+    fn worsen(&mut self) {
+        self.unwell = (self.unwell + 1).min(settings::UNWELL_MAX);
+    }
+
     /// The transport lost a member: suspect it now and not at the next probe.
     pub(super) fn suspect_by_hint(&mut self, id: MemberId, effects: &mut Vec<Effect>) {
+        self.suspect_unasked(id, settings::HINT_FUSE, effects);
+    }
+
+    /// Asks the members that were quiet for long, and suspects those that
+    /// don't answer.
+    pub(super) fn make_rounds(&mut self, effects: &mut Vec<Effect>) {
+        let Some(quiet_max) = settings::quiet_max(self.size()) else {
+            self.schedule(self.now + settings::ROUNDS_PERIOD_LARGE, Due::Rounds);
+            return;
+        };
+        self.schedule(self.now + settings::ROUNDS_PERIOD, Due::Rounds);
+        let quiet: Vec<(MemberId, Identity, u32)> = self
+            .peers
+            .iter()
+            .filter(|(id, peer)| {
+                let heard = peer.heard.map_or(peer.live_from, |at| at.max(peer.live_from));
+                self.now.since(heard) >= quiet_max
+                    && self.is_live(**id)
+                    && !self.suspicions.contains_key(*id)
+            })
+            .filter_map(|(id, peer)| Some((*id, peer.identity?, peer.asked)))
+            .collect();
+        for (id, identity, asked) in quiet {
+            if asked >= settings::ROUNDS_ASKS {
+                self.suspect_unasked(id, settings::fuse(self.size()), effects);
+                continue;
+            }
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.asked += 1;
+            }
+            self.send_own(identity, Message::Ping(0), Vec::new(), effects);
+        }
+    }
+
+    /// Suspects a live member without a failed probe of foca's.
+    fn suspect_unasked(&mut self, id: MemberId, fuse: Duration, effects: &mut Vec<Effect>) {
         let Some(identity) = self.peers.get(&id).and_then(|peer| peer.identity) else { return };
         let Some((incarnation, state)) = self.in_foca(identity) else { return };
         if state == foca::State::Down {
@@ -62,7 +102,7 @@ impl Membership {
         let suspect = Member::new(identity, incarnation, foca::State::Suspect);
         let _ = self.foca.apply_many(std::iter::once(suspect), true, &mut self.outbox);
         self.outbox.changed = true;
-        self.suspect(identity, incarnation, settings::HINT_FUSE, effects);
+        self.suspect(identity, incarnation, fuse, effects);
     }
 
     fn suspect(
@@ -82,13 +122,16 @@ impl Membership {
         let since = self.now;
         let suspicion = Suspicion { identity, incarnation, since, fuse, review_at: since };
         self.suspicions.insert(identity.member, suspicion);
-        self.review_in(identity.member, settings::POKE_PERIOD);
+        self.review_soon(identity.member);
         self.poke(identity, incarnation, effects);
     }
 
-    fn review_in(&mut self, id: MemberId, after: Duration) {
-        let at = self.now + after;
+    /// At the next poke, or when the verdict is due.
+    fn review_soon(&mut self, id: MemberId) {
         if let Some(suspicion) = self.suspicions.get_mut(&id) {
+            let due = suspicion.since + suspicion.fuse * (1 + self.unwell);
+            let poke = self.now + settings::POKE_PERIOD;
+            let at = if due > self.now { due.min(poke) } else { poke };
             suspicion.review_at = at;
             self.schedule(at, Due::Suspicion(id));
         }
@@ -105,12 +148,18 @@ impl Membership {
         let Some(open) = self.suspicions.get(&id).filter(|s| s.review_at == at).cloned() else {
             return;
         };
-        if self.in_foca(open.identity) != Some((open.incarnation, foca::State::Suspect)) {
-            // Refuted, renewed or decided by others.
+        let standing = self.in_foca(open.identity);
+        if standing != Some((open.incarnation, foca::State::Suspect)) {
             self.suspicions.remove(&id);
+            // Renewed or decided by others; or refuted, and then the fault may
+            // be that this member hears badly. Answers to its probes undo it.
+            if standing.is_some_and(|(_, state)| state != foca::State::Down) {
+                self.worsen();
+            }
             return;
         }
-        let silent = self.now.since(self.heard_any) >= settings::SILENCE;
+        let silent =
+            self.now.since(self.heard_any) >= settings::SILENCE || self.heard_any <= open.since;
         if silent && self.now.since(open.since) >= open.fuse {
             if self.presumed.insert(id) {
                 self.outbox.changed = true;
@@ -126,13 +175,11 @@ impl Membership {
         let reprieved = silent || self.is_reprieved(&open);
         if reprieved {
             self.poke(open.identity, open.incarnation, effects);
-            self.review_in(id, settings::POKE_PERIOD);
+            self.review_soon(id);
             return;
         }
         self.suspicions.remove(&id);
-        let verdict = Member::new(open.identity, open.incarnation, foca::State::Down);
-        let _ = self.foca.apply_many(std::iter::once(verdict), true, &mut self.outbox);
-        self.outbox.changed = true;
+        self.bury(open.identity, open.incarnation);
     }
 
     /// Whether it is too early for a verdict.
@@ -189,8 +236,15 @@ impl Membership {
         if heard.is_some_and(|at| at > dispute.since) {
             return;
         }
-        let down = Member::new(dispute.identity, dispute.incarnation, foca::State::Down);
+        self.bury(dispute.identity, dispute.incarnation);
+    }
+
+    /// The verdict, and the word of it at once: the next gossip is up to 200 ms
+    /// away.
+    fn bury(&mut self, identity: Identity, incarnation: Incarnation) {
+        let down = Member::new(identity, incarnation, foca::State::Down);
         let _ = self.foca.apply_many(std::iter::once(down), true, &mut self.outbox);
+        let _ = self.foca.gossip(&mut self.outbox);
         self.outbox.changed = true;
     }
 

@@ -1,0 +1,220 @@
+//! The Prometheus text exposition (format version 0.0.4), written by hand: a
+//! few dozen families don't need a registry, and everything is in the view.
+
+use std::fmt::{Display, Write};
+
+use axum::{
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
+
+use super::{
+    routes::{Site, refuse},
+    source::Source,
+};
+use crate::{
+    member::view::{ApplicationView, Health, View},
+    node::Metrics,
+};
+
+const MEMBER_STATES: [&str; 4] = ["alive", "suspect", "down", "left"];
+const SERVICE_STATES: [&str; 5] = ["in service", "standby", "receiving", "unknown", "out"];
+const VOTES: [&str; 6] = ["unanimous", "agreed", "undecided", "other", "hung", "paused"];
+const POSITIONS: [&str; 5] = ["agrees", "differs", "late", "nothing", "silent"];
+
+/// `GET /metrics`
+pub(super) async fn exposition<S: Source>(State(site): State<Site<S>>) -> Response {
+    match (site.source.view().await, site.source.metrics().await) {
+        (Ok(view), Ok(metrics)) => {
+            let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+            (kind, text(&view, &metrics)).into_response()
+        }
+        (Err(refusal), _) | (_, Err(refusal)) => refuse(&refusal),
+    }
+}
+
+/// All families of one member.
+pub(super) fn text(view: &View, metrics: &Metrics) -> String {
+    let mut page = Page(String::new());
+    cluster(&mut page, view);
+    applications(&mut page, &view.applications);
+    shell(&mut page, metrics);
+    page.0
+}
+
+fn cluster(page: &mut Page, view: &View) {
+    page.family("althing_info", "gauge", "Which member of which cluster tells.");
+    let info = [
+        ("version", view.althing.as_str()),
+        ("member", view.me.as_str()),
+        ("cluster", view.cluster.as_str()),
+    ];
+    page.sample("althing_info", &info, 1);
+
+    page.family("althing_health", "gauge", "1 for what the health is, 0 for the others.");
+    for (word, health) in
+        [("ok", Health::Ok), ("warning", Health::Warning), ("critical", Health::Critical)]
+    {
+        page.sample("althing_health", &[("health", word)], u8::from(view.health == health));
+    }
+
+    page.family("althing_members", "gauge", "Enrolled members by state, as this one sees them.");
+    for state in MEMBER_STATES {
+        let count = view.members.iter().filter(|m| m.state == state).count();
+        page.sample("althing_members", &[("state", state)], count);
+    }
+    page.family("althing_members_service", "gauge", "Enrolled members by what they serve.");
+    for service in SERVICE_STATES {
+        let count = view.members.iter().filter(|m| m.service == service).count();
+        page.sample("althing_members_service", &[("service", service)], count);
+    }
+
+    page.gauge("althing_voters", "Voters in the roster.", view.voters);
+    page.gauge("althing_voters_majority", "How many voters are a majority.", view.majority);
+    page.gauge("althing_voters_live", "Voters that are live.", view.voters_live);
+    page.gauge("althing_catalog_sequence", "The committed catalog's sequence.", view.sequence);
+    let window = view.window.as_ref();
+    page.gauge(
+        "althing_window_open",
+        "Whether an update window is open.",
+        u8::from(window.is_some()),
+    );
+    page.gauge(
+        "althing_window_coordinator_live",
+        "Whether the open window's coordinator is live.",
+        u8::from(window.is_some_and(|w| w.coordinator_live)),
+    );
+    page.gauge(
+        "althing_window_takeovers",
+        "How often the open window was taken over.",
+        window.map_or(0, |w| w.takeovers),
+    );
+}
+
+/// A family of one number an application: name, help, and which.
+type Number = (&'static str, &'static str, fn(&ApplicationView) -> u64);
+
+fn applications(page: &mut Page, apps: &[ApplicationView]) {
+    let numbers: [Number; 6] = [
+        ("althing_application_version", "The current version's number.", |a| a.version),
+        ("althing_application_files", "Files of the current version.", |a| a.files),
+        ("althing_application_bytes", "Bytes of the current version.", |a| a.bytes),
+        ("althing_application_ballots", "Voters whose fresh ballot is in hand.", |a| {
+            a.ballots as u64
+        }),
+        ("althing_application_electorate", "Voters of the application.", |a| a.electorate as u64),
+        ("althing_application_failing", "Whether something failed last on this member.", |a| {
+            u64::from(a.error.is_some())
+        }),
+    ];
+    for (name, help, number) in numbers {
+        page.family(name, "gauge", help);
+        for app in apps {
+            page.sample(name, &[("app", &app.name)], number(app));
+        }
+    }
+    let name = "althing_application_vote";
+    page.family(name, "gauge", "1 for what the vote says, 0 for the others.");
+    for app in apps {
+        for vote in VOTES {
+            let labels = [("app", app.name.as_str()), ("vote", vote)];
+            page.sample(name, &labels, u8::from(app.vote == vote));
+        }
+    }
+    let name = "althing_application_members";
+    page.family(name, "gauge", "Members by how they stand to the current version.");
+    for app in apps {
+        for position in POSITIONS {
+            let count = app.positions.iter().filter(|p| p.position == position).count();
+            page.sample(name, &[("app", &app.name), ("position", position)], count);
+        }
+    }
+}
+
+fn shell(page: &mut Page, m: &Metrics) {
+    let counters = [
+        ("althing_packets_sent_total", "SWIM packets sent.", m.packets_sent),
+        ("althing_messages_sent_total", "Messages to members sent.", m.messages_sent),
+        ("althing_sent_bytes_total", "Bytes of packets and messages sent.", m.bytes_sent),
+        ("althing_received_total", "Packets and messages received.", m.received),
+        ("althing_received_bytes_total", "Bytes of these.", m.bytes_received),
+        ("althing_requests_total", "Requests that the gateway answered.", m.requests),
+    ];
+    for (name, help, value) in counters {
+        page.family(name, "counter", help);
+        page.sample(name, &[], value);
+    }
+    page.gauge("althing_connections", "Connections to other members.", m.connections);
+    page.gauge("althing_queue", "Inputs that wait for the member.", m.queue);
+    page.gauge(
+        "althing_input_seconds_max",
+        "The longest that one input took.",
+        m.input_us_max as f64 / 1e6,
+    );
+}
+
+/// The text as it grows.
+struct Page(String);
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}"));
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+        self.family(name, "gauge", help);
+        self.sample(name, &[], value);
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        let labels: Vec<String> =
+            labels.iter().map(|(label, text)| format!("{label}=\"{}\"", escaped(text))).collect();
+        if labels.is_empty() {
+            self.line(format_args!("{name} {value}"));
+        } else {
+            self.line(format_args!("{name}{{{}}} {value}", labels.join(",")));
+        }
+    }
+
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        writeln!(self.0, "{line}").expect("writing to a String never fails");
+    }
+}
+
+/// A label's value: backslash, quote and line feed are what the format escapes.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::tests::sample;
+
+    #[test]
+    fn every_line_is_a_comment_or_a_sample_of_a_declared_family() {
+        let mut view = sample::view();
+        view.me = "a\"} 1\nevil 2\\".to_owned();
+        let page = text(&view, &sample::metrics());
+        let mut declared = std::collections::BTreeSet::new();
+        for line in page.lines() {
+            if let Some(family) = line.strip_prefix("# TYPE ") {
+                let name = family.split(' ').next().unwrap();
+                assert!(declared.insert(name), "{name} is declared twice");
+            } else if !line.starts_with("# HELP ") {
+                let name = line.split(['{', ' ']).next().unwrap();
+                assert!(declared.contains(name), "{line}");
+                let value = line.rsplit(' ').next().unwrap();
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+            }
+        }
+        assert!(page.contains(r#"member="a\"} 1\nevil 2\\""#));
+        assert!(page.contains("althing_catalog_sequence 42\n"));
+        assert!(page.contains("althing_members{state=\"down\"} 1\n"));
+        assert!(page.contains("althing_application_vote{app=\"shop\",vote=\"unanimous\"} 1\n"));
+        assert!(page.contains("althing_application_members{app=\"docs\",position=\"differs\"} 1"));
+        assert!(page.contains("althing_requests_total 84211\n"));
+        assert!(page.contains("althing_input_seconds_max 0.0123\n"));
+    }
+}

@@ -1,0 +1,270 @@
+//! The routes and what they answer. No decision is made here: a request is
+//! parsed, bounded, handed to the member, and its answer is written as JSON.
+
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{
+        DefaultBodyLimit, Query, State,
+        rejection::{BytesRejection, QueryRejection},
+    },
+    http::StatusCode,
+    middleware,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::{guard, page, prometheus, source::Source, stream};
+use crate::{
+    base::{AppName, Reason, Refusal, limits},
+    member::command::Command,
+    node::Publish,
+};
+
+/// The largest request body, bytes: a failover list of all members is 270 KB.
+const BODY_MAX: usize = 1 << 20;
+/// Streams of one door at one time: each costs a view every few seconds.
+const STREAMS_MAX: usize = 64;
+
+/// What every route works on.
+#[derive(Clone)]
+pub(super) struct Site<S> {
+    pub source: S,
+    /// Tells this start of the member from others: event numbers begin anew.
+    pub start: Arc<str>,
+    pub streams: Arc<Semaphore>,
+    pub shutdown: CancellationToken,
+}
+
+impl<S: Source> Site<S> {
+    pub fn new(source: S, shutdown: CancellationToken) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            source,
+            start: format!("{:x}", now.as_millis()).into(),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            shutdown,
+        }
+    }
+}
+
+/// Everything: for the Unix socket.
+pub(super) fn full<S: Source>(site: Site<S>) -> Router {
+    let router = reads::<S>()
+        .route("/api/v1/command", post(command::<S>))
+        .route("/api/v1/publish", post(publish::<S>))
+        .route("/api/v1/verify", post(verify::<S>))
+        .route("/api/v1/stop", post(stop::<S>));
+    finish(router, site)
+}
+
+/// What only reads: for the status port.
+pub(super) fn read_only<S: Source>(site: Site<S>) -> Router {
+    let checked = middleware::from_fn_with_state(site.clone(), guard::host::<S>);
+    // Fallbacks first: a layer covers what is there when it is added.
+    let router = with_fallbacks(reads::<S>()).layer(checked);
+    router.layer(middleware::from_fn(guard::headers)).with_state(site)
+}
+
+fn reads<S: Source>() -> Router<Site<S>> {
+    Router::new()
+        .route("/", get(page::index))
+        .route("/status.css", get(page::style))
+        .route("/status.js", get(page::script))
+        .route("/favicon.svg", get(page::icon))
+        .route("/metrics", get(prometheus::exposition::<S>))
+        .route("/api/v1/view", get(view::<S>))
+        .route("/api/v1/events", get(events::<S>))
+        .route("/api/v1/metrics", get(metrics::<S>))
+        .route("/api/v1/stream", get(stream::stream::<S>))
+}
+
+fn finish<S: Source>(router: Router<Site<S>>, site: Site<S>) -> Router {
+    with_fallbacks(router).layer(middleware::from_fn(guard::headers)).with_state(site)
+}
+
+fn with_fallbacks<S: Source>(router: Router<Site<S>>) -> Router<Site<S>> {
+    router
+        .fallback(async || refuse(&no_such_thing()))
+        .method_not_allowed_fallback(async || {
+            let refusal = Refusal::new(
+                Reason::Invalid,
+                "This can't be done here.",
+                "The address exists, and not for this method.",
+                "Read with GET; commands go to the socket in the member's data directory.",
+            );
+            refuse_with(StatusCode::METHOD_NOT_ALLOWED, &refusal)
+        })
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+}
+
+fn no_such_thing() -> Refusal {
+    Refusal::new(
+        Reason::NotFound,
+        "There is nothing at this address.",
+        "Commands exist on the socket alone, and reads are the ones of the documentation.",
+        "Open / for the status page, or ask /api/v1/view.",
+    )
+}
+
+async fn command<S: Source>(
+    State(site): State<Site<S>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    match parse::<Command>(body) {
+        Ok(command) => answer(site.source.command(command).await),
+        Err(response) => *response,
+    }
+}
+
+async fn publish<S: Source>(
+    State(site): State<Site<S>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let publish = match parse::<Publish>(body) {
+        Ok(publish) => publish,
+        Err(response) => return *response,
+    };
+    match check(&publish) {
+        Ok(()) => answer(site.source.publish(publish).await),
+        Err(refusal) => refuse(&refusal),
+    }
+}
+
+fn check(publish: &Publish) -> Result<(), Refusal> {
+    let invalid = |why: String, todo: &str| {
+        Err(Refusal::new(Reason::Invalid, "Nothing was published.", why, todo))
+    };
+    if !publish.source.is_absolute() {
+        return invalid(
+            format!("{:?} is not an absolute path.", publish.source),
+            "Name the directory from the root: the member has a working directory of its own.",
+        );
+    }
+    if publish.message.len() > limits::TEXT_MAX {
+        return invalid(
+            format!("The message is longer than {} bytes.", limits::TEXT_MAX),
+            "Shorten it.",
+        );
+    }
+    if publish.hosts.len() > limits::HOSTS_MAX {
+        return invalid(
+            format!("There are more than {} host names.", limits::HOSTS_MAX),
+            "Name fewer, or make it the default application.",
+        );
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct Verify {
+    app: AppName,
+}
+
+async fn verify<S: Source>(
+    State(site): State<Site<S>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    match parse::<Verify>(body) {
+        Ok(Verify { app }) => answer(site.source.verify(app).await),
+        Err(response) => *response,
+    }
+}
+
+async fn stop<S: Source>(State(site): State<Site<S>>) -> Response {
+    site.source.stop().await;
+    answer(Ok("stopping"))
+}
+
+async fn view<S: Source>(State(site): State<Site<S>>) -> Response {
+    read(site.source.view().await)
+}
+
+async fn metrics<S: Source>(State(site): State<Site<S>>) -> Response {
+    read(site.source.metrics().await)
+}
+
+/// Since when a reader wants events.
+#[derive(Deserialize)]
+struct After {
+    after: Option<u64>,
+}
+
+async fn events<S: Source>(
+    State(site): State<Site<S>>,
+    query: Result<Query<After>, QueryRejection>,
+) -> Response {
+    match query {
+        Ok(Query(After { after })) => read(Ok(site.source.recent_events(after.unwrap_or(0)))),
+        Err(_) => refuse(&Refusal::new(
+            Reason::Invalid,
+            "No events were read.",
+            "The number in `after` is none.",
+            "Give the number of the last event that you have: /api/v1/events?after=17",
+        )),
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Box<Response>> {
+    let refusal = |why: String| {
+        Refusal::new(
+            Reason::Invalid,
+            "Nothing was done.",
+            why,
+            "Use the command line of the same version, or see the documentation of the API.",
+        )
+    };
+    let body = body.map_err(|rejection| {
+        let why = format!("The request's body can't be used (the limit is {BODY_MAX} bytes).");
+        Box::new(refuse_with(rejection.status(), &refusal(why)))
+    })?;
+    serde_json::from_slice(&body)
+        .map_err(|error| Box::new(refuse(&refusal(format!("The request can't be read: {error}.")))))
+}
+
+/// The answer to something that was to be done.
+fn answer<T: Serialize>(result: Result<T, Refusal>) -> Response {
+    #[derive(Serialize)]
+    struct Done<T> {
+        ok: T,
+    }
+    read(result.map(|ok| Done { ok }))
+}
+
+/// The answer to a question: the thing itself.
+fn read<T: Serialize>(result: Result<T, Refusal>) -> Response {
+    match result {
+        Ok(value) => Json(value).into_response(),
+        Err(refusal) => refuse(&refusal),
+    }
+}
+
+/// A refusal, with the status that says the same to programs.
+pub(super) fn refuse(refusal: &Refusal) -> Response {
+    let status = match refusal.reason {
+        Reason::Invalid => StatusCode::BAD_REQUEST,
+        Reason::Forbidden => StatusCode::FORBIDDEN,
+        Reason::NotFound => StatusCode::NOT_FOUND,
+        Reason::Conflict | Reason::Busy => StatusCode::CONFLICT,
+        Reason::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        Reason::NoMajority => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    refuse_with(status, refusal)
+}
+
+/// A refusal under a status that HTTP has a finer word for.
+pub(super) fn refuse_with(status: StatusCode, refusal: &Refusal) -> Response {
+    #[derive(Serialize)]
+    struct Refused<'a> {
+        error: &'a Refusal,
+    }
+    (status, Json(Refused { error: refusal })).into_response()
+}

@@ -1,0 +1,76 @@
+//! What the admin doors need of a member: a seam, so that routes, stream and
+//! page are tested without one. [`Handle`] is the member; a fake is in the tests.
+
+use std::{future::Future, sync::Arc};
+
+use tokio::sync::{broadcast, watch};
+
+use crate::{
+    base::{AppName, Refusal},
+    member::{
+        command::{Command, Outcome},
+        event::Event,
+        view::View,
+    },
+    node::{Handle, Metrics, Publish, Verified},
+};
+
+/// What can be asked of a member. See [`Handle`] for what each answers.
+pub trait Source: Clone + Send + Sync + 'static {
+    /// See [`Handle::command`].
+    fn command(&self, command: Command) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
+    /// See [`Handle::publish`].
+    fn publish(&self, publish: Publish) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
+    /// See [`Handle::verify`].
+    fn verify(&self, app: AppName) -> impl Future<Output = Result<Verified, Refusal>> + Send;
+    /// See [`Handle::stop`].
+    fn stop(&self) -> impl Future<Output = ()> + Send;
+    /// See [`Handle::view`].
+    fn view(&self) -> impl Future<Output = Result<View, Refusal>> + Send;
+    /// See [`Handle::metrics`].
+    fn metrics(&self) -> impl Future<Output = Result<Metrics, Refusal>> + Send;
+    /// See [`Handle::watch`].
+    fn watch(&self) -> watch::Receiver<Arc<View>>;
+    /// See [`Handle::events`].
+    fn events(&self) -> broadcast::Receiver<Event>;
+    /// See [`Handle::recent_events`].
+    fn recent_events(&self, after: u64) -> Vec<Event>;
+}
+
+impl Source for Handle {
+    async fn command(&self, command: Command) -> Result<Outcome, Refusal> {
+        Self::command(self, command).await
+    }
+
+    async fn publish(&self, publish: Publish) -> Result<Outcome, Refusal> {
+        Self::publish(self, publish).await
+    }
+
+    async fn verify(&self, app: AppName) -> Result<Verified, Refusal> {
+        Self::verify(self, app).await
+    }
+
+    async fn stop(&self) {
+        Self::stop(self).await;
+    }
+
+    async fn view(&self) -> Result<View, Refusal> {
+        Self::view(self).await
+    }
+
+    async fn metrics(&self) -> Result<Metrics, Refusal> {
+        Self::metrics(self).await
+    }
+
+    fn watch(&self) -> watch::Receiver<Arc<View>> {
+        Self::watch(self)
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        Self::events(self)
+    }
+
+    fn recent_events(&self, after: u64) -> Vec<Event> {
+        Self::recent_events(self, after)
+    }
+}

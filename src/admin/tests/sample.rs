@@ -1,0 +1,304 @@
+//! A cluster in which much is going on, and a member that tells of it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use tokio::sync::{broadcast, watch};
+
+use crate::{
+    admin::Source,
+    base::{AppName, MemberName, Reason, Refusal, WallTime},
+    member::{
+        command::{Command, Outcome},
+        event::{Event, EventKind, Severity},
+        view::{
+            ApplicationView, Health, MemberView, OutcomeView, PolicyView, PositionView,
+            PublicationView, VersionView, View, WindowView,
+        },
+    },
+    node::{Metrics, Publish, Verified},
+};
+
+/// Text that would do harm where it is taken for markup.
+pub const HOSTILE: &str = "<img src=x onerror=alert(1)>\u{202e}\"'&";
+
+/// A member that answers what it was made with.
+#[derive(Clone)]
+pub struct Fake {
+    pub views: watch::Sender<Arc<View>>,
+    pub events: broadcast::Sender<Event>,
+    pub recent: Arc<Mutex<Vec<Event>>>,
+    /// What every command is answered with instead of an outcome.
+    pub refusal: Arc<Mutex<Option<Refusal>>>,
+    /// What it was asked to do.
+    pub asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Fake {
+    pub fn new(view: View, recent: Vec<Event>) -> Self {
+        Self {
+            views: watch::Sender::new(Arc::new(view)),
+            events: broadcast::Sender::new(16),
+            recent: Arc::new(Mutex::new(recent)),
+            refusal: Arc::default(),
+            asked: Arc::default(),
+        }
+    }
+
+    pub fn tell(&self, event: Event) {
+        self.recent.lock().unwrap().push(event.clone());
+        let _nobody_listens = self.events.send(event);
+    }
+
+    fn ask<T>(&self, what: String, answer: T) -> Result<T, Refusal> {
+        self.asked.lock().unwrap().push(what);
+        self.refusal.lock().unwrap().clone().map_or(Ok(answer), Err)
+    }
+}
+
+impl Source for Fake {
+    async fn command(&self, command: Command) -> Result<Outcome, Refusal> {
+        self.ask(
+            format!("{command:?}"),
+            Outcome::Done { sequence: 43, text: "the window was closed".to_owned() },
+        )
+    }
+
+    async fn publish(&self, publish: Publish) -> Result<Outcome, Refusal> {
+        self.ask(
+            format!("publish {}", publish.source.display()),
+            Outcome::Done { sequence: 43, text: "published".to_owned() },
+        )
+    }
+
+    async fn verify(&self, app: AppName) -> Result<Verified, Refusal> {
+        let verified = Verified {
+            app: app.clone(),
+            version: 12,
+            root: root('a'),
+            found: Some(root('a')),
+            same: true,
+            files: 3,
+            bytes: 4_096,
+            differences: Vec::new(),
+            differences_total: 0,
+            store_damaged: 0,
+        };
+        self.ask(format!("verify {app}"), verified)
+    }
+
+    async fn stop(&self) {
+        self.asked.lock().unwrap().push("stop".to_owned());
+    }
+
+    async fn view(&self) -> Result<View, Refusal> {
+        Ok(View::clone(&self.views.borrow()))
+    }
+
+    async fn metrics(&self) -> Result<Metrics, Refusal> {
+        Ok(metrics())
+    }
+
+    fn watch(&self) -> watch::Receiver<Arc<View>> {
+        self.views.subscribe()
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    fn recent_events(&self, after: u64) -> Vec<Event> {
+        let recent = self.recent.lock().unwrap();
+        recent.iter().filter(|event| event.number > after).cloned().collect()
+    }
+}
+
+pub fn refusal(reason: Reason) -> Refusal {
+    Refusal::new(reason, "What happened.", "Why.", "What to do.")
+}
+
+pub fn metrics() -> Metrics {
+    Metrics {
+        packets_sent: 51_034,
+        messages_sent: 902,
+        bytes_sent: 9_120_443,
+        received: 50_877,
+        bytes_received: 9_044_120,
+        connections: 7,
+        requests: 84_211,
+        queue: 0,
+        input_us_max: 12_300,
+    }
+}
+
+pub fn event(number: u64, severity: Severity, text: &str) -> Event {
+    Event {
+        number,
+        at: WallTime(1_760_000_000_000 + number * 7_000),
+        severity,
+        kind: EventKind::Version,
+        member: MemberName::parse("web3").ok(),
+        app: number.is_multiple_of(2).then(|| AppName::parse("shop").unwrap()),
+        text: text.to_owned(),
+    }
+}
+
+pub fn events() -> Vec<Event> {
+    vec![
+        event(1, Severity::Info, "this member started"),
+        event(2, Severity::Info, "shop version 12 is committed"),
+        event(3, Severity::Warning, "web6 is down: it answered nobody for 4 s"),
+        event(4, Severity::Critical, "the vote on blog is hung"),
+        event(5, Severity::Info, HOSTILE),
+    ]
+}
+
+/// Eight members of which one is down, four applications, an open window.
+pub fn view() -> View {
+    let members: Vec<MemberView> = (1..=8).map(member).collect();
+    let shop = application("shop", 12, "unanimous", &["agrees"; 8]);
+    let mut docs = application("docs", 7, "agreed", &["agrees"; 8]);
+    docs.positions[3].position = "differs".to_owned();
+    docs.positions[5].position = "silent".to_owned();
+    docs.positions[6].position = "late".to_owned();
+    docs.error = Some("No space left on device: 212 MB are needed, 40 MB are free.".to_owned());
+    docs.work = Some("repairing".to_owned());
+    docs.default = true;
+    let mut blog = application("blog", 3, "hung", &["nothing"; 8]);
+    blog.hosts.clear();
+    blog.path = Some("/srv/blog".to_owned());
+    blog.versions[0].message = HOSTILE.to_owned();
+    let media = application("media", 31, "paused", &["agrees"; 8]);
+    View {
+        althing: "0.1.0".to_owned(),
+        me: "web1".to_owned(),
+        cluster: "5f3a9c01d2".to_owned(),
+        sequence: 42,
+        voters: 5,
+        majority: 3,
+        voters_live: 5,
+        health: Health::Critical,
+        reasons: vec![
+            "The vote on blog is hung: decide with `althing resolve blog --member NAME`."
+                .to_owned(),
+            "docs is not version 7 on web4, web7: it is being put right.".to_owned(),
+            "web6 is down.".to_owned(),
+        ],
+        members,
+        applications: vec![blog, docs, media, shop],
+        window: Some(window()),
+        outcomes: vec![
+            outcome(39, Some(12), 1, "every live member switched"),
+            outcome(31, None, 0, "given up: its publisher took it back"),
+        ],
+        policy: PolicyView { failover: "auto".to_owned(), vote: "majority".to_owned() },
+    }
+}
+
+fn member(i: usize) -> MemberView {
+    let (state, service) = match i {
+        5 => ("suspect", "unknown"),
+        6 => ("down", "out"),
+        7 => ("alive", "receiving"),
+        8 => ("alive", "standby"),
+        _ => ("alive", "in service"),
+    };
+    MemberView {
+        name: format!("web{i}"),
+        id: root(char::from_digit(i as u32, 10).unwrap()),
+        address: format!("10.0.0.{i}:7700"),
+        state: state.to_owned(),
+        state_for_ms: 90_000 * (i as u64).pow(3),
+        me: i == 1,
+        voter: i <= 5,
+        standby: i == 8,
+        coordinator: i == 2,
+        sequence: (i != 6).then_some(if i == 7 { 40 } else { 42 }),
+        service: service.to_owned(),
+    }
+}
+
+fn application(name: &str, version: u64, vote: &str, positions: &[&str]) -> ApplicationView {
+    let position = |(i, position): (usize, &&str)| PositionView {
+        member: format!("web{}", i + 1),
+        position: (*position).to_owned(),
+        root: Some(root('a')),
+        version: Some(version),
+        voter: i < 5,
+    };
+    let versions = (1..=version).rev().take(5).map(|number| VersionView {
+        number,
+        root: root('a'),
+        files: 210 + number,
+        bytes: 48_210_331 + number * 77_777,
+        publisher: "web1".to_owned(),
+        published_at_ms: 1_760_000_000_000 + number * 86_400_000,
+        published_at: WallTime(1_760_000_000_000 + number * 86_400_000).to_string(),
+        message: format!("release {number}: prices, and a new start page"),
+        origin: if number == 4 { "rollback to 2" } else { "published" }.to_owned(),
+    });
+    ApplicationView {
+        name: name.to_owned(),
+        version,
+        root: root('a'),
+        files: 210 + version,
+        bytes: 48_210_331,
+        hosts: vec![format!("{name}.example.org"), format!("www.{name}.example.org")],
+        default: false,
+        path: None,
+        vote: vote.to_owned(),
+        ballots: 5,
+        electorate: 5,
+        positions: positions.iter().enumerate().map(position).collect(),
+        work: None,
+        error: None,
+        versions: versions.collect(),
+    }
+}
+
+fn window() -> WindowView {
+    let progress = BTreeMap::from([
+        ("web1".to_owned(), 912_000_000),
+        ("web2".to_owned(), 912_000_000),
+        ("web3".to_owned(), 640_000_000),
+        ("web4".to_owned(), 310_000_000),
+        ("web5".to_owned(), 0),
+    ]);
+    WindowView {
+        id: 41,
+        coordinator: "web2".to_owned(),
+        coordinator_live: true,
+        takeovers: 1,
+        opened_by: "web1".to_owned(),
+        opened_at: "2026-02-03T10:00:00Z".to_owned(),
+        scope: vec!["media".to_owned()],
+        failover: "auto".to_owned(),
+        held: false,
+        publication: Some(PublicationView {
+            app: "media".to_owned(),
+            version: 32,
+            phase: "staging".to_owned(),
+            bytes: 912_000_000,
+            whole: vec!["web1".to_owned(), "web2".to_owned()],
+            progress,
+        }),
+        state: "media version 32: 2 members hold it whole, 3 are needed".to_owned(),
+    }
+}
+
+fn outcome(window: u64, version: Option<u64>, takeovers: u32, why: &str) -> OutcomeView {
+    OutcomeView {
+        window,
+        app: Some("shop".to_owned()),
+        version,
+        coordinator: "web1".to_owned(),
+        takeovers,
+        why: why.to_owned(),
+    }
+}
+
+fn root(digit: char) -> String {
+    std::iter::repeat_n(digit, 64).collect()
+}

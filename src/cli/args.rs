@@ -1,0 +1,400 @@
+//! The words of the command line. Parsing only: every value is checked here,
+//! so that what comes out can be carried out.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+use super::units::Span;
+use crate::base::{
+    AppName, MemberName,
+    catalog::{Failover, VotePolicy},
+};
+
+const AFTER: &str = "\
+Examples:
+  server1$ althing up                                    found a cluster
+  server1$ althing invite                                print the command for the next server
+  server2$ althing up --join 10.0.0.1:7700 --token ...   join it
+  server1$ althing publish ./public --app web            publish, from any member
+  any$     althing status                                is everything well, and if not, why?
+  any$     althing demo                                  see all of it on this machine
+
+Exit codes:
+  0  done
+  1  the disk, the network or a check failed
+  2  a mistake on the command line
+  3  the request is wrong: a name, a path, a value
+  4  what it names is not there, or no member is running here
+  5  not now: somebody else changes the same thing
+  6  less than a majority of the voters can be reached
+  7  not allowed";
+
+/// Many servers that behave as one machine, with no controller.
+///
+/// Every member is equal and runs this same program. What is published to one
+/// is held, served and watched by all; what differs is put right by majority
+/// vote. `up` runs a member; every other command asks the member that runs on
+/// this machine, and any member takes any command.
+#[derive(Debug, Parser)]
+#[command(name = "althing", version, after_help = AFTER, max_term_width = 100)]
+pub(super) struct Args {
+    /// Print JSON: one document, or one line for each thing that happens.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// The member's data directory [default: /var/lib/althing for root, otherwise
+    /// $XDG_DATA_HOME/althing or ~/.local/share/althing].
+    #[arg(long, global = true, value_name = "DIR", env = "ALTHING_DATA")]
+    pub data: Option<PathBuf>,
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Action {
+    /// Run a member: found a cluster, join one, or come back to one.
+    Up(Up),
+    /// Print the command that the next server joins with.
+    #[command(after_help = "Examples:
+  althing invite                       for one server, within the hour
+  althing invite --uses 10 --valid 1d  for ten, within the day
+
+Whoever has the token can join until it is used up or expires.")]
+    Invite {
+        /// How many servers may join with it.
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        uses: u32,
+        /// For how long: 90s, 30m, 1h, 7d.
+        #[arg(long, default_value = "1h", value_name = "TIME")]
+        valid: Span,
+    },
+    /// Publish a directory: every member holds and serves it, or none does.
+    Publish(Publish),
+    /// List the members, in failover order.
+    Members,
+    /// List the applications.
+    Apps,
+    /// Say whether everything is well, and if not, why and what to do.
+    Status,
+    /// Show who holds what, and who differs.
+    Votes {
+        /// Only this application.
+        app: Option<AppName>,
+    },
+    /// Show, open, close or take over the update window.
+    #[command(after_help = "Examples:
+  althing window                         show it
+  althing window open --app web          hold one open for web
+  althing window open --failover manual  nobody takes over unless told
+  althing window close
+
+While a window is open, voting on what it covers pauses. `publish` opens and
+closes one by itself.")]
+    Window {
+        #[command(subcommand)]
+        action: Option<WindowAction>,
+    },
+    /// Show or set who presides, and who takes over from whom.
+    #[command(after_help = "Examples:
+  althing failover                  show the order
+  althing failover set alpha beta   these two first, the others after them
+  althing failover manual           from now on, nobody takes over unless told")]
+    Failover {
+        #[command(subcommand)]
+        action: Option<FailoverAction>,
+    },
+    /// List the versions of an application, newest first.
+    History {
+        /// Which application.
+        app: AppName,
+    },
+    /// Go back to an earlier version, as a new one.
+    #[command(after_help = "Examples:
+  althing rollback web     to the version before the current one
+  althing rollback web 12  to version 12")]
+    Rollback {
+        /// Which application.
+        app: AppName,
+        /// Which version [default: the one before the current one].
+        version: Option<u64>,
+    },
+    /// Read every byte of an application on this member again and compare it.
+    /// Ends with 1 if anything differs.
+    Verify {
+        /// Which application.
+        app: AppName,
+    },
+    /// Decide a hung vote: what one member holds becomes the next version.
+    #[command(after_help = "Example:
+  althing votes web                    see who holds what
+  althing resolve web --member alpha   alpha is right")]
+    Resolve {
+        /// Which application.
+        app: AppName,
+        /// The member whose content is right.
+        #[arg(long, value_name = "NAME")]
+        member: MemberName,
+    },
+    /// Take this member out of the cluster for good, and stop it.
+    Leave,
+    /// Take another member out of the cluster for good.
+    Remove {
+        /// Which member.
+        name: MemberName,
+    },
+    /// Show what happened on this member, and why.
+    Events {
+        /// Go on until Ctrl-C.
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Show what this member counts: packets, messages, bytes, requests.
+    Metrics,
+    /// Show or set what the cluster does by itself.
+    #[command(after_help = "Examples:
+  althing policy                 show it
+  althing policy vote committed  a majority never changes what was published")]
+    Policy {
+        #[command(subcommand)]
+        action: Option<PolicyAction>,
+    },
+    /// See a whole cluster at work on this machine, and what it survives.
+    Demo(Demo),
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  althing up
+  althing up --join 10.0.0.1:7700 --token althing-...
+  althing up --join 10.0.0.1 --join 10.0.0.2 --token-file /run/token
+  althing up --data ./two --name two --bind 127.0.0.2:7700 \\
+             --listen 127.0.0.2:8080 --status 127.0.0.2:7780    a second one on this machine
+
+A member that was in a cluster before needs none of --name, --join and --token:
+it finds its way back from its data directory.")]
+pub(super) struct Up {
+    /// Its name in the cluster [default: the host name].
+    #[arg(long)]
+    pub name: Option<MemberName>,
+    /// Where the cluster's traffic arrives, UDP.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:7700")]
+    pub bind: std::net::SocketAddr,
+    /// Where other members reach it, if not at --bind.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub advertise: Option<String>,
+    /// Where sites are served, TCP; `none` for nowhere.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8080")]
+    pub listen: Listen,
+    /// Where the status page is served, TCP; `none` for nowhere.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7780")]
+    pub status: Listen,
+    /// A live member of the cluster to join; may be given several times.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub join: Vec<String>,
+    /// The token that `althing invite` printed.
+    #[arg(long, env = "ALTHING_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// A file that holds the token, so that it is in no list of processes.
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    pub token_file: Option<PathBuf>,
+    /// Hold the content and wait to be brought in.
+    #[arg(long)]
+    pub standby: bool,
+    /// Stop when standard input ends: for a parent that must not leave it behind.
+    #[arg(long, hide = true)]
+    pub with_parent: bool,
+}
+
+/// An address to listen on, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Listen(pub Option<std::net::SocketAddr>);
+
+impl std::str::FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        match text.parse() {
+            Ok(address) => Ok(Self(Some(address))),
+            Err(_) => Err("give an address and a port, as 0.0.0.0:8080, or none".to_owned()),
+        }
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  althing publish ./public --app web
+  althing publish ./public --app web --message 'new prices' --host www.example.org
+  althing publish ./public --app web --base 12   only if 12 is still the current version
+
+It ends when every live member has switched to the new version. A manifest
+(althing.toml) in the directory can say the name, the host names and what to ignore.")]
+pub(super) struct Publish {
+    /// The directory.
+    #[arg(value_name = "DIR")]
+    pub source: PathBuf,
+    /// Under which name [default: the manifest's].
+    #[arg(long, value_name = "NAME")]
+    pub app: Option<AppName>,
+    /// What changed, for the history.
+    #[arg(long, short, default_value = "", hide_default_value = true)]
+    pub message: String,
+    /// A host name that it answers to; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub host: Vec<String>,
+    /// The version that this one was made from: refused if it is no longer the current one.
+    #[arg(long, value_name = "N")]
+    pub base: Option<u64>,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  althing demo                     tell the story, then stay up until Ctrl-C
+  althing demo --exit --json       end after it; one object for each step
+  althing demo --site ./public     with a site of your own, which is only read
+
+Everything happens on loopback addresses and in a temporary directory.
+Ends with 1 if any step did not happen.")]
+pub(super) struct Demo {
+    /// End after the story.
+    #[arg(long)]
+    pub exit: bool,
+    /// Publish this directory instead of the built-in site.
+    #[arg(long, value_name = "DIR")]
+    pub site: Option<PathBuf>,
+    /// How many members.
+    #[arg(long, default_value_t = 5, value_name = "N",
+          value_parser = clap::value_parser!(u8).range(3..=50))]
+    pub members: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum WindowAction {
+    /// Hold a window open.
+    Open {
+        /// For this application; may be given several times [default: all].
+        #[arg(long = "app", value_name = "NAME")]
+        apps: Vec<AppName>,
+        /// Who takes over if the coordinator is lost [default: by policy].
+        #[arg(long)]
+        failover: Option<FailoverWord>,
+    },
+    /// Close the window that is held open.
+    Close,
+    /// Make this member the coordinator of the open window.
+    Takeover,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum FailoverAction {
+    /// Put these members first, in this order.
+    Set {
+        /// Which members.
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<MemberName>,
+    },
+    /// From now on the next live member takes over by itself.
+    Auto,
+    /// From now on nobody takes over unless an operator says so.
+    Manual,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PolicyAction {
+    /// What it means that a majority holds something else than was published.
+    Vote {
+        /// `majority`: it is right and becomes the next version; `committed`: it is repaired.
+        policy: VoteWord,
+    },
+}
+
+/// See [`Failover`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum FailoverWord {
+    /// The next live member of the failover list, by itself.
+    Auto,
+    /// Nobody, until an operator says so.
+    Manual,
+}
+
+impl From<FailoverWord> for Failover {
+    fn from(word: FailoverWord) -> Self {
+        match word {
+            FailoverWord::Auto => Self::Auto,
+            FailoverWord::Manual => Self::Manual,
+        }
+    }
+}
+
+/// See [`VotePolicy`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum VoteWord {
+    /// What a strict majority holds becomes the next version.
+    Majority,
+    /// What was published is right.
+    Committed,
+}
+
+impl From<VoteWord> for VotePolicy {
+    fn from(word: VoteWord) -> Self {
+        match word {
+            VoteWord::Majority => Self::Majority,
+            VoteWord::Committed => Self::Committed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_of_up_have_the_documented_defaults() {
+        let args = Args::try_parse_from(["althing", "up"]).unwrap();
+        let Action::Up(up) = args.action else { panic!("not up") };
+        assert_eq!(up.bind, "0.0.0.0:7700".parse().unwrap());
+        assert_eq!(up.listen, Listen(Some("0.0.0.0:8080".parse().unwrap())));
+        assert_eq!(up.status, Listen(Some("127.0.0.1:7780".parse().unwrap())));
+        assert!(up.join.is_empty() && !up.standby && up.advertise.is_none());
+    }
+
+    #[test]
+    fn every_form_in_the_examples_parses() {
+        for line in [
+            "althing up --join a --join b:1 --token-file f --standby --listen none",
+            "althing invite --uses 10 --valid 1d",
+            "althing publish ./public --app web -m x --host a --host b --base 12",
+            "althing window",
+            "althing window open --app web --app blog --failover manual --json",
+            "althing window takeover --data /x",
+            "althing failover set alpha beta",
+            "althing failover manual",
+            "althing rollback web 12",
+            "althing rollback web",
+            "althing resolve web --member alpha",
+            "althing policy vote committed",
+            "althing events --follow",
+            "althing demo --exit --json --members 7 --site .",
+        ] {
+            Args::try_parse_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"));
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "althing",
+            "althing publish",
+            "althing publish x --app ../x",
+            "althing failover set",
+            "althing demo --members 2",
+            "althing invite --valid soon",
+            "althing up --listen 8080",
+            "althing up --token t --token-file f",
+        ] {
+            assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The way to the local member: HTTP over the Unix socket in its data
+//! directory, which only its owner may open. One connection for each request.
+//!
+//! What answers is the owner's own process, yet its answers are bounded.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request, header};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::net::UnixStream;
+
+use crate::{
+    base::{AppName, Reason, Refusal},
+    member::{
+        command::{Command, Outcome},
+        event::Event,
+        view::View,
+    },
+    node::{Metrics, Publish, Verified},
+};
+
+/// A view of four thousand members with their versions is a few megabytes.
+const ANSWER_MAX: usize = 64 << 20;
+/// What only reads is answered at once.
+const READ_WITHIN: Duration = Duration::from_secs(15);
+
+/// Asks the member that runs on one data directory.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    socket: PathBuf,
+}
+
+/// How the member answers a request to do something.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Reply<T> {
+    Ok(T),
+    Error(Refusal),
+}
+
+/// The answer to a query is the thing itself, or why there is none.
+#[derive(Deserialize)]
+struct Failure {
+    error: Refusal,
+}
+
+impl Client {
+    pub fn new(data: &Path) -> Self {
+        Self { socket: data.join("socket") }
+    }
+
+    pub async fn view(&self) -> Result<View, Refusal> {
+        self.query("/api/v1/view").await
+    }
+
+    pub async fn metrics(&self) -> Result<Metrics, Refusal> {
+        self.query("/api/v1/metrics").await
+    }
+
+    /// The events after the one with this number, oldest first.
+    pub async fn events(&self, after: u64) -> Result<Vec<Event>, Refusal> {
+        self.query(&format!("/api/v1/events?after={after}")).await
+    }
+
+    /// Ends when it is committed or refused.
+    pub async fn command(&self, command: &Command) -> Result<Outcome, Refusal> {
+        self.order("/api/v1/command", command).await
+    }
+
+    /// Ends when its window is closed.
+    pub async fn publish(&self, publish: &Publish) -> Result<Outcome, Refusal> {
+        self.order("/api/v1/publish", publish).await
+    }
+
+    pub async fn verify(&self, app: &AppName) -> Result<Verified, Refusal> {
+        self.order("/api/v1/verify", &serde_json::json!({ "app": app })).await
+    }
+
+    async fn query<T: DeserializeOwned>(&self, path: &str) -> Result<T, Refusal> {
+        let answer = tokio::time::timeout(READ_WITHIN, self.send(Method::GET, path, Bytes::new()));
+        let bytes = answer.await.map_err(|_| {
+            Refusal::new(
+                Reason::Failed,
+                "The member did not answer.",
+                format!("It said nothing for {} seconds.", READ_WITHIN.as_secs()),
+                "See its log; if it hangs, stop it and start it again: nothing it said is lost.",
+            )
+        })??;
+        if let Ok(Failure { error }) = serde_json::from_slice(&bytes) {
+            return Err(error);
+        }
+        serde_json::from_slice(&bytes).map_err(not_understood)
+    }
+
+    async fn order<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Refusal> {
+        let body = serde_json::to_vec(body).map_err(not_understood)?;
+        let bytes = self.send(Method::POST, path, body.into()).await?;
+        match serde_json::from_slice(&bytes).map_err(not_understood)? {
+            Reply::Ok(answer) => Ok(answer),
+            Reply::Error(refusal) => Err(refusal),
+        }
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Refusal> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(&e))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        // Ends with the request: its sender is dropped with this function.
+        let connection = tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "localhost")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(broken)?;
+        let response = sender.send_request(request).await.map_err(broken)?;
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+        connection.abort();
+        Ok(body.map_err(broken)?.to_bytes())
+    }
+
+    fn unreachable(&self, error: &io::Error) -> Refusal {
+        let path = self.socket.parent().unwrap_or(&self.socket).display();
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Refusal::new(
+                Reason::NotFound,
+                format!("No member is running on this data directory: {path}."),
+                "Commands are carried out by the member of this machine, and none listens there.",
+                "Start it with `althing up`, or say with --data where it keeps its data.",
+            ),
+            io::ErrorKind::PermissionDenied => Refusal::new(
+                Reason::Forbidden,
+                format!("The member on {path} can't be asked."),
+                "Its socket may be opened by the user that it runs as, and by nobody else.",
+                "Run the command as that user, for example with sudo.",
+            ),
+            _ => Refusal::new(
+                Reason::Failed,
+                format!("The member on {path} can't be asked."),
+                format!("Its socket can't be opened: {error}."),
+                "If its path is longer than 100 bytes, choose a shorter one with --data.",
+            ),
+        }
+    }
+}
+
+fn broken(error: impl std::fmt::Display) -> Refusal {
+    Refusal::new(
+        Reason::Failed,
+        "The member's answer did not arrive.",
+        format!("The connection to it broke: {error}. What was asked may have been done."),
+        "See with `althing status` whether it still runs, and how far it came.",
+    )
+}
+
+fn not_understood(error: serde_json::Error) -> Refusal {
+    Refusal::new(
+        Reason::Failed,
+        "The member's answer can't be read.",
+        format!("It is not what this command expects: {error}."),
+        "Use the same version of Althing for the command and the member.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn without_a_member_it_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let refusal = Client::new(dir.path()).view().await.unwrap_err();
+        assert_eq!(refusal.reason, Reason::NotFound);
+        assert!(refusal.what.starts_with("No member is running on this data directory"));
+        // A socket that a killed member left behind is the same.
+        drop(std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap());
+        let refusal = Client::new(dir.path()).view().await.unwrap_err();
+        assert_eq!(refusal.reason, Reason::NotFound);
+    }
+
+    async fn answered(answer: &'static str) -> Client {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = tokio::net::UnixListener::bind(dir.path().join("socket")).unwrap();
+        let client = Client::new(dir.path());
+        tokio::spawn(async move {
+            let _dir = dir;
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = [0; 4096];
+                let _length = stream.read(&mut head).await.unwrap();
+                let length = answer.len();
+                let text = format!("HTTP/1.1 409 C\r\ncontent-length: {length}\r\n\r\n{answer}");
+                stream.write_all(text.as_bytes()).await.unwrap();
+            }
+        });
+        client
+    }
+
+    #[tokio::test]
+    async fn a_refusal_arrives_as_one() {
+        let text = r#"{"error":{"reason":"conflict","what":"a","why":"b","todo":"c"}}"#;
+        let client = answered(text).await;
+        let expected = Refusal::new(Reason::Conflict, "a", "b", "c");
+        assert_eq!(client.view().await, Err(expected.clone()));
+        assert_eq!(client.command(&Command::Leave).await, Err(expected.clone()));
+        assert_eq!(client.events(0).await, Err(expected));
+    }
+
+    #[tokio::test]
+    async fn nonsense_is_no_answer() {
+        let client = answered("<html>").await;
+        assert_eq!(client.command(&Command::Leave).await.unwrap_err().reason, Reason::Failed);
+        assert_eq!(client.view().await.unwrap_err().reason, Reason::Failed);
+    }
+}

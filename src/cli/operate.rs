@@ -1,0 +1,213 @@
+//! The commands that change something and are done in one step.
+
+use std::process::ExitCode;
+
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::{
+    args::{FailoverAction, PolicyAction, WindowAction},
+    client::Client,
+    output::{Output, Paint},
+    show,
+    units::{Span, bytes, count},
+};
+use crate::{
+    base::{AppName, MemberName, Reason, Refusal, catalog::Failover},
+    member::command::{Command, Outcome},
+};
+
+pub(super) async fn invite(
+    client: &Client,
+    output: &Output,
+    uses: u32,
+    valid: Span,
+) -> Result<ExitCode, Refusal> {
+    let command = Command::Invite { seed: draw_seed()?, uses, valid_s: valid.0.as_secs() };
+    let Outcome::Invited { token, expires_at, uses } = client.command(&command).await? else {
+        return Err(unexpected());
+    };
+    let view = client.view().await?;
+    let me = view.members.iter().find(|m| m.me).ok_or_else(unexpected)?;
+    let join = format!("althing up --join {} --token {token}", me.address);
+    if output.json {
+        output.document(&serde_json::json!({
+            "token": token, "command": join, "join": me.address,
+            "expires": expires_at.to_string(), "expires_ms": expires_at.0, "uses": uses,
+        }));
+    } else {
+        output.line(&join);
+        let servers = count(uses.into(), "server");
+        super::output::note(&format!(
+            "Run it on the next server. Good for {servers} until {expires_at}; whoever has it can \
+             join, so keep it to yourself."
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The private half of an invitation: from the operating system alone.
+pub(super) fn draw_seed() -> Result<[u8; 32], Refusal> {
+    let mut seed = [0; 32];
+    SystemRandom::new().fill(&mut seed).map_err(|_| {
+        Refusal::new(
+            Reason::Failed,
+            "No invitation was issued.",
+            "The operating system gave no random bytes.",
+            "See whether getrandom(2) is allowed to this process.",
+        )
+    })?;
+    Ok(seed)
+}
+
+pub(super) async fn window(
+    client: &Client,
+    output: &Output,
+    action: Option<WindowAction>,
+) -> Result<ExitCode, Refusal> {
+    let command = match action {
+        None => {
+            show::window(&client.view().await?, output);
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(WindowAction::Open { apps, failover }) => {
+            Command::WindowOpen { scope: apps, failover: failover.map(Failover::from) }
+        }
+        Some(WindowAction::Close) => Command::WindowClose,
+        Some(WindowAction::Takeover) => Command::WindowTakeover,
+    };
+    order(client, output, &command).await
+}
+
+pub(super) async fn failover(
+    client: &Client,
+    output: &Output,
+    action: Option<FailoverAction>,
+) -> Result<ExitCode, Refusal> {
+    let policy = |failover| Command::Policy { failover: Some(failover), vote: None };
+    let command = match action {
+        None => {
+            show::failover(&client.view().await?, output);
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(FailoverAction::Set { names }) => Command::FailoverSet { first: names },
+        Some(FailoverAction::Auto) => policy(Failover::Auto),
+        Some(FailoverAction::Manual) => policy(Failover::Manual),
+    };
+    order(client, output, &command).await
+}
+
+pub(super) async fn policy(
+    client: &Client,
+    output: &Output,
+    action: Option<PolicyAction>,
+) -> Result<ExitCode, Refusal> {
+    let Some(PolicyAction::Vote { policy }) = action else {
+        let policy = client.view().await?.policy;
+        if output.json {
+            output.document(&policy);
+        } else {
+            output.line(&format!("failover  {}", policy.failover));
+            output.line(&format!("vote      {}", policy.vote));
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    order(client, output, &Command::Policy { failover: None, vote: Some(policy.into()) }).await
+}
+
+pub(super) async fn resolve(
+    client: &Client,
+    output: &Output,
+    app: AppName,
+    member: MemberName,
+) -> Result<ExitCode, Refusal> {
+    order(client, output, &Command::Resolve { app, member }).await
+}
+
+pub(super) async fn leave(client: &Client, output: &Output) -> Result<ExitCode, Refusal> {
+    order(client, output, &Command::Leave).await
+}
+
+pub(super) async fn remove(
+    client: &Client,
+    output: &Output,
+    name: MemberName,
+) -> Result<ExitCode, Refusal> {
+    order(client, output, &Command::Remove { name }).await
+}
+
+async fn order(client: &Client, output: &Output, command: &Command) -> Result<ExitCode, Refusal> {
+    done(output, &client.command(command).await?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says what came of a command.
+pub(super) fn done(output: &Output, outcome: &Outcome) {
+    if output.json {
+        // Without the enum's tag: each command has one kind of outcome.
+        let value = serde_json::to_value(outcome).unwrap_or_default();
+        let inner = value.as_object().and_then(|object| object.values().next());
+        output.document(inner.unwrap_or(&value));
+        return;
+    }
+    output.line(&match outcome {
+        Outcome::Done { sequence, text } => format!("{text} (catalog {sequence})"),
+        Outcome::Invited { expires_at, .. } => format!("an invitation until {expires_at}"),
+        // The window's end names the application, the version and the members.
+        Outcome::Published { takeovers: 0, why, .. } => format!("{why}."),
+        Outcome::Published { takeovers, why, .. } => {
+            let times = count((*takeovers).into(), "time");
+            format!("{why}. The window's coordinator was lost {times} on the way.")
+        }
+    });
+}
+
+pub(super) async fn verify(
+    client: &Client,
+    output: &Output,
+    app: &AppName,
+) -> Result<ExitCode, Refusal> {
+    let found = client.verify(app).await?;
+    let fine = found.same && found.store_damaged == 0;
+    if output.json {
+        output.document(&found);
+    } else {
+        let read = format!("{} in {}", bytes(found.bytes), count(found.files, "file"));
+        let (paint, word, rest) = if found.same {
+            (Paint::Good, "same", format!(": {app} is version {}; read {read}", found.version))
+        } else {
+            let differences = count(found.differences_total as u64, "difference");
+            let rest = format!(": {app} is not version {}; {differences}:", found.version);
+            (Paint::Bad, "differs", rest)
+        };
+        output.painted(paint, word, &rest);
+        for difference in &found.differences {
+            output.line(&format!("  {difference}"));
+        }
+        let more = found.differences_total.saturating_sub(found.differences.len());
+        if more > 0 {
+            output.line(&format!("  and {more} more"));
+        }
+        if !found.same {
+            output
+                .line("With no window open the vote puts it right by itself; see `althing votes`.");
+        }
+        if found.store_damaged > 0 {
+            let damaged = count(found.store_damaged as u64, "chunk");
+            output.painted(
+                Paint::Bad,
+                "damaged",
+                &format!(": {damaged} of it in this member's store rotted or are lost"),
+            );
+        }
+    }
+    Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn unexpected() -> Refusal {
+    Refusal::new(
+        Reason::Failed,
+        "The member's answer can't be used.",
+        "It answered another question than the one it was asked.",
+        "Use the same version of Althing for the command and the member.",
+    )
+}

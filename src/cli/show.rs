@@ -1,0 +1,429 @@
+//! The commands that only look: views as tables.
+
+use std::{process::ExitCode, time::Duration};
+
+use super::{
+    client::Client,
+    output::{Output, Paint, is_unread},
+    table::{Cell, Table},
+    units::{bytes, count, span},
+};
+use crate::{
+    base::{AppName, Reason, Refusal},
+    member::{
+        event::{Event, Severity},
+        view::{ApplicationView, Health, MemberView, View, WindowView},
+    },
+    node::Metrics,
+};
+
+/// How often a follower looks for new events.
+const FOLLOW_EVERY: Duration = Duration::from_millis(400);
+
+pub(super) async fn members(client: &Client, output: &Output) -> Result<ExitCode, Refusal> {
+    let view = client.view().await?;
+    if output.json {
+        output.document(&view.members);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let head = ["", "NAME", "STATE", ">FOR", "SERVICE", "VOTE", ">CATALOG", "ADDRESS", "ID"];
+    let mut table = Table::new(&head);
+    for member in &view.members {
+        table.row([
+            Cell::from(if member.me { "*" } else { "" }),
+            Cell::from(&member.name),
+            Cell::new(state_paint(&member.state), &member.state),
+            Cell::from(span(member.state_for_ms)),
+            Cell::new(service_paint(&member.service), &member.service),
+            Cell::from(role(member)),
+            Cell::from(member.sequence.map_or(String::new(), |s| s.to_string())),
+            Cell::from(&member.address),
+            Cell::new(Paint::Dim, short(&member.id)),
+        ]);
+    }
+    output.table(&table, "No member is enrolled.");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn role(member: &MemberView) -> String {
+    let vote = if member.voter { "yes" } else { "not yet" };
+    let mut text = vote.to_owned();
+    if member.standby {
+        text.push_str(", standby");
+    }
+    if member.coordinator {
+        text.push_str(", coordinator");
+    }
+    text
+}
+
+fn state_paint(state: &str) -> Paint {
+    match state {
+        "alive" => Paint::Good,
+        "suspect" => Paint::Warn,
+        "down" => Paint::Bad,
+        _ => Paint::Dim,
+    }
+}
+
+fn service_paint(service: &str) -> Paint {
+    match service {
+        "in service" => Paint::Good,
+        "receiving" => Paint::Warn,
+        "out" => Paint::Bad,
+        _ => Paint::Dim,
+    }
+}
+
+fn vote_paint(vote: &str) -> Paint {
+    match vote {
+        "unanimous" => Paint::Good,
+        "hung" => Paint::Bad,
+        "paused" => Paint::Dim,
+        _ => Paint::Warn,
+    }
+}
+
+/// The first digits of a signature, enough to tell two apart by eye.
+fn short(text: &str) -> String {
+    text.chars().take(12).collect()
+}
+
+pub(super) async fn apps(client: &Client, output: &Output) -> Result<ExitCode, Refusal> {
+    let view = client.view().await?;
+    if output.json {
+        output.document(&view.applications);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let head = ["NAME", ">VERSION", "VOTE", ">FILES", ">SIZE", "PUBLISHED", "HOSTS", "SIGNATURE"];
+    let mut table = Table::new(&head);
+    for app in &view.applications {
+        let mut hosts = app.hosts.clone();
+        if app.default {
+            hosts.push("(any other)".to_owned());
+        }
+        table.row([
+            Cell::from(&app.name),
+            Cell::from(app.version.to_string()),
+            Cell::new(vote_paint(&app.vote), &app.vote),
+            Cell::from(app.files.to_string()),
+            Cell::from(bytes(app.bytes)),
+            Cell::from(app.versions.first().map_or("", |v| &v.published_at)),
+            Cell::from(hosts.join(" ")),
+            Cell::new(Paint::Dim, short(&app.root)),
+        ]);
+    }
+    output.table(
+        &table,
+        "Nothing is published yet. `althing publish DIR --app NAME` publishes a directory.",
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn status(client: &Client, output: &Output) -> Result<ExitCode, Refusal> {
+    let view = client.view().await?;
+    if output.json {
+        output.document(&view);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (paint, word) = match view.health {
+        Health::Ok => (Paint::Good, "ok"),
+        Health::Warning => (Paint::Warn, "warning"),
+        Health::Critical => (Paint::Bad, "critical"),
+    };
+    output.painted(paint, word, &summary(&view));
+    for reason in &view.reasons {
+        output.line(&format!("  - {reason}"));
+    }
+    if let Some(window) = &view.window {
+        output.line(&format!("window {}: {}", window.id, window.state));
+    }
+    for app in &view.applications {
+        output.line(&format!(
+            "{} version {}: {}, {} in {}{}",
+            app.name,
+            app.version,
+            app.vote,
+            bytes(app.bytes),
+            count(app.files, "file"),
+            app.work.as_ref().map_or(String::new(), |work| format!(", {work} here")),
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn summary(view: &View) -> String {
+    format!(
+        ": {} of {} voters live, {} needed; this is {}, cluster {}, catalog {}, Althing {}",
+        view.voters_live,
+        view.voters,
+        view.majority,
+        view.me,
+        view.cluster,
+        view.sequence,
+        view.althing
+    )
+}
+
+pub(super) async fn votes(
+    client: &Client,
+    output: &Output,
+    app: Option<&AppName>,
+) -> Result<ExitCode, Refusal> {
+    let view = client.view().await?;
+    let chosen: Vec<&ApplicationView> = match app {
+        Some(name) => vec![find(&view, name)?],
+        None => view.applications.iter().collect(),
+    };
+    if output.json {
+        let list: Vec<_> = chosen
+            .iter()
+            .map(|a| {
+                serde_json::json!({
+                    "app": a.name, "version": a.version, "root": a.root, "vote": a.vote,
+                    "ballots": a.ballots, "electorate": a.electorate, "positions": a.positions,
+                })
+            })
+            .collect();
+        output.document(&list);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = Table::new(&["APP", "MEMBER", "POSITION", ">VERSION", "HOLDS", "VOTE"]);
+    for app in &chosen {
+        for position in &app.positions {
+            let paint = match position.position.as_str() {
+                "agrees" => Paint::Good,
+                "silent" => Paint::Dim,
+                "late" => Paint::Warn,
+                _ => Paint::Bad,
+            };
+            table.row([
+                Cell::from(&app.name),
+                Cell::from(&position.member),
+                Cell::new(paint, &position.position),
+                Cell::from(position.version.map_or(String::new(), |v| v.to_string())),
+                Cell::new(Paint::Dim, position.root.as_deref().map_or(String::new(), short)),
+                Cell::from(if position.voter { "yes" } else { "not yet" }),
+            ]);
+        }
+    }
+    output.table(&table, "There is nothing to vote on: nothing is published yet.");
+    for app in &chosen {
+        output.painted(
+            vote_paint(&app.vote),
+            &format!("{}: {}", app.name, app.vote),
+            &format!(
+                "; {} of {} ballots in hand, {} needed to decide; published is {}",
+                app.ballots,
+                app.electorate,
+                app.electorate / 2 + 1,
+                short(&app.root)
+            ),
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The application `name`, or the refusal that says that there is none.
+pub(super) fn find<'a>(view: &'a View, name: &AppName) -> Result<&'a ApplicationView, Refusal> {
+    view.applications.iter().find(|a| a.name == name.as_str()).ok_or_else(|| {
+        Refusal::new(
+            Reason::NotFound,
+            "There is nothing to show.",
+            format!("The cluster has no application named {name}."),
+            "See `althing apps` for those it has.",
+        )
+    })
+}
+
+pub(super) async fn history(
+    client: &Client,
+    output: &Output,
+    app: &AppName,
+) -> Result<ExitCode, Refusal> {
+    let view = client.view().await?;
+    let app = find(&view, app)?;
+    if output.json {
+        output.document(&app.versions);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let head = [">VERSION", "PUBLISHED", "BY", "HOW", ">FILES", ">SIZE", "SIGNATURE", "MESSAGE"];
+    let mut table = Table::new(&head);
+    for version in &app.versions {
+        table.row([
+            Cell::from(version.number.to_string()),
+            Cell::from(&version.published_at),
+            Cell::from(&version.publisher),
+            Cell::from(&version.origin),
+            Cell::from(version.files.to_string()),
+            Cell::from(bytes(version.bytes)),
+            Cell::new(Paint::Dim, short(&version.root)),
+            Cell::from(&version.message),
+        ]);
+    }
+    output.table(&table, "No version is kept.");
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn window(view: &View, output: &Output) {
+    if output.json {
+        output.document(&serde_json::json!({ "window": view.window, "outcomes": view.outcomes }));
+        return;
+    }
+    match &view.window {
+        None => output.line("No window is open: the majority is right."),
+        Some(window) => open_window(window, output),
+    }
+    let mut table =
+        Table::new(&[">WINDOW", "APP", ">VERSION", "COORDINATOR", ">TAKEN OVER", "END"]);
+    for outcome in &view.outcomes {
+        table.row([
+            Cell::from(outcome.window.to_string()),
+            Cell::from(outcome.app.as_deref().unwrap_or("")),
+            Cell::from(outcome.version.map_or(String::new(), |v| v.to_string())),
+            Cell::from(&outcome.coordinator),
+            Cell::from(outcome.takeovers.to_string()),
+            Cell::from(&outcome.why),
+        ]);
+    }
+    if !table.is_empty() {
+        output.line("");
+        output.table(&table, "");
+    }
+}
+
+fn open_window(window: &WindowView, output: &Output) {
+    output.line(&format!("window {}: {}", window.id, window.state));
+    let live = if window.coordinator_live { "" } else { " (down)" };
+    let scope = match window.scope.as_slice() {
+        [] => "all applications".to_owned(),
+        scope => scope.join(", "),
+    };
+    output.line(&format!(
+        "  coordinator  {}{live}, failover {}, taken over {}",
+        window.coordinator,
+        window.failover,
+        count(window.takeovers.into(), "time")
+    ));
+    output.line(&format!("  opened       {} by {}", window.opened_at, window.opened_by));
+    let held = if window.held { ", held until `althing window close`" } else { "" };
+    output.line(&format!("  covers       {scope}{held}"));
+    if let Some(publication) = &window.publication {
+        output.line(&format!(
+            "  publishing   {} version {}, {}: whole on {}",
+            publication.app,
+            publication.version,
+            publication.phase,
+            publication.whole.join(", ")
+        ));
+    }
+}
+
+pub(super) fn failover(view: &View, output: &Output) {
+    if output.json {
+        let order: Vec<_> = view
+            .members
+            .iter()
+            .map(|m| {
+                serde_json::json!({
+                    "name": m.name, "state": m.state, "voter": m.voter,
+                    "coordinator": m.coordinator,
+                })
+            })
+            .collect();
+        let value = serde_json::json!({ "failover": view.policy.failover, "order": order });
+        output.document(&value);
+        return;
+    }
+    let mut table = Table::new(&[">", "NAME", "STATE", ""]);
+    let first_live = view.members.iter().position(|m| m.voter && m.state == "alive");
+    for (index, member) in view.members.iter().enumerate() {
+        let note = match () {
+            () if member.coordinator => "presides",
+            () if view.window.is_none() && Some(index) == first_live => "would preside",
+            () if !member.voter => "no vote yet",
+            () => "",
+        };
+        table.row([
+            Cell::from((index + 1).to_string()),
+            Cell::from(&member.name),
+            Cell::new(state_paint(&member.state), &member.state),
+            Cell::from(note),
+        ]);
+    }
+    output.table(&table, "No member is enrolled.");
+    let text = match view.policy.failover.as_str() {
+        "auto" => "Failover is automatic: the next live one takes over by itself.",
+        _ => "Failover is manual: nobody takes over until `althing window takeover`.",
+    };
+    output.line(text);
+}
+
+pub(super) async fn metrics(client: &Client, output: &Output) -> Result<ExitCode, Refusal> {
+    let metrics = client.metrics().await?;
+    if output.json {
+        output.document(&metrics);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Metrics {
+        packets_sent,
+        messages_sent,
+        bytes_sent,
+        received,
+        bytes_received,
+        connections,
+        requests,
+        queue,
+        input_us_max,
+    } = metrics;
+    output.line(&format!("SWIM packets sent    {packets_sent}"));
+    output.line(&format!("messages sent        {messages_sent}"));
+    output.line(&format!("bytes sent           {bytes_sent}"));
+    output.line(&format!("received             {received}"));
+    output.line(&format!("bytes received       {bytes_received}"));
+    output.line(&format!("connections          {connections}"));
+    output.line(&format!("requests answered    {requests}"));
+    output.line(&format!("inputs that wait     {queue}"));
+    output.line(&format!("longest input        {input_us_max} us"));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn events(
+    client: &Client,
+    output: &Output,
+    follow: bool,
+) -> Result<ExitCode, Refusal> {
+    let mut after = 0;
+    let mut events = client.events(after).await?;
+    if !follow && output.json {
+        output.document(&events);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if events.is_empty() && !follow {
+        output.line("Nothing has happened since this member started.");
+    }
+    loop {
+        for event in &events {
+            after = after.max(event.number);
+            print_event(event, output);
+        }
+        if !follow || is_unread() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        tokio::time::sleep(FOLLOW_EVERY).await;
+        events = client.events(after).await?;
+    }
+}
+
+fn print_event(event: &Event, output: &Output) {
+    if output.json {
+        output.json_line(event);
+        return;
+    }
+    let (paint, word) = match event.severity {
+        Severity::Info => (Paint::Plain, "info    "),
+        Severity::Warning => (Paint::Warn, "warning "),
+        Severity::Critical => (Paint::Bad, "critical"),
+    };
+    output.painted(paint, &format!("{}  {word}", event.at), &format!("  {}", event.text));
+}

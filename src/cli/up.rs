@@ -1,0 +1,401 @@
+//! `althing up`: a member, from its options to its end.
+
+use std::{
+    io::{IsTerminal, Read},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use serde::Serialize;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    args,
+    output::{Output, Paint},
+};
+use crate::{
+    admin,
+    base::{MemberName, Reason, Refusal},
+    node::{self, Ended},
+};
+
+/// Where members listen unless told otherwise.
+const PORT: u16 = 7700;
+/// Between two looks whether the socket is there.
+const SOCKET_LOOK: Duration = Duration::from_millis(5);
+/// The longest token file that is read, bytes: a token is some hundreds.
+const TOKEN_FILE_MAX: u64 = 64 << 10;
+
+/// What the member says when it is ready: one line with `--json`.
+#[derive(Debug, Serialize)]
+struct Announcement {
+    ready: bool,
+    name: String,
+    id: String,
+    cluster: String,
+    address: SocketAddr,
+    site: Option<SocketAddr>,
+    status: Option<SocketAddr>,
+    data: PathBuf,
+    socket: PathBuf,
+    founded: bool,
+    joined: bool,
+    sequence: u64,
+    pid: u32,
+}
+
+pub(super) async fn run(
+    options: args::Up,
+    data: PathBuf,
+    output: &Output,
+) -> Result<ExitCode, Refusal> {
+    log_to_stderr();
+    // Signals are caught from the start: whoever stops us while we join means it.
+    let stop = stop_asked(options.with_parent)?;
+    let status = match options.status.0 {
+        Some(address) => Some(node::listen(address, "the status page (--status)").await?),
+        None => None,
+    };
+    let options = resolve(options, data).await?;
+    up(options, status, output, stop).await
+}
+
+/// Everything that a member on this machine needs beside its options.
+async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refusal> {
+    let name = match options.name {
+        Some(name) => name,
+        None => host_name()?,
+    };
+    let advertise = match &options.advertise {
+        Some(text) => Some(look_up(text, options.bind.port(), options.bind).await?),
+        None => None,
+    };
+    let mut join = Vec::new();
+    for text in &options.join {
+        join.push(look_up(text, PORT, options.bind).await?);
+    }
+    let token = match options.token_file {
+        Some(path) => Some(read_token(&path)?),
+        None => options.token,
+    };
+    Ok(node::Options {
+        data,
+        name,
+        bind: options.bind,
+        advertise,
+        listen: options.listen.0,
+        join,
+        token: token.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
+        standby: options.standby,
+    })
+}
+
+fn host_name() -> Result<MemberName, Refusal> {
+    let path = "/proc/sys/kernel/hostname";
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    member_name(text.trim()).ok_or_else(|| {
+        Refusal::new(
+            Reason::Invalid,
+            "The member was not started.",
+            "This server's host name can't be used as the member's name.",
+            "Choose one with --name.",
+        )
+    })
+}
+
+/// The nearest name that a member can have.
+fn member_name(text: &str) -> Option<MemberName> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    let text: String = text.chars().map(|c| if fine(c) { c } else { '-' }).take(63).collect();
+    MemberName::parse(text.trim_matches(|c: char| !c.is_ascii_alphanumeric())).ok()
+}
+
+/// `HOST`, `HOST:PORT`, `ADDR` or `ADDR:PORT` as an address that `bind` can reach.
+async fn look_up(text: &str, port: u16, bind: SocketAddr) -> Result<SocketAddr, Refusal> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    if let Ok(ip) = text.trim_matches(['[', ']']).parse() {
+        return Ok(SocketAddr::new(ip, port));
+    }
+    let refuse = |why: String| {
+        Refusal::new(
+            Reason::Invalid,
+            "The member was not started.",
+            format!("{text} can't be used as the address of a member: {why}."),
+            "Give HOST:PORT, as server1:7700 or 10.0.0.1:7700.",
+        )
+    };
+    let with_port = if text.contains(':') { text.to_owned() } else { format!("{text}:{port}") };
+    let found = tokio::net::lookup_host(&with_port).await.map_err(|e| refuse(e.to_string()))?;
+    let found: Vec<SocketAddr> = found.collect();
+    let reachable = found.iter().find(|a| a.is_ipv4() == bind.is_ipv4());
+    reachable.or(found.first()).copied().ok_or_else(|| refuse("it has no address".to_owned()))
+}
+
+fn read_token(path: &Path) -> Result<String, Refusal> {
+    let read = || {
+        let mut text = String::new();
+        std::fs::File::open(path)?.take(TOKEN_FILE_MAX).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    read().map_err(|error: std::io::Error| {
+        Refusal::new(
+            Reason::Invalid,
+            "The member was not started.",
+            format!("The token can't be read from {}: {error}.", path.display()),
+            "Put what `althing invite` prints after --token into that file.",
+        )
+    })
+}
+
+/// Logs of the libraries and of the member, as far as ALTHING_LOG asks for them.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("ALTHING_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    // It is set already only where a test runs several commands in one process.
+    let _set_already = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .try_init();
+}
+
+/// Resolves when this process is asked to end, in whatever way. Asked a second
+/// time it ends at once.
+fn stop_asked(with_parent: bool) -> Result<oneshot::Receiver<()>, Refusal> {
+    let failed = |error: std::io::Error| {
+        Refusal::new(
+            Reason::Failed,
+            "The member was not started.",
+            format!("It can't catch signals: {error}."),
+            "Nothing that Althing knows: the operating system refuses what it always grants.",
+        )
+    };
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let orphaned = orphaned(with_parent);
+    let (asked, stop) = oneshot::channel();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            () = orphaned => {}
+        }
+        let _nobody_waits = asked.send(());
+        tokio::select! {
+            _ = interrupt.recv() => std::process::exit(130),
+            _ = terminate.recv() => std::process::exit(143),
+        }
+    });
+    Ok(stop)
+}
+
+/// Resolves when standard input ends, if that is what ends us: the pipe of a
+/// parent closes however the parent dies.
+async fn orphaned(with_parent: bool) {
+    if with_parent {
+        let (ended, end) = oneshot::channel::<()>();
+        // A thread of its own: a read that blocks would hold the runtime up.
+        std::thread::spawn(move || {
+            let mut scrap = [0; 64];
+            while matches!(std::io::stdin().read(&mut scrap), Ok(1..)) {}
+            drop(ended);
+        });
+        let _closed = end.await;
+    } else {
+        std::future::pending().await
+    }
+}
+
+/// Starts the member, says that it is ready and waits for its end.
+async fn up(
+    options: node::Options,
+    status: Option<TcpListener>,
+    output: &Output,
+    stop: oneshot::Receiver<()>,
+) -> Result<ExitCode, Refusal> {
+    let (data, standby) = (options.data.clone(), options.standby);
+    let status_address = status.as_ref().and_then(|listener| listener.local_addr().ok());
+    let mut stop = stop;
+    let running = tokio::select! {
+        started = node::start(options) => started?,
+        // Dropped half-way it leaves what a kill would leave: nothing that was said is lost.
+        _ = &mut stop => return Ok(ExitCode::SUCCESS),
+    };
+    let handle = running.handle.clone();
+    let shutdown = CancellationToken::new();
+    let socket = data.join("socket");
+    let doors = open_doors(&handle, &socket, status, &shutdown).await;
+    if let Err(refusal) = doors {
+        handle.stop().await;
+        running.wait().await;
+        return Err(refusal);
+    }
+    announce(&running.ready, status_address, data, standby, output);
+    let asked = tokio::spawn(async move {
+        // An error means that nobody can ask any more: then nobody has.
+        if stop.await.is_ok() {
+            handle.stop().await;
+        }
+    });
+    let ended = running.wait().await;
+    asked.abort();
+    shutdown.cancel();
+    match ended {
+        Ended::Stopped => Ok(ExitCode::SUCCESS),
+        Ended::Left => {
+            if !output.json {
+                output.line("This member has left the cluster.");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Ended::Removed => Err(Refusal::new(
+            Reason::Forbidden,
+            "This member stopped.",
+            "It was removed from the cluster: a majority of the members decided so.",
+            "To join again as a new member, move its data directory away and use a new token.",
+        )),
+    }
+}
+
+/// Opens the socket for commands and the status page. Returns when commands
+/// can be given.
+async fn open_doors(
+    handle: &node::Handle,
+    socket: &Path,
+    status: Option<TcpListener>,
+    shutdown: &CancellationToken,
+) -> Result<(), Refusal> {
+    if let Some(listener) = status {
+        let (handle, shutdown) = (handle.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            if let Err(error) = admin::serve_status(handle, listener, shutdown).await {
+                tracing::error!("the status page is no longer served: {error}");
+            }
+        });
+    }
+    let mut serving = tokio::spawn({
+        let (handle, socket, shutdown) = (handle.clone(), socket.to_owned(), shutdown.clone());
+        async move { admin::serve_socket(handle, &socket, shutdown).await }
+    });
+    let refuse = |why: String| {
+        Refusal::new(
+            Reason::Failed,
+            "The member was not started.",
+            format!("Its socket for commands at {} can't be opened: {why}.", socket.display()),
+            "If its path is longer than 100 bytes, choose a shorter one with --data.",
+        )
+    };
+    loop {
+        tokio::select! {
+            ended = &mut serving => {
+                return Err(refuse(match ended {
+                    Ok(Err(error)) => error.to_string(),
+                    _ => "it was closed at once".to_owned(),
+                }));
+            }
+            connected = tokio::net::UnixStream::connect(socket) => {
+                if connected.is_ok() {
+                    return Ok(());
+                }
+                tokio::time::sleep(SOCKET_LOOK).await;
+            }
+        }
+    }
+}
+
+fn announce(
+    ready: &node::Ready,
+    status: Option<SocketAddr>,
+    data: PathBuf,
+    standby: bool,
+    output: &Output,
+) {
+    let node::Ready { name, id, cluster, founded, joined, sequence, .. } = ready.clone();
+    if output.json {
+        output.json_line(&Announcement {
+            ready: true,
+            name,
+            id,
+            cluster,
+            address: ready.cluster_address,
+            site: ready.site_address,
+            status,
+            socket: data.join("socket"),
+            data,
+            founded,
+            joined,
+            sequence,
+            pid: std::process::id(),
+        });
+        return;
+    }
+    let short: String = cluster.chars().take(12).collect();
+    let how = match (founded, joined) {
+        (true, _) => format!("founded the cluster {short}"),
+        (_, true) => format!("joined the cluster {short}"),
+        _ => format!("is back in the cluster {short}"),
+    };
+    let or_none = |address: Option<SocketAddr>| match address {
+        Some(address) => format!("http://{address}/"),
+        None => "not served here".to_owned(),
+    };
+    output.painted(Paint::Bold, &name, &format!(" {how}."));
+    output.line(&format!("  members reach it at  {} (UDP)", ready.cluster_address));
+    output.line(&format!("  sites                {}", or_none(ready.site_address)));
+    output.line(&format!("  status page          {}", or_none(status)));
+    output.line(&format!("  data                 {}", data.display()));
+    let next = match (founded, standby) {
+        (true, _) => "Next: `althing invite` prints the command for the next server.",
+        (_, true) => "It holds the content and waits to be brought in.",
+        _ => "Next: `althing status` says how the cluster is.",
+    };
+    output.line(next);
+    output.line("It runs until Ctrl-C.");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_host_name_gives_a_name() {
+        let name = |text: &str| member_name(text).map(|n| n.to_string());
+        assert_eq!(name("server-1.example.org").as_deref(), Some("server-1.example.org"));
+        assert_eq!(name("(none)").as_deref(), Some("none"));
+        assert_eq!(name("bücher rechner").as_deref(), Some("b-cher-rechner"));
+        assert_eq!(name(&"x".repeat(99)).map(|n| n.len()), Some(63));
+        assert_eq!(name(""), None);
+    }
+
+    #[tokio::test]
+    async fn addresses_may_leave_the_port_out() {
+        let bind: SocketAddr = "0.0.0.0:7700".parse().unwrap();
+        for (text, expected) in [
+            ("10.0.0.1:9", "10.0.0.1:9"),
+            ("10.0.0.1", "10.0.0.1:7700"),
+            ("::1", "[::1]:7700"),
+            ("[::1]", "[::1]:7700"),
+            ("localhost", "127.0.0.1:7700"),
+            ("localhost:9", "127.0.0.1:9"),
+        ] {
+            let found = look_up(text, 7700, bind).await;
+            assert_eq!(found, Ok(expected.parse().unwrap()), "{text}");
+        }
+        assert!(look_up("a:b:c", 7700, bind).await.is_err());
+    }
+
+    #[test]
+    fn a_token_file_that_is_not_there_is_a_refusal() {
+        let refusal = read_token(Path::new("/nonexistent/token")).unwrap_err();
+        assert_eq!(refusal.reason, Reason::Invalid);
+    }
+}

@@ -1,0 +1,251 @@
+//! Repair: an UpdateList is carried out on a live tree in place.
+//!
+//! First everything new is written beside the tree, verified and synced; a
+//! failure until then has touched nothing. Then each item changes places with
+//! what stood there in one step, and what stood there is kept aside. Readers
+//! see the old file or the new one, never a half of either.
+
+use std::{
+    fs::File,
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+};
+
+use rustix::{
+    fs::{AtFlags, FileType, Mode, Stat},
+    io::Errno,
+};
+
+use super::{
+    aside,
+    beneath::{self, Parents, Root},
+    place,
+    switch::WorkDir,
+};
+use crate::{
+    base::{
+        RelPath, limits,
+        tree::{Change, Entry, Node},
+    },
+    driver::{ChunkSource, DriverError, Repaired},
+};
+
+/// Carries out `changes` on the tree `live`, and takes away what is `strange`
+/// in it. What is replaced or deleted goes into a new directory below
+/// `aside`, which must be on the same file system.
+pub fn repair(
+    live: &Path,
+    changes: &[Change],
+    strange: &[RelPath],
+    source: &dyn ChunkSource,
+    aside: &Path,
+) -> Result<Repaired, DriverError> {
+    let root = Root::open(live)?;
+    let work = WorkDir::open(live)?;
+    let staging = work.fresh_staging()?;
+    if let Err(error) = stage(&staging, changes, source) {
+        // A full disk needs the room; what can't be removed now is removed
+        // before the next repair.
+        let _ = beneath::remove_all(staging.path());
+        return Err(error);
+    }
+    std::fs::create_dir_all(aside).map_err(|e| DriverError::io("make", aside, e))?;
+    let mut repairing = Repairing {
+        parents: Parents::new(&root),
+        root: &root,
+        staging: &staging,
+        aside: None,
+        aside_dir: aside,
+        done: Repaired::default(),
+    };
+    for path in strange {
+        repairing.take_away(path)?;
+    }
+    for (index, change) in changes.iter().enumerate() {
+        match change {
+            Change::Del(path) => repairing.delete(path)?,
+            Change::Set(entry) | Change::Add(entry) => repairing.put(index, entry)?,
+        }
+    }
+    repairing.permissions(changes)?;
+    let done = repairing.done;
+    rustix::fs::syncfs(&root).map_err(|e| DriverError::io("sync", live, e))?;
+    beneath::remove_all(staging.path())?;
+    Ok(done)
+}
+
+/// Writes every file and link of `changes` into `staging`, named by its index.
+fn stage(staging: &Root, changes: &[Change], source: &dyn ChunkSource) -> Result<(), DriverError> {
+    for (index, change) in changes.iter().enumerate() {
+        let (Change::Set(Entry { path, node }) | Change::Add(Entry { path, node })) = change else {
+            continue;
+        };
+        let name = staged(index);
+        let failed = |error| DriverError::io("write", &staging.at(path), error);
+        match node {
+            Node::Directory { .. } => {}
+            Node::Symlink { target } => {
+                place::link_allowed(staging, path, target)?;
+                rustix::fs::symlinkat(&target[..], staging, &name[..]).map_err(failed)?;
+            }
+            Node::File { mode, digest, chunks, .. } => {
+                let mut file: File = beneath::create(staging.as_fd(), &name).map_err(failed)?;
+                place::fill(&mut file, path, staging.path(), (digest, chunks), source)?;
+                place::finish(&file, *mode).map_err(failed)?;
+            }
+        }
+    }
+    rustix::fs::syncfs(staging).map_err(|e| DriverError::io("sync", staging.path(), e))
+}
+
+fn staged(index: usize) -> Vec<u8> {
+    format!("{index}").into_bytes()
+}
+
+struct Repairing<'a> {
+    root: &'a Root,
+    parents: Parents<'a>,
+    staging: &'a Root,
+    aside_dir: &'a Path,
+    aside: Option<Root>,
+    done: Repaired,
+}
+
+impl Repairing<'_> {
+    /// Takes away what no tree can hold, as it is.
+    fn take_away(&mut self, path: &RelPath) -> Result<(), DriverError> {
+        let Some(stat) = self.stat(path)? else { return Ok(()) };
+        self.keep(path, &stat, None)?;
+        self.parents.forget();
+        self.done.deleted.push(path.clone());
+        Ok(())
+    }
+
+    fn delete(&mut self, path: &RelPath) -> Result<(), DriverError> {
+        let Some(stat) = self.stat(path)? else { return Ok(()) };
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            self.keep(path, &stat, None)?;
+            self.done.deleted.push(path.clone());
+            return Ok(());
+        }
+        let place = self.root.at(path);
+        let removed =
+            rustix::fs::unlinkat(self.parents.of(path)?, path.file_name(), AtFlags::REMOVEDIR);
+        self.parents.forget();
+        match removed {
+            Ok(()) | Err(Errno::NOENT) => self.done.deleted.push(path.clone()),
+            // What is in there is ignored, or newer than the scan.
+            Err(Errno::NOTEMPTY | Errno::EXIST) => self.done.left.push(path.clone()),
+            Err(error) => return Err(DriverError::io("remove", &place, error)),
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, index: usize, entry: &Entry) -> Result<(), DriverError> {
+        let Entry { path, node } = entry;
+        let place = self.root.at(path);
+        let failed = |error| DriverError::io("write", &place, error);
+        let stood = self.stat(path)?;
+        let list = if stood.is_some() { &mut self.done.set } else { &mut self.done.added };
+        list.push(path.clone());
+        if matches!(node, Node::Directory { .. }) {
+            match &stood {
+                Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                    return Ok(()); // its permissions come at the end
+                }
+                Some(stat) => self.keep(path, stat, None)?,
+                None => {}
+            }
+            let dir = self.parents.of(path)?;
+            rustix::fs::mkdirat(dir, path.file_name(), Mode::RWXU).map_err(failed)?;
+            return Ok(());
+        }
+        let name = staged(index);
+        let new = (self.staging.as_fd(), &name[..]);
+        let dir = self.parents.of(path)?;
+        match stood {
+            None => beneath::move_new(new, (dir, path.file_name())).map_err(failed)?,
+            Some(stat) => {
+                beneath::exchange(new, (dir, path.file_name())).map_err(failed)?;
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                    self.parents.forget();
+                }
+                self.keep(path, &stat, Some(&name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Directories get their permissions last, the deepest first.
+    fn permissions(&mut self, changes: &[Change]) -> Result<(), DriverError> {
+        for change in changes.iter().rev() {
+            if let Change::Set(Entry { path, node: Node::Directory { mode } })
+            | Change::Add(Entry { path, node: Node::Directory { mode } }) = change
+            {
+                let failed =
+                    |error| DriverError::io("set permissions of", &self.root.at(path), error);
+                let fd = self.root.directory(Some(path)).map_err(failed)?;
+                rustix::fs::fchmod(fd, Mode::from_raw_mode(u32::from(*mode))).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves what stands at `path` aside, or what stood there and now lies
+    /// in the staging directory under `swapped`.
+    fn keep(
+        &mut self,
+        path: &RelPath,
+        stat: &Stat,
+        swapped: Option<&[u8]>,
+    ) -> Result<(), DriverError> {
+        if self.aside.is_none() {
+            let dir = aside::next(self.aside_dir)?;
+            std::fs::create_dir(&dir).map_err(|e| DriverError::io("make", &dir, e))?;
+            self.done.aside = Some(dir.clone());
+            self.aside = Some(Root::open(&dir)?);
+        }
+        let aside = self.aside.as_ref().expect("it was opened above");
+        let place = self.root.at(path);
+        let failed = |error| DriverError::io("keep aside", &place, error);
+        let into = match beneath::make_all(aside, path.parent().as_ref(), 0o700) {
+            // A file is kept where this one's directory would be.
+            Err(Errno::NOTDIR | Errno::LOOP) => beneath::make_all(aside, None, 0o700),
+            other => other,
+        }
+        .map_err(failed)?;
+        let from: (BorrowedFd<'_>, &[u8]) = match swapped {
+            Some(name) => (self.staging.as_fd(), name),
+            None => (self.parents.of(path)?, path.file_name()),
+        };
+        move_unique(from, into.as_fd(), path.file_name()).map_err(failed)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+            self.done.bytes_aside += u64::try_from(stat.st_size).unwrap_or(0);
+        }
+        Ok(())
+    }
+
+    fn stat(&mut self, path: &RelPath) -> Result<Option<Stat>, DriverError> {
+        // What holds it may be gone, or may be no directory any more.
+        self.root.stat(path).map_err(|e| DriverError::io("read", &self.root.at(path), e))
+    }
+}
+
+/// Moves `from` into `dir` under `name`, or under `name~1` and so on where
+/// that is taken: both a directory and what was in it may be kept.
+fn move_unique(
+    from: (BorrowedFd<'_>, &[u8]),
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+) -> Result<(), Errno> {
+    let mut result = beneath::move_new(from, (dir, name));
+    for number in 1..1_000 {
+        if result != Err(Errno::EXIST) {
+            break;
+        }
+        let cut = &name[..name.len().min(limits::COMPONENT_MAX - 4)];
+        let other = [cut, format!("~{number}").as_bytes()].concat();
+        result = beneath::move_new(from, (dir, &other));
+    }
+    result
+}

@@ -1,0 +1,366 @@
+//! Connections: accepting them within a bound, reading one request after the
+//! other, and every time limit. Requests that arrive together (pipelined) are
+//! answered in order, one at a time.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::{Buf, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Forward, Route, Sites, Stats,
+    answer::{self, Answer},
+    deliver::{Framing, deliver},
+    forward::{self, Patience},
+    request::{self, HEAD_MAX, Malformed, Method, Request},
+    transport::{Broken, Plain, Tcp, Transport},
+};
+
+/// The bounds of one listener.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Connections at once; more wait in the listener's queue.
+    pub(super) connections: usize,
+    /// A connection on which nothing is asked is closed after this.
+    pub(super) idle: Duration,
+    /// The same while all places are taken, so that idle ones make room.
+    pub(super) idle_crowded: Duration,
+    /// From the first byte of a request head to its last.
+    pub(super) head: Duration,
+    /// A client that takes no byte for this long is given up.
+    pub(super) stall: Duration,
+    /// What runs when the listener is shut down may take this long to end.
+    pub(super) grace: Duration,
+    /// To reach a holder.
+    pub(super) connect: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 4_096,
+            idle: Duration::from_secs(60),
+            idle_crowded: Duration::from_secs(5),
+            head: Duration::from_secs(10),
+            stall: Duration::from_secs(30),
+            grace: Duration::from_secs(10),
+            connect: Duration::from_secs(3),
+        }
+    }
+}
+
+/// How long closing waits for the client to take what was sent.
+const LINGER: Duration = Duration::from_secs(2);
+/// What a client may still send meanwhile, bytes.
+const LINGER_MAX: usize = 256 << 10;
+
+/// Serves `sites` on `listener` until `shutdown`; then what is under way is
+/// finished, for ten seconds at most, and idle connections are closed at once.
+pub async fn serve<F: Forward>(
+    listener: TcpListener,
+    sites: Arc<dyn Sites>,
+    forward: Arc<F>,
+    stats: Arc<Stats>,
+    shutdown: CancellationToken,
+) {
+    serve_within(Limits::default(), listener, sites, forward, stats, shutdown).await;
+}
+
+pub(super) async fn serve_within<F: Forward>(
+    limits: Limits,
+    listener: TcpListener,
+    sites: Arc<dyn Sites>,
+    forward: Arc<F>,
+    stats: Arc<Stats>,
+    shutdown: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(limits.connections));
+    let shared = Arc::new(Shared { limits, sites, forward, stats, shutdown, places });
+    let running = TaskTracker::new();
+    // Ends every connection when this future is dropped.
+    let abort = CancellationToken::new();
+    let _abort_on_drop = abort.clone().drop_guard();
+    while let Some((stream, peer, place)) = shared.accept(&listener).await {
+        let (shared, abort) = (shared.clone(), abort.clone());
+        running.spawn(async move {
+            let _place = place;
+            tokio::select! {
+                () = abort.cancelled() => {}
+                () = shared.connection(stream, peer) => {}
+            }
+        });
+    }
+    running.close();
+    drop(listener);
+    if timeout(limits.grace, running.wait()).await.is_err() {
+        tracing::info!(connections = running.len(), "connections were cut at shutdown");
+        abort.cancel();
+        running.wait().await;
+    }
+}
+
+/// Answers the one request that another member forwarded over `stream`, and
+/// ends the stream. It is never forwarded again: where this member does not
+/// hold the site either, the stream ends without a response, which tells the
+/// member that asked to try the next holder.
+pub async fn serve_forwarded<S>(stream: S, sites: Arc<dyn Sites>, stats: Arc<Stats>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let limits = Limits::default();
+    let mut io = Plain::new(stream, limits.stall);
+    stats.received();
+    if let Err(broken) = forwarded(&mut io, limits, sites.as_ref(), &stats).await {
+        stats.error();
+        tracing::debug!(%broken, "a forwarded request was not answered to the end");
+    } else if let Ok(Err(error)) = timeout(limits.stall, io.finish()).await {
+        tracing::debug!(%error, "a forwarded response may not have arrived whole");
+    }
+}
+
+async fn forwarded<T: Transport>(
+    io: &mut T,
+    limits: Limits,
+    sites: &dyn Sites,
+    stats: &Stats,
+) -> Result<(), Broken> {
+    let mut buffer = BytesMut::with_capacity(2 << 10);
+    let next = read_head(io, &mut buffer, limits.head).await;
+    let (framing, answer) = match next {
+        Next::End => return Ok(()),
+        Next::Late => {
+            (Framing { head_only: false, keep_alive: false, minor: 1 }, Answer::too_slow())
+        }
+        Next::Malformed(why) => {
+            stats.request();
+            let framing = Framing { head_only: false, keep_alive: false, minor: 1 };
+            (framing, Answer::malformed(&why))
+        }
+        Next::Request(request) => {
+            stats.request();
+            let framing = framing(&request, false);
+            if request.method == Method::Other {
+                (framing, Answer::not_allowed(&request))
+            } else {
+                match sites.route(request.host_name()) {
+                    Route::Local(site) => {
+                        let answer = answer::decide(&request, site.as_ref());
+                        deliver(io, framing, answer, Some(&site), stats).await?;
+                        return Ok(());
+                    }
+                    Route::Remote(_) => return Ok(()),
+                    Route::Unavailable { status, why } => {
+                        (framing, Answer::unavailable(status, &why))
+                    }
+                }
+            }
+        }
+    };
+    deliver(io, framing, answer, None, stats).await.map(|_| ())
+}
+
+struct Shared<F> {
+    limits: Limits,
+    sites: Arc<dyn Sites>,
+    forward: Arc<F>,
+    stats: Arc<Stats>,
+    shutdown: CancellationToken,
+    places: Arc<Semaphore>,
+}
+
+impl<F: Forward> Shared<F> {
+    /// The next connection, once there is a place for it; `None` at shutdown.
+    async fn accept(
+        &self,
+        listener: &TcpListener,
+    ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        let next = async {
+            // The place first: what does not fit stays in the kernel's queue.
+            let place = self.places.clone().acquire_owned().await.ok()?;
+            loop {
+                match listener.accept().await {
+                    Ok((stream, peer)) => return Some((stream, peer, place)),
+                    Err(error) if is_of_one_connection(&error) => {}
+                    Err(error) => {
+                        // Mostly out of file descriptors: closing ones will help.
+                        tracing::warn!(%error, "a connection can't be accepted; trying on");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => None,
+            next = next => next,
+        }
+    }
+
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr) {
+        let _counted = self.stats.connection();
+        let Ok(mut io) = Tcp::new(stream, self.limits.stall) else { return };
+        if let Err(broken) = self.requests(&mut io, peer.ip().to_canonical()).await {
+            self.stats.error();
+            tracing::debug!(%peer, %broken, "a response was cut short");
+        }
+    }
+
+    /// One request after the other, until one side has enough.
+    async fn requests<T: Transport>(&self, io: &mut T, client: IpAddr) -> Result<(), Broken> {
+        let mut buffer = BytesMut::with_capacity(4 << 10);
+        loop {
+            let crowded = self.places.available_permits() == 0;
+            let idle = if crowded { self.limits.idle_crowded } else { self.limits.idle };
+            let begun = tokio::select! {
+                biased;
+                // Between two requests only: what was begun is answered.
+                () = self.shutdown.cancelled(), if buffer.is_empty() => return Ok(()),
+                begun = begins(io, &mut buffer, idle) => begun,
+            };
+            if !begun {
+                return Ok(());
+            }
+            let next = read_head(io, &mut buffer, self.limits.head).await;
+            let closing = Framing { head_only: false, keep_alive: false, minor: 1 };
+            let stays = match next {
+                Next::End => return Ok(()),
+                Next::Late => deliver(io, closing, Answer::too_slow(), None, &self.stats).await?,
+                Next::Malformed(why) => {
+                    self.stats.request();
+                    deliver(io, closing, Answer::malformed(&why), None, &self.stats).await?
+                }
+                Next::Request(request) => {
+                    self.stats.request();
+                    self.answer(io, &request, client).await?
+                }
+            };
+            if !stays {
+                linger(io, &mut buffer).await;
+                return Ok(());
+            }
+        }
+    }
+
+    /// Answers one request. The route is taken here, once.
+    async fn answer<T: Transport>(
+        &self,
+        io: &mut T,
+        request: &Request,
+        client: IpAddr,
+    ) -> Result<bool, Broken> {
+        let stats = &*self.stats;
+        let framing = framing(request, !self.shutdown.is_cancelled());
+        if request.method == Method::Other {
+            return deliver(io, framing, Answer::not_allowed(request), None, stats).await;
+        }
+        match self.sites.route(request.host_name()) {
+            Route::Local(site) => {
+                let answer = answer::decide(request, site.as_ref());
+                deliver(io, framing, answer, Some(&site), stats).await
+            }
+            Route::Remote(holders) => {
+                let Limits { connect, head, stall, .. } = self.limits;
+                let patience = Patience { connect, head, stall };
+                let to = (&*self.forward, holders.as_slice());
+                forward::relay(io, framing, request, client, to, patience, stats).await
+            }
+            Route::Unavailable { status, why } => {
+                deliver(io, framing, Answer::unavailable(status, &why), None, stats).await
+            }
+        }
+    }
+}
+
+fn framing(request: &Request, may_stay: bool) -> Framing {
+    Framing {
+        head_only: request.method == Method::Head,
+        keep_alive: request.keep_alive && may_stay,
+        minor: request.minor,
+    }
+}
+
+/// What a connection brought.
+enum Next {
+    Request(Request),
+    Malformed(Malformed),
+    /// A head that began and did not end in time.
+    Late,
+    /// Nothing more: the client is done, or was silent for too long.
+    End,
+}
+
+/// Waits until there is anything in `buffer`; says no if nothing came. Safe to
+/// drop: what has arrived is in the buffer.
+async fn begins<T: Transport>(io: &mut T, buffer: &mut BytesMut, idle: Duration) -> bool {
+    if !buffer.is_empty() {
+        return true;
+    }
+    buffer.reserve(HEAD_MAX / 4);
+    matches!(timeout(idle, io.read(buffer)).await, Ok(Ok(read)) if read > 0)
+}
+
+/// The next request from `buffer` and what `io` adds to it. What is behind it
+/// stays in the buffer.
+async fn read_head<T: Transport>(io: &mut T, buffer: &mut BytesMut, within: Duration) -> Next {
+    let whole = async {
+        loop {
+            match request::parse(buffer) {
+                Ok(Some((request, used))) => {
+                    buffer.advance(used);
+                    return Next::Request(request);
+                }
+                Ok(None) => {}
+                Err(why) => return Next::Malformed(why),
+            }
+            // The parser refuses a full buffer, so this stays bounded.
+            buffer.reserve(HEAD_MAX / 4);
+            // A client that goes away here has asked for nothing.
+            if !matches!(io.read(buffer).await, Ok(read) if read > 0) {
+                return Next::End;
+            }
+        }
+    };
+    timeout(within, whole).await.unwrap_or(Next::Late)
+}
+
+/// Closes so that the client can read the last response: a socket closed with
+/// unread bytes in it resets the connection, and the response is lost.
+async fn linger<T: Transport>(io: &mut T, buffer: &mut BytesMut) {
+    let rest = async {
+        if io.finish().await.is_err() {
+            return;
+        }
+        let mut seen = 0;
+        while seen < LINGER_MAX {
+            buffer.clear();
+            buffer.reserve(4 << 10);
+            match io.read(buffer).await {
+                Ok(read) if read > 0 => seen += read,
+                _ => return,
+            }
+        }
+    };
+    // Whatever happens here, the response is out.
+    let _ = timeout(LINGER, rest).await;
+}
+
+/// Failures of one connection that was gone before it was accepted.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}

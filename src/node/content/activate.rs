@@ -1,0 +1,155 @@
+//! Activation: where the live tree stands, how the next one is put there.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{Activated, Active, App, Content, ContentError, Work, locked, state, state::Saved};
+use crate::{
+    base::{
+        AppName,
+        catalog::AppSpec,
+        tree::{Node, Tree},
+    },
+    driver::{
+        DriverError, Repaired,
+        files::{self, IgnoreRules, Reuse, WorkDir},
+    },
+};
+
+impl Content {
+    /// Where the live tree of `app` stands.
+    pub(super) fn live_path(&self, app: &AppName, spec: &AppSpec) -> Result<PathBuf, ContentError> {
+        let Some(text) = &spec.path else {
+            return Ok(self.inner.live_dir.join(app.as_str()));
+        };
+        let path = PathBuf::from(text);
+        let others = self.applications();
+        let touches = |other: &Path| path.starts_with(other) || other.starts_with(&path);
+        let why = if !path.is_absolute() || text.contains('\0') {
+            "it is not absolute"
+        } else if path.components().any(|c| c.as_os_str() == "..") {
+            "it has a component .."
+        } else if path.components().count() < 3 {
+            "it is the root of the system or stands right in it, and is exchanged as a whole; \
+             name a directory at least one level deeper"
+        } else if touches(&self.inner.state_dir) || touches(&self.inner.live_dir) {
+            "it is in the data directory, or holds it"
+        } else if others.iter().any(|o| o.app != *app && touches(&o.live)) {
+            "it is in the live tree of another application, or holds it"
+        } else {
+            return Ok(path.components().collect());
+        };
+        Err(ContentError::Path { path, why })
+    }
+
+    /// Places the tree of `next` and switches to it. The caller holds `area`.
+    pub(super) fn put_in_place(&self, cell: &App, next: Active) -> Result<Activated, ContentError> {
+        let tree = self.tree(&next.root)?;
+        let rules = IgnoreRules::new(&next.ignore)?;
+        refuse_ignored(&tree, &rules)?;
+        let _hold = self.inner.store.hold();
+        if !self.inner.store.whole(&next.root)? {
+            return Err(ContentError::NotHere(next.root));
+        }
+        let Work { active: before, cache, .. } = locked(&cell.work).clone();
+        let live = &next.live;
+        files::recover(live)?;
+        let area = WorkDir::open(live)?;
+        area.clear()?;
+        let reuse = before.as_ref().map(|b| Reuse { live: &b.live, cache: &cache });
+        let placed = files::place(&tree, self, reuse, &area.next())?;
+        let ours = before.as_ref().is_some_and(|active| active.live == *live);
+        let foreign = !ours && std::fs::read_dir(live).is_ok_and(|mut d| d.next().is_some());
+        let pending = (next.clone(), state::inode_of(&area.next()));
+
+        let mut work = locked(&cell.work);
+        self.save(&next.app, &work, Some(pending.clone()))?;
+        #[cfg(test)]
+        super::tests::before_switch();
+        // The last moment to give way to something newer.
+        if let Err(superseded) = cell.fence(&next.app, next.sequence, next.version) {
+            self.save(&next.app, &work, None)?;
+            area.clear()?;
+            return Err(superseded);
+        }
+        work.generation += 1;
+        let retired = match files::switch(live, &area.next(), &rules, foreign) {
+            Ok(retired) => retired,
+            Err(error) => self.make_good(cell, &mut work, pending, error)?,
+        };
+        let activated = Activated {
+            already: false,
+            live: live.clone(),
+            shared: placed.shared,
+            carried: retired.carried,
+            left: retired.left,
+            before: retired.path,
+        };
+        let app = next.app.clone();
+        work.active = Some(next);
+        work.cache = Arc::new(placed.cache);
+        self.save(&app, &work, None)?;
+        self.show(cell, &work)?;
+        state::save_cache(&self.inner.state_dir, &app, &work.cache);
+        Ok(activated)
+    }
+
+    /// The switch failed with `error`. It may have happened and only the
+    /// carrying over failed: which tree is live, and what is left to do, is
+    /// found out like after a crash, now or before the next activation. An
+    /// error is returned unless everything is done now.
+    fn make_good(
+        &self,
+        cell: &App,
+        work: &mut Work,
+        pending: (Active, u64),
+        error: DriverError,
+    ) -> Result<files::Retired, ContentError> {
+        let (app, next) = (pending.0.app.clone(), pending.0.clone());
+        let active = work.active.clone();
+        work.unrecovered = Some(Saved { app: app.clone(), active, pending: Some(pending) });
+        let recovered = work.recover();
+        self.save(&app, work, None)?;
+        if recovered.is_ok() && work.active.as_ref() == Some(&next) {
+            return Ok(files::Retired::default());
+        }
+        work.cache = Arc::default();
+        self.show(cell, work)?;
+        Err(error.into())
+    }
+
+    /// The live tree is gone, or a file stands there: the file is kept aside,
+    /// and the tree put in place anew. The caller holds `area`.
+    pub(super) fn put_back(
+        &self,
+        cell: &App,
+        active: Active,
+        want: &Tree,
+    ) -> Result<Repaired, ContentError> {
+        let mut done = Repaired::default();
+        let stands = std::fs::symlink_metadata(&active.live);
+        if stands.is_ok_and(|meta| !meta.is_dir() && !meta.is_symlink()) {
+            done.aside = Some(WorkDir::open(&active.live)?.keep_live_aside()?);
+        }
+        // Nothing of it is there to be shared.
+        locked(&cell.work).cache = Arc::default();
+        self.put_in_place(cell, active)?;
+        done.added = want.entries().iter().map(|entry| entry.path.clone()).collect();
+        Ok(done)
+    }
+}
+
+/// A tree that holds what its own version ignores would never be seen whole
+/// by a scan.
+fn refuse_ignored(tree: &Tree, rules: &IgnoreRules) -> Result<(), ContentError> {
+    let ignored = tree.entries().iter().find(|entry| {
+        let is_directory = matches!(entry.node, Node::Directory { .. });
+        rules.matches(&entry.path, is_directory)
+    });
+    match ignored {
+        Some(entry) => Err(ContentError::Ignored(entry.path.clone())),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,118 @@
+//! Looking: scans of live trees for the vote, and scans that take content
+//! into the store.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{Active, Content, ContentError, PUBLISH, Staged, failed, locked, state};
+use crate::{
+    base::{
+        AppName, Digest,
+        tree::{Chunk, Tree, changes},
+    },
+    driver::{
+        DriverError, FileSink, How, Mode, Purpose, Scan,
+        files::{self, IgnoreRules, StatCache},
+    },
+    store::{ContentStore, StoreError, Writer},
+};
+
+/// How often a scan starts again because of a switch.
+const LOOKS_MAX: usize = 5;
+
+impl Content {
+    /// Scans the live tree of `app`, without holding up a switch: if one came
+    /// between, it looks again. Nothing if `app` is not active.
+    pub(super) fn look(
+        &self,
+        app: &AppName,
+        mode: Mode,
+    ) -> Result<Option<(Active, Scan)>, ContentError> {
+        let how = How { mode, purpose: Purpose::Live };
+        let cell = self.app(app);
+        for _ in 0..LOOKS_MAX {
+            let (active, mut cache, generation) = {
+                let work = locked(&cell.work);
+                let Some(active) = work.active.clone() else { return Ok(None) };
+                (active, (*work.cache).clone(), work.generation)
+            };
+            let rules = IgnoreRules::new(&active.ignore)?;
+            let scanned = files::scan(&active.live, &rules, &mut cache, how, None);
+            let mut work = locked(&cell.work);
+            if work.generation != generation {
+                continue;
+            }
+            let mut scan = match scanned {
+                Ok(scan) => scan,
+                Err(DriverError::Absent(_) | DriverError::NotDirectory(_)) => Scan::default(),
+                Err(error) => return Err(error.into()),
+            };
+            if let Some(expected) = self.inner.store.tree(&active.root)? {
+                scan.fit(&expected)?;
+            }
+            if cache != *work.cache {
+                work.cache = Arc::new(cache);
+                self.show(&cell, &work)?;
+                state::save_cache(&self.inner.state_dir, app, &work.cache);
+            }
+            return Ok(Some((active, scan)));
+        }
+        Err(ContentError::Busy(app.clone()))
+    }
+
+    /// Takes the tree at `source` into the store and looks at it once more.
+    pub(super) fn ingest(
+        &self,
+        source: &Path,
+        rules: &IgnoreRules,
+        expected: &Tree,
+    ) -> Result<Staged, ContentError> {
+        let store = &self.inner.store;
+        let _hold = store.hold(); // until the tree is there that needs the chunks
+        let mut cache = StatCache::new();
+        let mut sink = Sink { store, writer: Some(store.writer()) };
+        let mut scan = files::scan(source, rules, &mut cache, PUBLISH, Some(&mut sink))?;
+        sink.commit()?;
+        let mut again = files::scan(source, rules, &mut cache, PUBLISH, None)?;
+        if !expected.is_empty() {
+            scan.fit(expected)?;
+            again.fit(expected)?;
+        }
+        if scan.root() != again.root() {
+            let list = changes(&scan.tree, &again.tree);
+            let changed = list.first().map_or_else(PathBuf::new, |c| c.path().to_path());
+            return Err(DriverError::Changing(source.join(changed)).into());
+        }
+        let root = store.put_tree(&scan.tree)?;
+        Ok(Staged { root, files: scan.tree.files(), bytes: scan.tree.bytes() })
+    }
+}
+
+/// The store as what a scan hands files to.
+struct Sink<'a> {
+    store: &'a ContentStore,
+    writer: Option<Writer>,
+}
+
+/// Bytes that wait in a writer before they are committed: it remembers some
+/// sixty bytes a chunk.
+const WAITING_MAX: u64 = 1 << 30;
+
+impl Sink<'_> {
+    fn commit(&mut self) -> Result<(), StoreError> {
+        self.writer.take().map_or(Ok(()), Writer::commit)
+    }
+}
+
+impl FileSink for Sink<'_> {
+    fn file(&mut self, reader: &mut dyn Read) -> Result<(Digest, u64, Vec<Chunk>), DriverError> {
+        if self.writer.as_ref().is_some_and(|writer| writer.waiting() > WAITING_MAX) {
+            self.commit().map_err(failed)?;
+        }
+        let writer = self.writer.get_or_insert_with(|| self.store.writer());
+        self.store.ingest_file(writer, reader).map_err(failed)
+    }
+}

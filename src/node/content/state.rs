@@ -1,0 +1,127 @@
+//! What this member remembers of its live trees: which version is active,
+//! which switch was under way, and the stat caches.
+
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::ContentError;
+use crate::{
+    base::{
+        AppName, Digest, limits,
+        wire::{self, Kind},
+    },
+    driver::{
+        DriverError,
+        files::{self, StatCache},
+    },
+    store::{StoreError, record},
+};
+
+/// What is active of one application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Active {
+    /// The application.
+    pub app: AppName,
+    /// The number of its version.
+    pub version: u64,
+    /// The sequence of the catalog that it was activated by.
+    pub sequence: u64,
+    /// The signature of its content.
+    pub root: Digest,
+    /// Where it is live.
+    pub live: PathBuf,
+    /// Patterns of what belongs to nobody's vote.
+    #[serde(deserialize_with = "wire::bounded::<_, _, { limits::PATTERNS_MAX }>")]
+    pub ignore: Vec<String>,
+}
+
+/// The record of one application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Saved {
+    pub app: AppName,
+    pub active: Option<Active>,
+    /// A switch under way, with the inode of its tree: it has happened when
+    /// the live path leads there.
+    pub pending: Option<(Active, u64)>,
+}
+
+impl Saved {
+    /// Finishes or undoes what was under way.
+    pub fn recover(&self) -> Result<(), DriverError> {
+        let pending = self.pending.as_ref().map(|(next, _)| next);
+        for active in self.active.iter().chain(pending) {
+            files::recover(&active.live)?;
+        }
+        Ok(())
+    }
+
+    /// What is active, by where the live path leads.
+    pub fn active_now(&self) -> Option<Active> {
+        match &self.pending {
+            Some((next, inode)) if *inode != 0 && inode_of(&next.live) == *inode => {
+                Some(next.clone())
+            }
+            _ => self.active.clone(),
+        }
+    }
+}
+
+/// The records of all applications.
+pub(super) fn load_all(dir: &Path) -> Result<Vec<Saved>, ContentError> {
+    let mut all = Vec::new();
+    let entries = std::fs::read_dir(dir).map_err(|e| DriverError::io("read", dir, e))?;
+    for entry in entries {
+        let path = entry.map_err(|e| DriverError::io("read", dir, e))?.path();
+        if path.extension().is_none_or(|extension| extension != "active") {
+            continue;
+        }
+        let Some(bytes) = record::load(&path)? else { continue };
+        let saved = wire::decode::<Saved>(Kind::Record, &bytes);
+        all.push(
+            saved.map_err(|_| StoreError::Torn { path, why: "it is no record of a live tree" })?,
+        );
+    }
+    Ok(all)
+}
+
+pub(super) fn save(dir: &Path, saved: &Saved) -> Result<(), ContentError> {
+    Ok(record::save(&at(dir, &saved.app, "active"), &wire::encode(Kind::Record, saved))?)
+}
+
+pub(super) fn remove(dir: &Path, app: &AppName) -> Result<(), ContentError> {
+    record::remove(&at(dir, app, "active"))?;
+    Ok(record::remove(&at(dir, app, "stats"))?)
+}
+
+/// The stat cache; empty if it is lost, which costs one scan.
+pub(super) fn load_cache(dir: &Path, app: &AppName) -> StatCache {
+    match record::load(&at(dir, app, "stats")) {
+        Ok(Some(bytes)) => StatCache::decode(&bytes),
+        Ok(None) | Err(_) => StatCache::new(),
+    }
+}
+
+/// Keeps the stat cache. A failure is only told: it costs one scan.
+pub(super) fn save_cache(dir: &Path, app: &AppName, cache: &StatCache) {
+    let path = at(dir, app, "stats");
+    let saved = match cache.encode() {
+        Some(bytes) => record::save(&path, &bytes),
+        None => record::remove(&path),
+    };
+    if let Err(error) = saved {
+        tracing::warn!(%app, %error, "the stat cache was not kept; the next start reads everything");
+    }
+}
+
+/// The inode that `path` leads to; 0 for none.
+pub(super) fn inode_of(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |meta| meta.ino())
+}
+
+fn at(dir: &Path, app: &AppName, extension: &str) -> PathBuf {
+    dir.join(format!("{app}.{extension}"))
+}

@@ -1,0 +1,187 @@
+//! `althing.toml`: what an application is, beside its content.
+
+use std::{fs, path::Path};
+
+use serde::Deserialize;
+
+use crate::base::{AppName, Reason, Refusal, catalog::AppSpec, limits};
+
+/// The name of the file. It is never part of the content.
+pub const FILE_NAME: &str = "althing.toml";
+/// The largest manifest, bytes.
+const SIZE_MAX: u64 = 64 << 10;
+
+/// A manifest as it is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The application.
+    #[serde(default)]
+    pub application: Section,
+}
+
+/// `[application]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Section {
+    /// Its name, unless the command gives one.
+    pub name: Option<String>,
+    /// Host names that it answers to.
+    pub hosts: Vec<String>,
+    /// Whether it answers for host names that no application claims.
+    pub default: Option<bool>,
+    /// Where its live tree stands on every member: an absolute path.
+    pub path: Option<String>,
+    /// Patterns (gitignore syntax) of what belongs to nobody's vote.
+    pub ignore: Vec<String>,
+    /// The file that answers for a directory.
+    pub index: Option<String>,
+    /// The file that answers for what is not there.
+    pub not_found: Option<String>,
+}
+
+impl Manifest {
+    /// Reads the manifest of `directory`; an empty one if there is none.
+    pub fn load(directory: &Path) -> Result<Self, Refusal> {
+        let path = directory.join(FILE_NAME);
+        let refuse = |why: String| {
+            Refusal::new(
+                Reason::Invalid,
+                "The directory was not published.",
+                why,
+                format!("Mend {} and publish again.", path.display()),
+            )
+        };
+        let metadata = match fs::symlink_metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(e) => return Err(refuse(format!("Its manifest can't be read: {e}."))),
+        };
+        if !metadata.is_file() || metadata.len() > SIZE_MAX {
+            return Err(refuse(format!("{FILE_NAME} is no file, or larger than 64 KiB.")));
+        }
+        let text = fs::read_to_string(&path)
+            .map_err(|e| refuse(format!("Its manifest can't be read: {e}.")))?;
+        Self::parse(&text).map_err(refuse)
+    }
+
+    /// Parses a manifest. The error names line and column.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|e| format!("The manifest is not understood: {e}"))
+    }
+
+    /// The name and the specification of the application, with what the
+    /// command adds. `is_first` says that the cluster has no other
+    /// application: the first one is the default unless it says otherwise.
+    pub fn resolve(
+        self,
+        app: Option<AppName>,
+        hosts: Vec<String>,
+        is_first: bool,
+    ) -> Result<(AppName, AppSpec), Refusal> {
+        let refuse = |why: String, todo: &str| {
+            Refusal::new(Reason::Invalid, "The directory was not published.", why, todo)
+        };
+        let section = self.application;
+        let app = match (app, section.name) {
+            (Some(app), _) => app,
+            (None, Some(name)) => AppName::parse(&name)
+                .map_err(|why| refuse(format!("In {FILE_NAME}: {why}."), "Choose another name."))?,
+            (None, None) => {
+                return Err(refuse(
+                    "It has no name.".to_owned(),
+                    "Give one with --app, or as `name` in althing.toml.",
+                ));
+            }
+        };
+        let mut all: Vec<String> = Vec::new();
+        for host in section.hosts.into_iter().chain(hosts) {
+            let host = host.to_ascii_lowercase();
+            if !is_host(&host) {
+                return Err(refuse(
+                    format!("{host:?} is no host name."),
+                    "Use names such as www.example.org, without a port.",
+                ));
+            }
+            if !all.contains(&host) {
+                all.push(host);
+            }
+        }
+        if all.len() > limits::HOSTS_MAX || section.ignore.len() > limits::PATTERNS_MAX {
+            return Err(refuse(
+                "It has more than 64 hosts or 256 ignore patterns.".to_owned(),
+                "Name fewer.",
+            ));
+        }
+        if let Some(path) = &section.path
+            && (!path.starts_with('/') || path.split('/').any(|c| c == "..") || path == "/")
+        {
+            return Err(refuse(
+                format!("path = {path:?} is not an absolute path below the root."),
+                "Use a path such as /srv/www, or leave it out.",
+            ));
+        }
+        let spec = AppSpec {
+            default: section.default.unwrap_or(is_first),
+            hosts: all,
+            path: section.path,
+            ignore: section.ignore,
+            index: section.index,
+            not_found: section.not_found,
+        };
+        Ok((app, spec))
+    }
+}
+
+fn is_host(host: &str) -> bool {
+    !host.is_empty()
+        && host.len() <= 253
+        && host.split('.').all(|label| {
+            !label.is_empty()
+                && label.len() <= 63
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_says_how_an_application_is_held_and_served() {
+        let text = r#"
+            [application]
+            name = "web"
+            hosts = ["WWW.example.org"]
+            path = "/srv/www"
+            ignore = ["uploads/"]
+        "#;
+        let manifest = Manifest::parse(text).unwrap();
+        let (app, spec) = manifest.resolve(None, vec!["example.org".into()], false).unwrap();
+        assert_eq!(app.as_str(), "web");
+        assert_eq!(spec.hosts, ["www.example.org", "example.org"]);
+        assert_eq!(spec.path.as_deref(), Some("/srv/www"));
+        assert!(!spec.default);
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_its_place() {
+        let error = Manifest::parse("[application]\nhost = 3\n").unwrap_err();
+        assert!(error.contains("line 2") && error.contains("host"), "{error}");
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
+        let resolve = |text: &str| Manifest::parse(text).unwrap().resolve(None, vec![], true);
+        for bad in [
+            "",
+            "[application]\nname = \"../x\"",
+            "[application]\nname = \"a\"\npath = \"srv\"",
+            "[application]\nname = \"a\"\npath = \"/srv/../etc\"",
+            "[application]\nname = \"a\"\nhosts = [\"a b\"]",
+        ] {
+            assert_eq!(resolve(bad).unwrap_err().reason, Reason::Invalid, "{bad}");
+        }
+        assert!(resolve("[application]\nname = \"a\"").unwrap().1.default, "the first is default");
+    }
+}

@@ -1,0 +1,451 @@
+//! The loop: one task that owns the member.
+//!
+//! What waits at the network is handled before timers that fire, so that a
+//! member that was slow does not accuse others of its own sloth.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, mpsc as std_mpsc},
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpListener,
+    sync::{broadcast, mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Ended, Handle, Metrics,
+    content::Content,
+    handle::Request,
+    persist::{self, Write},
+    sites::{Forwarder, SiteTable},
+    start::wall_now,
+    work::Work,
+};
+use crate::{
+    base::{MemberId, Reason, Refusal, SecretKey, Time, catalog::Roster, limits},
+    gateway,
+    member::{
+        Config, Effect, Input, Member, Restored,
+        command::{Command, Outcome},
+        event::{Event, EventKind, Severity},
+        view::View,
+    },
+    net::{Lane, Net, NetEvent, Peer, StreamKind},
+    store::{ContentStore, DataDir},
+};
+
+/// Inputs that are handled before the timers are looked at.
+const BATCH: usize = 256;
+/// How often views are made for those who watch, at the most and at the least.
+const VIEW_EVERY: Duration = Duration::from_millis(150);
+/// See [`VIEW_EVERY`].
+const VIEW_AT_LEAST: Duration = Duration::from_secs(1);
+/// How often the gateway's table of who serves what is made anew, at the most.
+const SITES_EVERY: Duration = Duration::from_millis(250);
+/// How long a member that leaves waits for its last words to be sent.
+const FAREWELL: Duration = Duration::from_millis(400);
+
+/// All that a running member is made of.
+pub(super) struct Parts {
+    pub data: DataDir,
+    pub key: SecretKey,
+    pub address: SocketAddr,
+    pub restored: Restored,
+    pub network: Net,
+    pub network_events: mpsc::Receiver<NetEvent>,
+    pub store: ContentStore,
+    pub content: Content,
+    pub listener: Option<TcpListener>,
+    pub record_path: PathBuf,
+    pub generation_path: PathBuf,
+}
+
+/// What comes back from beside the loop.
+pub(super) enum Note {
+    Input(Input),
+    /// The sites that this member serves changed.
+    SitesChanged,
+    /// Something worth telling that the member does not know of.
+    Trouble(String),
+    /// What was to be published lies in the store now.
+    Staged(Command, Answer),
+}
+
+/// Where the answer to a command goes.
+pub(super) type Answer = oneshot::Sender<Result<Outcome, Refusal>>;
+
+/// Starts the loop and everything beside it.
+pub(super) fn spawn(parts: Parts) -> Result<(Handle, JoinHandle<Ended>), Refusal> {
+    let (requests, request_queue) = mpsc::channel(64);
+    let (notes, note_queue) = mpsc::unbounded_channel();
+    let (persisted, failed) = (notes.clone(), notes.clone());
+    let (writes, writer) = persist::spawn(
+        parts.record_path,
+        parts.generation_path,
+        // The loop is gone: nobody waits for it any more.
+        move |token| drop(persisted.send(Note::Input(Input::Persisted { token }))),
+        move |text| drop(failed.send(Note::Trouble(text))),
+    )
+    .map_err(|e| {
+        Refusal::new(
+            Reason::Failed,
+            "This member did not start.",
+            format!("It could not start a thread: {e}."),
+            "Free memory or raise the limit on threads, and start again.",
+        )
+    })?;
+    let started = Instant::now();
+    let mut effects = Vec::new();
+    let config = Config { key: parts.key, address: parts.address, seed: rand::random() };
+    let member = Member::new(Time(0), wall_now(), config, parts.restored, &mut effects);
+    let recent = Arc::new(Mutex::new(VecDeque::new()));
+    let events = broadcast::Sender::new(256);
+    let views = Arc::new(watch::Sender::new(Arc::new(member.view(Time(0)))));
+    let handle = Handle {
+        requests,
+        views: Arc::clone(&views),
+        events: events.clone(),
+        recent: Arc::clone(&recent),
+    };
+    let shutdown = CancellationToken::new();
+    let sites = Arc::new(SiteTable::default());
+    let stats = Arc::new(gateway::Stats::default());
+    if let Some(listener) = parts.listener {
+        let forwarder = Arc::new(Forwarder(parts.network.clone()));
+        let sites: Arc<dyn gateway::Sites> = Arc::clone(&sites) as _;
+        let serve =
+            gateway::serve(listener, sites, forwarder, Arc::clone(&stats), shutdown.clone());
+        tokio::spawn(serve);
+    }
+    let work = Work::new(parts.content, parts.store, parts.network.clone(), notes);
+    let mut this = Loop {
+        member,
+        started,
+        network: parts.network,
+        writes,
+        work,
+        sites,
+        stats,
+        peers: Roster::default(),
+        tickets: BTreeMap::new(),
+        knocks: BTreeMap::new(),
+        ticket_next: 0,
+        views,
+        view_dirty: true,
+        view_made: started,
+        sites_dirty: true,
+        sites_made: started,
+        events,
+        recent,
+        event_number: 0,
+        metrics: Metrics::default(),
+        ended: None,
+        shutdown,
+        _data: parts.data,
+    };
+    let run = async move {
+        this.carry_out(effects);
+        this.run(request_queue, parts.network_events, note_queue).await;
+        this.finish(writer).await
+    };
+    Ok((handle, tokio::spawn(run)))
+}
+
+struct Loop {
+    member: Member,
+    started: Instant,
+    network: Net,
+    writes: std_mpsc::Sender<Write>,
+    work: Work,
+    sites: Arc<SiteTable>,
+    stats: Arc<gateway::Stats>,
+    peers: Roster,
+    tickets: BTreeMap<u64, Answer>,
+    knocks: BTreeMap<u64, oneshot::Sender<Vec<u8>>>,
+    ticket_next: u64,
+    views: Arc<watch::Sender<Arc<View>>>,
+    view_dirty: bool,
+    view_made: Instant,
+    sites_dirty: bool,
+    sites_made: Instant,
+    events: broadcast::Sender<Event>,
+    recent: Arc<Mutex<VecDeque<Event>>>,
+    event_number: u64,
+    metrics: Metrics,
+    ended: Option<Ended>,
+    shutdown: CancellationToken,
+    /// Holds the lock on the data directory for as long as the member runs.
+    _data: DataDir,
+}
+
+impl Loop {
+    async fn run(
+        &mut self,
+        mut requests: mpsc::Receiver<Request>,
+        mut network: mpsc::Receiver<NetEvent>,
+        mut notes: mpsc::UnboundedReceiver<Note>,
+    ) {
+        while self.ended.is_none() {
+            let wake = self.wake_at();
+            tokio::select! {
+                biased;
+                Some(event) = network.recv() => self.on_network(event),
+                Some(note) = notes.recv() => self.on_note(note),
+                request = requests.recv() => match request {
+                    Some(request) => self.on_request(request),
+                    None => self.ended = Some(Ended::Stopped), // every handle is gone
+                },
+                () = sleep_until(wake) => {}
+            }
+            for _ in 0..BATCH {
+                if let Ok(event) = network.try_recv() {
+                    self.on_network(event);
+                } else if let Ok(note) = notes.try_recv() {
+                    self.on_note(note);
+                } else {
+                    break;
+                }
+            }
+            self.metrics.queue = (network.len() + notes.len()) as u64;
+            let now = self.now();
+            if self.member.deadline().is_some_and(|due| now >= due) {
+                let mut effects = Vec::new();
+                self.member.tick(now, wall_now(), &mut effects);
+                self.carry_out(effects);
+            }
+            if self.sites_dirty && self.sites_made.elapsed() >= SITES_EVERY {
+                self.refresh_sites();
+            }
+            self.show();
+        }
+    }
+
+    /// Lets the last words out, then stops everything beside the loop.
+    async fn finish(self, writer: std::thread::JoinHandle<()>) -> Ended {
+        let ended = self.ended.unwrap_or(Ended::Stopped);
+        if ended != Ended::Stopped {
+            tokio::time::sleep(FAREWELL).await;
+        }
+        self.shutdown.cancel();
+        self.network.close("this member stops").await;
+        drop(self.writes);
+        // Ends with its queue; it holds nothing but the record's path.
+        let _joined = tokio::task::spawn_blocking(move || writer.join()).await;
+        self.work.finish().await;
+        ended
+    }
+
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let member = self.member.deadline().map(|due| self.started + Duration::from_micros(due.0));
+        let watched = self.views.receiver_count() > 0;
+        let pause = if self.view_dirty { VIEW_EVERY } else { VIEW_AT_LEAST };
+        let view = watched.then(|| self.view_made + pause);
+        member.into_iter().chain(view).min()
+    }
+
+    fn show(&mut self) {
+        if self.views.receiver_count() == 0 {
+            return;
+        }
+        let pause = if self.view_dirty { VIEW_EVERY } else { VIEW_AT_LEAST };
+        if self.view_made.elapsed() >= pause {
+            self.view_dirty = false;
+            self.view_made = Instant::now();
+            self.views.send_replace(Arc::new(self.member.view(self.now())));
+        }
+    }
+
+    fn tell_member(&mut self, input: Input) {
+        let before = Instant::now();
+        let mut effects = Vec::new();
+        self.member.handle(self.now(), wall_now(), input, &mut effects);
+        self.carry_out(effects);
+        let took = u64::try_from(before.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.metrics.input_us_max = self.metrics.input_us_max.max(took);
+        self.view_dirty = true;
+        self.sites_dirty = true;
+    }
+
+    fn on_network(&mut self, event: NetEvent) {
+        match event {
+            NetEvent::Datagram { from, bytes } => {
+                self.tell_member(Input::Packet { from, bytes });
+            }
+            NetEvent::Message { from, bytes } => {
+                self.tell_member(Input::Message { from, bytes });
+            }
+            NetEvent::Lost { member } => self.tell_member(Input::Lost { member }),
+            NetEvent::Knock { key, exporter, from, bytes, answer } => {
+                let ticket = self.ticket();
+                self.knocks.insert(ticket, answer);
+                self.tell_member(Input::Knock { ticket, key, exporter, from, bytes });
+            }
+            NetEvent::Stream { kind: StreamKind::Pull, send, recv, .. } => {
+                self.work.serve_pull(send, recv);
+            }
+            NetEvent::Stream { kind: StreamKind::Http, send, recv, .. } => {
+                let stream = tokio::io::join(recv, send);
+                let sites: Arc<dyn gateway::Sites> = Arc::clone(&self.sites) as _;
+                tokio::spawn(gateway::serve_forwarded(stream, sites, Arc::clone(&self.stats)));
+            }
+        }
+    }
+
+    fn on_note(&mut self, note: Note) {
+        match note {
+            Note::Input(input) => self.tell_member(input),
+            Note::SitesChanged => self.refresh_sites(),
+            Note::Staged(command, answer) => self.on_command(command, answer),
+            Note::Trouble(text) => {
+                let (kind, severity) = (EventKind::Member, Severity::Critical);
+                let (number, at) = (0, wall_now());
+                let event = Event { number, at, severity, kind, member: None, app: None, text };
+                self.tell(event);
+            }
+        }
+    }
+
+    fn on_request(&mut self, request: Request) {
+        match request {
+            Request::Command(command, answer) => self.on_command(command, answer),
+            // Whoever asked may have gone: then nobody needs the answer.
+            Request::View(answer) => drop(answer.send(self.member.view(self.now()))),
+            Request::Metrics(answer) => drop(answer.send(self.metrics())),
+            Request::Publish(publish, answer) => {
+                let is_first = {
+                    let catalog = self.member.catalog();
+                    catalog.applications.keys().all(|app| Some(app) == publish.app.as_ref())
+                };
+                self.work.publish(*publish, is_first, answer);
+            }
+            Request::Verify(app, answer) => {
+                let version = self.member.catalog().application(&app).map(|a| a.current().clone());
+                self.work.verify(app, version, answer);
+            }
+            Request::Watched => self.view_dirty = true,
+            Request::Stop(answer) => {
+                self.ended = Some(Ended::Stopped);
+                let _asker_may_be_gone = answer.send(());
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command, answer: Answer) {
+        let ticket = self.ticket();
+        self.tickets.insert(ticket, answer);
+        self.tell_member(Input::Command { ticket, command });
+    }
+
+    fn ticket(&mut self) -> u64 {
+        self.ticket_next += 1;
+        self.ticket_next
+    }
+
+    fn metrics(&self) -> Metrics {
+        let net = self.network.stats();
+        Metrics {
+            packets_sent: net.datagrams_sent,
+            messages_sent: net.messages_sent,
+            bytes_sent: net.bytes_sent,
+            received: net.datagrams_received + net.messages_received,
+            bytes_received: net.bytes_received,
+            connections: net.connections,
+            requests: self.stats.snapshot().requests,
+            ..self.metrics
+        }
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Packet { to, bytes } => self.network.datagram(to, bytes),
+                Effect::Message { to, bytes } => self.network.send(to, Lane::Register, bytes),
+                Effect::Persist { token, record } => {
+                    // The thread lives as long as this sender.
+                    let _sent = self.writes.send(Write::Record { token, record });
+                }
+                Effect::Generation(number) => {
+                    let _sent = self.writes.send(Write::Generation(number));
+                }
+                Effect::Peers(roster) => self.set_peers(roster),
+                Effect::Address { member, address } => self.network.set_address(member, address),
+                Effect::Answer { ticket, bytes } => {
+                    if let Some(answer) = self.knocks.remove(&ticket) {
+                        let _stranger_may_be_gone = answer.send(bytes);
+                    }
+                }
+                Effect::Reply { ticket, result } => {
+                    if let Some(answer) = self.tickets.remove(&ticket) {
+                        let _asker_may_be_gone = answer.send(result);
+                    }
+                }
+                Effect::Event(event) => self.tell(event),
+                Effect::Expelled { left } => {
+                    self.ended = Some(if left { Ended::Left } else { Ended::Removed });
+                }
+                Effect::Retain { roots } => {
+                    self.work.retain(roots);
+                    self.refresh_sites();
+                }
+                other => self.work.start(other),
+            }
+        }
+    }
+
+    fn set_peers(&mut self, roster: Roster) {
+        if roster == self.peers {
+            return;
+        }
+        let me = self.member.id();
+        let peers = roster
+            .members
+            .iter()
+            .filter(|m| m.id != me)
+            .map(|m| (m.id, Peer { key: m.key, address: m.address }))
+            .collect::<BTreeMap<MemberId, Peer>>();
+        self.network.set_peers(peers);
+        self.peers = roster;
+    }
+
+    fn refresh_sites(&mut self) {
+        self.sites_dirty = false;
+        self.sites_made = Instant::now();
+        self.sites.set(self.member.routes(self.now()), self.work.content());
+    }
+
+    fn tell(&mut self, mut event: Event) {
+        self.event_number += 1;
+        event.number = self.event_number;
+        match event.severity {
+            Severity::Info => tracing::info!(kind = ?event.kind, "{}", event.text),
+            Severity::Warning => tracing::warn!(kind = ?event.kind, "{}", event.text),
+            Severity::Critical => tracing::error!(kind = ?event.kind, "{}", event.text),
+        }
+        // A poisoned lock means that a reader panicked: the events are whole.
+        let mut recent = self.recent.lock().unwrap_or_else(|e| e.into_inner());
+        if recent.len() >= limits::EVENTS_MAX {
+            recent.pop_front();
+        }
+        recent.push_back(event.clone());
+        drop(recent);
+        let _nobody_may_listen = self.events.send(event);
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

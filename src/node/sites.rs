@@ -1,0 +1,137 @@
+//! What the gateway needs to know: which application answers for a host name,
+//! whether this member holds it, and who else does.
+
+use std::{
+    io,
+    sync::{Arc, RwLock},
+};
+
+use tokio::io::Join;
+
+use super::content::{self, Content};
+use crate::{
+    base::{
+        AppName, MemberId, RelPath,
+        catalog::AppSpec,
+        tree::{Chunk, Tree},
+    },
+    gateway::{Forward, Route, Site, Sites},
+    member::view::SiteRoute,
+    net::{Net, RecvStream, SendStream, StreamKind},
+    store::ContentStore,
+};
+
+/// The routing table, replaced as a whole.
+#[derive(Default)]
+pub(super) struct SiteTable {
+    table: RwLock<Arc<Table>>,
+}
+
+#[derive(Default)]
+struct Table {
+    routes: Vec<SiteRoute>,
+    content: Option<Content>,
+}
+
+impl SiteTable {
+    /// Requests from now on are routed by `routes`.
+    pub fn set(&self, routes: Vec<SiteRoute>, content: &Content) {
+        let table = Arc::new(Table { routes, content: Some(content.clone()) });
+        // A poisoned lock holds a whole table: it is replaced in one step.
+        *self.table.write().unwrap_or_else(|e| e.into_inner()) = table;
+    }
+
+    fn current(&self) -> Arc<Table> {
+        Arc::clone(&self.table.read().unwrap_or_else(|e| e.into_inner()))
+    }
+}
+
+impl Table {
+    /// The application that claims `host`, else the default one, else the
+    /// only one there is.
+    fn find(&self, host: Option<&str>) -> Option<&SiteRoute> {
+        let spec = |route: &SiteRoute| route.specs.values().next_back().cloned();
+        let claims = |route: &&SiteRoute, host: &str| {
+            spec(route).is_some_and(|s| s.hosts.iter().any(|h| h == host))
+        };
+        let claimed = host.and_then(|host| self.routes.iter().find(|r| claims(r, host)));
+        let by_default = || self.routes.iter().find(|r| spec(r).is_some_and(|s| s.default));
+        let only = || if let [only] = self.routes.as_slice() { Some(only) } else { None };
+        claimed.or_else(by_default).or_else(only)
+    }
+
+    /// What this member holds of it, served as that version says.
+    fn local(&self, route: &SiteRoute) -> Option<Arc<dyn Site>> {
+        let content = self.content.as_ref()?;
+        let site = content.site(&route.app)?;
+        let spec = route.specs.get(&site.version()).or_else(|| route.specs.values().next_back())?;
+        Some(Arc::new(LocalSite { site, store: content.store().clone(), spec: spec.clone() }))
+    }
+}
+
+/// One version that this member holds.
+struct LocalSite {
+    site: Arc<content::Site>,
+    store: ContentStore,
+    spec: AppSpec,
+}
+
+impl Site for LocalSite {
+    fn app(&self) -> &AppName {
+        self.site.app()
+    }
+
+    fn version(&self) -> u64 {
+        self.site.version()
+    }
+
+    fn tree(&self) -> &Tree {
+        self.site.tree()
+    }
+
+    fn spec(&self) -> &AppSpec {
+        &self.spec
+    }
+
+    fn open(&self, path: &RelPath) -> Option<std::fs::File> {
+        self.site.open(path)
+    }
+
+    fn chunk(&self, chunk: &Chunk) -> io::Result<Vec<u8>> {
+        self.store.read(&chunk.digest).map_err(io::Error::other)
+    }
+}
+
+impl Sites for SiteTable {
+    fn route(&self, host: Option<&str>) -> Route {
+        let table = self.current();
+        let Some(found) = table.find(host) else {
+            let why = if table.routes.is_empty() {
+                "This cluster holds no application yet."
+            } else {
+                "No application of this cluster answers to this host name."
+            };
+            return Route::Unavailable { status: 404, why: why.to_owned() };
+        };
+        if let Some(site) = table.local(found) {
+            return Route::Local(site);
+        }
+        if found.holders.is_empty() {
+            let why = format!("No member that can be reached serves {} yet.", found.app);
+            return Route::Unavailable { status: 503, why };
+        }
+        Route::Remote(found.holders.clone())
+    }
+}
+
+/// Takes requests to other members over the cluster's own connections.
+pub(super) struct Forwarder(pub Net);
+
+impl Forward for Forwarder {
+    type Stream = Join<RecvStream, SendStream>;
+
+    async fn connect(&self, member: MemberId) -> io::Result<Self::Stream> {
+        let (send, recv) = self.0.open(member, StreamKind::Http).await.map_err(io::Error::other)?;
+        Ok(tokio::io::join(recv, send))
+    }
+}

@@ -1,0 +1,391 @@
+//! From options to a running member: the data directory, the key, then found,
+//! join or go on.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::net::TcpListener;
+
+use super::{
+    Ended, Handle, Options, Ready, Running,
+    content::Content,
+    run::{self, Parts},
+};
+use crate::{
+    base::{
+        Digest, MemberId, PublicKey, Reason, Refusal, SecretKey, WallTime,
+        catalog::Enrolled,
+        wire::{self, Kind},
+    },
+    member::{
+        Restored,
+        admission::{Knock, Token, Welcome},
+    },
+    net::{self, Net, NetError},
+    proto::catalog::Record,
+    store::{ContentStore, DataDir, StoreError, record},
+};
+
+/// How long one knock may take: a change of the roster on the other side.
+const KNOCK_WITHIN: Duration = Duration::from_secs(10);
+/// How long a newcomer goes on knocking where nobody answers or the cluster
+/// has no majority for the moment.
+const JOIN_WITHIN: Duration = Duration::from_secs(60);
+/// The pause between two rounds of knocks.
+const JOIN_PAUSE: Duration = Duration::from_millis(500);
+
+/// How this member came to be in its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It founded the cluster just now.
+    Founded,
+    /// It joined just now.
+    Joined,
+    /// It was in it before.
+    Returned,
+}
+
+/// Starts a member. Returns when it runs: it has founded or joined its
+/// cluster, or has taken up what it remembers.
+///
+/// Errors: a refusal in three sentences; nothing is left running.
+pub async fn start(mut options: Options) -> Result<Running, Refusal> {
+    // Before anybody is told of this member: that it can be where it says.
+    options.bind = try_bind(options.bind)?;
+    let data = DataDir::open(&options.data).map_err(|e| of_store(&e))?;
+    let key = data.load_or_create_key(rand::random::<[u8; 32]>).map_err(|e| of_store(&e))?;
+    let me = key.member();
+    let record_path = data.record("register");
+    let generation_path = data.record("generation");
+    let advertise = options.advertise.unwrap_or(options.bind);
+
+    let listener = match options.listen {
+        None => None,
+        Some(address) => Some(listen(address, "sites (--listen)").await?),
+    };
+    let (record, origin) = match load_record(&record_path)? {
+        Some(record) => (record, Origin::Returned),
+        None if options.join.is_empty() && options.token.is_none() => {
+            if advertise.ip().is_unspecified() {
+                tracing::info!("no --advertise is given: the address of the default route is used");
+            }
+            let founder = enrolled(&key, &options, reachable(advertise));
+            (Record::found(rand::random(), &key, founder), Origin::Founded)
+        }
+        None => (join(&options, &key, advertise).await?, Origin::Joined),
+    };
+    let cluster = record.committed.catalog.cluster;
+    if !record.committed.catalog.roster.contains(me) {
+        return Err(Refusal::new(
+            Reason::Forbidden,
+            "This member did not start.",
+            "It has left its cluster or was removed from it.",
+            format!(
+                "To join again as a new member, move {} away and start with --join and a token.",
+                options.data.display()
+            ),
+        ));
+    }
+    let generation = next_generation(&generation_path)?;
+    // On disk before anybody hears of this member: it must never start again
+    // as somebody who has promised nothing.
+    let bytes = wire::encode(Kind::Record, &record);
+    record::save(&record_path, &bytes).map_err(|e| of_store(&e))?;
+    let bytes = wire::encode(Kind::Record, &generation);
+    record::save(&generation_path, &bytes).map_err(|e| of_store(&e))?;
+
+    let (store, content) = open_content(&data).await?;
+    let opened = content.clone();
+    let active = blocking(move || Ok(opened.applications())).await?;
+    let activated = active.into_iter().map(|a| (a.app, a.version)).collect();
+    let whole = whole_roots(&store).await?;
+
+    let config = net::Config { bind: options.bind, key: key.clone(), cluster };
+    let (network, network_events) = Net::bind(config).map_err(|e| of_net(&e))?;
+    let address = match options.advertise {
+        Some(address) => address,
+        // The roster knows where this member said that it is reached.
+        None if options.bind.ip().is_unspecified() => {
+            let known = record.committed.catalog.roster.get(me).map(|m| m.address);
+            let mut address = known.unwrap_or(advertise);
+            address.set_port(network.local_addr().port());
+            address
+        }
+        None => network.local_addr(),
+    };
+    let entry = record.committed.catalog.roster.get(me);
+    let ready = Ready {
+        name: entry.map_or_else(|| options.name.to_string(), |m| m.name.to_string()),
+        id: me.0.to_string(),
+        cluster: cluster.to_string(),
+        cluster_address: address,
+        site_address: listener.as_ref().and_then(|l| l.local_addr().ok()),
+        founded: origin == Origin::Founded,
+        joined: origin == Origin::Joined,
+        sequence: record.committed.catalog.sequence,
+    };
+    let restored = Restored { record, generation, whole, activated };
+    let parts = Parts {
+        data,
+        key,
+        address,
+        restored,
+        network,
+        network_events,
+        store,
+        content,
+        listener,
+        record_path,
+        generation_path,
+    };
+    let (handle, ended) = run::spawn(parts)?;
+    Ok(Running { handle, ready, ended })
+}
+
+/// The address with the port that the system chose, if it is to choose one.
+fn try_bind(address: SocketAddr) -> Result<SocketAddr, Refusal> {
+    let cause = |e: std::io::Error| match e.kind() {
+        std::io::ErrorKind::AddrInUse => of_net(&NetError::PortInUse { address }),
+        std::io::ErrorKind::PermissionDenied => of_net(&NetError::NotPermitted { address }),
+        _ => of_net(&NetError::Bind { address, cause: e.to_string() }),
+    };
+    std::net::UdpSocket::bind(address).and_then(|socket| socket.local_addr()).map_err(cause)
+}
+
+/// Where the sites or the status page listen.
+pub async fn listen(address: SocketAddr, what: &str) -> Result<TcpListener, Refusal> {
+    TcpListener::bind(address).await.map_err(|e| {
+        let (why, todo) = match e.kind() {
+            std::io::ErrorKind::AddrInUse => (
+                format!("TCP port {} of {} is in use.", address.port(), address.ip()),
+                "Stop the program that listens there, or choose another port.".to_owned(),
+            ),
+            _ => (
+                format!("{address} can't be listened on for {what}: {e}."),
+                "Choose an address of this server, and a port that this user may have.".to_owned(),
+            ),
+        };
+        Refusal::new(Reason::Failed, "This member did not start.", why, todo)
+    })
+}
+
+fn enrolled(key: &SecretKey, options: &Options, address: SocketAddr) -> Enrolled {
+    Enrolled {
+        id: key.member(),
+        key: key.public(),
+        name: options.name.clone(),
+        address,
+        tags: std::collections::BTreeMap::new(),
+        voter: true,
+        standby: options.standby,
+    }
+}
+
+/// `0.0.0.0` is where one listens and not where one is reached: the address
+/// that the system would send from stands in for it. Nothing is sent.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        let found = std::net::UdpSocket::bind("0.0.0.0:0")
+            .and_then(|socket| socket.connect("198.51.100.1:9").map(|()| socket))
+            .and_then(|socket| socket.local_addr());
+        address.set_ip(found.map_or(std::net::Ipv4Addr::LOCALHOST.into(), |a| a.ip()));
+    }
+    address
+}
+
+fn load_record(path: &Path) -> Result<Option<Record>, Refusal> {
+    let Some(bytes) = record::load(path).map_err(|e| of_store(&e))? else { return Ok(None) };
+    wire::decode(Kind::Record, &bytes).map(Some).map_err(|e| {
+        Refusal::new(
+            Reason::Failed,
+            "This member did not start.",
+            format!("Its record at {} can't be read: {e}.", path.display()),
+            "Restore it from a backup, or move the data directory away and join anew; the cluster \
+             keeps everything.",
+        )
+    })
+}
+
+fn next_generation(path: &Path) -> Result<u64, Refusal> {
+    let kept = match record::load(path).map_err(|e| of_store(&e))? {
+        Some(bytes) => wire::decode::<u64>(Kind::Record, &bytes).unwrap_or(0),
+        None => 0,
+    };
+    // The clock may have gone back; the number may not.
+    Ok(wall_now().0.max(kept + 1))
+}
+
+async fn open_content(data: &DataDir) -> Result<(ContentStore, Content), Refusal> {
+    let (directory, live, state) = (data.content(), data.live(), data.records());
+    blocking(move || {
+        let store = ContentStore::open(&directory).map_err(|e| of_store(&e))?;
+        let content = Content::open(store.clone(), live, state).map_err(|e| {
+            Refusal::new(
+                Reason::Failed,
+                "This member did not start.",
+                format!("Its content can't be opened: {e}."),
+                "Mend the cause, or move the data directory away and join anew.",
+            )
+        })?;
+        Ok((store, content))
+    })
+    .await
+}
+
+/// What the store holds whole, as far as its index knows.
+async fn whole_roots(store: &ContentStore) -> Result<Vec<Digest>, Refusal> {
+    let store = store.clone();
+    blocking(move || {
+        let mut whole = Vec::new();
+        for root in store.trees().map_err(|e| of_store(&e))? {
+            if store.whole(&root).map_err(|e| of_store(&e))? {
+                whole.push(root);
+            }
+        }
+        Ok(whole)
+    })
+    .await
+}
+
+/// Runs `work`, which may block, on a thread for that.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| {
+        Refusal::new(
+            Reason::Failed,
+            "Nothing was done.",
+            format!("A task of this member ended before its time: {e}."),
+            "Please report this.",
+        )
+    })?
+}
+
+/// Now, by this server's clock.
+pub(super) fn wall_now() -> WallTime {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    // A clock before 1970 reads as 1970: it is for people only.
+    WallTime(now.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))
+}
+
+// Joining.
+
+async fn join(
+    options: &Options,
+    key: &SecretKey,
+    advertise: SocketAddr,
+) -> Result<Record, Refusal> {
+    let Some(text) = &options.token else {
+        return Err(Refusal::new(
+            Reason::Forbidden,
+            "This member did not join.",
+            "A newcomer needs a token, and none is given.",
+            "Run `althing invite` on a member, and give its token with --token.",
+        ));
+    };
+    let token = Token::parse(text)?;
+    let mut addresses = options.join.clone();
+    addresses.extend(token.addresses.iter().copied().filter(|a| !options.join.contains(a)));
+    let give_up = tokio::time::Instant::now() + JOIN_WITHIN;
+    loop {
+        let mut last = None;
+        for address in &addresses {
+            match knock_at(options, key, &token, advertise, *address).await {
+                Ok(record) => return Ok(record),
+                // Another member would say the same.
+                Err(refusal) if is_final(&refusal) => return Err(refusal),
+                Err(refusal) => last = Some(refusal),
+            }
+        }
+        if tokio::time::Instant::now() >= give_up {
+            return Err(last.unwrap_or_else(|| {
+                Refusal::new(
+                    Reason::Invalid,
+                    "This member did not join.",
+                    "There is no address to join by.",
+                    "Give one with --join.",
+                )
+            }));
+        }
+        tokio::time::sleep(JOIN_PAUSE).await;
+    }
+}
+
+fn is_final(refusal: &Refusal) -> bool {
+    !matches!(refusal.reason, Reason::NoMajority | Reason::Busy | Reason::Failed)
+}
+
+async fn knock_at(
+    options: &Options,
+    key: &SecretKey,
+    token: &Token,
+    advertise: SocketAddr,
+    to: SocketAddr,
+) -> Result<Record, Refusal> {
+    let from = SocketAddr::new(options.bind.ip(), 0);
+    let build = |exporter: [u8; 32], _server: PublicKey| {
+        let (name, standby) = (options.name.clone(), options.standby);
+        let knock = Knock::new(token, key.public(), &exporter, name, advertise, standby);
+        wire::encode(Kind::Knock, &knock)
+    };
+    let (server, answer) = net::knock(key, token.cluster, from, to, build, KNOCK_WITHIN)
+        .await
+        .map_err(|e| of_knock(to, &e))?;
+    let welcome: Welcome = wire::decode(Kind::Message, &answer).map_err(|e| {
+        Refusal::new(
+            Reason::Failed,
+            "This member did not join.",
+            format!("The answer of {to} can't be read: {e}."),
+            "Use the same version of Althing on both sides.",
+        )
+    })?;
+    welcome.accept(token, MemberId::of(&key.public()), server)
+}
+
+fn of_knock(to: SocketAddr, error: &NetError) -> Refusal {
+    let reason = match error {
+        NetError::OtherCluster { .. } => Reason::Forbidden,
+        _ => Reason::Failed,
+    };
+    Refusal::new(
+        reason,
+        "This member did not join.",
+        format!("{error}."),
+        format!("Check that {to} is a member's cluster address and that UDP passes to it."),
+    )
+}
+
+// Errors of the floors below, as refusals.
+
+pub(super) fn of_store(error: &StoreError) -> Refusal {
+    Refusal::new(
+        Reason::Failed,
+        "This member did not start.",
+        format!("{error}."),
+        "Mend the cause and start again; nothing was lost.",
+    )
+}
+
+fn of_net(error: &NetError) -> Refusal {
+    Refusal::new(
+        Reason::Failed,
+        "This member did not start.",
+        format!("{error}."),
+        "Choose another --bind address or port, or stop what uses it.",
+    )
+}
+
+impl Running {
+    /// The way in.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Waits until the member has stopped, and says why it did.
+    pub async fn wait(self) -> Ended {
+        self.ended.await.unwrap_or(Ended::Stopped)
+    }
+}

@@ -1,0 +1,395 @@
+//! The work beside the loop: content, fetches, publications. Each piece runs
+//! on its own and comes back as a note.
+
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Publish, Verified,
+    content::{Content, ContentError},
+    manifest::Manifest,
+    run::{Answer, Note},
+    transfer::{self, TransferError},
+};
+use crate::{
+    base::{AppName, Digest, MemberId, Reason, Refusal, catalog::Version, tree::Change},
+    member::{
+        ContentFailure, Effect, FetchFailure, Input, Repair,
+        command::{Command, Staged},
+    },
+    net::{Net, RecvStream, SendStream, StreamKind},
+    store::{ContentStore, StoreError},
+};
+
+/// Sessions that are served at the same time; more wait.
+const SERVING_MAX: usize = 32;
+/// How often what no version needs is collected, if there is any.
+const COLLECT_EVERY: Duration = Duration::from_secs(30);
+/// How many collections follow when a root went.
+const COLLECT_ROUNDS: u32 = 2;
+/// How many paths of a repair are named in its event.
+const SAMPLE: usize = 3;
+/// Bytes that are kept aside of what repairs replaced, for each application.
+const ASIDE_BYTES_MAX: u64 = 1 << 30;
+/// The newest repairs whose replaced content is kept however large it is.
+const ASIDE_KEPT: usize = 3;
+/// How many differences a verification names.
+const DIFFERENCES_MAX: usize = 50;
+
+/// Carries out what is slow.
+pub(super) struct Work {
+    content: Content,
+    store: ContentStore,
+    network: Net,
+    notes: mpsc::UnboundedSender<Note>,
+    tasks: TaskTracker,
+    serving: Arc<Semaphore>,
+    kept: Arc<Mutex<Kept>>,
+    stopping: CancellationToken,
+}
+
+/// What no collection may take.
+#[derive(Default)]
+struct Kept {
+    /// What the member needs.
+    roots: BTreeSet<Digest>,
+    /// What is being staged, and the catalog may not name yet.
+    staging: BTreeSet<Digest>,
+    /// How many collections are still to be made.
+    rounds: u32,
+}
+
+impl Work {
+    pub fn new(
+        content: Content,
+        store: ContentStore,
+        network: Net,
+        notes: mpsc::UnboundedSender<Note>,
+    ) -> Self {
+        let this = Self {
+            content,
+            store,
+            network,
+            notes,
+            tasks: TaskTracker::new(),
+            serving: Arc::new(Semaphore::new(SERVING_MAX)),
+            // What a run before left unfinished goes as well.
+            kept: Arc::new(Mutex::new(Kept { rounds: COLLECT_ROUNDS, ..Kept::default() })),
+            stopping: CancellationToken::new(),
+        };
+        this.tasks.spawn(collect(
+            this.content.clone(),
+            Arc::clone(&this.kept),
+            this.stopping.clone(),
+        ));
+        this
+    }
+
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// Starts what `effect` asks for, if it is work on content.
+    pub fn start(&self, effect: Effect) {
+        match effect {
+            Effect::Fetch { root, from } => self.fetch(root, from),
+            Effect::Activate { app, version, sequence, root, spec } => {
+                self.run(move |content| {
+                    let result = content.activate(&app, version, sequence, root, &spec);
+                    let result = result.map(drop).map_err(|e| failure(&e));
+                    Input::Activated { app, version, result }
+                });
+            }
+            Effect::Scan { app } => self.run(move |content| {
+                let started = Instant::now();
+                let result = content.scan(&app, false);
+                let result = result.map(|s| s.root).map_err(|e| failure(&e));
+                Input::Scanned { app, result, took: started.elapsed() }
+            }),
+            Effect::Repair { app, root } => self.run(move |content| {
+                let result = content.repair(&app, root).map_err(|e| failure(&e));
+                // What repairs replaced is kept for a while, and not for ever.
+                if let Err(error) = content.prune_aside(&app, ASIDE_BYTES_MAX, ASIDE_KEPT) {
+                    tracing::warn!(%app, %error, "what was kept aside could not be tidied");
+                }
+                let result = result.map(|r| Repair {
+                    set: r.set.len() as u64,
+                    added: r.added.len() as u64,
+                    deleted: r.deleted.len() as u64,
+                    sample: r
+                        .set
+                        .iter()
+                        .chain(&r.added)
+                        .chain(&r.deleted)
+                        .take(SAMPLE)
+                        .map(|path| path.to_string())
+                        .collect(),
+                });
+                Input::Repaired { app, result }
+            }),
+            Effect::Ingest { app } => self.run(move |content| {
+                let result = content.ingest_live(&app).map_err(|e| failure(&e));
+                let result =
+                    result.map(|s| Staged { root: s.root, files: s.files, bytes: s.bytes });
+                Input::Ingested { app, result }
+            }),
+            // Everything else is the loop's own.
+            _ => {}
+        }
+    }
+
+    fn run(&self, work: impl FnOnce(&Content) -> Input + Send + 'static) {
+        let (content, notes) = (self.content.clone(), self.notes.clone());
+        self.tasks.spawn_blocking(move || {
+            let input = work(&content);
+            let sites = matches!(&input, Input::Activated { result: Ok(()), .. });
+            let _loop_may_be_gone = notes.send(Note::Input(input));
+            if sites {
+                let _loop_may_be_gone = notes.send(Note::SitesChanged);
+            }
+        });
+    }
+
+    fn fetch(&self, root: Digest, from: MemberId) {
+        let (network, store, notes) =
+            (self.network.clone(), self.store.clone(), self.notes.clone());
+        let progress_notes = notes.clone();
+        self.tasks.spawn(async move {
+            let result = match network.open(from, StreamKind::Pull).await {
+                Err(error) => Err(FetchFailure::Broken(error.to_string())),
+                Ok((send, recv)) => {
+                    let progress = move |p: crate::proto::replication::Progress| {
+                        let input = Input::Fetching { root, bytes: p.bytes_done };
+                        let _loop_may_be_gone = progress_notes.send(Note::Input(input));
+                    };
+                    let pulled = transfer::pull(store, root, recv, send, progress).await;
+                    pulled.map(drop).map_err(|e| fetch_failure(&e))
+                }
+            };
+            let input = Input::Fetched { root, from, result };
+            let _loop_may_be_gone = notes.send(Note::Input(input));
+        });
+    }
+
+    /// Another member fetches from this one.
+    pub fn serve_pull(&self, send: SendStream, recv: RecvStream) {
+        let (store, serving) = (self.store.clone(), Arc::clone(&self.serving));
+        self.tasks.spawn(async move {
+            // Never closed, so there is always a permit in the end.
+            let Ok(_permit) = serving.acquire().await else { return };
+            if let Err(error) = transfer::serve(store, recv, send).await {
+                tracing::debug!(%error, "a session with a fetching member ended early");
+            }
+        });
+    }
+
+    /// Stages a directory, then has the member publish it.
+    pub fn publish(&self, publish: Publish, is_first: bool, answer: Answer) {
+        let (content, notes, kept) =
+            (self.content.clone(), self.notes.clone(), Arc::clone(&self.kept));
+        let store = self.store.clone();
+        self.tasks.spawn_blocking(move || {
+            // Nothing of it is collected until the catalog names it.
+            let hold = store.hold();
+            let staged = stage(&content, &publish, is_first);
+            match staged {
+                Err(refusal) => {
+                    let _asker_may_be_gone = answer.send(Err(refusal));
+                }
+                Ok((root, command)) => {
+                    locked(&kept).staging.insert(root);
+                    let (told, done) = oneshot::channel();
+                    let _loop_may_be_gone = notes.send(Note::Staged(command, told));
+                    drop(hold);
+                    let result = done.blocking_recv();
+                    locked(&kept).staging.remove(&root);
+                    if let Ok(result) = result {
+                        let _asker_may_be_gone = answer.send(result);
+                    }
+                }
+            }
+        });
+    }
+
+    /// Reads every byte of the live content again and compares.
+    pub fn verify(
+        &self,
+        app: AppName,
+        version: Option<Version>,
+        answer: oneshot::Sender<Result<Verified, Refusal>>,
+    ) {
+        let (content, store) = (self.content.clone(), self.store.clone());
+        self.tasks.spawn_blocking(move || {
+            let result = match version {
+                None => Err(crate::member::change::no_such_app(&app, "Nothing was verified.")),
+                Some(version) => verify(&content, &store, app, &version),
+            };
+            let _asker_may_be_gone = answer.send(result);
+        });
+    }
+
+    /// Content with other roots is collected before long.
+    pub fn retain(&self, roots: Vec<Digest>) {
+        let mut kept = locked(&self.kept);
+        let roots: BTreeSet<Digest> = roots.into_iter().collect();
+        // A root that is new is no reason to collect; one that went is.
+        if kept.roots.difference(&roots).next().is_some() {
+            kept.rounds = COLLECT_ROUNDS;
+        }
+        kept.roots = roots;
+    }
+
+    /// Waits a moment for what is under way; what is not done by then is done
+    /// again when the member returns.
+    pub async fn finish(self) {
+        self.stopping.cancel();
+        self.tasks.close();
+        let _what_is_slow_is_cut =
+            tokio::time::timeout(Duration::from_secs(2), self.tasks.wait()).await;
+    }
+}
+
+/// Collects from time to time, while there is something to collect. What was
+/// put since the last round survives the next one, so it takes two.
+async fn collect(content: Content, kept: Arc<Mutex<Kept>>, stopping: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = tokio::time::sleep(COLLECT_EVERY) => {}
+        }
+        if locked(&kept).rounds == 0 {
+            continue;
+        }
+        let (content, kept) = (content.clone(), Arc::clone(&kept));
+        let collected = tokio::task::spawn_blocking(move || {
+            let keep = {
+                let kept = locked(&kept);
+                kept.roots.union(&kept.staging).copied().collect()
+            };
+            match content.retain(&keep) {
+                Ok(freed) => {
+                    tracing::debug!(?freed, "collected what no version needs");
+                    if !freed.postponed {
+                        let mut kept = locked(&kept);
+                        kept.rounds = kept.rounds.saturating_sub(1);
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "what no version needs was not collected"),
+            }
+        });
+        if let Err(error) = collected.await {
+            tracing::error!(%error, "the collection of content ended before its time");
+        }
+    }
+}
+
+/// A poisoned lock means that a thread panicked between two whole operations
+/// on the set: it is usable.
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+fn stage(
+    content: &Content,
+    publish: &Publish,
+    is_first: bool,
+) -> Result<(Digest, Command), Refusal> {
+    let source: PathBuf = publish.source.clone();
+    if !source.is_absolute() {
+        return Err(Refusal::new(
+            Reason::Invalid,
+            "The directory was not published.",
+            format!("{} is not an absolute path.", source.display()),
+            "Give the whole path, from /.",
+        ));
+    }
+    let manifest = Manifest::load(&source)?;
+    let (app, spec) = manifest.resolve(publish.app.clone(), publish.hosts.clone(), is_first)?;
+    let staged = content.stage(&source, &spec.ignore).map_err(|error| {
+        Refusal::new(
+            if error.is_full() { Reason::Failed } else { Reason::Invalid },
+            format!("{app} was not published; its version stays as it was."),
+            format!("{error}."),
+            "Mend the cause, and publish again.",
+        )
+    })?;
+    let command = Command::Publish {
+        app,
+        staged: Staged { root: staged.root, files: staged.files, bytes: staged.bytes },
+        spec: Box::new(spec),
+        message: publish.message.clone(),
+        base: publish.base,
+    };
+    Ok((staged.root, command))
+}
+
+fn verify(
+    content: &Content,
+    store: &ContentStore,
+    app: AppName,
+    version: &Version,
+) -> Result<Verified, Refusal> {
+    let refuse = |why: String| {
+        Refusal::new(
+            Reason::Failed,
+            format!("{app} could not be verified."),
+            why,
+            "Mend the cause, and verify again.",
+        )
+    };
+    let scanned = content.scan(&app, true).map_err(|e| refuse(format!("{e}.")))?;
+    let same = scanned.root == Some(version.root);
+    let differences = if same {
+        Vec::new()
+    } else {
+        content.differences(&app, &version.root).map_err(|e| refuse(format!("{e}.")))?
+    };
+    let damaged = store.verify(&version.root, |_, _| {}).map_err(|e| refuse(format!("{e}.")))?;
+    let word = |change: &Change| match change {
+        Change::Set(entry) => format!("SET {}", entry.path),
+        Change::Add(entry) => format!("ADD {}", entry.path),
+        Change::Del(path) => format!("DEL {path}"),
+    };
+    Ok(Verified {
+        version: version.number,
+        root: version.root.to_string(),
+        found: scanned.root.map(|r| r.to_string()),
+        same,
+        files: scanned.files,
+        bytes: scanned.bytes_read,
+        differences: differences.iter().take(DIFFERENCES_MAX).map(word).collect(),
+        differences_total: differences.len(),
+        store_damaged: damaged.len(),
+        app,
+    })
+}
+
+fn failure(error: &ContentError) -> ContentFailure {
+    match error {
+        ContentError::Superseded { .. } => ContentFailure::Outdated,
+        ContentError::NotHere(_)
+        | ContentError::Store(StoreError::Corrupt(_) | StoreError::NotFound(_)) => {
+            ContentFailure::Lost(error.to_string())
+        }
+        _ => ContentFailure::Failed(error.to_string()),
+    }
+}
+
+fn fetch_failure(error: &TransferError) -> FetchFailure {
+    if error.is_lacking() {
+        FetchFailure::Lacking
+    } else if error.is_lie() {
+        FetchFailure::Lied(error.to_string())
+    } else if matches!(error, TransferError::Store(_)) {
+        FetchFailure::Disk(error.to_string())
+    } else {
+        FetchFailure::Broken(error.to_string())
+    }
+}

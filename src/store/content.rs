@@ -1,0 +1,517 @@
+//! Content: chunks in append-only packs with an index beside them, and the
+//! listings of trees that are made of them. Five times faster than a file for
+//! every chunk, because a batch costs two syncs however many chunks it has.
+//!
+//! A chunk is verified when it is put and when it is read. What a crash at any
+//! instant leaves is either committed and whole, or gone.
+//!
+//! **What garbage collection may not take.** Chunks come before the tree that
+//! they belong to, so for a while nothing points at them. Two things keep them:
+//! - a [`Hold`] (every [`Writer`] has one): while any lives, a collection
+//!   does nothing and says that it is [postponed](Freed::postponed). Whoever
+//!   relies on what [`ContentStore::missing`] said, or puts a tree in several
+//!   commits over a long time, takes one until the tree is put;
+//! - generations: each collection begins a new one, and takes only what was
+//!   put, or put again, before the current one began. So what was just
+//!   committed outlives the next collection, and goes with the one after it if
+//!   still no tree that is kept has it. The same is true of trees.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::{
+    StoreError, Writer,
+    data_dir::make_directory,
+    error::io_error,
+    index::{Fault, Index, Location},
+    pack::{self, Extent, PACK_FULL, POOL, PackWriter},
+    record, recover, writer,
+};
+use crate::base::{
+    Digest, limits,
+    tree::{Chunk, Node, Tree},
+    wire::{self, Kind},
+};
+
+pub use super::gc::Freed;
+
+/// What is left free on the file system, bytes (or a sixteenth of it, if that
+/// is less): content must not take the room that promises and the index need.
+const ROOM: u64 = 64 << 20;
+/// Packs kept open for reading.
+const HANDLES: usize = 16;
+
+/// The content store of one member. Cheap to clone; all calls block.
+#[derive(Clone)]
+pub struct ContentStore {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    directory: PathBuf,
+    pub(super) packs: PathBuf,
+    trees: PathBuf,
+    pub(super) index: Index,
+    pub(super) collecting: Mutex<()>,
+    gate: Mutex<Gate>,
+    opened: Condvar,
+    generation: AtomicU64,
+    next_pack: AtomicU64,
+    pool: Mutex<Vec<Extent>>,
+    handles: Mutex<BTreeMap<u64, Arc<File>>>,
+    cache: Mutex<BTreeMap<Digest, Weak<Tree>>>,
+    /// For tests: bytes that may still be written.
+    #[cfg(test)]
+    budget: AtomicU64,
+}
+
+#[derive(Default)]
+struct Gate {
+    holds: usize,
+    closed: bool,
+}
+
+/// Holds off garbage collection while it lives; see the module's words on it.
+#[must_use = "it holds off garbage collection only while it lives"]
+pub struct Hold(Arc<Inner>);
+
+/// While it lives, no [`Hold`] can be taken.
+pub(super) struct Closed<'a>(&'a Inner);
+
+impl ContentStore {
+    /// Opens the store in `directory`, or makes it, and removes what a crash
+    /// left unfinished. One process at a time: the data directory's lock sees
+    /// to that. An index that is damaged is made again from the packs.
+    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        let (packs, trees) = (directory.join("packs"), directory.join("trees"));
+        for path in [directory, &packs, &trees] {
+            make_directory(path)?;
+        }
+        record::sync_directory(directory)?;
+        record::sweep(&trees)?;
+        let path = directory.join("index.redb");
+        // No index beside packs was never our doing: a new store has none of either.
+        let lost = !path.exists() && !pack::list(&packs)?.is_empty();
+        let opened = if lost { None } else { Some(Index::open(&path)) };
+        let index = match opened {
+            Some(Ok(index)) => index,
+            None | Some(Err(Fault::Damaged(_))) => recover::rebuild(&path, &packs, &trees)?,
+            Some(Err(fault)) => return Err(fault.into_store_error("open", &path)),
+        };
+        let pool = recover::packs(&packs, &index)?;
+        recover::trees(&trees, &index)?;
+        let next = pack::list(&packs)?.last().map_or(0, |(pack, _)| *pack) + 1;
+        let generation = index.generation()?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                directory: directory.to_owned(),
+                packs,
+                trees,
+                index,
+                collecting: Mutex::default(),
+                gate: Mutex::default(),
+                opened: Condvar::new(),
+                generation: AtomicU64::new(generation),
+                next_pack: AtomicU64::new(next),
+                pool: Mutex::new(pool),
+                handles: Mutex::default(),
+                cache: Mutex::default(),
+                #[cfg(test)]
+                budget: AtomicU64::new(u64::MAX),
+            }),
+        })
+    }
+
+    /// Whether a chunk is held.
+    pub fn has(&self, digest: &Digest) -> Result<bool, StoreError> {
+        Ok(self.inner.index.chunk(digest)?.is_some())
+    }
+
+    /// How many chunks are held.
+    pub fn count(&self) -> Result<u64, StoreError> {
+        self.inner.index.count()
+    }
+
+    /// The bytes of a chunk, verified. A chunk whose bytes have changed or
+    /// can't be read is forgotten, so that it is fetched again, and
+    /// [`StoreError::Corrupt`] says so.
+    pub fn read(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
+        let inner = &self.inner;
+        let mut moved = false;
+        loop {
+            let Some(row) = inner.index.chunk(digest)? else {
+                return Err(StoreError::NotFound(*digest));
+            };
+            match inner.bytes(row.at) {
+                Ok(bytes) if Digest::of_bytes(&bytes) == *digest => return Ok(bytes),
+                // Between the look into the index and the file, a collection
+                // may have copied the chunk and removed its pack.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !moved => moved = true,
+                Err(error) if !is_damage(&error) => {
+                    return Err(io_error("read", &pack::path_of(&inner.packs, row.at.pack))(error));
+                }
+                _ => {
+                    // If it can't be forgotten now, the next read tries again.
+                    let _ = inner.index.forget(digest, row.at);
+                    return Err(StoreError::Corrupt(*digest));
+                }
+            }
+        }
+    }
+
+    /// A writer of its own; several may be at work.
+    pub fn writer(&self) -> Writer {
+        Writer::new(self.inner.clone(), self.hold())
+    }
+
+    /// Holds off garbage collection. Waits for one that is deciding just now
+    /// (milliseconds, some seconds for millions of chunks).
+    pub fn hold(&self) -> Hold {
+        let mut gate = locked(&self.inner.gate);
+        while gate.closed {
+            gate = self.inner.opened.wait(gate).unwrap_or_else(PoisonError::into_inner);
+        }
+        gate.holds += 1;
+        Hold(self.inner.clone())
+    }
+
+    /// Cuts what `reader` gives into chunks and puts them with `writer`: the
+    /// signature of the whole, its size in bytes, its chunks in order. Nothing
+    /// has no chunks. One pass, one chunk in memory.
+    pub fn ingest_file(
+        &self,
+        writer: &mut Writer,
+        reader: impl Read,
+    ) -> Result<(Digest, u64, Vec<Chunk>), StoreError> {
+        writer::ingest(writer, reader)
+    }
+
+    /// Stores a listing under its root, durably. Its chunks need not be held;
+    /// whoever stores a listing from elsewhere has them [proven](Self::prove).
+    pub fn put_tree(&self, tree: &Tree) -> Result<Digest, StoreError> {
+        let _hold = self.hold();
+        let inner = &self.inner;
+        let root = tree.root();
+        let generation = inner.generation();
+        if self.tree(&root)?.is_some_and(|known| *known == *tree) {
+            if inner.index.tree(&root)? != Some(generation) {
+                inner.index.put_tree(&root, generation)?;
+            }
+            return Ok(root);
+        }
+        let path = inner.tree_path(&root);
+        let bytes = wire::try_encode(Kind::Tree, tree).map_err(|_| StoreError::TooLarge {
+            path: path.clone(),
+            size: u64::MAX,
+            size_max: limits::TREE_MAX as u64,
+        })?;
+        inner.room(bytes.len() as u64)?;
+        record::save_bounded(&path, &bytes, limits::TREE_MAX)?;
+        locked(&inner.cache).remove(&root);
+        inner.index.put_tree(&root, generation)?;
+        Ok(root)
+    }
+
+    /// The listing with this root, verified; `None` if it is not known. A
+    /// damaged one is forgotten and `None`, so that it is fetched again.
+    pub fn tree(&self, root: &Digest) -> Result<Option<Arc<Tree>>, StoreError> {
+        let inner = &self.inner;
+        if inner.index.tree(root)?.is_none() {
+            return Ok(None);
+        }
+        if let Some(tree) = locked(&inner.cache).get(root).and_then(Weak::upgrade) {
+            return Ok(Some(tree));
+        }
+        let path = inner.tree_path(root);
+        let loaded = match record::load_bounded(&path, limits::TREE_MAX) {
+            Ok(bytes) => bytes.and_then(|bytes| wire::decode::<Tree>(Kind::Tree, &bytes).ok()),
+            Err(StoreError::Torn { .. } | StoreError::TooLarge { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        match loaded {
+            Some(tree) if tree.root() == *root => {
+                let tree = Arc::new(tree);
+                let mut cache = locked(&inner.cache);
+                cache.retain(|_, tree| tree.strong_count() > 0);
+                cache.insert(*root, Arc::downgrade(&tree));
+                Ok(Some(tree))
+            }
+            _ => {
+                inner.index.forget_tree(root)?;
+                record::remove(&path)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// The roots of all listings stored.
+    pub fn trees(&self) -> Result<Vec<Digest>, StoreError> {
+        Ok(self.inner.index.trees()?.into_keys().collect())
+    }
+
+    /// The distinct chunks of `tree` that are not held, sorted by signature.
+    /// Holds by what the index says; [`read`](Self::read) and
+    /// [`verify`](Self::verify) look at the bytes.
+    pub fn missing(&self, tree: &Tree) -> Result<Vec<Chunk>, StoreError> {
+        let chunks = tree.chunks();
+        let mut lengths = chunks.iter();
+        let mut missing = Vec::new();
+        self.inner.index.chunks(chunks.iter().map(|chunk| &chunk.digest), |_, row| {
+            // One answer for each chunk, in their order.
+            if let Some(chunk) = lengths.next()
+                && row.is_none_or(|row| row.at.len != chunk.len)
+            {
+                missing.push(*chunk);
+            }
+        })?;
+        Ok(missing)
+    }
+
+    /// Whether the listing is known and none of its chunks is missing.
+    pub fn whole(&self, root: &Digest) -> Result<bool, StoreError> {
+        match self.tree(root)? {
+            Some(tree) => Ok(self.missing(&tree)?.is_empty()),
+            None => Ok(false),
+        }
+    }
+
+    /// Proves that the chunks listed for each file make that file, by reading
+    /// them: the root of a tree signs its files, not how they are cut, so a
+    /// listing from elsewhere can name wrong pieces. Files that are cut in the
+    /// same way in a tree stored here already are believed.
+    pub fn prove(&self, tree: &Tree) -> Result<(), StoreError> {
+        let mut doubtful: BTreeMap<Digest, Vec<usize>> = BTreeMap::new();
+        for (position, entry) in tree.entries().iter().enumerate() {
+            let Node::File { digest, chunks, .. } = &entry.node else { continue };
+            match chunks.as_slice() {
+                [] if *digest == Digest::of_bytes(b"") => {}
+                [only] if only.digest == *digest => {}
+                [] | [_] => return Err(StoreError::Unproven(entry.path.clone())),
+                _ => doubtful.entry(*digest).or_default().push(position),
+            }
+        }
+        for root in self.trees()? {
+            if doubtful.is_empty() {
+                break;
+            }
+            let Some(known) = self.tree(&root)? else { continue };
+            for entry in known.entries() {
+                let Node::File { digest, .. } = &entry.node else { continue };
+                if let Some(positions) = doubtful.get_mut(digest) {
+                    positions.retain(|p| pieces(&tree.entries()[*p].node) != pieces(&entry.node));
+                }
+            }
+            doubtful.retain(|_, positions| !positions.is_empty());
+        }
+        for (digest, positions) in doubtful {
+            let mut proven: Option<&[Chunk]> = None;
+            for entry in positions.iter().map(|p| &tree.entries()[*p]) {
+                let chunks = pieces(&entry.node);
+                if proven == Some(chunks) {
+                    continue;
+                }
+                let mut hasher = blake3::Hasher::new();
+                for chunk in chunks {
+                    hasher.update(&self.read(&chunk.digest)?);
+                }
+                if hasher.finalize().as_bytes() != &digest.0 {
+                    return Err(StoreError::Unproven(entry.path.clone()));
+                }
+                proven = Some(chunks);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads every chunk of the tree `root` and lists those that are corrupt
+    /// (and now forgotten) or missing. `progress` is told bytes done and bytes
+    /// in all. An unknown root lists nothing: ask [`whole`](Self::whole) first.
+    pub fn verify(
+        &self,
+        root: &Digest,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<Vec<Digest>, StoreError> {
+        let Some(tree) = self.tree(root)? else { return Ok(Vec::new()) };
+        let chunks = tree.chunks();
+        let total = chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
+        let (mut done, mut bad) = (0, Vec::new());
+        for chunk in &chunks {
+            match self.read(&chunk.digest) {
+                Ok(_) => {}
+                Err(StoreError::Corrupt(_) | StoreError::NotFound(_)) => bad.push(chunk.digest),
+                Err(error) => return Err(error),
+            }
+            done += u64::from(chunk.len);
+            progress(done, total);
+        }
+        Ok(bad)
+    }
+
+    /// Lets tests in other modules fill the disk: bytes that may still be written.
+    #[cfg(test)]
+    pub(crate) fn set_budget(&self, bytes: u64) {
+        self.inner.budget.store(bytes, Ordering::Release);
+    }
+
+    /// Garbage collection: drops the trees that are not in `keep`, the chunks
+    /// that no remaining tree has, and packs that hold nothing of use; copies
+    /// what is left of packs that are mostly dead. See the module's words on
+    /// what it may not take. Killed at any instant it has lost nothing kept.
+    ///
+    /// If the listing of a tree in `keep` turns out to be damaged, nothing is
+    /// collected and [`StoreError::Corrupt`] names its root: fetch it first. A
+    /// tree in `keep` of which no listing is known protects nothing, so what a
+    /// broken pull has left of it goes with the second collection.
+    pub fn retain(&self, keep: &BTreeSet<Digest>) -> Result<Freed, StoreError> {
+        super::gc::collect(self, keep)
+    }
+}
+
+impl std::fmt::Debug for ContentStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ContentStore").field(&self.inner.directory).finish()
+    }
+}
+
+impl Inner {
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    pub(super) fn next_generation(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Refuses to write `bytes` more if that would leave too little room.
+    pub(super) fn room(&self, bytes: u64) -> Result<(), StoreError> {
+        let full = || StoreError::Full { path: self.directory.clone() };
+        #[cfg(test)]
+        self.budget
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(bytes))
+            .map_err(|_| full())?;
+        let stat = rustix::fs::statvfs(&self.directory)
+            .map_err(|error| io_error("examine", &self.directory)(error.into()))?;
+        let spare = ROOM.min(stat.f_blocks.saturating_mul(stat.f_frsize) / 16);
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        if free < bytes.saturating_add(spare) { Err(full()) } else { Ok(()) }
+    }
+
+    /// A pack for one writer alone: one with room, or a new one.
+    pub(super) fn take_pack(&self) -> Result<PackWriter, StoreError> {
+        let waiting = locked(&self.pool).pop();
+        if let Some(extent) = waiting {
+            // One that can't be opened is left alone until the next start.
+            if let Ok(open) = PackWriter::reopen(&self.packs, extent) {
+                return Ok(open);
+            }
+        }
+        let pack = self.next_pack.fetch_add(1, Ordering::AcqRel);
+        PackWriter::create(&self.packs, pack)
+    }
+
+    pub(super) fn give_back(&self, extent: Extent) {
+        let mut pool = locked(&self.pool);
+        if extent.committed < PACK_FULL && pool.len() < POOL {
+            pool.push(extent);
+        }
+    }
+
+    /// Packs that are to go take no more entries.
+    pub(super) fn retire(&self, packs: &BTreeSet<u64>) {
+        locked(&self.pool).retain(|extent| !packs.contains(&extent.pack));
+    }
+
+    pub(super) fn remove_pack(&self, pack: u64) -> Result<u64, StoreError> {
+        locked(&self.handles).remove(&pack);
+        let path = pack::path_of(&self.packs, pack);
+        let size = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+        record::remove(&path)?;
+        Ok(size)
+    }
+
+    pub(super) fn remove_tree(&self, root: &Digest) -> Result<(), StoreError> {
+        locked(&self.cache).remove(root);
+        record::remove(&self.tree_path(root))
+    }
+
+    /// The bytes at a location, not verified.
+    pub(super) fn bytes(&self, at: Location) -> io::Result<Vec<u8>> {
+        if at.len as usize > limits::CHUNK_MAX {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut bytes = vec![0; at.len as usize];
+        self.handle(at.pack)?.read_exact_at(&mut bytes, at.offset)?;
+        Ok(bytes)
+    }
+
+    /// Keeps every [`Hold`] out while it lives; `None` while there is one.
+    pub(super) fn close_gate(&self) -> Option<Closed<'_>> {
+        let mut gate = locked(&self.gate);
+        if gate.holds > 0 || gate.closed {
+            return None;
+        }
+        gate.closed = true;
+        Some(Closed(self))
+    }
+
+    fn handle(&self, pack: u64) -> io::Result<Arc<File>> {
+        if let Some(file) = locked(&self.handles).get(&pack) {
+            return Ok(file.clone());
+        }
+        let file = Arc::new(File::open(pack::path_of(&self.packs, pack))?);
+        let mut handles = locked(&self.handles);
+        if handles.len() >= HANDLES {
+            handles.pop_first();
+        }
+        handles.insert(pack, file.clone());
+        Ok(file)
+    }
+
+    fn tree_path(&self, root: &Digest) -> PathBuf {
+        self.trees.join(format!("{root}.tree"))
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        locked(&self.0.gate).holds -= 1;
+    }
+}
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        locked(&self.0.gate).closed = false;
+        self.0.opened.notify_all();
+    }
+}
+
+/// The state behind each lock is whole between any two statements, so a
+/// thread that panicked while it held one has broken nothing.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether the bytes are lost, rather than out of reach for a moment.
+pub(super) fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound)
+        || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
+fn pieces(node: &Node) -> &[Chunk] {
+    match node {
+        Node::File { chunks, .. } => chunks,
+        _ => &[],
+    }
+}
+
+#[cfg(test)]
+mod tests;

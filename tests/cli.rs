@@ -1,0 +1,356 @@
+//! The command line against real processes: one member and its commands, what
+//! it refuses, and the whole story. Loopback only; every port is the system's
+//! choice, every process ends with its test.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_althing");
+
+/// A member that runs; killed with its value.
+struct Member {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    ready: Value,
+    data: PathBuf,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        // It may have ended by itself, which is what some tests are about.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+fn althing() -> Command {
+    let mut command = Command::new(BINARY);
+    command.env_remove("ALTHING_TOKEN").env_remove("ALTHING_DATA").env_remove("ALTHING_LOG");
+    command
+}
+
+/// `up` with addresses that can't be in use, and what else is given.
+fn up(data: &Path, more: &[&str]) -> Command {
+    let mut command = althing();
+    command.args(["up", "--json", "--bind", "127.0.0.1:0", "--listen", "127.0.0.1:0"]);
+    command.args(["--status", "127.0.0.1:0", "--data"]).arg(data).args(more);
+    command
+}
+
+fn start(data: &Path, more: &[&str]) -> Member {
+    let mut child = up(data, more)
+        .arg("--with-parent")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let ready: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{line:?}: {e}"));
+    let stdin = child.stdin.take();
+    let member = Member { child, stdin, ready, data: data.to_owned() };
+    assert_eq!(member.ready["ready"], true, "{line}");
+    member
+}
+
+impl Member {
+    fn ask(&self, arguments: &[&str]) -> Output {
+        althing().args(arguments).arg("--data").arg(&self.data).output().unwrap()
+    }
+
+    /// The JSON answer of a command that must succeed.
+    fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.ask(&[arguments, &["--json"]].concat());
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Exit code and error of a command that must be refused.
+    fn refused(&self, arguments: &[&str]) -> (i32, Value) {
+        refused(self.ask(&[arguments, &["--json"]].concat()))
+    }
+
+    fn stop(&mut self) -> i32 {
+        drop(self.stdin.take());
+        self.ended()
+    }
+
+    fn ended(&mut self) -> i32 {
+        let mut code = None;
+        until("it has ended", || {
+            code = self.child.try_wait().unwrap().map(|status| status.code().unwrap_or(-1));
+            code.is_some()
+        });
+        code.unwrap()
+    }
+}
+
+fn refused(output: Output) -> (i32, Value) {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let answer: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{output:?}: {e}"));
+    let error = answer["error"].clone();
+    for sentence in ["what", "why", "todo"] {
+        assert!(!error[sentence].as_str().unwrap().is_empty(), "{sentence} of {error}");
+    }
+    (output.status.code().unwrap(), error)
+}
+
+fn site(dir: &TempDir, name: &str, text: &str) -> String {
+    let path = dir.path().join(name);
+    fs::create_dir_all(path.join("sub")).unwrap();
+    fs::write(path.join("index.html"), text).unwrap();
+    fs::write(path.join("sub/page.html"), text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Waits until `look` is true.
+#[expect(clippy::disallowed_methods, reason = "other processes are waited for, not ourselves")]
+fn until(what: &str, mut look: impl FnMut() -> bool) {
+    let give_up = Instant::now() + Duration::from_secs(30);
+    while !look() {
+        assert!(Instant::now() < give_up, "for 30 s it was not so that {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Covers R1, R6, R7, R14, R17.
+#[test]
+fn one_member_takes_every_command() {
+    let dir = TempDir::new().unwrap();
+    let member = start(&dir.path().join("one"), &["--name", "one"]);
+    assert_eq!(member.ready["founded"], true);
+    let socket = fs::metadata(member.ready["socket"].as_str().unwrap()).unwrap();
+    assert_eq!(socket.permissions().mode() & 0o777, 0o600);
+
+    assert_eq!(member.json(&["apps"]), serde_json::json!([]));
+    let public = site(&dir, "public", "<p>one</p>");
+    let published = member.json(&["publish", &public, "--app", "web", "-m", "first"]);
+    assert_eq!((&published["app"], &published["version"]), (&"web".into(), &1.into()));
+    fs::write(Path::new(&public).join("index.html"), "<p>two</p>").unwrap();
+    let published = member.json(&["publish", &public, "--app", "web", "--base", "1"]);
+    assert_eq!(published["version"], 2);
+    let verified = member.json(&["verify", "web"]);
+    assert_eq!((&verified["same"], &verified["files"]), (&true.into(), &2.into()));
+    assert_eq!(member.json(&["rollback", "web"])["version"], 3);
+    let history = member.json(&["history", "web"]);
+    let origins: Vec<&str> =
+        history.as_array().unwrap().iter().map(|v| v["origin"].as_str().unwrap()).collect();
+    assert_eq!(origins, ["rollback to 1", "published", "published"]);
+
+    assert!(member.json(&["window", "open", "--app", "web"])["sequence"].is_u64());
+    assert_eq!(member.json(&["window"])["window"]["held"], true);
+    member.json(&["window", "close"]);
+    assert_eq!(member.json(&["window"])["window"], Value::Null);
+    member.json(&["failover", "manual"]);
+    assert_eq!(member.json(&["failover"])["order"][0]["name"], "one");
+    member.json(&["policy", "vote", "committed"]);
+    let expected = serde_json::json!({ "failover": "manual", "vote": "committed" });
+    assert_eq!(member.json(&["policy"]), expected);
+    let invited = member.json(&["invite", "--uses", "2"]);
+    let command = invited["command"].as_str().unwrap();
+    assert!(command.starts_with("althing up --join 127.0.0.1:"), "{command}");
+    assert!(command.ends_with(invited["token"].as_str().unwrap()));
+    until("the vote is unanimous", || member.json(&["votes", "web"])[0]["vote"] == "unanimous");
+    assert_eq!(member.json(&["status"])["me"], "one");
+    assert!(!member.json(&["events"]).as_array().unwrap().is_empty());
+
+    // The same for people.
+    for (arguments, expected) in [
+        (&["members"][..], "one"),
+        (&["apps"], "web"),
+        (&["status"], "1 of 1 voters live"),
+        (&["votes"], "agrees"),
+        (&["window"], "No window is open"),
+        (&["failover"], "would preside"),
+        (&["history", "web"], "rollback to 1"),
+        (&["events"], "web switched to version 3"),
+    ] {
+        let output = member.ask(arguments);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && text.contains(expected), "{arguments:?}: {text}");
+        assert!(!text.contains('\x1b'), "colours in a pipe: {text:?}");
+    }
+}
+
+#[test]
+fn refusals_have_three_sentences_and_a_code_of_their_own() {
+    let dir = TempDir::new().unwrap();
+    let member = start(&dir.path().join("one"), &["--name", "one"]);
+    let public = site(&dir, "public", "x");
+    member.json(&["publish", &public, "--app", "web"]);
+    let empty = dir.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let missing = dir.path().join("missing");
+    let (empty, missing) = (empty.to_str().unwrap(), missing.to_str().unwrap());
+    for (arguments, code, reason) in [
+        (&["publish", empty, "--app", "web"][..], 3, "invalid"),
+        (&["publish", &public], 3, "invalid"),
+        (&["publish", &public, "--app", "web"], 5, "conflict"),
+        (&["publish", &public, "--app", "web", "--base", "7"], 5, "conflict"),
+        (&["history", "nothing"], 4, "not-found"),
+        (&["votes", "nothing"], 4, "not-found"),
+        (&["verify", "nothing"], 4, "not-found"),
+        (&["rollback", "web", "9"], 4, "not-found"),
+        (&["window", "close"], 4, "not-found"),
+        (&["window", "open", "--app", "nothing"], 4, "not-found"),
+        (&["remove", "nobody"], 4, "not-found"),
+        (&["remove", "one"], 3, "invalid"),
+        (&["failover", "set", "nobody"], 4, "not-found"),
+        (&["invite", "--uses", "0"], 3, "invalid"),
+    ] {
+        let (found, error) = member.refused(arguments);
+        assert_eq!((found, &error["reason"]), (code, &reason.into()), "{arguments:?}: {error}");
+    }
+    let (code, _) = member.refused(&["publish", missing, "--app", "web"]);
+    assert_ne!(code, 0);
+    assert_eq!(member.json(&["apps"])[0]["version"], 1, "nothing was changed");
+    // For people on standard error, with nothing on standard output.
+    let output = member.ask(&["remove", "nobody"]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("\n  why: ") && text.contains("\n  do:  "), "{text}");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn without_a_member_every_command_says_how_to_start_one() {
+    let dir = TempDir::new().unwrap();
+    for arguments in [&["members"][..], &["leave"], &["publish", ".", "--app", "web"]] {
+        let mut command = althing();
+        let output = command.args(arguments).arg("--json").arg("--data").arg(dir.path()).output();
+        let (code, error) = refused(output.unwrap());
+        assert_eq!(code, 4);
+        assert!(error["what"].as_str().unwrap().contains("No member is running"), "{error}");
+    }
+}
+
+/// What ends in an error leaves what was there as it was.
+#[test]
+fn a_member_that_cannot_start_says_why() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("one");
+    let member = start(&data, &["--name", "one"]);
+    let address = |key: &str| member.ready[key].as_str().unwrap();
+    let other = dir.path().join("two");
+    let fails = |data: &Path, more: &[&str], code: i32, text: &str| {
+        // The last of two options of one name would be refused by clap.
+        let mut command = althing();
+        command.args(["up", "--json", "--status", "none", "--data"]).arg(data);
+        for (option, value) in [("--bind", "127.0.0.1:0"), ("--listen", "127.0.0.1:0")] {
+            if !more.contains(&option) {
+                command.args([option, value]);
+            }
+        }
+        let (found, error) = refused(command.args(more).output().unwrap());
+        assert_eq!(found, code, "{more:?}: {error}");
+        assert!(error["why"].as_str().unwrap().contains(text), "{more:?}: {error}");
+    };
+    fails(&data, &[], 1, "another");
+    fails(&other, &["--bind", address("address")], 1, "in use");
+    fails(&other, &["--listen", address("site")], 1, "in use");
+    fails(&other, &["--join", address("address"), "--token", "nonsense"], 3, "token");
+    fails(&other, &["--join", address("address")], 7, "token");
+    fails(&other, &["--join", address("address"), "--token-file", "/nonexistent"], 3, "token");
+    fails(&other, &["--join", "a:b:c", "--token", "x"], 3, "a:b:c");
+    let newer = dir.path().join("newer");
+    fs::create_dir(&newer).unwrap();
+    fs::write(newer.join("format"), "althing data directory, format 99\n").unwrap();
+    fails(&newer, &[], 1, "99");
+    assert_eq!(member.json(&["members"]).as_array().unwrap().len(), 1);
+}
+
+/// Covers R1, R3.
+#[test]
+fn members_join_by_token_are_removed_and_leave() {
+    let dir = TempDir::new().unwrap();
+    let one = start(&dir.path().join("one"), &["--name", "one"]);
+    let address = one.ready["address"].as_str().unwrap().to_owned();
+    let token = one.json(&["invite", "--uses", "2"])["token"].as_str().unwrap().to_owned();
+    let file = dir.path().join("token");
+    fs::File::create(&file).unwrap().write_all(format!("{token}\n").as_bytes()).unwrap();
+    let join = ["--join", &address, "--token-file", file.to_str().unwrap()];
+    let joined =
+        |name: &str| start(&dir.path().join(name), &[&join[..], &["--name", name]].concat());
+    let mut two = joined("two");
+    assert_eq!(two.ready["joined"], true);
+    let three = joined("three");
+    until("all three are alive and have a vote", || {
+        three
+            .json(&["members"])
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|m| m["state"] == "alive" && m["voter"] == true)
+            && three.json(&["members"]).as_array().unwrap().len() == 3
+    });
+    // The token is used up.
+    let mut late = up(&dir.path().join("four"), &[&join[..], &["--name", "four"]].concat());
+    let (code, error) = refused(late.output().unwrap());
+    assert_eq!((code, error["reason"].as_str()), (7, Some("forbidden")), "{error}");
+    // Removed: it stops by itself, and is not let in again.
+    one.json(&["remove", "two"]);
+    assert_eq!(two.ended(), 7);
+    let (code, error) = refused(up(&two.data, &[]).output().unwrap());
+    assert_eq!(code, 7, "{error}");
+    // Left: it stops by itself, and that is a success.
+    let mut three = three;
+    three.json(&["leave"]);
+    assert_eq!(three.ended(), 0);
+    until("one is alone", || one.json(&["members"]).as_array().unwrap().len() == 1);
+}
+
+#[test]
+fn a_member_that_is_stopped_comes_back_as_itself() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("one");
+    let mut first = start(&data, &["--name", "one"]);
+    let public = site(&dir, "public", "x");
+    first.json(&["publish", &public, "--app", "web"]);
+    // SIGTERM, as a service manager sends it.
+    let pid = rustix::process::Pid::from_child(&first.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(first.ended(), 0);
+    let mut second = start(&data, &[]);
+    assert_eq!(second.ready["founded"], false);
+    assert_eq!((&second.ready["id"], &second.ready["name"]), (&first.ready["id"], &"one".into()));
+    assert_eq!(second.json(&["apps"])[0]["version"], 1);
+    // Its parent is gone: it does not stay behind.
+    assert_eq!(second.stop(), 0);
+}
+
+/// Covers R1 to R3, R14, R16 to R20: the whole story, with a user's own site.
+#[test]
+fn the_demonstration_happens() {
+    let dir = TempDir::new().unwrap();
+    let public = site(&dir, "public", "<p>mine</p>");
+    let before = fs::metadata(Path::new(&public).join("index.html")).unwrap().mtime_nsec();
+    let output = althing()
+        .args(["demo", "--exit", "--json", "--members", "5", "--site", &public])
+        .env("TMPDIR", dir.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let steps: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert!(output.status.success(), "{text}");
+    assert_eq!(steps.len(), 7, "{text}");
+    for (index, step) in steps.iter().enumerate() {
+        assert_eq!((&step["step"], &step["ok"]), (&(index + 1).into(), &true.into()), "{step}");
+        assert!(step["ms"].is_u64() && !step["text"].as_str().unwrap().is_empty());
+    }
+    assert!(steps[3]["details"]["takeovers"].as_u64().unwrap() >= 1);
+    assert_eq!(steps[5]["details"]["refusal"]["reason"], "no-majority");
+    // Nothing is left behind, and the site was only read.
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["public"]);
+    let after = fs::metadata(Path::new(&public).join("index.html")).unwrap().mtime_nsec();
+    assert_eq!(before, after);
+}

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# All checks and tests, in the order in which they fail fastest. Prints what it
+# runs. Options: --quick leaves out the release build (demo and benchmark).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+quick=false
+[ "${1:-}" = "--quick" ] && quick=true
+
+step() {
+    local started=$SECONDS
+    echo
+    echo "=== $*"
+    "$@"
+    echo "--- $((SECONDS - started)) s"
+}
+
+step cargo fmt --check
+step cargo clippy --all-targets --locked -- -D warnings
+step env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+step cargo test --locked --lib --bins
+step cargo test --locked --test '*'
+step cargo test --locked --doc
+step cargo run --locked --example embedded
+
+if $quick; then
+    echo "=== left out by --quick: the demo and the idle benchmark, in release"
+    exit 0
+fi
+step cargo build --locked --release
+for run in 1 2 3; do
+    echo "=== demo, run $run of 3"
+    step cargo run --locked --release -- demo --exit --json
+done
+step cargo bench --locked --bench idle -- --quick
