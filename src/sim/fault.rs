@@ -165,7 +165,18 @@ impl World {
             self.later(after, Happening::Resume { server: s, run });
             self.later(after, Happening::Start { server: s });
         }
-        self.run_until(self.now + SECOND)
+        self.run_until(self.now + SECOND)?;
+        // What only shows when nothing stands in its way.
+        match self.rng.random_range(0..20) {
+            0 => self.rot_everywhere(),
+            1..=4 => {
+                let more = self.newest().roster.members.len() / 2 + 1;
+                let some: Vec<usize> = self.enrolled_and_running().into_iter().take(more).collect();
+                self.drift(&some);
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     // Faults.
