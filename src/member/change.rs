@@ -71,6 +71,10 @@ pub enum Change {
         window: u64,
         /// Which publication.
         request: u64,
+        /// Who holds every byte of it: must be a majority of the roster that
+        /// it is committed under, which may be another than the proposer saw.
+        #[serde(deserialize_with = "wire::bounded::<_, _, { limits::MEMBERS_MAX }>")]
+        whole: Vec<MemberId>,
     },
     /// End the publication and, unless it is held, the window.
     Finish {
@@ -132,7 +136,9 @@ impl Transition for Change {
             Self::TakeOver { window, from, by, ordered } => {
                 take_over(&mut next, *window, *from, *by, *ordered)?
             }
-            Self::Commit { window, request } => commit(&mut next, *window, *request)?,
+            Self::Commit { window, request, whole } => {
+                commit(&mut next, *window, *request, whole)?
+            }
             Self::Finish { window, request, why } => finish(&mut next, *window, *request, why),
             Self::Close { window } => close(&mut next, *window)?,
             Self::AdoptMajority { app, version } => adopt(&mut next, app, version)?,
@@ -402,7 +408,13 @@ fn take_over(
     Ok(true)
 }
 
-fn commit(next: &mut Catalog, id: u64, request: u64) -> Result<bool, Refusal> {
+fn commit(
+    next: &mut Catalog,
+    id: u64,
+    request: u64,
+    whole: &[MemberId],
+) -> Result<bool, Refusal> {
+    let is_majority = next.roster.is_majority(&whole.iter().copied().collect());
     let window = next.window.as_mut().filter(|w| w.id == id);
     let publication = window.and_then(|w| w.publication.as_mut()).filter(|p| p.request == request);
     let Some(publication) = publication else {
@@ -415,6 +427,14 @@ fn commit(next: &mut Catalog, id: u64, request: u64) -> Result<bool, Refusal> {
     };
     if publication.committed {
         return Ok(false);
+    }
+    if !is_majority {
+        return Err(Refusal::new(
+            Reason::Conflict,
+            "The version was not committed.",
+            "The roster changed, and those that hold it whole are no majority of it any more.",
+            "Nothing: it is proposed again when they are.",
+        ));
     }
     publication.committed = true;
     let publication = publication.clone();

@@ -680,6 +680,7 @@ impl Member {
                 }
             }
         }
+        let whole = reports.whole.iter().copied().collect();
         let (step, look_again) = self.presider.consider(now, self.me, catalog, reports);
         self.step_at = look_again;
         let (Some(step), Some(window)) = (step, &catalog.window) else { return };
@@ -690,7 +691,7 @@ impl Member {
                 let from = window.coordinator;
                 Change::TakeOver { window: id, from, by: self.me, ordered: false }
             }
-            Step::Commit => Change::Commit { window: id, request },
+            Step::Commit => Change::Commit { window: id, request, whole },
             Step::Finish { why } | Step::Abandon { why } => {
                 Change::Finish { window: id, request, why }
             }

@@ -71,7 +71,9 @@ fn two_publishers_never_both_win() {
     let open = make(&base, &publish(1, 0));
     assert_eq!(publish(2, 0).apply(&open).unwrap_err().reason, Reason::Busy);
     let window = open.window.as_ref().unwrap().id;
-    let committed = make(&open, &Change::Commit { window, request: 1 });
+    let alone = Change::Commit { window, request: 1, whole: vec![id(2)] };
+    assert_eq!(alone.apply(&open).unwrap_err().reason, Reason::Conflict, "one of three holds it");
+    let committed = make(&open, &Change::Commit { window, request: 1, whole: vec![id(1), id(2)] });
     assert_eq!(committed.application(&app()).unwrap().current().number, 1);
     let why = "done".to_owned();
     let closed = make(&committed, &Change::Finish { window, request: 1, why });
@@ -93,7 +95,7 @@ fn a_coordinator_that_was_replaced_commits_nothing_in_a_closed_window() {
     let why = "given up".to_owned();
     let closed = make(&open, &Change::Finish { window, request: 1, why });
     assert_eq!(closed.outcomes[0].version, None);
-    let late = Change::Commit { window, request: 1 };
+    let late = Change::Commit { window, request: 1, whole: vec![id(1), id(2)] };
     assert_eq!(late.apply(&closed).unwrap_err().reason, Reason::Conflict);
 }
 
@@ -116,7 +118,7 @@ fn a_held_window_takes_one_publication_at_a_time_and_stays() {
     assert_eq!(staged.window.as_ref().unwrap().id, window);
     let close = Change::Close { window };
     assert_eq!(close.apply(&staged).unwrap_err().reason, Reason::Busy);
-    let committed = make(&staged, &Change::Commit { window, request: 1 });
+    let committed = make(&staged, &Change::Commit { window, request: 1, whole: vec![id(1), id(2)] });
     let finished = make(&committed, &Change::Finish { window, request: 1, why: String::new() });
     assert!(finished.window.as_ref().is_some_and(|w| w.publication.is_none()));
     assert!(make(&finished, &close).window.is_none());
