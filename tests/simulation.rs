@@ -50,6 +50,9 @@ fn batch(first: u64, count: u64, plan: &Plan) -> Vec<Report> {
 
 fn show_failures(reports: &[Report]) -> usize {
     let failed: Vec<&Report> = reports.iter().filter(|r| r.violation.is_some()).collect();
+    if from_env("ALTHING_WHOLE", 0) > 1 {
+        reports.iter().for_each(|r| eprintln!("all of seed {}:\n{}", r.seed, r.trace.join("\n")));
+    }
     let traces = usize::try_from(from_env("ALTHING_TRACES", 1)).unwrap_or(1);
     for report in failed.iter().take(traces) {
         eprintln!("the last of seed {}:\n{}", report.seed, report.trace.join("\n"));
