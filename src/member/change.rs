@@ -136,9 +136,7 @@ impl Transition for Change {
             Self::TakeOver { window, from, by, ordered } => {
                 take_over(&mut next, *window, *from, *by, *ordered)?
             }
-            Self::Commit { window, request, whole } => {
-                commit(&mut next, *window, *request, whole)?
-            }
+            Self::Commit { window, request, whole } => commit(&mut next, *window, *request, whole)?,
             Self::Finish { window, request, why } => finish(&mut next, *window, *request, why),
             Self::Close { window } => close(&mut next, *window)?,
             Self::AdoptMajority { app, version } => adopt(&mut next, app, version)?,
@@ -408,12 +406,7 @@ fn take_over(
     Ok(true)
 }
 
-fn commit(
-    next: &mut Catalog,
-    id: u64,
-    request: u64,
-    whole: &[MemberId],
-) -> Result<bool, Refusal> {
+fn commit(next: &mut Catalog, id: u64, request: u64, whole: &[MemberId]) -> Result<bool, Refusal> {
     let is_majority = next.roster.is_majority(&whole.iter().copied().collect());
     let window = next.window.as_mut().filter(|w| w.id == id);
     let publication = window.and_then(|w| w.publication.as_mut()).filter(|p| p.request == request);

@@ -416,7 +416,9 @@ impl Member {
         self.asks.next += 1;
         let id = self.asks.next;
         let state = AskState::Seeking { at: now };
-        self.asks.open.insert(id, Ask { origin, open, state, give_up_at: now + SEEK, unanswered: false });
+        self.asks
+            .open
+            .insert(id, Ask { origin, open, state, give_up_at: now + SEEK, unanswered: false });
         self.seek(now, id, None, effects);
     }
 

@@ -4,7 +4,7 @@
 use rand::Rng;
 
 use super::{
-    Sabotage, Violation,
+    Violation,
     check::Situation,
     server::{Tag, Work},
     world::{Happening, World},
@@ -93,7 +93,8 @@ impl World {
         } else if !holder.disk.whole.contains(&root) {
             // The holder's shell notices as well.
             let delay = self.network.delay(&mut self.rng);
-            let own = Happening::Own { server: from, run: from_run, input: Input::Damaged { root } };
+            let own =
+                Happening::Own { server: from, run: from_run, input: Input::Damaged { root } };
             self.later(delay, own);
             Input::Fetched { root, from: from_id, result: Err(FetchFailure::Lacking) }
         } else if fetching.step + 1 == FETCH_STEPS {
@@ -183,12 +184,11 @@ impl World {
     fn switch(&mut self, s: usize, app: &AppName, work: &Work) -> Result<(), ContentFailure> {
         let Work::Activate { version, sequence, root } = *work else { return Ok(()) };
         let now = self.now;
-        let blind = self.plan.sabotage == Some(Sabotage::BlindSwitch);
         let disk = &mut self.servers[s].disk;
-        if disk.fence.get(app).is_some_and(|fence| *fence > sequence) && !blind {
+        if disk.fence.get(app).is_some_and(|fence| *fence > sequence) {
             return Err(ContentFailure::Outdated);
         }
-        if !disk.whole.contains(&root) && !blind {
+        if !disk.whole.contains(&root) {
             return Err(ContentFailure::Lost("a pack is damaged".to_owned()));
         }
         disk.fence.insert(app.clone(), sequence);

@@ -54,8 +54,6 @@ pub enum Sabotage {
     LyingDisk,
     /// A restart reads an older record.
     OldRecord,
-    /// The switch does not look at its fence, and the store not at what it holds.
-    BlindSwitch,
 }
 
 /// What came of one run.

@@ -20,6 +20,8 @@ use crate::{
 pub(super) struct Disk {
     /// Of the register.
     pub record: Option<Box<Record>>,
+    /// The record before it.
+    pub before: Option<Box<Record>>,
     /// The number that the next start must exceed.
     pub generation: u64,
     /// What the store holds whole.
@@ -61,7 +63,7 @@ impl Disk {
         if let Some(accepted) = &record.accepted {
             self.accepts.entry(accepted.ballot).or_insert_with(|| accepted.catalog.digest());
         }
-        self.record = Some(record);
+        self.before = self.record.replace(record);
     }
 
     /// The record as a start reads it: through the format on disk.

@@ -369,7 +369,7 @@ impl World {
                 self.checker.reach(Situation::ManualWindowLost);
             }
         }
-        let old = self.servers[s].disk.record.clone();
+        let old = self.servers[s].disk.before.clone();
         let kept = self.rng.random_range(0..=unsynced.min(2));
         for kept_one in 0..unsynced {
             let Some((_, record)) = self.servers[s].writes.pop_front() else { break };
@@ -380,7 +380,7 @@ impl World {
                 self.checker.reach(Situation::CrashLostRecord);
             }
         }
-        if self.plan.sabotage == Some(Sabotage::OldRecord) && kept > 0 {
+        if self.plan.sabotage == Some(Sabotage::OldRecord) && old.is_some() {
             self.servers[s].disk.record = old;
         }
         self.crash_work(s);

@@ -118,7 +118,8 @@ fn a_held_window_takes_one_publication_at_a_time_and_stays() {
     assert_eq!(staged.window.as_ref().unwrap().id, window);
     let close = Change::Close { window };
     assert_eq!(close.apply(&staged).unwrap_err().reason, Reason::Busy);
-    let committed = make(&staged, &Change::Commit { window, request: 1, whole: vec![id(1), id(2)] });
+    let committed =
+        make(&staged, &Change::Commit { window, request: 1, whole: vec![id(1), id(2)] });
     let finished = make(&committed, &Change::Finish { window, request: 1, why: String::new() });
     assert!(finished.window.as_ref().is_some_and(|w| w.publication.is_none()));
     assert!(make(&finished, &close).window.is_none());
