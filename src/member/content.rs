@@ -15,7 +15,7 @@ use super::io::{ContentFailure, Effect, FetchFailure};
 use crate::{
     base::{
         AppName, Digest, MemberId, Time,
-        catalog::{Catalog, Version},
+        catalog::{Catalog, Version, VotePolicy},
         limits,
     },
     proto::vote::{Differing, Tally, Verdict, Votes},
@@ -25,6 +25,10 @@ use crate::{
 const SCAN_EVERY: Duration = Duration::from_secs(2);
 /// A scan may take this share of one processor at the most: one part in so many.
 const SCAN_SHARE: u32 = 50;
+/// At most so long a difference waits for the others' scans before it is put right.
+const HEED_MAX: Duration = Duration::from_secs(10);
+/// How long what a scan found may be on its way to the others.
+const HEAR: Duration = Duration::from_millis(250);
 /// How long after a failure the same is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 /// How long a holder that failed us is passed over for the same content.
@@ -39,6 +43,8 @@ pub(super) struct Content {
     whole: BTreeSet<Digest>,
     fetches: BTreeMap<Digest, Fetch>,
     failed: BTreeMap<(Digest, MemberId), Time>,
+    /// Live content that was taken in by this run, and so is fully known.
+    ingested: BTreeSet<Digest>,
 }
 
 /// One application on this member.
@@ -52,6 +58,8 @@ pub(super) struct Holding {
     pub work: Option<Work>,
     /// What failed last, for people.
     pub error: Option<String>,
+    /// How long after a scan the next one follows.
+    scan_period: Duration,
     scan_at: Time,
     retry_at: Time,
 }
@@ -63,6 +71,8 @@ pub(super) struct Found {
     pub root: Option<Digest>,
     /// In how many scans running.
     pub scans: u32,
+    /// When it was found first.
+    pub since: Time,
 }
 
 /// Work on the live content.
@@ -146,6 +156,7 @@ impl Content {
         roots.extend(self.holdings.values().filter_map(|h| h.found.and_then(|f| f.root)));
         roots.extend(wanted);
         self.whole.retain(|root| roots.contains(root));
+        self.ingested.retain(|root| roots.contains(root));
         roots.into_iter().collect()
     }
 
@@ -250,13 +261,20 @@ impl Content {
             && found.root != Some(current.root)
         {
             match around.verdict(app).map(|(_, verdict)| verdict) {
+                // What somebody edited on a majority at once each member finds in
+                // its own time: give all of them a scan before any is put right.
+                Some(Verdict::Committed)
+                    if found.root.is_some()
+                        && around.catalog.policy.vote == VotePolicy::Majority
+                        && now.since(found.since) < holding.scan_period.min(HEED_MAX) + HEAR => {}
                 Some(Verdict::Committed) if whole => {
                     holding.work = Some(Work::Repairing);
                     effects.push(Effect::Repair { app: app.clone(), root: current.root });
                     return;
                 }
                 Some(Verdict::Other(root))
-                    if found.root == Some(root) && !self.whole.contains(&root) =>
+                    if found.root == Some(root)
+                        && !(self.ingested.contains(&root) && self.whole.contains(&root)) =>
                 {
                     holding.work = Some(Work::Ingesting);
                     effects.push(Effect::Ingest { app: app.clone() });
@@ -359,7 +377,7 @@ impl Content {
         match result {
             Ok(()) => {
                 holding.activated = version.number;
-                holding.found = Some(Found { root: Some(version.root), scans: 1 });
+                holding.found = Some(Found { root: Some(version.root), scans: 1, since: now });
                 holding.error = None;
                 holding.scan_at = now + SCAN_EVERY;
             }
@@ -383,24 +401,27 @@ impl Content {
     ) {
         let Some(holding) = self.holdings.get_mut(app) else { return };
         holding.work = None;
-        holding.scan_at = now + (took * SCAN_SHARE).max(SCAN_EVERY);
+        holding.scan_period = (took * SCAN_SHARE).max(SCAN_EVERY);
+        holding.scan_at = now + holding.scan_period;
         match result {
             Ok(root) => {
-                let scans = match holding.found {
-                    Some(found) if found.root == root => found.scans.saturating_add(1),
-                    _ => 1,
+                let (scans, since) = match holding.found {
+                    Some(found) if found.root == root => {
+                        (found.scans.saturating_add(1), found.since)
+                    }
+                    _ => (1, now),
                 };
                 // A root that is not the committed one is looked at again soon:
                 // only two scans running make it a vote for something new.
                 if scans < 2 {
                     holding.scan_at = now + SCAN_EVERY / 4;
                 }
-                holding.found = Some(Found { root, scans });
+                holding.found = Some(Found { root, scans, since });
                 holding.error = None;
             }
             Err(failure) => {
                 holding.error = Some(self_explaining(&failure));
-                holding.found = Some(Found { root: None, scans: 1 });
+                holding.found = Some(Found { root: None, scans: 1, since: now });
             }
         }
     }
@@ -433,7 +454,7 @@ impl Content {
             match &result {
                 // It changed since the last scan: this was one.
                 Ok(root) if holding.found.is_none_or(|f| f.root != Some(*root)) => {
-                    holding.found = Some(Found { root: Some(*root), scans: 1 });
+                    holding.found = Some(Found { root: Some(*root), scans: 1, since: now });
                 }
                 Ok(_) => {}
                 Err(failure) => {
@@ -444,6 +465,7 @@ impl Content {
         }
         if let Ok(root) = result {
             self.whole.insert(root);
+            self.ingested.insert(root);
         }
     }
 

@@ -466,6 +466,7 @@ impl Member {
         self.votes.retain(catalog);
         if self.started {
             let roots = self.content.retain(catalog, self.asks.roots());
+            self.ingested.retain(|root, _| self.content.is_whole(*root));
             effects.push(Effect::Retain { roots });
         }
         self.positions.retain(|(app, member), _| {
