@@ -19,7 +19,9 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use common::{Lab, Member, PATIENCE, all_serve, invite, mounts_allowed, run_on, settled, tcp, until};
+use common::{
+    Lab, Member, PATIENCE, all_serve, invite, mounts_allowed, run_on, settled, tcp, until,
+};
 use serde_json::{Value, json};
 
 /// The names of the members that `member` knows.
@@ -369,7 +371,8 @@ fn what_cannot_be_published_is_refused_by_name() {
         refused(&lab.path("secret"), "can't be read");
     }
 
-    let manifest = |name: &str, text: &str| lab.site(name, &[("index.html", "x"), ("althing.toml", text)]);
+    let manifest =
+        |name: &str, text: &str| lab.site(name, &[("index.html", "x"), ("althing.toml", text)]);
     let bad = manifest("bad-1", "[application]\nname = \"web\"\n  hots = [\"a.example\"]\n");
     refused(&bad, "line 3, column 3");
     refused(&bad, "hots");

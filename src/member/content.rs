@@ -18,13 +18,17 @@ use crate::{
         catalog::{Catalog, Version},
         limits,
     },
-    proto::vote::{Differing, Tally, Verdict, Votes},
+    proto::vote::{Differing, SCANS_RUNNING, Tally, Verdict, Votes},
 };
 
 /// The shortest time between two scans of an application.
 const SCAN_EVERY: Duration = Duration::from_secs(2);
 /// A scan may take this share of one processor at the most: one part in so many.
 const SCAN_SHARE: u32 = 50;
+/// How long content must have been found differing before it is repaired: by
+/// then every peer has scanned once since, so that the same edit made on a
+/// majority at once is seen as such, and the first to be scanned is not undone.
+const REPAIR_AFTER: Duration = Duration::from_millis(2_500);
 /// How long after a failure the same is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 /// How long a holder that failed us is passed over for the same content.
@@ -37,6 +41,9 @@ const FETCHES_MAX: usize = 2;
 pub(super) struct Content {
     holdings: BTreeMap<AppName, Holding>,
     whole: BTreeSet<Digest>,
+    /// What was taken from the live content in this run, so that its files
+    /// and bytes are known.
+    ingested: BTreeSet<Digest>,
     fetches: BTreeMap<Digest, Fetch>,
     failed: BTreeMap<(Digest, MemberId), Time>,
 }
@@ -54,6 +61,10 @@ pub(super) struct Holding {
     pub error: Option<String>,
     scan_at: Time,
     retry_at: Time,
+    /// Since when the live content is what was found.
+    found_since: Time,
+    /// The live content is wanted in the store: an operator chose it.
+    ingest: bool,
 }
 
 /// What a scan found.
@@ -87,6 +98,8 @@ pub(super) struct Surroundings<'a> {
     pub catalog: &'a Catalog,
     pub votes: &'a Votes,
     pub live: &'a BTreeSet<MemberId>,
+    /// Roots of kept versions: their files and bytes are in the catalog.
+    pub counted: &'a BTreeSet<Digest>,
 }
 
 impl Surroundings<'_> {
@@ -142,6 +155,7 @@ impl Content {
         roots.extend(self.holdings.values().filter_map(|h| h.found.and_then(|f| f.root)));
         roots.extend(wanted);
         self.whole.retain(|root| roots.contains(root));
+        self.ingested.retain(|root| roots.contains(root));
         roots.into_iter().collect()
     }
 
@@ -241,12 +255,19 @@ impl Content {
         {
             match around.verdict(app).map(|(_, verdict)| verdict) {
                 Some(Verdict::Committed) if whole => {
-                    holding.work = Some(Work::Repairing);
-                    effects.push(Effect::Repair { app: app.clone(), root: current.root });
-                    return;
+                    let due = holding.found_since + REPAIR_AFTER;
+                    if found.scans < SCANS_RUNNING || now < due {
+                        holding.scan_at = holding.scan_at.min(due);
+                    } else {
+                        holding.work = Some(Work::Repairing);
+                        effects.push(Effect::Repair { app: app.clone(), root: current.root });
+                        return;
+                    }
                 }
                 Some(Verdict::Other(root))
-                    if found.root == Some(root) && !self.whole.contains(&root) =>
+                    if found.root == Some(root)
+                        && !around.counted.contains(&root)
+                        && !self.ingested.contains(&root) =>
                 {
                     holding.work = Some(Work::Ingesting);
                     effects.push(Effect::Ingest { app: app.clone() });
@@ -255,7 +276,11 @@ impl Content {
                 _ => {}
             }
         }
-        if now >= holding.scan_at {
+        if holding.ingest {
+            holding.ingest = false;
+            holding.work = Some(Work::Ingesting);
+            effects.push(Effect::Ingest { app: app.clone() });
+        } else if now >= holding.scan_at {
             holding.work = Some(Work::Scanning);
             effects.push(Effect::Scan { app: app.clone() });
         }
@@ -337,6 +362,19 @@ impl Content {
         }
     }
 
+    /// Asks for the live content of `app` to be taken into the store, when
+    /// nothing else is being done to it.
+    pub fn want_ingested(&mut self, app: &AppName) {
+        self.holdings.entry(app.clone()).or_default().ingest = true;
+    }
+
+    /// Work on `app` has ended and nothing came of it.
+    pub fn idle(&mut self, app: &AppName) {
+        if let Some(holding) = self.holdings.get_mut(app) {
+            holding.work = None;
+        }
+    }
+
     pub fn activated(
         &mut self,
         now: Time,
@@ -350,13 +388,14 @@ impl Content {
             Ok(()) => {
                 holding.activated = version.number;
                 holding.found = Some(Found { root: Some(version.root), scans: 1 });
+                holding.found_since = now;
                 holding.error = None;
                 holding.scan_at = now + SCAN_EVERY;
             }
             Err(ContentFailure::Outdated) => holding.retry_at = now + RETRY / 10,
             Err(failure) => {
                 holding.retry_at = now + RETRY;
-                holding.error = Some(self_explaining(failure));
+                holding.error = Some(failure.sentence());
                 if matches!(failure, ContentFailure::Lost(_)) {
                     self.whole.remove(&version.root);
                 }
@@ -377,19 +416,22 @@ impl Content {
         match result {
             Ok(root) => {
                 let scans = match holding.found {
-                    Some(found) if found.root == root => found.scans.saturating_add(1),
+                    Some(found) if found.root == root => SCANS_RUNNING.min(found.scans + 1),
                     _ => 1,
                 };
                 // A root that is not the committed one is looked at again soon:
                 // only two scans running make it a vote for something new.
-                if scans < 2 {
+                if scans < SCANS_RUNNING {
                     holding.scan_at = now + SCAN_EVERY / 4;
+                }
+                if holding.found.is_none_or(|found| found.root != root) {
+                    holding.found_since = now;
                 }
                 holding.found = Some(Found { root, scans });
                 holding.error = None;
             }
             Err(failure) => {
-                holding.error = Some(self_explaining(&failure));
+                holding.error = Some(failure.sentence());
                 holding.found = Some(Found { root: None, scans: 1 });
             }
         }
@@ -405,7 +447,7 @@ impl Content {
         let Some(holding) = self.holdings.get_mut(app) else { return };
         holding.work = None;
         holding.scan_at = now;
-        holding.error = failure.map(self_explaining);
+        holding.error = failure.map(ContentFailure::sentence);
         if let Some(failure) = failure {
             holding.retry_at = now + RETRY;
             if matches!(failure, ContentFailure::Lost(_)) {
@@ -422,11 +464,12 @@ impl Content {
             holding.work = None;
             if let Err(failure) = &result {
                 holding.retry_at = now + RETRY;
-                holding.error = Some(self_explaining(failure));
+                holding.error = Some(failure.sentence());
             }
         }
         if let Ok(root) = result {
             self.whole.insert(root);
+            self.ingested.insert(root);
         }
     }
 
@@ -436,13 +479,5 @@ impl Content {
         let next = idle.map(|h| h.scan_at.max(h.retry_at)).min();
         let retry = self.failed.values().map(|at| *at + PASS_OVER).min();
         next.into_iter().chain(retry).min()
-    }
-}
-
-fn self_explaining(failure: &ContentFailure) -> String {
-    match failure {
-        ContentFailure::Lost(why) => format!("the store has lost some of it: {why}"),
-        ContentFailure::Outdated => "a newer version is live already".to_owned(),
-        ContentFailure::Failed(why) => why.clone(),
     }
 }

@@ -203,8 +203,9 @@ fn load_record(path: &Path) -> Result<Option<Record>, Refusal> {
             Reason::Failed,
             "This member did not start.",
             format!("Its record at {} can't be read: {e}.", path.display()),
-            "Restore it from a backup, or move the data directory away and join anew; the cluster \
-             keeps everything.",
+            "Run `althing remove` for it on another member, move the data directory away and join \
+             anew: an older record must not be put back, because this member has promised more \
+             since. The cluster keeps everything.",
         )
     })
 }

@@ -132,7 +132,7 @@ impl Work {
                         .map(|path| path.to_string())
                         .collect(),
                 });
-                Input::Repaired { app, result }
+                Input::Repaired { app, root, result }
             }),
             Effect::Ingest { app } => self.run(move |content| {
                 let result = content.ingest_live(&app).map_err(|e| failure(&e));
