@@ -92,8 +92,11 @@ fn cluster(page: &mut Page, view: &View) {
     );
 }
 
+/// A family of one number an application: name, help, and which.
+type Number = (&'static str, &'static str, fn(&ApplicationView) -> u64);
+
 fn applications(page: &mut Page, apps: &[ApplicationView]) {
-    let numbers: [(&str, &str, fn(&ApplicationView) -> u64); 6] = [
+    let numbers: [Number; 6] = [
         ("althing_application_version", "The current version's number.", |a| a.version),
         ("althing_application_files", "Files of the current version.", |a| a.files),
         ("althing_application_bytes", "Bytes of the current version.", |a| a.bytes),

@@ -121,7 +121,7 @@ async fn command<S: Source>(
 ) -> Response {
     match parse::<Command>(body) {
         Ok(command) => answer(site.source.command(command).await),
-        Err(response) => response,
+        Err(response) => *response,
     }
 }
 
@@ -131,7 +131,7 @@ async fn publish<S: Source>(
 ) -> Response {
     let publish = match parse::<Publish>(body) {
         Ok(publish) => publish,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     match check(&publish) {
         Ok(()) => answer(site.source.publish(publish).await),
@@ -175,7 +175,7 @@ async fn verify<S: Source>(
 ) -> Response {
     match parse::<Verify>(body) {
         Ok(Verify { app }) => answer(site.source.verify(app).await),
-        Err(response) => response,
+        Err(response) => *response,
     }
 }
 
@@ -213,7 +213,7 @@ async fn events<S: Source>(
     }
 }
 
-fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Response> {
+fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Box<Response>> {
     let refusal = |why: String| {
         Refusal::new(
             Reason::Invalid,
@@ -224,10 +224,10 @@ fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, 
     };
     let body = body.map_err(|rejection| {
         let why = format!("The request's body can't be used (the limit is {BODY_MAX} bytes).");
-        refuse_with(rejection.status(), &refusal(why))
+        Box::new(refuse_with(rejection.status(), &refusal(why)))
     })?;
     serde_json::from_slice(&body)
-        .map_err(|error| refuse(&refusal(format!("The request can't be read: {error}."))))
+        .map_err(|error| Box::new(refuse(&refusal(format!("The request can't be read: {error}.")))))
 }
 
 /// The answer to something that was to be done.

@@ -11,7 +11,7 @@
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
-    extract::{Query, State},
+    extract::{Query, State, rejection::QueryRejection},
     http::{HeaderMap, StatusCode},
     response::{
         IntoResponse, Response, Sse,
@@ -52,7 +52,7 @@ pub(super) struct Last {
 /// `GET /api/v1/stream`
 pub(super) async fn stream<S: Source>(
     State(site): State<Site<S>>,
-    Query(Last { last }): Query<Last>,
+    query: Result<Query<Last>, QueryRejection>,
     headers: HeaderMap,
 ) -> Response {
     let Ok(place) = Arc::clone(&site.streams).try_acquire_owned() else {
@@ -66,6 +66,8 @@ pub(super) async fn stream<S: Source>(
             ),
         );
     };
+    // A query that can't be read is an id that is not known.
+    let last = query.ok().and_then(|Query(Last { last })| last);
     let header = headers.get("last-event-id").and_then(|v| v.to_str().ok());
     let after = header.or(last.as_deref()).and_then(|id| number_of(&site.start, id));
     match Tail::start(site, after, place).await {

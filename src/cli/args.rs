@@ -148,6 +148,8 @@ closes one by itself.")]
         #[arg(long, short)]
         follow: bool,
     },
+    /// Show what this member counts: packets, messages, bytes, requests.
+    Metrics,
     /// Show or set what the cluster does by itself.
     #[command(after_help = "Examples:
   althing policy                 show it

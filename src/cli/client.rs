@@ -23,7 +23,7 @@ use crate::{
         event::Event,
         view::View,
     },
-    node::{Publish, Verified},
+    node::{Metrics, Publish, Verified},
 };
 
 /// A view of four thousand members with their versions is a few megabytes.
@@ -58,6 +58,10 @@ impl Client {
 
     pub async fn view(&self) -> Result<View, Refusal> {
         self.query("/api/v1/view").await
+    }
+
+    pub async fn metrics(&self) -> Result<Metrics, Refusal> {
+        self.query("/api/v1/metrics").await
     }
 
     /// The events after the one with this number, oldest first.

@@ -94,6 +94,7 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
         Action::Leave => operate::leave(&client, output).await,
         Action::Remove { name } => operate::remove(&client, output, name).await,
         Action::Events { follow } => show::events(&client, output, follow).await,
+        Action::Metrics => show::metrics(&client, output).await,
         Action::Policy { action } => operate::policy(&client, output, action).await,
     }
 }
@@ -149,6 +150,37 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    /// The page of commands in the documentation is the help of the binary.
+    /// `ALTHING_WRITE_DOCS=1 cargo test --lib` writes it anew.
+    #[test]
+    fn the_documented_commands_are_those_of_the_binary() {
+        let mut page = String::from(
+            "# Commands\n\nMade from the command line's own help by a test; do not edit.\n",
+        );
+        let mut root = Args::command().term_width(96);
+        root.build();
+        describe(&mut root, &mut page);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/commands.md");
+        if std::env::var_os("ALTHING_WRITE_DOCS").is_some() {
+            std::fs::write(&path, &page).unwrap();
+        }
+        let written = std::fs::read_to_string(&path).unwrap();
+        assert!(written == page, "docs/commands.md is not what the binary says; write it anew");
+    }
+
+    fn describe(command: &mut clap::Command, page: &mut String) {
+        use std::fmt::Write as _;
+        let name = command.get_bin_name().unwrap_or("althing").to_owned();
+        let help = command.render_long_help().to_string();
+        let help: Vec<&str> = help.lines().map(str::trim_end).collect();
+        write!(page, "\n## {name}\n\n```text\n{}\n```\n", help.join("\n").trim_end()).unwrap();
+        for inner in command.get_subcommands_mut() {
+            if inner.get_name() != "help" {
+                describe(inner, page);
+            }
+        }
     }
 
     #[test]

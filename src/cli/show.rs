@@ -14,6 +14,7 @@ use crate::{
         event::{Event, Severity},
         view::{ApplicationView, Health, MemberView, View, WindowView},
     },
+    node::Metrics,
 };
 
 /// How often a follower looks for new events.
@@ -356,6 +357,35 @@ pub(super) fn failover(view: &View, output: &Output) {
         _ => "Failover is manual: nobody takes over until `althing window takeover`.",
     };
     output.line(text);
+}
+
+pub(super) async fn metrics(client: &Client, output: &Output) -> Result<ExitCode, Refusal> {
+    let metrics = client.metrics().await?;
+    if output.json {
+        output.document(&metrics);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Metrics {
+        packets_sent,
+        messages_sent,
+        bytes_sent,
+        received,
+        bytes_received,
+        connections,
+        requests,
+        queue,
+        input_us_max,
+    } = metrics;
+    output.line(&format!("SWIM packets sent    {packets_sent}"));
+    output.line(&format!("messages sent        {messages_sent}"));
+    output.line(&format!("bytes sent           {bytes_sent}"));
+    output.line(&format!("received             {received}"));
+    output.line(&format!("bytes received       {bytes_received}"));
+    output.line(&format!("connections          {connections}"));
+    output.line(&format!("requests answered    {requests}"));
+    output.line(&format!("inputs that wait     {queue}"));
+    output.line(&format!("longest input        {input_us_max} us"));
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(super) async fn events(

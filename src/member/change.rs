@@ -267,6 +267,11 @@ fn open_window(next: &mut Catalog, open: &Open) -> Result<bool, Refusal> {
     let name =
         |id: MemberId| next.roster.get(id).map_or_else(|| id.to_string(), |m| m.name.to_string());
     if let Some(window) = &next.window {
+        // Held, and by this very request: its proposer lost touch and asks again.
+        let same = (window.opened_by, window.opened_at) == (open.opened_by, open.opened_at);
+        if window.held && open.publication.is_none() && same {
+            return Ok(false);
+        }
         let holder = name(window.opened_by);
         let id = window.id;
         let busy = |why: String, todo: &str| {

@@ -125,20 +125,22 @@ impl Content {
         self.fetches.get(&root).map_or(0, |fetch| fetch.bytes)
     }
 
-    /// Keeps what the catalog still names, what is live and `asked` for, and
-    /// says which roots these are: nothing else is whole from now on.
+    /// Keeps what the catalog still names, what is live here, and `wanted`;
+    /// says which roots these are. Everything else the store drops, so it is
+    /// not taken for whole any more either.
     pub fn retain(
         &mut self,
         catalog: &Catalog,
-        asked: impl Iterator<Item = Digest>,
+        wanted: impl IntoIterator<Item = Digest>,
     ) -> Vec<Digest> {
         self.holdings.retain(|app, _| catalog.applications.contains_key(app));
         let versions = catalog.applications.values().flat_map(|a| &a.versions);
         let publication = catalog.window.iter().filter_map(|w| w.publication.as_ref());
         let mut roots: BTreeSet<Digest> = versions.map(|v| v.root).collect();
         roots.extend(publication.map(|p| p.version.root));
+        // A majority may be about to adopt it.
         roots.extend(self.holdings.values().filter_map(|h| h.found.and_then(|f| f.root)));
-        roots.extend(asked);
+        roots.extend(wanted);
         self.whole.retain(|root| roots.contains(root));
         roots.into_iter().collect()
     }

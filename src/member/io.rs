@@ -238,7 +238,8 @@ pub enum Effect {
     },
     /// Content with other roots than these is not needed any more.
     Retain {
-        /// All roots of all kept versions and of what is staged.
+        /// All roots of all kept versions, of what is staged or about to be, and
+        /// of what is live here.
         roots: Vec<Digest>,
     },
     /// Something worth telling.

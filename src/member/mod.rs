@@ -252,7 +252,7 @@ impl Member {
         if self.expelled {
             return None;
         }
-        let voteless = !self.vote_pending && self.is_voteless();
+        let voteless = !self.vote_pending && !self.leaving && self.is_voteless();
         [
             self.membership.deadline(),
             self.register.deadline(),
@@ -260,7 +260,8 @@ impl Member {
             self.asks.deadline(),
             self.ballot_due,
             Some(self.ballot_repeat),
-            self.step_at.filter(|_| !self.step_pending),
+            // Held back after a failure: to be woken before that would be vain.
+            self.step_at.filter(|_| !self.step_pending).map(|at| at.max(self.step_hold)),
             self.farewell.as_ref().map(|(at, _)| *at),
             voteless.then_some(self.vote_at),
         ]
@@ -447,16 +448,14 @@ impl Member {
             effects.push(Effect::Peers(catalog.roster.clone()));
         }
         if !catalog.roster.contains(self.me) {
-            self.on_removed(effects);
+            self.on_removed(now, effects);
             return;
         }
         let mut wants = Vec::new();
         self.membership.set_roster(now, &catalog.roster, &mut wants);
         self.heed_membership(now, wants, effects);
         self.votes.retain(catalog);
-        let asked: Vec<Digest> = self.asks.roots().collect();
-        let roots = self.content.retain(catalog, asked.into_iter());
-        effects.push(Effect::Retain { roots });
+        effects.push(Effect::Retain { roots: self.content.retain(catalog, self.asks.roots()) });
         self.positions.retain(|(app, member), _| {
             catalog.applications.contains_key(app) && catalog.roster.contains(*member)
         });
@@ -465,7 +464,7 @@ impl Member {
         self.asks_committed(now, catalog, effects);
     }
 
-    fn on_removed(&mut self, effects: &mut Vec<Effect>) {
+    fn on_removed(&mut self, now: Time, effects: &mut Vec<Effect>) {
         let left = self.leaving;
         let (severity, text) = if left {
             (Severity::Info, "this member has left the cluster")
@@ -473,7 +472,7 @@ impl Member {
             (Severity::Critical, "this member was removed from the cluster by an operator")
         };
         self.tell(effects, severity, EventKind::Member, None, text.to_owned());
-        self.refuse_all(effects);
+        self.answer_all(now, effects);
         self.expelled = true;
         effects.push(Effect::Expelled { left });
     }

@@ -104,9 +104,9 @@ enum Resolving {
 }
 
 impl Asks {
-    /// The content that is to be published and may not be in the catalog yet.
+    /// What is to be published, before the catalog names it.
     pub fn roots(&self) -> impl Iterator<Item = Digest> {
-        self.open.values().filter_map(|a| a.open.publication.as_ref()).map(|p| p.version.root)
+        self.open.values().filter_map(|ask| Some(ask.open.publication.as_ref()?.version.root))
     }
 
     pub fn deadline(&self) -> Option<Time> {
@@ -650,21 +650,65 @@ impl Member {
         }
     }
 
-    /// Every open request is refused: this member is no longer enrolled.
-    pub(super) fn refuse_all(&mut self, effects: &mut Vec<Effect>) {
+    /// Every open request is answered: this member is no longer enrolled, and
+    /// hears no more of what becomes of it. Its own wish to leave is fulfilled.
+    pub(super) fn answer_all(&mut self, now: Time, effects: &mut Vec<Effect>) {
         let refusal = Refusal::new(
             Reason::Forbidden,
-            "Nothing was changed.",
-            "This member is no longer in the cluster.",
-            "Ask a member that is.",
+            "It is not known what came of this.",
+            "This member is no longer in the cluster, and what was under way may still come into \
+             force.",
+            "Look on a member that is enrolled, and ask there.",
         );
-        let ids: Vec<u64> = self.asks.open.keys().copied().collect();
-        for id in ids {
-            if let Some(Ask { origin: AskOrigin::Ticket(ticket), .. }) = self.asks.open.remove(&id)
-            {
+        let asks = std::mem::take(&mut self.asks.open).into_values().map(|ask| ask.origin);
+        let resolving = std::mem::take(&mut self.asks.resolving).into_values();
+        let origins = asks.chain(resolving.map(|resolving| match resolving {
+            Resolving::Ours(origin) => origin,
+            Resolving::Theirs { ticket, .. } => AskOrigin::Ticket(ticket),
+        }));
+        for origin in origins {
+            if let AskOrigin::Ticket(ticket) = origin {
                 effects.push(Effect::Reply { ticket, result: Err(refusal.clone()) });
             }
         }
+        for purpose in std::mem::take(&mut self.purposes).into_values() {
+            match purpose {
+                Purpose::Reply { ticket, .. } | Purpose::Invite { ticket, .. } => {
+                    effects.push(Effect::Reply { ticket, result: Err(refusal.clone()) });
+                }
+                Purpose::Knock { ticket, .. } => refuse_entry(ticket, refusal.clone(), effects),
+                Purpose::Leave { ticket } => {
+                    let sequence = self.catalog().sequence;
+                    self.left(now, ticket, Ok(sequence), effects);
+                }
+                // Their askers see that this member is gone, and ask another.
+                Purpose::Forwarded { .. }
+                | Purpose::Ask { .. }
+                | Purpose::Step
+                | Purpose::Vote
+                | Purpose::Adoption => {}
+            }
+        }
+    }
+
+    /// The wish to leave has ended.
+    fn left(
+        &mut self,
+        now: Time,
+        ticket: u64,
+        result: Result<u64, Refusal>,
+        effects: &mut Vec<Effect>,
+    ) {
+        if result.is_ok() {
+            let mut wants = Vec::new();
+            self.membership.leave(now, &mut wants);
+            self.heed_membership(now, wants, effects);
+        } else {
+            self.leaving = false;
+        }
+        let text = "this member has left and stops".to_owned();
+        let result = result.map(|sequence| Outcome::Done { sequence, text });
+        effects.push(Effect::Reply { ticket, result });
     }
 
     // Hung votes.
@@ -835,8 +879,11 @@ impl Member {
     }
 
     fn welcome(&self, ticket: u64, effects: &mut Vec<Effect>) {
-        let committed = Box::new((**self.register.committed()).clone());
-        let lineage = self.register.lineage().clone();
+        // Of one record: the lineage may be ahead of what is announced, and the
+        // newcomer would find that the two contradict each other.
+        let record = self.register.record();
+        let committed = Box::new(record.committed.clone());
+        let lineage = record.lineage.clone();
         let welcome = Welcome::Admitted { committed, lineage };
         effects.push(Effect::Answer { ticket, bytes: wire::encode(Kind::Message, &welcome) });
     }
@@ -897,20 +944,7 @@ impl Member {
                 Ok(sequence) => self.ask_granted(now, id, sequence, effects),
                 Err(refusal) => self.answer(id, Err(refusal), effects),
             },
-            Purpose::Leave { ticket } => {
-                if result.is_ok() {
-                    let mut wants = Vec::new();
-                    self.membership.leave(now, &mut wants);
-                    self.heed_membership(now, wants, effects);
-                } else {
-                    self.leaving = false;
-                }
-                let result = result.map(|sequence| Outcome::Done {
-                    sequence,
-                    text: "this member has left and stops".to_owned(),
-                });
-                effects.push(Effect::Reply { ticket, result });
-            }
+            Purpose::Leave { ticket } => self.left(now, ticket, result, effects),
             Purpose::Step => self.step_ended(now, result.is_err()),
             Purpose::Vote => self.vote_pending = false,
             Purpose::Adoption => self.adoption_pending = false,

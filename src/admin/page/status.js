@@ -8,6 +8,7 @@
 const EVENTS_MAX = 200;    // events in the list
 const STALE_AFTER_S = 12;  // a view comes every five seconds
 const REOPEN_AFTER_S = 20; // a connection that is silent this long is dead
+const MANY = 40;           // from this many members on, lists scroll in a frame
 const ROOT_SHOWN = 10;     // digits of a signature that are shown
 
 const at = (id) => document.getElementById(id);
@@ -114,6 +115,17 @@ function drawHealth(view) {
   });
 }
 
+// What was true is not what is true. The next view redraws it.
+function drawUnknown() {
+  if (!drawn.delete("health")) return;
+  const [, was] = HEALTH[state.view.health] || ["?", "unknown"];
+  at("health").dataset.health = "wait";
+  setText(at("health-sign"), "?");
+  at("health-text").hidden = true;
+  setText(at("health-title"), `Not known. Last known: ${was.toLowerCase()}`);
+  document.title = `(?) ${state.view.me} – Althing`;
+}
+
 // What stands between backticks is a command to copy.
 function commands(text) {
   return text.split("`").map((piece, i) => (i % 2 ? make("code", "", piece) : said(piece)));
@@ -160,14 +172,14 @@ function drawWindow(view) {
     at("window-facts").replaceChildren(
       fact("Window", `#${w.id}`),
       fact("Coordinator", said(w.coordinator), w.coordinator_live ? " (live)" : " (not live)"),
-      fact("Opened", said(w.opened_at), " through ", said(w.opened_by)),
+      fact("Opened", moment(Date.parse(w.opened_at)), " through ", said(w.opened_by)),
       fact("Covers", said(w.scope.length ? w.scope.join(", ") : "all applications")),
       fact("Failover", w.failover === "manual" ? "manual: waits for an operator" : "auto: the next one takes over"),
       fact("Taken over", w.takeovers === 1 ? "once" : w.takeovers ? `${w.takeovers} times` : "never"),
     );
     if (w.publication) drawPublication(view, w.publication);
   });
-  const rank = view.members.map((m) => [m.name, m.state, m.coordinator]);
+  const rank = [!view.window, view.members.map((m) => [m.name, m.state, m.voter, m.coordinator])];
   part("order", rank, () => drawOrder(view));
 }
 
@@ -177,7 +189,9 @@ function drawPublication(view, p) {
     said(p.app), ` version ${p.version}: ${p.phase} `,
     make("span", "dim", `${size(p.bytes)} · whole on ${whole.size} of ${view.members.length}`),
   );
-  const names = view.members.map((m) => m.name);
+  // Those that are still on their way first, each part in failover order.
+  const all = view.members.map((m) => m.name);
+  const names = all.filter((name) => !whole.has(name)).concat(all.filter((name) => whole.has(name)));
   const bytesOf = (name) => (whole.has(name) ? p.bytes : Math.min(p.progress[name] || 0, p.bytes));
   at("publication-bars").replaceChildren(...names.map((name) => {
     const bytes = bytesOf(name);
@@ -197,7 +211,7 @@ function drawPublication(view, p) {
 
 function drawOrder(view) {
   const live = (m) => m.state === "alive" || m.state === "suspect";
-  const next = view.members.find((m) => live(m) && !m.standby);
+  const next = view.members.find((m) => live(m) && m.voter);
   at("order").replaceChildren(...view.members.map((m) => {
     const item = make("li", live(m) ? "" : "off", said(m.name));
     if (m.coordinator) item.append(badge("busy", "presides"));
@@ -220,6 +234,10 @@ function drawMembers(view) {
   const body = at("members");
   if (wanted.length !== body.children.length || wanted.some((row, i) => body.children[i] !== row)) {
     body.replaceChildren(...wanted);
+    const many = wanted.length > MANY;
+    at("members-frame").classList.toggle("scroll", many);
+    if (many) at("members-frame").tabIndex = 0;
+    else at("members-frame").removeAttribute("tabindex");
   }
   filterMembers();
 }
@@ -271,7 +289,7 @@ function fillMember(row, m, index, sequence) {
 }
 
 function crown() {
-  const sign = make("span", "", "♛ ");
+  const sign = make("span", "", "♛");
   sign.setAttribute("aria-hidden", "true");
   return sign;
 }
@@ -364,7 +382,9 @@ function fillApplication(top, app) {
 }
 
 function marks(app) {
-  const list = make("ul", "marks");
+  const many = app.positions.length > MANY;
+  const list = make("ul", many ? "marks dense scroll" : "marks");
+  if (many) list.tabIndex = 0;
   list.setAttribute("aria-label", `How each member stands to ${app.name} version ${app.version}`);
   list.append(...app.positions.map((p) => {
     const [kind, sign] = POSITIONS[p.position] || ["warn", "·"];
@@ -489,6 +509,7 @@ function filterEvents() {
 
 function show(view) {
   state.view = view;
+  document.body.classList.remove("waiting");
   state.viewed = Date.now();
   setText(at("cluster"), view.cluster.slice(0, ROOT_SHOWN));
   at("cluster").title = view.cluster;
@@ -521,6 +542,7 @@ function tick() {
     : age < 6 ? "live" : `live, last update ${age} s ago`);
   document.body.classList.toggle("is-stale", stale);
   at("stale").hidden = !stale;
+  if (stale) drawUnknown();
   // Its text stays the same, so that it is read out once and not every second.
   if (stale) {
     setText(at("stale"), `Out of date: ${state.view.me} does not answer. What is below is how it was; ` +
@@ -553,7 +575,7 @@ function legend() {
     const mark = make("span", `mark ${kind}`, sign);
     mark.setAttribute("aria-hidden", "true");
     return make("span", "", mark, ` ${word}`);
-  }));
+  }), make("span", "", "round: no vote"));
 }
 
 at("member-filter").addEventListener("input", filterMembers);

@@ -140,7 +140,7 @@ pub fn event(number: u64, severity: Severity, text: &str) -> Event {
         severity,
         kind: EventKind::Version,
         member: MemberName::parse("web3").ok(),
-        app: (number % 2 == 0).then(|| AppName::parse("shop").unwrap()),
+        app: number.is_multiple_of(2).then(|| AppName::parse("shop").unwrap()),
         text: text.to_owned(),
     }
 }

@@ -99,16 +99,18 @@ fn a_coordinator_that_was_replaced_commits_nothing_in_a_closed_window() {
 
 #[test]
 fn a_held_window_takes_one_publication_at_a_time_and_stays() {
-    let hold = Change::Open(Box::new(Open {
-        coordinator: id(1),
-        opened_by: id(1),
-        opened_at: WallTime(0),
-        scope: vec![],
-        failover: Some(Failover::Manual),
-        publication: None,
-    }));
-    let held = hold.apply(&catalog()).unwrap().unwrap();
-    assert_eq!(hold.apply(&held).unwrap_err().reason, Reason::Busy);
+    let hold = |at| {
+        Change::Open(Box::new(Open {
+            coordinator: id(1),
+            opened_by: id(1),
+            opened_at: WallTime(at),
+            scope: vec![],
+            failover: Some(Failover::Manual),
+            publication: None,
+        }))
+    };
+    let held = make(&catalog(), &hold(0));
+    assert_eq!(hold(1).apply(&held).unwrap_err().reason, Reason::Busy);
     let window = held.window.as_ref().unwrap().id;
     let staged = make(&held, &publish(1, 0));
     assert_eq!(staged.window.as_ref().unwrap().id, window);

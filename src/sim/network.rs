@@ -1,0 +1,114 @@
+//! The network between the servers: loss, delay, duplication, cuts.
+//!
+//! A packet is a datagram and may be lost, doubled and overtaken. A message is
+//! a QUIC stream of its own: it is not doubled on the way, overtakes others,
+//! and is lost when its connection dies, which a cut or a crash does to it.
+
+use std::collections::BTreeSet;
+
+use rand::{Rng, rngs::SmallRng};
+
+/// One direction that is cut: nobody of `from` reaches anybody of `to`.
+#[derive(Debug)]
+struct Cut {
+    partition: u64,
+    from: BTreeSet<usize>,
+    to: BTreeSet<usize>,
+}
+
+/// What travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carrier {
+    /// A SWIM packet in a datagram.
+    Datagram,
+    /// A message on a stream; one that the register or the vote bear twice.
+    Stream { repeatable: bool },
+}
+
+/// The network and its faults.
+#[derive(Debug)]
+pub(super) struct Network {
+    /// In thousandths.
+    pub datagram_loss: u32,
+    /// In thousandths: streams are repeated by QUIC, so whole ones are rarely lost.
+    pub stream_loss: u32,
+    /// In thousandths, of datagrams and of what its receiver must bear twice.
+    pub duplicate: u32,
+    /// In microseconds.
+    pub delay_min: u64,
+    /// In microseconds.
+    pub delay_max: u64,
+    /// In thousandths: what takes ten times as long.
+    pub tail: u32,
+    cuts: Vec<Cut>,
+    partitions: u64,
+}
+
+impl Network {
+    /// A local network without a fault.
+    pub fn calm() -> Self {
+        Self {
+            datagram_loss: 0,
+            stream_loss: 0,
+            duplicate: 0,
+            delay_min: 100,
+            delay_max: 3_000,
+            tail: 0,
+            cuts: Vec::new(),
+            partitions: 0,
+        }
+    }
+
+    /// Whether what `from` sends reaches `to`.
+    pub fn reaches(&self, from: usize, to: usize) -> bool {
+        !self.cuts.iter().any(|cut| cut.from.contains(&from) && cut.to.contains(&to))
+    }
+
+    /// Whether both hear each other.
+    pub fn connects(&self, a: usize, b: usize) -> bool {
+        self.reaches(a, b) && self.reaches(b, a)
+    }
+
+    /// Cuts `one` off from `other`, both ways or only that way. Returns the
+    /// number to heal it by.
+    pub fn cut(&mut self, one: BTreeSet<usize>, other: BTreeSet<usize>, both: bool) -> u64 {
+        self.partitions += 1;
+        let partition = self.partitions;
+        if both {
+            self.cuts.push(Cut { partition, from: other.clone(), to: one.clone() });
+        }
+        self.cuts.push(Cut { partition, from: one, to: other });
+        partition
+    }
+
+    /// Ends a partition.
+    pub fn heal(&mut self, partition: u64) {
+        self.cuts.retain(|cut| cut.partition != partition);
+    }
+
+    /// How many partitions there ever were and how many cuts there are: the
+    /// same twice means that nothing changed in between.
+    pub fn state(&self) -> (u64, usize) {
+        (self.partitions, self.cuts.len())
+    }
+
+    /// When the copies of something sent arrive, in microseconds from now;
+    /// none if it is lost.
+    pub fn delays(&self, carrier: Carrier, rng: &mut SmallRng) -> Vec<u64> {
+        let (loss, doubles) = match carrier {
+            Carrier::Datagram => (self.datagram_loss, true),
+            Carrier::Stream { repeatable } => (self.stream_loss, repeatable),
+        };
+        if rng.random_range(0..1_000) < loss {
+            return Vec::new();
+        }
+        let copies = 1 + usize::from(doubles && rng.random_range(0..1_000) < self.duplicate);
+        (0..copies).map(|_| self.delay(rng)).collect()
+    }
+
+    /// One delay.
+    pub fn delay(&self, rng: &mut SmallRng) -> u64 {
+        let delay = rng.random_range(self.delay_min..=self.delay_max);
+        if rng.random_range(0..1_000) < self.tail { delay * 10 } else { delay }
+    }
+}

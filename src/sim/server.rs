@@ -1,0 +1,180 @@
+//! One server: a disk that survives, and the member that runs on it or not.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
+};
+
+use super::check::Invariant;
+use crate::{
+    base::{
+        AppName, Digest, MemberId, MemberName, SecretKey, Time, WallTime,
+        wire::{self, Kind},
+    },
+    member::{Input, Member, admission::Token},
+    proto::catalog::{BallotNumber, Record},
+};
+
+/// What of a server survives a crash.
+#[derive(Debug, Default)]
+pub(super) struct Disk {
+    /// Of the register.
+    pub record: Option<Box<Record>>,
+    /// The number that the next start must exceed.
+    pub generation: u64,
+    /// What the store holds whole.
+    pub whole: BTreeSet<Digest>,
+    /// The version that was switched to last.
+    pub activated: BTreeMap<AppName, u64>,
+    /// The sequence that said so: an older one switches nothing any more.
+    pub fence: BTreeMap<AppName, u64>,
+    /// The live content; not there if wiped.
+    pub live: BTreeMap<AppName, Digest>,
+    /// What was live until when, in microseconds.
+    pub was_live: BTreeMap<(AppName, Digest), u64>,
+    /// What the store lost by itself and had promised to keep.
+    pub rotten: BTreeSet<Digest>,
+    /// Every accept that was synced.
+    pub accepts: BTreeMap<BallotNumber, Digest>,
+}
+
+impl Disk {
+    /// Changes the live content at `now`.
+    pub fn set_live(&mut self, now: u64, app: &AppName, root: Option<Digest>) {
+        let before = match root {
+            Some(root) => self.live.insert(app.clone(), root),
+            None => self.live.remove(app),
+        };
+        if let Some(before) = before {
+            self.was_live.insert((app.clone(), before), now);
+        }
+    }
+
+    /// Whether `root` was live at `since` or later.
+    pub fn held_since(&self, app: &AppName, root: Digest, since: u64) -> bool {
+        self.live.get(app) == Some(&root)
+            || self.was_live.get(&(app.clone(), root)).is_some_and(|until| *until >= since)
+    }
+
+    /// A record is synced.
+    pub fn sync(&mut self, record: Box<Record>) {
+        if let Some(accepted) = &record.accepted {
+            self.accepts.entry(accepted.ballot).or_insert_with(|| accepted.catalog.digest());
+        }
+        self.record = Some(record);
+    }
+
+    /// The record as a start reads it: through the format on disk.
+    pub fn read_record(&self) -> Option<Record> {
+        let record = self.record.as_ref()?;
+        let bytes = wire::encode(Kind::Record, record);
+        let read = wire::decode(Kind::Record, &bytes).expect("what was written can be read");
+        assert_eq!(**record, read, "a record is read as it was written");
+        Some(read)
+    }
+}
+
+/// What is being done to the live content of one application.
+#[derive(Clone, Debug)]
+pub(super) enum Work {
+    Scan,
+    Activate { version: u64, sequence: u64, root: Digest },
+    Repair { root: Digest },
+    Ingest,
+}
+
+/// What a delivered input is, for the checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tag {
+    /// A ballot from this member.
+    Ballot(MemberId),
+    Other,
+}
+
+/// A newcomer that knocks.
+#[derive(Clone, Debug)]
+pub(super) struct Joining {
+    pub token: Token,
+    pub tries: u32,
+}
+
+/// One server.
+pub(super) struct Server {
+    pub key: SecretKey,
+    pub id: MemberId,
+    pub name: MemberName,
+    pub address: SocketAddr,
+    pub disk: Disk,
+    /// While its process runs.
+    pub member: Option<Member>,
+    /// Counts the starts and the ends: what belongs to another run is void.
+    pub run: u64,
+    /// When this run started.
+    pub boot: u64,
+    /// How wrong its wall clock is, in milliseconds ahead of an hour behind.
+    pub skew_ms: u64,
+    /// Whom its transport accepts.
+    pub peers: BTreeSet<MemberId>,
+    pub tick_at: Option<u64>,
+    /// Ticks in a row after which it wanted another one at once.
+    pub spins: u32,
+    /// While its process stands still: what waits for it.
+    pub paused: Option<Vec<(Input, Tag)>>,
+    /// Records that are not synced yet.
+    pub writes: VecDeque<(u64, Box<Record>)>,
+    pub write_free_at: u64,
+    pub work: BTreeMap<AppName, Work>,
+    /// When it last took in a ballot, by voter.
+    pub heard: BTreeMap<MemberId, u64>,
+    pub joining: Option<Joining>,
+    /// It left, or was told that it was removed.
+    pub gone: bool,
+    /// The newest sequence that any run of it made visible.
+    pub seen: u64,
+}
+
+impl Server {
+    /// A server that was never started.
+    pub fn new(number: usize, key: SecretKey, skew_ms: u64) -> Result<Self, Invariant> {
+        let name = MemberName::parse(&format!("m{number}")).expect("a letter and digits");
+        let host = u8::try_from(number + 1).map_err(|_| Invariant::Simulator)?;
+        Ok(Self {
+            id: key.member(),
+            key,
+            name,
+            address: ([10, 0, 0, host], 7_700).into(),
+            disk: Disk::default(),
+            member: None,
+            run: 0,
+            boot: 0,
+            skew_ms,
+            peers: BTreeSet::new(),
+            tick_at: None,
+            spins: 0,
+            paused: None,
+            writes: VecDeque::new(),
+            write_free_at: 0,
+            work: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            joining: None,
+            gone: false,
+            seen: 0,
+        })
+    }
+
+    /// The member's own monotonic clock.
+    pub fn time(&self, now: u64) -> Time {
+        Time(now - self.boot + 1_000)
+    }
+
+    /// The server's wall clock.
+    pub fn wall(&self, now: u64) -> WallTime {
+        // 2026, an hour early, and as wrong as this clock is.
+        WallTime(1_790_000_000_000 - 3_600_000 + now / 1_000 + self.skew_ms)
+    }
+
+    /// Whether it runs and is not standing still.
+    pub fn is_up(&self) -> bool {
+        self.member.is_some() && self.paused.is_none()
+    }
+}

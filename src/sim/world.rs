@@ -1,0 +1,703 @@
+//! The world: one queue of events by time, the servers, and what carries out
+//! the members' effects. Here is the order of things; what content, faults
+//! and operators do is in the modules of these names.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+
+use super::{
+    Plan, Report, Sabotage, Violation,
+    check::{Checker, Invariant, Situation, fail},
+    fault::Mix,
+    network::{Carrier, Network},
+    operate::Ticket,
+    server::{Server, Tag},
+    trace::Trace,
+};
+use crate::{
+    base::{
+        AppName, Digest, MemberId, SecretKey,
+        catalog::{Catalog, Enrolled},
+        wire::{self, Kind},
+    },
+    member::{
+        Config, Effect, Input, Member, Message, Restored,
+        command::{Command, Staged},
+    },
+    proto::catalog::{Message as Word, Record},
+};
+
+/// The most servers that one world ever has.
+pub(super) const SERVERS_MAX: usize = 14;
+/// More events than any sane run has: something goes round in circles.
+const STEPS_MAX: u64 = 6_000_000;
+/// Ticks in a row that may each want another one at once.
+const SPINS_MAX: u32 = 50;
+
+/// What is going to happen.
+pub(super) enum Happening {
+    Deliver {
+        to: usize,
+        run: u64,
+        from: usize,
+        input: Input,
+        tag: Tag,
+    },
+    /// Something of the server's own: void if it does not run any more.
+    Own {
+        server: usize,
+        run: u64,
+        input: Input,
+    },
+    Tick {
+        server: usize,
+        run: u64,
+    },
+    Synced {
+        server: usize,
+        run: u64,
+        token: u64,
+    },
+    GenerationKept {
+        server: usize,
+        run: u64,
+        generation: u64,
+    },
+    Worked {
+        server: usize,
+        run: u64,
+        app: AppName,
+    },
+    Fetching(super::content::Fetching),
+    Start {
+        server: usize,
+    },
+    Resume {
+        server: usize,
+        run: u64,
+    },
+    Heal {
+        partition: u64,
+    },
+    Knock {
+        server: usize,
+    },
+    Answered {
+        server: usize,
+        by: usize,
+        bytes: Vec<u8>,
+    },
+    Knocked {
+        to: usize,
+        from: usize,
+        exporter: [u8; 32],
+        bytes: Vec<u8>,
+    },
+    Fault,
+    Operate,
+}
+
+/// The world.
+pub(super) struct World {
+    pub now: u64,
+    pub rng: SmallRng,
+    pub plan: Plan,
+    pub mix: Mix,
+    pub network: Network,
+    pub servers: Vec<Server>,
+    pub index: BTreeMap<MemberId, usize>,
+    pub checker: Checker,
+    pub trace: Trace,
+    pub tickets: BTreeMap<u64, Ticket>,
+    pub ticket_next: u64,
+    /// Who waits at the door, by ticket.
+    pub knocks: BTreeMap<u64, (usize, usize)>,
+    /// Every content that was ever made.
+    pub contents: BTreeMap<Digest, Staged>,
+    pub content_next: u64,
+    pub apps: Vec<AppName>,
+    pub storm: bool,
+    /// The ticket of the last publication that succeeded.
+    pub last_published: Option<u64>,
+    queue: BTreeMap<(u64, u64), Happening>,
+    tie: u64,
+    steps: u64,
+}
+
+impl World {
+    /// The world of `seed`, before anything happened.
+    pub fn new(seed: u64, plan: &Plan) -> Self {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let mix = Mix::draw(&mut rng, plan);
+        let apps = 1 + rng.random_range(0..3_usize);
+        let app = |n| AppName::parse(&format!("app{n}")).expect("letters and a digit");
+        Self {
+            now: 1_000_000,
+            rng,
+            plan: plan.clone(),
+            mix,
+            network: Network::calm(),
+            servers: Vec::new(),
+            index: BTreeMap::new(),
+            checker: Checker::default(),
+            trace: Trace::new(plan.whole_trace),
+            tickets: BTreeMap::new(),
+            ticket_next: 0,
+            knocks: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            content_next: 0,
+            apps: (0..apps).map(app).collect(),
+            storm: false,
+            last_published: None,
+            queue: BTreeMap::new(),
+            tie: 0,
+            steps: 0,
+        }
+    }
+
+    /// From the founding to the end of the calm.
+    pub fn run(&mut self) -> Result<(), Violation> {
+        let mix = format!("{:?}", self.mix);
+        self.say(None, &mix);
+        self.found()?;
+        self.gather()?;
+        self.begin_storm();
+        self.run_until(self.now + self.plan.storm_s * 1_000_000)?;
+        self.end_storm()?;
+        self.heal()
+    }
+
+    /// What came of it.
+    pub fn report(self, seed: u64, violation: Option<Violation>) -> Report {
+        let keep = violation.is_some() || self.plan.whole_trace;
+        Report {
+            seed,
+            steps: self.steps,
+            virtual_us: self.now,
+            sequence: self.checker.newest().map_or(0, |c| c.sequence),
+            trace_hash: self.trace.hash(),
+            trace: if keep { self.trace.lines() } else { Vec::new() },
+            reached: self.checker.reached,
+            violation,
+        }
+    }
+
+    /// One line of the trace.
+    pub fn say(&mut self, server: Option<usize>, text: &str) {
+        let who = server.map_or("world", |s| self.servers[s].name.as_str());
+        self.trace.line(self.now, who, text);
+    }
+
+    /// Something will happen in `after` microseconds.
+    pub fn later(&mut self, after: u64, what: Happening) {
+        self.tie += 1;
+        self.queue.insert((self.now + after, self.tie), what);
+    }
+
+    /// Lets time pass until `end`.
+    pub fn run_until(&mut self, end: u64) -> Result<(), Violation> {
+        while let Some(first) = self.queue.first_entry() {
+            if first.key().0 > end {
+                break;
+            }
+            let ((at, _), what) = first.remove_entry();
+            self.now = at;
+            self.steps += 1;
+            if self.steps > STEPS_MAX {
+                return fail(Invariant::Simulator, "too many events".to_owned());
+            }
+            self.happen(what)?;
+        }
+        self.now = end;
+        Ok(())
+    }
+
+    fn happen(&mut self, what: Happening) -> Result<(), Violation> {
+        match what {
+            Happening::Deliver { to, run, from, input, tag } => {
+                let (receiver, sender) = (&self.servers[to], &self.servers[from]);
+                let accepted = receiver.peers.contains(&sender.id)
+                    && (sender.member.is_none() || sender.peers.contains(&receiver.id));
+                if receiver.run != run || !self.network.reaches(from, to) || !accepted {
+                    return Ok(());
+                }
+                self.feed(to, input, tag)
+            }
+            Happening::Own { server, run, input } if self.servers[server].run == run => {
+                self.feed(server, input, Tag::Other)
+            }
+            Happening::Tick { server, run } if self.servers[server].run == run => self.tick(server),
+            Happening::Synced { server, run, token } if self.servers[server].run == run => {
+                self.synced(server, token)
+            }
+            Happening::GenerationKept { server, run, generation } => {
+                let server = &mut self.servers[server];
+                if server.run == run {
+                    server.disk.generation = server.disk.generation.max(generation);
+                }
+                Ok(())
+            }
+            Happening::Worked { server, run, app } if self.servers[server].run == run => {
+                self.worked(server, &app)
+            }
+            Happening::Fetching(fetching) => self.fetching(fetching),
+            Happening::Start { server } => self.start(server),
+            Happening::Resume { server, run } if self.servers[server].run == run => {
+                self.resume(server)
+            }
+            Happening::Heal { partition } => {
+                self.network.heal(partition);
+                self.say(None, &format!("partition {partition} heals"));
+                Ok(())
+            }
+            Happening::Knock { server } => self.knock(server),
+            Happening::Knocked { to, from, exporter, bytes } => {
+                self.knocked(to, from, exporter, bytes)
+            }
+            Happening::Answered { server, by, bytes } => self.answered(server, by, &bytes),
+            Happening::Fault => self.fault(),
+            Happening::Operate => self.operate(),
+            Happening::Own { .. }
+            | Happening::Tick { .. }
+            | Happening::Synced { .. }
+            | Happening::Worked { .. }
+            | Happening::Resume { .. } => Ok(()),
+        }
+    }
+
+    // Starts and ends.
+
+    fn found(&mut self) -> Result<(), Violation> {
+        let founder = self.new_server()?;
+        let nonce = self.rng.random();
+        let server = &mut self.servers[founder];
+        let entry = Enrolled {
+            id: server.id,
+            key: server.key.public(),
+            name: server.name.clone(),
+            address: server.address,
+            tags: BTreeMap::new(),
+            voter: true,
+            standby: false,
+        };
+        let record = Record::found(nonce, &server.key, entry);
+        let id = server.id;
+        server.disk.record = Some(Box::new(record.clone()));
+        self.checker.record(self.now, id, &record, &self.servers)?;
+        self.start(founder)
+    }
+
+    /// A new server, not enrolled and not started.
+    pub fn new_server(&mut self) -> Result<usize, Violation> {
+        let number = self.servers.len();
+        let key = SecretKey::from_seed(self.rng.random());
+        // Half an hour either way around an hour behind.
+        let skew = self.rng.random_range(1_800_000..=5_400_000);
+        let skew = if self.mix.skewed_clocks { skew } else { 3_600_000 };
+        let server = Server::new(number, key, skew)
+            .map_err(|invariant| Violation { invariant, detail: "too many servers".to_owned() })?;
+        self.index.insert(server.id, number);
+        self.servers.push(server);
+        Ok(number)
+    }
+
+    /// The server's process starts, if it does not run and is not gone for good.
+    pub fn start(&mut self, s: usize) -> Result<(), Violation> {
+        let seed = self.rng.random();
+        let now = self.now;
+        let server = &mut self.servers[s];
+        if server.member.is_some() || server.gone {
+            return Ok(());
+        }
+        let Some(record) = server.disk.read_record() else { return Ok(()) };
+        server.run += 1;
+        server.boot = now;
+        server.peers.clear();
+        server.heard.clear();
+        server.tick_at = None;
+        server.write_free_at = now;
+        let wall = server.wall(now);
+        let generation = (server.disk.generation + 1).max(wall.0);
+        // The shell keeps it before it starts the member.
+        server.disk.generation = generation;
+        let missed = self
+            .checker
+            .newest()
+            .filter(|newest| newest.roster.contains(server.id))
+            .is_some_and(|newest| newest.roster != record.committed.catalog.roster);
+        if missed && server.run > 1 {
+            self.checker.reach(Situation::RejoinedAfterRosterChange);
+        }
+        let server = &mut self.servers[s];
+        let restored = Restored {
+            record,
+            generation,
+            whole: server.disk.whole.iter().copied().collect(),
+            activated: server.disk.activated.clone(),
+        };
+        // What it lost while it ran, it knows now.
+        server.disk.rotten.clear();
+        let config = Config { key: server.key.clone(), address: server.address, seed };
+        let mut effects = Vec::new();
+        let member = Member::new(server.time(now), wall, config, restored, &mut effects);
+        server.member = Some(member);
+        let text = format!("starts, generation {generation}");
+        self.say(Some(s), &text);
+        self.after(s, effects)
+    }
+
+    /// The server's process dies.
+    pub fn crash(&mut self, s: usize) {
+        let server = &self.servers[s];
+        if server.member.is_none() {
+            return;
+        }
+        let id = server.id;
+        let unsynced = server.writes.len();
+        self.say(Some(s), &format!("crashes with {unsynced} records unsynced"));
+        let window = self.checker.newest().and_then(|c| c.window.as_ref());
+        if let Some(window) = window.filter(|w| w.coordinator == id) {
+            let manual = window.failover == crate::base::catalog::Failover::Manual;
+            let committed = window.publication.as_ref().map(|p| p.committed);
+            match committed {
+                Some(false) => self.checker.reach(Situation::CoordinatorDiedBeforeCommit),
+                Some(true) => self.checker.reach(Situation::CoordinatorDiedAfterCommit),
+                None => {}
+            }
+            if manual {
+                self.checker.reach(Situation::ManualWindowLost);
+            }
+        }
+        let old = self.servers[s].disk.record.clone();
+        let kept = self.rng.random_range(0..=unsynced.min(2));
+        for kept_one in 0..unsynced {
+            let Some((_, record)) = self.servers[s].writes.pop_front() else { break };
+            if kept_one < kept {
+                self.servers[s].disk.sync(record);
+                self.checker.reach(Situation::CrashKeptRecord);
+            } else {
+                self.checker.reach(Situation::CrashLostRecord);
+            }
+        }
+        if self.plan.sabotage == Some(Sabotage::OldRecord) && kept > 0 {
+            self.servers[s].disk.record = old;
+        }
+        self.crash_work(s);
+        self.stop(s);
+    }
+
+    /// The process is no more.
+    pub fn stop(&mut self, s: usize) {
+        let server = &mut self.servers[s];
+        server.member = None;
+        server.run += 1;
+        server.paused = None;
+        server.writes.clear();
+        server.work.clear();
+        server.tick_at = None;
+        self.tickets.retain(|_, ticket| ticket.server != s);
+        self.knocks.retain(|_, (at, _)| *at != s);
+    }
+
+    /// The process goes on after it stood still.
+    fn resume(&mut self, s: usize) -> Result<(), Violation> {
+        let Some(waiting) = self.servers[s].paused.take() else { return Ok(()) };
+        self.say(Some(s), &format!("goes on, {} inputs waited", waiting.len()));
+        for (input, tag) in waiting {
+            self.feed(s, input, tag)?;
+        }
+        self.tick(s)
+    }
+
+    // The member and its effects.
+
+    /// The member is told `input`, now or when it goes on.
+    pub fn feed(&mut self, s: usize, input: Input, tag: Tag) -> Result<(), Violation> {
+        let now = self.now;
+        let server = &mut self.servers[s];
+        if let Some(waiting) = &mut server.paused {
+            waiting.push((input, tag));
+            return Ok(());
+        }
+        let (time, wall) = (server.time(now), server.wall(now));
+        let Some(member) = &mut server.member else { return Ok(()) };
+        if let Tag::Ballot(voter) = tag {
+            server.heard.insert(voter, now);
+        }
+        let mut effects = Vec::new();
+        member.handle(time, wall, input, &mut effects);
+        self.after(s, effects)
+    }
+
+    fn tick(&mut self, s: usize) -> Result<(), Violation> {
+        let now = self.now;
+        let server = &mut self.servers[s];
+        if server.paused.is_some() || server.tick_at.is_some_and(|at| at > now) {
+            return Ok(());
+        }
+        server.tick_at = None;
+        let (time, wall) = (server.time(now), server.wall(now));
+        let Some(member) = &mut server.member else { return Ok(()) };
+        let mut effects = Vec::new();
+        member.tick(time, wall, &mut effects);
+        let at_once = member.deadline().is_some_and(|due| due <= time);
+        server.spins = if at_once { server.spins + 1 } else { 0 };
+        if server.spins > SPINS_MAX {
+            let detail = format!("{} at {}", server.name, now);
+            return fail(Invariant::NoSpin, detail);
+        }
+        self.after(s, effects)
+    }
+
+    /// Carries out what the member wants, and sets its alarm.
+    fn after(&mut self, s: usize, effects: Vec<Effect>) -> Result<(), Violation> {
+        let mut expelled = None;
+        for effect in effects {
+            match effect {
+                Effect::Expelled { left } => expelled = Some(left),
+                other => self.carry_out(s, other)?,
+            }
+        }
+        let server = &mut self.servers[s];
+        let Some(member) = &server.member else { return Ok(()) };
+        let (sequence, deadline) = (member.catalog().sequence, member.deadline());
+        if Checker::visible(server, sequence)? {
+            self.say(Some(s), &format!("knows catalog {sequence}"));
+        }
+        if let Some(left) = expelled {
+            return self.expelled(s, left);
+        }
+        let server = &mut self.servers[s];
+        let Some(deadline) = deadline else { return Ok(()) };
+        let due = (deadline.0 + server.boot).saturating_sub(1_000).max(self.now);
+        if server.tick_at.is_none_or(|at| due < at) {
+            // Timers fire late, never early.
+            let late = self.rng.random_range(1..=self.mix.timer_late_us);
+            let run = server.run;
+            server.tick_at = Some(due + late);
+            self.later(due + late - self.now, Happening::Tick { server: s, run });
+        }
+        Ok(())
+    }
+
+    fn expelled(&mut self, s: usize, left: bool) -> Result<(), Violation> {
+        self.say(Some(s), if left { "has left and stops" } else { "was removed and stops" });
+        self.checker.reach(if left { Situation::Left } else { Situation::Removed });
+        let open = self.tickets.iter().find(|(_, ticket)| ticket.server == s);
+        if let Some((number, ticket)) = open {
+            let detail = format!("ticket {number}, {:?}, ends with its member", ticket.what);
+            return fail(Invariant::OneAnswer, detail);
+        }
+        self.servers[s].gone = true;
+        self.stop(s);
+        Ok(())
+    }
+
+    fn carry_out(&mut self, s: usize, effect: Effect) -> Result<(), Violation> {
+        match effect {
+            Effect::Packet { to, bytes } => {
+                self.trace.number(bytes.len() as u64);
+                let input = Input::Packet { from: self.servers[s].id, bytes };
+                self.send(s, to, Carrier::Datagram, input, Tag::Other);
+                Ok(())
+            }
+            Effect::Message { to, bytes } => self.message(s, to, bytes),
+            Effect::Persist { token, record } => self.persist(s, token, record),
+            Effect::Generation(generation) => {
+                let after = self.mix.sync(&mut self.rng);
+                let run = self.servers[s].run;
+                self.later(after, Happening::GenerationKept { server: s, run, generation });
+                Ok(())
+            }
+            Effect::Peers(roster) => {
+                self.servers[s].peers = roster.members.iter().map(|m| m.id).collect();
+                Ok(())
+            }
+            Effect::Address { .. } => Ok(()),
+            Effect::Answer { ticket, bytes } => self.answer(s, ticket, bytes),
+            Effect::Reply { ticket, result } => self.reply(s, ticket, result),
+            Effect::Fetch { root, from } => self.fetch(s, root, from),
+            Effect::Activate { app, version, sequence, root, .. } => {
+                let server = &self.servers[s];
+                Checker::whole(server, &app, root)?;
+                self.checker.switch(server, &app, version, root)?;
+                let work = super::server::Work::Activate { version, sequence, root };
+                self.work(s, app, work)
+            }
+            Effect::Scan { app } => self.work(s, app, super::server::Work::Scan),
+            Effect::Repair { app, root } => {
+                let server = &self.servers[s];
+                Checker::whole(server, &app, root)?;
+                Checker::repair(self.now, server, &app, root)?;
+                self.work(s, app, super::server::Work::Repair { root })
+            }
+            Effect::Ingest { app } => self.work(s, app, super::server::Work::Ingest),
+            Effect::Retain { roots } => {
+                let roots: BTreeSet<Digest> = roots.into_iter().collect();
+                self.checker.retain(&self.servers[s], &roots)?;
+                self.servers[s].disk.whole.retain(|root| roots.contains(root));
+                Ok(())
+            }
+            Effect::Event(event) => {
+                let text = format!("[{:?}] {}", event.severity, event.text);
+                self.say(Some(s), &text);
+                Ok(())
+            }
+            Effect::Expelled { .. } => Ok(()),
+        }
+    }
+
+    // The network.
+
+    fn message(&mut self, s: usize, to: MemberId, bytes: Vec<u8>) -> Result<(), Violation> {
+        let message =
+            wire::decode::<Message>(Kind::Message, &bytes).map_err(|error| Violation {
+                invariant: Invariant::NoPanic,
+                detail: format!("a member sent what can't be read: {error}"),
+            })?;
+        if self.plan.sabotage != Some(Sabotage::LyingDisk) {
+            self.checker.sent(&self.servers[s], &message)?;
+        }
+        self.trace.number(bytes.len() as u64);
+        let id = self.servers[s].id;
+        let repeatable = matches!(message, Message::Register(_) | Message::Ballot(_));
+        let tag = match &message {
+            Message::Ballot(_) => Tag::Ballot(id),
+            _ => Tag::Other,
+        };
+        if let (Some(text), Some(peer)) = (told(&message), self.index.get(&to)) {
+            let text = format!("-> m{peer}: {text}");
+            self.say(Some(s), &text);
+        }
+        let input = Input::Message { from: id, bytes };
+        self.send(s, to, Carrier::Stream { repeatable }, input, tag);
+        Ok(())
+    }
+
+    fn send(&mut self, from: usize, to: MemberId, carrier: Carrier, input: Input, tag: Tag) {
+        let Some(&to) = self.index.get(&to) else { return };
+        let run = self.servers[to].run;
+        if !self.network.reaches(from, to) || self.servers[to].member.is_none() {
+            return;
+        }
+        for delay in self.network.delays(carrier, &mut self.rng) {
+            let input = input.clone();
+            self.later(delay, Happening::Deliver { to, run, from, input, tag });
+        }
+    }
+
+    // The disk.
+
+    fn persist(&mut self, s: usize, token: u64, record: Box<Record>) -> Result<(), Violation> {
+        let id = self.servers[s].id;
+        if self.checker.record(self.now, id, &record, &self.servers)? {
+            let catalog = &record.committed.catalog;
+            let text = format!(
+                "learns catalog {} first, of m{}",
+                catalog.sequence,
+                self.index.get(&record.committed.certificate.ballot.proposer).unwrap_or(&0)
+            );
+            self.say(Some(s), &text);
+        }
+        let sync = self.mix.sync(&mut self.rng);
+        let now = self.now;
+        let server = &mut self.servers[s];
+        let run = server.run;
+        server.writes.push_back((token, record));
+        server.write_free_at = server.write_free_at.max(now) + sync;
+        let at = server.write_free_at;
+        if self.plan.sabotage == Some(Sabotage::LyingDisk) {
+            let input = Input::Persisted { token };
+            self.later(1, Happening::Own { server: s, run, input });
+            self.later(at - now + 2_000_000, Happening::Synced { server: s, run, token });
+        } else {
+            self.later(at - now, Happening::Synced { server: s, run, token });
+        }
+        Ok(())
+    }
+
+    fn synced(&mut self, s: usize, token: u64) -> Result<(), Violation> {
+        let server = &mut self.servers[s];
+        while server.writes.front().is_some_and(|(t, _)| *t <= token) {
+            if let Some((_, record)) = server.writes.pop_front() {
+                server.disk.sync(record);
+            }
+        }
+        if self.plan.sabotage == Some(Sabotage::LyingDisk) {
+            return Ok(());
+        }
+        self.feed(s, Input::Persisted { token }, Tag::Other)
+    }
+
+    // What the others modules ask.
+
+    /// The newest catalog that anybody knows.
+    pub fn newest(&self) -> &Catalog {
+        self.checker.newest().expect("a cluster is founded before anything else")
+    }
+
+    /// The servers whose process runs and is enrolled in the newest catalog.
+    pub fn enrolled_and_running(&self) -> Vec<usize> {
+        let roster = &self.newest().roster;
+        let runs =
+            |s: &usize| self.servers[*s].member.is_some() && roster.contains(self.servers[*s].id);
+        (0..self.servers.len()).filter(runs).collect()
+    }
+
+    /// One of `choices`.
+    pub fn pick(&mut self, choices: &[usize]) -> Option<usize> {
+        if choices.is_empty() {
+            return None;
+        }
+        Some(choices[self.rng.random_range(0..choices.len())])
+    }
+
+    /// An operator asks a member.
+    pub fn command(
+        &mut self,
+        s: usize,
+        command: Command,
+        mut ticket: Ticket,
+    ) -> Result<(), Violation> {
+        self.ticket_next += 1;
+        let number = self.ticket_next;
+        ticket.server = s;
+        self.say(Some(s), &format!("asked ({number}): {:?}", ticket.what));
+        self.tickets.insert(number, ticket);
+        self.feed(s, Input::Command { ticket: number, command }, Tag::Other)
+    }
+}
+
+/// What of the messages is worth a line.
+fn told(message: &Message) -> Option<String> {
+    Some(match message {
+        Message::Ballot(_) => return None,
+        Message::Register(word) => match word {
+            Word::Prepare { ballot, committed } => {
+                format!("prepare {} above {committed}", ballot.round)
+            }
+            Word::Promise { ballot, accepted, .. } => format!(
+                "promise {}, accepted {:?}",
+                ballot.round,
+                accepted.as_ref().map(|a| (a.ballot.round, a.catalog.sequence))
+            ),
+            Word::Refused { ballot, promised, .. } => {
+                format!("refused {} for {}", ballot.round, promised.round)
+            }
+            Word::Accept { ballot, catalog } => {
+                format!("accept {}: catalog {}", ballot.round, catalog.sequence)
+            }
+            Word::Accepted { ballot, digest, .. } => {
+                format!("accepted {}: {}", ballot.round, digest.short())
+            }
+            Word::Commit(catch_up) => {
+                format!("committed {}", catch_up.committed.catalog.sequence)
+            }
+            Word::Ask { sequence } => format!("what is newer than {sequence}?"),
+        },
+        Message::Forward { id, .. } => format!("please preside ({id})"),
+        Message::Forwarded { id, answer } => format!("forwarded ({id}): {answer:?}"),
+        Message::Resolve { app, .. } => format!("resolve {app} with yours"),
+    })
+}
