@@ -274,12 +274,13 @@ impl Story {
         self.close_and_serve(successor, number, &next).await?;
         let bytes = units::bytes(caught.bytes);
         let how_far = match arrived(&caught) {
-            0 => "as copying it began".to_owned(),
-            most => format!("when at most {} of it had reached any other", units::bytes(most)),
+            0 => "while it was being copied".to_owned(),
+            most => format!("while it was being copied and at most {} of it had reached any other", units::bytes(most)),
         };
         let text = format!(
             "{first} presided over a window; version {number} ({bytes}) was published through {}. \
-             {first} was killed {how_far}. {next} took over and completed it {took_ms} ms after the kill: {why}.",
+             {first} was killed {how_far}. {next} took over and completed it {took_ms} ms after \
+             the kill: {why}.",
             self.name(via),
         );
         let details = json!({
