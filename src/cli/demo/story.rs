@@ -275,7 +275,10 @@ impl Story {
         let bytes = units::bytes(caught.bytes);
         let how_far = match arrived(&caught) {
             0 => "while it was being copied".to_owned(),
-            most => format!("while it was being copied and at most {} of it had reached any other", units::bytes(most)),
+            most => format!(
+                "while it was being copied and at most {} of it had reached any other",
+                units::bytes(most)
+            ),
         };
         let text = format!(
             "{first} presided over a window; version {number} ({bytes}) was published through {}. \
