@@ -133,6 +133,10 @@ impl Content {
         self.whole.insert(root);
     }
 
+    pub fn no_longer_whole(&mut self, root: Digest) {
+        self.whole.remove(&root);
+    }
+
     /// Bytes of `root` that have arrived so far in a fetch under way.
     pub fn fetched_bytes(&self, root: Digest) -> u64 {
         self.fetches.get(&root).map_or(0, |fetch| fetch.bytes)
@@ -249,6 +253,12 @@ impl Content {
             return;
         }
         let found = holding.found;
+        if !whole && found.is_some_and(|f| f.root == Some(current.root)) {
+            // What the store has lost is live here: others may need it.
+            holding.work = Some(Work::Ingesting);
+            effects.push(Effect::Ingest { app: app.clone() });
+            return;
+        }
         let covered = around.catalog.window_covers(app);
         if let (Some(found), false) = (found, covered)
             && found.root != Some(current.root)
@@ -462,9 +472,17 @@ impl Content {
     pub fn ingested(&mut self, now: Time, app: &AppName, result: Result<Digest, ContentFailure>) {
         if let Some(holding) = self.holdings.get_mut(app) {
             holding.work = None;
-            if let Err(failure) = &result {
-                holding.retry_at = now + RETRY;
-                holding.error = Some(failure.sentence());
+            match &result {
+                // It changed since the last scan: this was one.
+                Ok(root) if holding.found.is_none_or(|f| f.root != Some(*root)) => {
+                    holding.found = Some(Found { root: Some(*root), scans: 1 });
+                    holding.found_since = now;
+                }
+                Ok(_) => {}
+                Err(failure) => {
+                    holding.retry_at = now + RETRY;
+                    holding.error = Some(failure.sentence());
+                }
             }
         }
         if let Ok(root) = result {

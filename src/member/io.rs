@@ -104,6 +104,12 @@ pub enum Input {
         /// What it did: one line for each path, cut at a few.
         result: Result<Repair, ContentFailure>,
     },
+    /// The store turned out not to hold this whole any more: a scrub, or
+    /// somebody who wanted it, met a chunk that is lost or rotten.
+    Damaged {
+        /// Which.
+        root: Digest,
+    },
     /// The live content was taken into the store.
     Ingested {
         /// Of which application.

@@ -111,6 +111,9 @@ pub struct Member {
     off: BTreeSet<(AppName, MemberId)>,
     verdicts: BTreeMap<AppName, Verdict>,
     events: u64,
+    /// A starting member drops no content: it may be the publisher of what is
+    /// staged in a window that it has not heard of yet.
+    started: bool,
     expelled: bool,
     leaving: bool,
 }
@@ -161,12 +164,14 @@ impl Member {
             off: BTreeSet::new(),
             verdicts: BTreeMap::new(),
             events: 0,
+            started: false,
             expelled: false,
             leaving: false,
         };
         effects.push(Effect::Generation(generation));
         let committed = Arc::clone(member.register.committed());
         member.on_committed(now, &committed, None, effects);
+        member.started = true;
         member.settle(now, effects);
         member
     }
@@ -239,6 +244,10 @@ impl Member {
             }
             Input::Repaired { app, root, result } => {
                 self.on_repaired(now, &app, root, result, effects);
+            }
+            Input::Damaged { root } => {
+                self.content.no_longer_whole(root);
+                self.ballot_soon(now);
             }
             Input::Ingested { app, result } => {
                 if let Ok(staged) = &result {
@@ -470,10 +479,12 @@ impl Member {
         self.membership.set_roster(now, &catalog.roster, &mut wants);
         self.heed_membership(now, wants, effects);
         self.votes.retain(catalog);
-        let roots = self.content.retain(catalog, self.asks.roots());
-        let keeps: BTreeSet<Digest> = roots.iter().copied().collect();
-        effects.push(Effect::Retain { roots });
-        self.ingested.retain(|root, _| keeps.contains(root));
+        if self.started {
+            let roots = self.content.retain(catalog, self.asks.roots());
+            let keeps: BTreeSet<Digest> = roots.iter().copied().collect();
+            effects.push(Effect::Retain { roots });
+            self.ingested.retain(|root, _| keeps.contains(root));
+        }
         self.asked.retain(|member, _| catalog.roster.contains(*member));
         self.off.retain(|(app, member)| {
             catalog.applications.contains_key(app) && catalog.roster.contains(*member)

@@ -75,6 +75,8 @@ struct Ask {
     open: Open,
     state: AskState,
     give_up_at: Time,
+    /// Whether somebody who was asked never answered, and may still do it.
+    unanswered: bool,
 }
 
 /// Who wants the window.
@@ -414,7 +416,9 @@ impl Member {
         self.asks.next += 1;
         let id = self.asks.next;
         let state = AskState::Seeking { at: now };
-        self.asks.open.insert(id, Ask { origin, open, state, give_up_at: now + SEEK });
+        self.asks
+            .open
+            .insert(id, Ask { origin, open, state, give_up_at: now + SEEK, unanswered: false });
         self.seek(now, id, None, effects);
     }
 
@@ -422,6 +426,7 @@ impl Member {
     fn seek(&mut self, now: Time, id: u64, hint: Option<MemberId>, effects: &mut Vec<Effect>) {
         let whom = hint.filter(|m| self.is_live(*m)).or_else(|| self.should_preside());
         let Some(ask) = self.asks.open.get_mut(&id) else { return };
+        ask.unanswered |= matches!(ask.state, AskState::Asked { .. });
         if now >= ask.give_up_at {
             let refusal = Refusal::new(
                 Reason::NoMajority,
@@ -571,7 +576,8 @@ impl Member {
             Answer::Refused(refusal) => self.answer(id, Err(refusal), effects),
             Answer::Elsewhere(other) => {
                 // Views differ for a moment: not at once, or two members
-                // could send us to and fro at the speed of the network.
+                // could send us to and fro at the speed of the network. That one
+                // did answer, and has proposed nothing.
                 ask.state = AskState::Seeking { at: now + ASK_AGAIN };
                 if other != from && self.is_live(other) {
                     self.seek(now, id, Some(other), effects);
@@ -590,6 +596,15 @@ impl Member {
         ask.state = AskState::Running { since_sequence: sequence };
         let catalog = self.catalog().clone();
         self.asks_committed(now, &catalog, effects);
+    }
+
+    /// Our own proposal failed. That answers the request only while nobody
+    /// else was asked after us and the window is not open all the same.
+    fn ask_refused(&mut self, id: u64, refusal: Refusal, effects: &mut Vec<Effect>) {
+        let state = self.asks.open.get(&id).map(|ask| &ask.state);
+        if matches!(state, Some(AskState::Asked { whom, .. }) if *whom == self.me) {
+            self.answer(id, Err(refusal), effects);
+        }
     }
 
     /// Looks for the outcome of what we asked for in a newer catalog.
@@ -648,6 +663,17 @@ impl Member {
 
     fn answer(&mut self, id: u64, result: Result<Outcome, Refusal>, effects: &mut Vec<Effect>) {
         let Some(ask) = self.asks.open.remove(&id) else { return };
+        // A refusal is one member's word; another one may have it under way.
+        let in_doubt = ask.unanswered && matches!(ask.state, AskState::Asked { .. });
+        let result = result.map_err(|mut refusal| {
+            if in_doubt {
+                refusal.why.push_str(
+                    " But another member was asked before and did not answer: it may still come \
+                     into force.",
+                );
+            }
+            refusal
+        });
         match ask.origin {
             AskOrigin::Ticket(ticket) => effects.push(Effect::Reply { ticket, result }),
             AskOrigin::Member(to, id) => {
@@ -988,7 +1014,7 @@ impl Member {
             }
             Purpose::Ask { id } => match result {
                 Ok(sequence) => self.ask_granted(now, id, sequence, effects),
-                Err(refusal) => self.answer(id, Err(refusal), effects),
+                Err(refusal) => self.ask_refused(id, refusal, effects),
             },
             Purpose::Leave { ticket } => self.left(now, ticket, result, effects),
             Purpose::Step => self.step_ended(now, result.is_err()),

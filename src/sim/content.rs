@@ -91,6 +91,11 @@ impl World {
             let failure = FetchFailure::Broken("the connection broke".to_owned());
             Input::Fetched { root, from: from_id, result: Err(failure) }
         } else if !holder.disk.whole.contains(&root) {
+            // The holder's shell notices as well.
+            let delay = self.network.delay(&mut self.rng);
+            let own =
+                Happening::Own { server: from, run: from_run, input: Input::Damaged { root } };
+            self.later(delay, own);
             Input::Fetched { root, from: from_id, result: Err(FetchFailure::Lacking) }
         } else if fetching.step + 1 == FETCH_STEPS {
             self.servers[s].disk.whole.insert(root);
