@@ -248,15 +248,25 @@ impl Member {
         } else {
             ""
         };
+        let (removed, todo) = match self.unknown_to() {
+            None => (String::new(), "Bring the missing members back, and try again."),
+            Some(names) => (
+                format!(
+                    " This member is unknown to {names}: it was probably removed while it was away."
+                ),
+                "See with `althing members` on another member whether this one is enrolled.",
+            ),
+        };
         Err(Refusal::new(
             Reason::NoMajority,
             what,
             format!(
                 "A change needs {majority} of the {voters} voters, and {live} can be reached \
-                 (missing: {}). What the cluster holds stays as it is and goes on being served.{two}",
-                missing.join(", ")
+                 (missing: {}). What the cluster holds stays as it is and goes on being served.{two}{}",
+                missing.join(", "),
+                removed
             ),
-            "Bring the missing members back, and try again.",
+            todo,
         ))
     }
 
@@ -775,9 +785,14 @@ impl Member {
         bytes: &[u8],
         effects: &mut Vec<Effect>,
     ) {
-        // A member that lost the answer asks again: its key is proof enough.
-        if self.catalog().roster.contains(MemberId::of(&key)) {
-            self.welcome(ticket, effects);
+        // A member that lost the answer asks again: its key is proof enough. One
+        // with a vote had the answer. It has lost what it promised since, and
+        // could promise again: two catalogs of one sequence would be possible.
+        if let Some(known) = self.catalog().roster.get(MemberId::of(&key)) {
+            match known.voter {
+                false => self.welcome(ticket, effects),
+                true => refuse_entry(ticket, forgetful(&known.name), effects),
+            }
             return;
         }
         match self.check_knock(&key, exporter, from, bytes) {
@@ -916,6 +931,21 @@ impl Member {
             Purpose::Adoption => self.adoption_pending = false,
         }
     }
+}
+
+fn forgetful(name: &MemberName) -> Refusal {
+    Refusal::new(
+        Reason::Conflict,
+        "This member was not admitted again.",
+        format!(
+            "Its key is that of {name}, which has a vote, and its data directory has lost what \
+             {name} promised to the others."
+        ),
+        format!(
+            "Restore its data directory, or remove it with `althing remove {name}` on another \
+             member, move the directory away and join as a new member."
+        ),
+    )
 }
 
 fn refuse_entry(ticket: u64, refusal: Refusal, effects: &mut Vec<Effect>) {
