@@ -179,15 +179,17 @@ fn admit(
         // It lost the answer: it never had a vote, so it has promised nothing.
         Some(enrolled) if !enrolled.voter => return Ok(false),
         Some(enrolled) => {
+            let name = &enrolled.name;
             return Err(Refusal::new(
-                Reason::Forbidden,
-                format!("{} was not admitted.", enrolled.name),
-                "Its key is enrolled with a vote, and its record of what it promised is lost; \
-                 with another one it could break its word.",
+                Reason::Conflict,
+                "This member was not admitted again.",
                 format!(
-                    "Run `althing remove {}` on another member, then start it with an empty data \
-                     directory and a new token.",
-                    enrolled.name
+                    "Its key is that of {name}, which has a vote, and its data directory has lost \
+                     what {name} promised to the others: with another one it could break its word."
+                ),
+                format!(
+                    "Run `althing remove {name}` on another member, move the data directory away \
+                     and join as a new member."
                 ),
             ));
         }

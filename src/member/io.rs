@@ -36,6 +36,11 @@ pub enum Input {
         /// Which.
         member: MemberId,
     },
+    /// A peer, whose key was checked, says that it does not know this member.
+    Disowned {
+        /// Which.
+        member: MemberId,
+    },
     /// The record with this token, and so all before it, is synced.
     Persisted {
         /// As given.

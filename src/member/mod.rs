@@ -61,6 +61,8 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 const VOTE_RETRY: Duration = Duration::from_secs(1);
 /// How soon a step of the window is proposed again when it failed.
 const STEP_RETRY: Duration = Duration::from_millis(400);
+/// How long a peer that does not know us may just not have heard of us yet.
+const DISOWNED_AFTER: Duration = Duration::from_secs(3);
 /// How often a member asks another for a newer catalog.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
@@ -107,6 +109,8 @@ pub struct Member {
     /// Roster to tell the transport once the removed ones had their farewell.
     farewell: Option<(Time, Roster)>,
     asked: BTreeMap<MemberId, Time>,
+    /// Peers that don't know us: since when, and whether they went on saying so.
+    disowned: BTreeMap<MemberId, (Time, bool)>,
     /// Who was last seen to hold something else than is committed.
     off: BTreeSet<(AppName, MemberId)>,
     verdicts: BTreeMap<AppName, Verdict>,
@@ -161,6 +165,7 @@ impl Member {
             ingested: BTreeMap::new(),
             farewell: None,
             asked: BTreeMap::new(),
+            disowned: BTreeMap::new(),
             off: BTreeSet::new(),
             verdicts: BTreeMap::new(),
             events: 0,
@@ -199,12 +204,17 @@ impl Member {
         }
         match input {
             Input::Packet { from, bytes } => {
+                self.disowned.remove(&from);
                 self.tell_membership(now, membership::Input::Packet { from, bytes }, effects);
             }
-            Input::Message { from, bytes } => self.on_message(now, from, &bytes, effects),
+            Input::Message { from, bytes } => {
+                self.disowned.remove(&from);
+                self.on_message(now, from, &bytes, effects);
+            }
             Input::Lost { member } => {
                 self.tell_membership(now, membership::Input::Lost { member }, effects);
             }
+            Input::Disowned { member } => self.on_disowned(now, member, effects),
             Input::Persisted { token } => {
                 let mut wants = Vec::new();
                 self.register.persisted(now, token, &mut wants);
@@ -486,12 +496,34 @@ impl Member {
             self.ingested.retain(|root, _| keeps.contains(root));
         }
         self.asked.retain(|member, _| catalog.roster.contains(*member));
+        self.disowned.retain(|member, _| catalog.roster.contains(*member));
         self.off.retain(|(app, member)| {
             catalog.applications.contains_key(app) && catalog.roster.contains(*member)
         });
         self.step_at = Some(now);
         self.ballot_soon(now);
         self.asks_committed(now, catalog, effects);
+    }
+
+    /// Removed while it was away, a member is told by nobody: nobody talks to it
+    /// any more. It can't know it for certain either, so it goes on and says so.
+    fn on_disowned(&mut self, now: Time, member: MemberId, effects: &mut Vec<Effect>) {
+        let known = self.unknown_to().is_some();
+        let (since, lasting) = self.disowned.entry(member).or_insert((now, false));
+        *lasting |= now.since(*since) >= DISOWNED_AFTER;
+        if let (false, Some(names)) = (known, self.unknown_to()) {
+            let text = format!(
+                "this member is unknown to {names}: it was probably removed while it was away"
+            );
+            self.tell(effects, Severity::Critical, EventKind::Member, None, text);
+        }
+    }
+
+    /// The names of those that go on saying that this member is not enrolled.
+    fn unknown_to(&self) -> Option<String> {
+        let lasting = self.disowned.iter().filter(|(_, (_, lasting))| *lasting);
+        let names: Vec<String> = lasting.take(10).map(|(id, _)| self.name_of(*id)).collect();
+        (!names.is_empty()).then(|| names.join(" and "))
     }
 
     fn on_removed(&mut self, now: Time, effects: &mut Vec<Effect>) {

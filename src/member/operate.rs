@@ -250,15 +250,25 @@ impl Member {
         } else {
             ""
         };
+        let (removed, todo) = match self.unknown_to() {
+            None => (String::new(), "Bring the missing members back, and try again."),
+            Some(names) => (
+                format!(
+                    " This member is unknown to {names}: it was probably removed while it was away."
+                ),
+                "See with `althing members` on another member whether this one is enrolled.",
+            ),
+        };
         Err(Refusal::new(
             Reason::NoMajority,
             what,
             format!(
                 "A change needs {majority} of the {voters} voters, and {live} can be reached \
-                 (missing: {}). What the cluster holds stays as it is and goes on being served.{two}",
-                missing.join(", ")
+                 (missing: {}). What the cluster holds stays as it is and goes on being served.{two}{}",
+                missing.join(", "),
+                removed
             ),
-            "Bring the missing members back, and try again.",
+            todo,
         ))
     }
 

@@ -514,6 +514,16 @@ impl Member {
     /// Is everything well, and if not, why and what to do.
     fn judge(&self, view: &mut View) {
         let mut found: Vec<(Health, String)> = Vec::new();
+        if let Some(names) = self.unknown_to() {
+            found.push((
+                Health::Critical,
+                format!(
+                    "This member is unknown to {names}: it was probably removed while it was away. \
+                     Stop it; to join again as a new member, move its data directory away and use \
+                     a new token."
+                ),
+            ));
+        }
         if view.voters_live < view.majority {
             found.push((
                 Health::Critical,

@@ -303,6 +303,7 @@ impl Loop {
                 self.tell_member(Input::Message { from, bytes });
             }
             NetEvent::Lost { member } => self.tell_member(Input::Lost { member }),
+            NetEvent::Disowned { member } => self.tell_member(Input::Disowned { member }),
             NetEvent::Knock { key, exporter, from, bytes, answer } => {
                 let ticket = self.ticket();
                 self.knocks.insert(ticket, answer);
