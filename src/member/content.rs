@@ -276,8 +276,9 @@ impl Content {
                 }
                 Some(Verdict::Other(root))
                     if found.root == Some(root)
-                        && !around.counted.contains(&root)
-                        && !self.ingested.contains(&root) =>
+                        && !(self.whole.contains(&root)
+                            && (around.counted.contains(&root)
+                                || self.ingested.contains(&root))) =>
                 {
                     holding.work = Some(Work::Ingesting);
                     effects.push(Effect::Ingest { app: app.clone() });
