@@ -37,6 +37,9 @@ fn batch(first: u64, count: u64, plan: &Plan) -> Vec<Report> {
                         return;
                     }
                     let report = sim::run(first + index, plan);
+                    if let Some(violation) = &report.violation {
+                        eprintln!("seed {} broke {violation}", report.seed);
+                    }
                     reports.lock().expect("no thread panics while it holds it").push(report);
                 }
             });
@@ -47,13 +50,12 @@ fn batch(first: u64, count: u64, plan: &Plan) -> Vec<Report> {
 
 fn show_failures(reports: &[Report]) -> usize {
     let failed: Vec<&Report> = reports.iter().filter(|r| r.violation.is_some()).collect();
+    if from_env("ALTHING_WHOLE", 0) > 1 {
+        reports.iter().for_each(|r| eprintln!("all of seed {}:\n{}", r.seed, r.trace.join("\n")));
+    }
     let traces = usize::try_from(from_env("ALTHING_TRACES", 1)).unwrap_or(1);
-    for (shown, report) in failed.iter().enumerate() {
-        let violation = report.violation.as_ref().expect("filtered");
-        eprintln!("seed {} broke {violation}", report.seed);
-        if shown < traces {
-            eprintln!("{}", report.trace.join("\n"));
-        }
+    for report in failed.iter().take(traces) {
+        eprintln!("the last of seed {}:\n{}", report.seed, report.trace.join("\n"));
     }
     failed.len()
 }

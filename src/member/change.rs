@@ -78,6 +78,10 @@ pub enum Change {
         request: u64,
         /// The coordinator. One that was replaced meanwhile commits nothing.
         by: MemberId,
+        /// Who holds every byte of it: must be a majority of the roster that
+        /// it is committed under, which may be another than the proposer saw.
+        #[serde(deserialize_with = "wire::bounded::<_, _, { limits::MEMBERS_MAX }>")]
+        whole: Vec<MemberId>,
     },
     /// End the publication and, unless it is held, the window.
     Finish {
@@ -148,7 +152,9 @@ impl Transition for Change {
             Self::TakeOver { window, from, by, ordered } => {
                 take_over(&mut next, *window, *from, *by, *ordered)?
             }
-            Self::Commit { window, request, by } => commit(&mut next, *window, *request, *by)?,
+            Self::Commit { window, request, by, whole } => {
+                commit(&mut next, *window, *request, *by, whole)?
+            }
             Self::Finish { window, request, by, committed, why } => {
                 finish(&mut next, *window, *request, (*by, *committed), why)
             }
@@ -437,7 +443,14 @@ fn take_over(
     Ok(true)
 }
 
-fn commit(next: &mut Catalog, id: u64, request: u64, by: MemberId) -> Result<bool, Refusal> {
+fn commit(
+    next: &mut Catalog,
+    id: u64,
+    request: u64,
+    by: MemberId,
+    whole: &[MemberId],
+) -> Result<bool, Refusal> {
+    let is_majority = next.roster.is_majority(&whole.iter().copied().collect());
     let window = next.window.as_mut().filter(|w| w.id == id && w.coordinator == by);
     let publication = window.and_then(|w| w.publication.as_mut()).filter(|p| p.request == request);
     let Some(publication) = publication else {
@@ -450,6 +463,14 @@ fn commit(next: &mut Catalog, id: u64, request: u64, by: MemberId) -> Result<boo
     };
     if publication.committed {
         return Ok(false);
+    }
+    if !is_majority {
+        return Err(Refusal::new(
+            Reason::Conflict,
+            "The version was not committed.",
+            "The roster changed, and those that hold it whole are no majority of it any more.",
+            "Nothing: it is proposed again when they are.",
+        ));
     }
     publication.committed = true;
     let publication = publication.clone();

@@ -728,6 +728,7 @@ impl Member {
                 }
             }
         }
+        let whole = reports.whole.iter().copied().collect();
         let (step, look_again) = self.presider.consider(now, self.me, catalog, reports);
         self.step_at = look_again;
         let (Some(step), Some(window)) = (step, &catalog.window) else { return };
@@ -738,7 +739,7 @@ impl Member {
                 let from = window.coordinator;
                 Change::TakeOver { window: id, from, by: self.me, ordered: false }
             }
-            Step::Commit => Change::Commit { window: id, request, by: self.me },
+            Step::Commit => Change::Commit { window: id, request, by: self.me, whole },
             Step::Finish { why } | Step::Abandon { why } => {
                 let committed = publication.is_some_and(|p| p.committed);
                 Change::Finish { window: id, request, by: self.me, committed, why }

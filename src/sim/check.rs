@@ -254,6 +254,8 @@ pub(super) struct Checker {
     history: BTreeMap<u64, Known>,
     versions: BTreeMap<(AppName, u64), Version>,
     values: BTreeMap<BallotNumber, (MemberId, Digest)>,
+    /// Who proposed a catalog first.
+    authors: BTreeMap<Digest, MemberId>,
     /// Publications, by their unique message, that were refused for good.
     refused: BTreeSet<String>,
     pub reached: BTreeMap<Situation, u64>,
@@ -333,9 +335,6 @@ impl Checker {
                 self.follows(now, &before, &catalog, servers)?;
             }
             None => {}
-        }
-        if committed.certificate.ballot.proposer != by {
-            // Heard of before its proposer knew: that one died or is cut off.
         }
         let header = committed.certificate.header;
         self.history.insert(sequence, Known { header, catalog, by });
@@ -471,6 +470,10 @@ impl Checker {
             }
             Word::Accept { ballot, catalog } => {
                 let digest = catalog.digest();
+                let author = *self.authors.entry(digest).or_insert(from.id);
+                if author != from.id {
+                    self.reach(Situation::FinishedForAnother);
+                }
                 let value = *self.values.entry(*ballot).or_insert((from.id, digest));
                 if value != (from.id, digest) || ballot.proposer != from.id {
                     let detail = format!("ballot {} of {who}", ballot.round);

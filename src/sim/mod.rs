@@ -43,7 +43,7 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { storm_s: 60, calm_s: 150, members_max: 7, sabotage: None, whole_trace: false }
+        Self { storm_s: 45, calm_s: 150, members_max: 7, sabotage: None, whole_trace: false }
     }
 }
 

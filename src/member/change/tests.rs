@@ -71,7 +71,10 @@ fn two_publishers_never_both_win() {
     let open = make(&base, &publish(1, 0));
     assert_eq!(publish(2, 0).apply(&open).unwrap_err().reason, Reason::Busy);
     let window = open.window.as_ref().unwrap().id;
-    let committed = make(&open, &Change::Commit { window, request: 1, by: id(1) });
+    let commit = |whole| Change::Commit { window, request: 1, by: id(1), whole };
+    let alone = commit(vec![id(2)]);
+    assert_eq!(alone.apply(&open).unwrap_err().reason, Reason::Conflict, "one of three holds it");
+    let committed = make(&open, &commit(vec![id(1), id(2)]));
     assert_eq!(committed.application(&app()).unwrap().current().number, 1);
     let why = "done".to_owned();
     let closed =
@@ -99,7 +102,7 @@ fn a_coordinator_that_was_replaced_commits_nothing_in_a_closed_window() {
     assert_eq!(finish(id(1), true).apply(&open), Ok(None), "it is not committed");
     let closed = make(&open, &finish(id(1), false));
     assert_eq!(closed.outcomes[0].version, None);
-    let late = Change::Commit { window, request: 1, by: id(1) };
+    let late = Change::Commit { window, request: 1, by: id(1), whole: vec![id(1), id(2)] };
     assert_eq!(late.apply(&closed).unwrap_err().reason, Reason::Conflict);
 }
 
@@ -123,7 +126,8 @@ fn a_held_window_takes_one_publication_at_a_time_and_stays() {
     let close = Change::Close { window };
     let given_up = make(&staged, &close);
     assert_eq!((given_up.outcomes[0].request, given_up.outcomes[0].version), (1, None));
-    let committed = make(&staged, &Change::Commit { window, request: 1, by: id(1) });
+    let commit = Change::Commit { window, request: 1, by: id(1), whole: vec![id(1), id(2)] };
+    let committed = make(&staged, &commit);
     let finished = make(
         &committed,
         &Change::Finish { window, request: 1, by: id(1), committed: true, why: String::new() },
