@@ -19,7 +19,9 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use common::{Lab, Member, PATIENCE, all_serve, invite, mounts_allowed, run_on, settled, tcp, until};
+use common::{
+    Lab, Member, PATIENCE, all_serve, invite, mounts_allowed, run_on, settled, tcp, until,
+};
 use serde_json::{Value, json};
 
 /// The names of the members that `member` knows.
@@ -357,7 +359,7 @@ fn what_cannot_be_published_is_refused_by_name() {
     let kind = rustix::fs::FileType::CharacterDevice;
     let path = strange("device");
     if is_root && rustix::fs::mknodat(rustix::fs::CWD, path, kind, 0o644.into(), device).is_ok() {
-        refused(&lab.path("device"), "strange is a device");
+        refused(&lab.path("device"), "strange is a character device");
     } else {
         println!("left out: a device, which only root can make");
     }
@@ -365,11 +367,12 @@ fn what_cannot_be_published_is_refused_by_name() {
         println!("left out: an unreadable file, because root reads everything");
     } else {
         fs::write(strange("secret"), "x").unwrap();
-        fs::set_permissions(strange("secret"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(strange("secret"), fs::Permissions::from_mode(0o000)).unwrap();
         refused(&lab.path("secret"), "can't be read");
     }
 
-    let manifest = |name: &str, text: &str| lab.site(name, &[("index.html", "x"), ("althing.toml", text)]);
+    let manifest =
+        |name: &str, text: &str| lab.site(name, &[("index.html", "x"), ("althing.toml", text)]);
     let bad = manifest("bad-1", "[application]\nname = \"web\"\n  hots = [\"a.example\"]\n");
     refused(&bad, "line 3, column 3");
     refused(&bad, "hots");
@@ -377,7 +380,7 @@ fn what_cannot_be_published_is_refused_by_name() {
     let name = manifest("bad-3", "[application]\nname = \"../web\"\n");
     member.publish(&name, &[]).unwrap_err().is(3, "invalid", "althing.toml");
     refused(&manifest("bad-4", "[application]\nhosts = [\"a b\"]\n"), "\"a b\" is no host name");
-    refused(&manifest("bad-5", "[application]\nignore = [\"[\"]\n"), "pattern \"[\"");
+    refused(&manifest("bad-5", "[application]\nignore = [\"[z-a]\"]\n"), "pattern \"[z-a]\"");
     let usage = member.publish(&name, &["--app", "../web"]).unwrap_err();
     assert!(usage.code == 2 && usage.what.contains("--app"), "{usage:?}");
     let nameless = lab.site("nameless", &[("index.html", "x")]);
@@ -535,7 +538,9 @@ fn a_member_with_a_full_disk_stays_behind_and_catches_up() {
         }
         Err(events)
     });
-    // Whole, from the version that it has or from a member that has the new one.
+    let live = fs::read_to_string(c.data.join("live/web/index.html")).unwrap();
+    assert_eq!(live, "still 1", "it keeps the version that it has");
+    // And what it serves is whole: its own, or what a member with the new one gives it.
     assert!(c.serves("web/1", "still 1").or_else(|_| c.serves("web/2", "large")).is_ok());
     fs::remove_file(&filler).unwrap();
     until("c has caught up", || {

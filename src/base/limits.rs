@@ -37,9 +37,17 @@ pub const HOSTS_MAX: usize = 64;
 pub const PATTERNS_MAX: usize = 256;
 /// Length of a text that a person wrote (a message, a pattern), bytes.
 pub const TEXT_MAX: usize = 4_096;
-/// Applications that one ballot names as differing. More are cut: what is
-/// repaired makes room for the next.
-pub const DIFFERING_MAX: usize = 64;
+/// Applications that one ballot names as differing: all of them, because one
+/// that is not named counts as being as committed.
+pub const DIFFERING_MAX: usize = APPLICATIONS_MAX;
+/// Changes that wait for their turn on one member.
+pub const PROPOSALS_MAX: usize = 64;
+/// The largest catalog, and the largest lineage, bytes: a promise may carry
+/// two of the one and one of the other, and must fit into a message.
+pub const CATALOG_MAX: usize = MESSAGE_MAX / 4;
+/// How far ahead of the highest known round another one may be. A forged
+/// round near the end of the numbers would end all changes for ever.
+pub const ROUND_LEAP_MAX: u64 = 1 << 40;
 
 /// Entries of one tree.
 pub const ENTRIES_MAX: usize = 2_000_000;

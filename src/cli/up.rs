@@ -30,6 +30,8 @@ use crate::{
 const PORT: u16 = 7700;
 /// Between two looks whether the socket is there.
 const SOCKET_LOOK: Duration = Duration::from_millis(5);
+/// The longest path of a Unix socket on Linux, bytes (unix(7)).
+const SOCKET_PATH_MAX: usize = 107;
 /// The longest token file that is read, bytes: a token is some hundreds.
 const TOKEN_FILE_MAX: u64 = 64 << 10;
 
@@ -57,6 +59,7 @@ pub(super) async fn run(
     output: &Output,
 ) -> Result<ExitCode, Refusal> {
     log_to_stderr();
+    check_socket_path(&data.join("socket"))?;
     // Signals are caught from the start: whoever stops us while we join means it.
     let stop = stop_asked(options.with_parent)?;
     let status = match options.status.0 {
@@ -95,6 +98,23 @@ async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refu
         token: token.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
         standby: options.standby,
     })
+}
+
+/// Said before the member has joined: afterwards the cluster would wait for it.
+fn check_socket_path(socket: &Path) -> Result<(), Refusal> {
+    if socket.as_os_str().len() <= SOCKET_PATH_MAX {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Reason::Invalid,
+        "The member was not started.",
+        format!(
+            "The path of its socket for commands, {}, is longer than the {SOCKET_PATH_MAX} bytes \
+             that the system allows.",
+            socket.display()
+        ),
+        "Choose a shorter one with --data.",
+    ))
 }
 
 fn host_name() -> Result<MemberName, Refusal> {
@@ -291,7 +311,7 @@ async fn open_doors(
             Reason::Failed,
             "The member was not started.",
             format!("Its socket for commands at {} can't be opened: {why}.", socket.display()),
-            "If its path is longer than 100 bytes, choose a shorter one with --data.",
+            "See that this user may write there and that there is room, and start it again.",
         )
     };
     loop {

@@ -78,6 +78,9 @@ pub struct Knock {
     pub tags: std::collections::BTreeMap<String, String>,
     /// Whether it only waits to be brought in.
     pub standby: bool,
+    /// The sequence in its token: a member that is behind it does not know
+    /// the invitation yet.
+    pub sequence: u64,
 }
 
 impl Knock {
@@ -93,7 +96,8 @@ impl Knock {
         let invite = SecretKey::from_seed(token.seed);
         let proof = invite.sign(KNOCK, &proven(token.cluster, &key, exporter));
         let tags = std::collections::BTreeMap::new();
-        Self { invite: invite.public(), proof, name, address, tags, standby }
+        let (invite, sequence) = (invite.public(), token.sequence);
+        Self { invite, proof, name, address, tags, standby, sequence }
     }
 
     /// Whether the newcomer with `key` holds the invitation's private half.

@@ -8,8 +8,8 @@ use crate::{
     base::{
         AppName, MemberId, PublicKey, Reason, Refusal, WallTime,
         catalog::{
-            Application, Catalog, Enrolled, Failover, Invite, Policy, Publication, Version, Window,
-            WindowOutcome,
+            Application, Catalog, Enrolled, Failover, Invite, Publication, Version, VotePolicy,
+            Window, WindowOutcome,
         },
         limits, wire,
     },
@@ -50,8 +50,13 @@ pub enum Change {
         /// The first ones.
         first: Vec<MemberId>,
     },
-    /// Replace the policies.
-    Policy(Policy),
+    /// Change policies; what is not given stays.
+    Policy {
+        /// Who takes over a lost coordinator's window.
+        failover: Option<Failover>,
+        /// What a majority for something else means.
+        vote: Option<VotePolicy>,
+    },
     /// Open a window, or use the held one that is open.
     Open(Box<Open>),
     /// Become the coordinator of the open window.
@@ -71,6 +76,8 @@ pub enum Change {
         window: u64,
         /// Which publication.
         request: u64,
+        /// The coordinator. One that was replaced meanwhile commits nothing.
+        by: MemberId,
         /// Who holds every byte of it: must be a majority of the roster that
         /// it is committed under, which may be another than the proposer saw.
         #[serde(deserialize_with = "wire::bounded::<_, _, { limits::MEMBERS_MAX }>")]
@@ -82,6 +89,10 @@ pub enum Change {
         window: u64,
         /// Which publication.
         request: u64,
+        /// The coordinator. One that was replaced meanwhile ends nothing.
+        by: MemberId,
+        /// Whether it was committed when that was decided.
+        committed: bool,
         /// For people.
         #[serde(deserialize_with = "wire::bounded_text::<_, { limits::TEXT_MAX }>")]
         why: String,
@@ -131,13 +142,22 @@ impl Transition for Change {
             Self::Remove { member } => remove(&mut next, *member)?,
             Self::Invite { invite, at } => add_invite(&mut next, invite, *at)?,
             Self::Failover { first } => reorder(&mut next, first)?,
-            Self::Policy(policy) => std::mem::replace(&mut next.policy, *policy) != *policy,
+            Self::Policy { failover, vote } => {
+                let before = next.policy;
+                next.policy.failover = failover.unwrap_or(before.failover);
+                next.policy.vote = vote.unwrap_or(before.vote);
+                next.policy != before
+            }
             Self::Open(open) => open_window(&mut next, open)?,
             Self::TakeOver { window, from, by, ordered } => {
                 take_over(&mut next, *window, *from, *by, *ordered)?
             }
-            Self::Commit { window, request, whole } => commit(&mut next, *window, *request, whole)?,
-            Self::Finish { window, request, why } => finish(&mut next, *window, *request, why),
+            Self::Commit { window, request, by, whole } => {
+                commit(&mut next, *window, *request, *by, whole)?
+            }
+            Self::Finish { window, request, by, committed, why } => {
+                finish(&mut next, *window, *request, (*by, *committed), why)
+            }
             Self::Close { window } => close(&mut next, *window)?,
             Self::AdoptMajority { app, version } => adopt(&mut next, app, version)?,
         };
@@ -160,8 +180,25 @@ fn admit(
     invite: &PublicKey,
     at: WallTime,
 ) -> Result<bool, Refusal> {
-    if next.roster.contains(entry.id) {
-        return Ok(false);
+    match next.roster.get(entry.id) {
+        None => {}
+        // It lost the answer: it never had a vote, so it has promised nothing.
+        Some(enrolled) if !enrolled.voter => return Ok(false),
+        Some(enrolled) => {
+            let name = &enrolled.name;
+            return Err(Refusal::new(
+                Reason::Conflict,
+                "This member was not admitted again.",
+                format!(
+                    "Its key is that of {name}, which has a vote, and its data directory has lost \
+                     what {name} promised to the others: with another one it could break its word."
+                ),
+                format!(
+                    "Run `althing remove {name}` on another member, move the data directory away \
+                     and join as a new member."
+                ),
+            ));
+        }
     }
     check_invite(next, invite, at)?;
     if next.roster.named(&entry.name).is_some() {
@@ -406,9 +443,15 @@ fn take_over(
     Ok(true)
 }
 
-fn commit(next: &mut Catalog, id: u64, request: u64, whole: &[MemberId]) -> Result<bool, Refusal> {
+fn commit(
+    next: &mut Catalog,
+    id: u64,
+    request: u64,
+    by: MemberId,
+    whole: &[MemberId],
+) -> Result<bool, Refusal> {
     let is_majority = next.roster.is_majority(&whole.iter().copied().collect());
-    let window = next.window.as_mut().filter(|w| w.id == id);
+    let window = next.window.as_mut().filter(|w| w.id == id && w.coordinator == by);
     let publication = window.and_then(|w| w.publication.as_mut()).filter(|p| p.request == request);
     let Some(publication) = publication else {
         return Err(Refusal::new(
@@ -450,9 +493,17 @@ fn push_version(next: &mut Catalog, app: &AppName, version: Version) {
     }
 }
 
-fn finish(next: &mut Catalog, id: u64, request: u64, why: &str) -> bool {
-    let Some(window) = next.window.as_mut().filter(|w| w.id == id) else { return false };
-    let Some(publication) = window.publication.take_if(|p| p.request == request) else {
+fn finish(
+    next: &mut Catalog,
+    id: u64,
+    request: u64,
+    (by, committed): (MemberId, bool),
+    why: &str,
+) -> bool {
+    let presides = |w: &&mut Window| w.id == id && w.coordinator == by;
+    let Some(window) = next.window.as_mut().filter(presides) else { return false };
+    let same = |p: &mut Publication| p.request == request && p.committed == committed;
+    let Some(publication) = window.publication.take_if(same) else {
         return false;
     };
     let outcome = WindowOutcome {
@@ -473,19 +524,21 @@ fn finish(next: &mut Catalog, id: u64, request: u64, why: &str) -> bool {
 
 fn close(next: &mut Catalog, id: u64) -> Result<bool, Refusal> {
     let Some(window) = next.window.take_if(|w| w.id == id) else { return Ok(false) };
-    if let Some(publication) = &window.publication {
+    let publication = window.publication.as_ref();
+    if let Some(publication) = publication.filter(|p| p.committed) {
         let (app, number) = (&publication.app, publication.version.number);
         return Err(Refusal::new(
             Reason::Busy,
             "The window was not closed.",
-            format!("{app} version {number} is being published in it."),
+            format!("{app} version {number} is committed in it, and members are switching."),
             "Wait until that has ended; the window then closes by itself unless it is held.",
         ));
     }
+    // What is not committed is given up: its publisher is told so.
     let outcome = WindowOutcome {
         window: id,
-        request: 0,
-        app: None,
+        request: publication.map_or(0, |p| p.request),
+        app: publication.map(|p| p.app.clone()),
         version: None,
         coordinator: window.coordinator,
         takeovers: window.takeovers,

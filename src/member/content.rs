@@ -15,20 +15,20 @@ use super::io::{ContentFailure, Effect, FetchFailure};
 use crate::{
     base::{
         AppName, Digest, MemberId, Time,
-        catalog::{Catalog, Version, VotePolicy},
+        catalog::{Catalog, Version},
         limits,
     },
-    proto::vote::{Differing, Tally, Verdict, Votes},
+    proto::vote::{Differing, SCANS_RUNNING, Tally, Verdict, Votes},
 };
 
 /// The shortest time between two scans of an application.
 const SCAN_EVERY: Duration = Duration::from_secs(2);
 /// A scan may take this share of one processor at the most: one part in so many.
 const SCAN_SHARE: u32 = 50;
-/// At most so long a difference waits for the others' scans before it is put right.
-const HEED_MAX: Duration = Duration::from_secs(10);
-/// How long what a scan found may be on its way to the others.
-const HEAR: Duration = Duration::from_millis(250);
+/// How long content must have been found differing before it is repaired: by
+/// then every peer has scanned once since, so that the same edit made on a
+/// majority at once is seen as such, and the first to be scanned is not undone.
+const REPAIR_AFTER: Duration = Duration::from_millis(2_500);
 /// How long after a failure the same is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 /// How long a holder that failed us is passed over for the same content.
@@ -41,10 +41,11 @@ const FETCHES_MAX: usize = 2;
 pub(super) struct Content {
     holdings: BTreeMap<AppName, Holding>,
     whole: BTreeSet<Digest>,
+    /// What was taken from the live content in this run, so that its files
+    /// and bytes are known.
+    ingested: BTreeSet<Digest>,
     fetches: BTreeMap<Digest, Fetch>,
     failed: BTreeMap<(Digest, MemberId), Time>,
-    /// Live content that was taken in by this run, and so is fully known.
-    ingested: BTreeSet<Digest>,
 }
 
 /// One application on this member.
@@ -58,10 +59,12 @@ pub(super) struct Holding {
     pub work: Option<Work>,
     /// What failed last, for people.
     pub error: Option<String>,
-    /// How long after a scan the next one follows.
-    scan_period: Duration,
     scan_at: Time,
     retry_at: Time,
+    /// Since when the live content is what was found.
+    found_since: Time,
+    /// The live content is wanted in the store: an operator chose it.
+    ingest: bool,
 }
 
 /// What a scan found.
@@ -71,8 +74,6 @@ pub(super) struct Found {
     pub root: Option<Digest>,
     /// In how many scans running.
     pub scans: u32,
-    /// When it was found first.
-    pub since: Time,
 }
 
 /// Work on the live content.
@@ -97,6 +98,8 @@ pub(super) struct Surroundings<'a> {
     pub catalog: &'a Catalog,
     pub votes: &'a Votes,
     pub live: &'a BTreeSet<MemberId>,
+    /// Roots of kept versions: their files and bytes are in the catalog.
+    pub counted: &'a BTreeSet<Digest>,
 }
 
 impl Surroundings<'_> {
@@ -261,20 +264,21 @@ impl Content {
             && found.root != Some(current.root)
         {
             match around.verdict(app).map(|(_, verdict)| verdict) {
-                // What somebody edited on a majority at once each member finds in
-                // its own time: give all of them a scan before any is put right.
-                Some(Verdict::Committed)
-                    if found.root.is_some()
-                        && around.catalog.policy.vote == VotePolicy::Majority
-                        && now.since(found.since) < holding.scan_period.min(HEED_MAX) + HEAR => {}
                 Some(Verdict::Committed) if whole => {
-                    holding.work = Some(Work::Repairing);
-                    effects.push(Effect::Repair { app: app.clone(), root: current.root });
-                    return;
+                    let due = holding.found_since + REPAIR_AFTER;
+                    if found.scans < SCANS_RUNNING || now < due {
+                        holding.scan_at = holding.scan_at.min(due);
+                    } else {
+                        holding.work = Some(Work::Repairing);
+                        effects.push(Effect::Repair { app: app.clone(), root: current.root });
+                        return;
+                    }
                 }
                 Some(Verdict::Other(root))
                     if found.root == Some(root)
-                        && !(self.ingested.contains(&root) && self.whole.contains(&root)) =>
+                        && !(self.whole.contains(&root)
+                            && (around.counted.contains(&root)
+                                || self.ingested.contains(&root))) =>
                 {
                     holding.work = Some(Work::Ingesting);
                     effects.push(Effect::Ingest { app: app.clone() });
@@ -283,7 +287,11 @@ impl Content {
                 _ => {}
             }
         }
-        if now >= holding.scan_at {
+        if holding.ingest {
+            holding.ingest = false;
+            holding.work = Some(Work::Ingesting);
+            effects.push(Effect::Ingest { app: app.clone() });
+        } else if now >= holding.scan_at {
             holding.work = Some(Work::Scanning);
             effects.push(Effect::Scan { app: app.clone() });
         }
@@ -365,6 +373,19 @@ impl Content {
         }
     }
 
+    /// Asks for the live content of `app` to be taken into the store, when
+    /// nothing else is being done to it.
+    pub fn want_ingested(&mut self, app: &AppName) {
+        self.holdings.entry(app.clone()).or_default().ingest = true;
+    }
+
+    /// Work on `app` has ended and nothing came of it.
+    pub fn idle(&mut self, app: &AppName) {
+        if let Some(holding) = self.holdings.get_mut(app) {
+            holding.work = None;
+        }
+    }
+
     pub fn activated(
         &mut self,
         now: Time,
@@ -377,14 +398,15 @@ impl Content {
         match result {
             Ok(()) => {
                 holding.activated = version.number;
-                holding.found = Some(Found { root: Some(version.root), scans: 1, since: now });
+                holding.found = Some(Found { root: Some(version.root), scans: 1 });
+                holding.found_since = now;
                 holding.error = None;
                 holding.scan_at = now + SCAN_EVERY;
             }
             Err(ContentFailure::Outdated) => holding.retry_at = now + RETRY / 10,
             Err(failure) => {
                 holding.retry_at = now + RETRY;
-                holding.error = Some(self_explaining(failure));
+                holding.error = Some(failure.sentence());
                 if matches!(failure, ContentFailure::Lost(_)) {
                     self.whole.remove(&version.root);
                 }
@@ -401,27 +423,27 @@ impl Content {
     ) {
         let Some(holding) = self.holdings.get_mut(app) else { return };
         holding.work = None;
-        holding.scan_period = (took * SCAN_SHARE).max(SCAN_EVERY);
-        holding.scan_at = now + holding.scan_period;
+        holding.scan_at = now + (took * SCAN_SHARE).max(SCAN_EVERY);
         match result {
             Ok(root) => {
-                let (scans, since) = match holding.found {
-                    Some(found) if found.root == root => {
-                        (found.scans.saturating_add(1), found.since)
-                    }
-                    _ => (1, now),
+                let scans = match holding.found {
+                    Some(found) if found.root == root => SCANS_RUNNING.min(found.scans + 1),
+                    _ => 1,
                 };
                 // A root that is not the committed one is looked at again soon:
                 // only two scans running make it a vote for something new.
-                if scans < 2 {
+                if scans < SCANS_RUNNING {
                     holding.scan_at = now + SCAN_EVERY / 4;
                 }
-                holding.found = Some(Found { root, scans, since });
+                if holding.found.is_none_or(|found| found.root != root) {
+                    holding.found_since = now;
+                }
+                holding.found = Some(Found { root, scans });
                 holding.error = None;
             }
             Err(failure) => {
-                holding.error = Some(self_explaining(&failure));
-                holding.found = Some(Found { root: None, scans: 1, since: now });
+                holding.error = Some(failure.sentence());
+                holding.found = Some(Found { root: None, scans: 1 });
             }
         }
     }
@@ -436,7 +458,7 @@ impl Content {
         let Some(holding) = self.holdings.get_mut(app) else { return };
         holding.work = None;
         holding.scan_at = now;
-        holding.error = failure.map(self_explaining);
+        holding.error = failure.map(ContentFailure::sentence);
         if let Some(failure) = failure {
             holding.retry_at = now + RETRY;
             if matches!(failure, ContentFailure::Lost(_)) {
@@ -454,12 +476,13 @@ impl Content {
             match &result {
                 // It changed since the last scan: this was one.
                 Ok(root) if holding.found.is_none_or(|f| f.root != Some(*root)) => {
-                    holding.found = Some(Found { root: Some(*root), scans: 1, since: now });
+                    holding.found = Some(Found { root: Some(*root), scans: 1 });
+                    holding.found_since = now;
                 }
                 Ok(_) => {}
                 Err(failure) => {
                     holding.retry_at = now + RETRY;
-                    holding.error = Some(self_explaining(failure));
+                    holding.error = Some(failure.sentence());
                 }
             }
         }
@@ -475,13 +498,5 @@ impl Content {
         let next = idle.map(|h| h.scan_at.max(h.retry_at)).min();
         let retry = self.failed.values().map(|at| *at + PASS_OVER).min();
         next.into_iter().chain(retry).min()
-    }
-}
-
-fn self_explaining(failure: &ContentFailure) -> String {
-    match failure {
-        ContentFailure::Lost(why) => format!("the store has lost some of it: {why}"),
-        ContentFailure::Outdated => "a newer version is live already".to_owned(),
-        ContentFailure::Failed(why) => why.clone(),
     }
 }

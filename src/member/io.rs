@@ -36,6 +36,11 @@ pub enum Input {
         /// Which.
         member: MemberId,
     },
+    /// A peer, whose key was checked, says that it does not know this member.
+    Disowned {
+        /// Which.
+        member: MemberId,
+    },
     /// The record with this token, and so all before it, is synced.
     Persisted {
         /// As given.
@@ -99,6 +104,8 @@ pub enum Input {
     Repaired {
         /// Of which application.
         app: AppName,
+        /// To what it was to be repaired.
+        root: Digest,
         /// What it did: one line for each path, cut at a few.
         result: Result<Repair, ContentFailure>,
     },
@@ -152,6 +159,17 @@ pub enum ContentFailure {
     Outdated,
     /// The disk, permissions, or what stands at the path.
     Failed(String),
+}
+
+impl ContentFailure {
+    /// For people, without a full stop.
+    pub fn sentence(&self) -> String {
+        match self {
+            Self::Lost(why) => format!("the store has lost some of it: {why}"),
+            Self::Outdated => "a newer version is live already".to_owned(),
+            Self::Failed(why) => why.clone(),
+        }
+    }
 }
 
 /// What a member wants done. All of it may be slow; what answers comes back

@@ -61,6 +61,8 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 const VOTE_RETRY: Duration = Duration::from_secs(1);
 /// How soon a step of the window is proposed again when it failed.
 const STEP_RETRY: Duration = Duration::from_millis(400);
+/// How long a peer that does not know us may just not have heard of us yet.
+const DISOWNED_AFTER: Duration = Duration::from_secs(3);
 /// How often a member asks another for a newer catalog.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
@@ -107,7 +109,10 @@ pub struct Member {
     /// Roster to tell the transport once the removed ones had their farewell.
     farewell: Option<(Time, Roster)>,
     asked: BTreeMap<MemberId, Time>,
-    positions: BTreeMap<(AppName, MemberId), Position>,
+    /// Peers that don't know us: since when, and whether they went on saying so.
+    disowned: BTreeMap<MemberId, (Time, bool)>,
+    /// Who was last seen to hold something else than is committed.
+    off: BTreeSet<(AppName, MemberId)>,
     verdicts: BTreeMap<AppName, Verdict>,
     events: u64,
     /// A starting member drops no content: it may be the publisher of what is
@@ -160,7 +165,8 @@ impl Member {
             ingested: BTreeMap::new(),
             farewell: None,
             asked: BTreeMap::new(),
-            positions: BTreeMap::new(),
+            disowned: BTreeMap::new(),
+            off: BTreeSet::new(),
             verdicts: BTreeMap::new(),
             events: 0,
             started: false,
@@ -198,12 +204,17 @@ impl Member {
         }
         match input {
             Input::Packet { from, bytes } => {
+                self.disowned.remove(&from);
                 self.tell_membership(now, membership::Input::Packet { from, bytes }, effects);
             }
-            Input::Message { from, bytes } => self.on_message(now, from, &bytes, effects),
+            Input::Message { from, bytes } => {
+                self.disowned.remove(&from);
+                self.on_message(now, from, &bytes, effects);
+            }
             Input::Lost { member } => {
                 self.tell_membership(now, membership::Input::Lost { member }, effects);
             }
+            Input::Disowned { member } => self.on_disowned(now, member, effects),
             Input::Persisted { token } => {
                 let mut wants = Vec::new();
                 self.register.persisted(now, token, &mut wants);
@@ -236,10 +247,14 @@ impl Member {
                 let before = self.content.holding(&app).and_then(|h| h.found);
                 self.content.scanned(now, &app, result, took);
                 if self.content.holding(&app).and_then(|h| h.found) != before {
-                    self.ballot_soon(now);
+                    // At once: what is decided next must count what was found
+                    // and not what was said before.
+                    self.ballot_due = Some(now);
                 }
             }
-            Input::Repaired { app, result } => self.on_repaired(now, &app, result, effects),
+            Input::Repaired { app, root, result } => {
+                self.on_repaired(now, &app, root, result, effects);
+            }
             Input::Damaged { root } => {
                 self.content.no_longer_whole(root);
                 self.ballot_soon(now);
@@ -311,7 +326,16 @@ impl Member {
             self.send_ballot(now, catalog, &live, effects);
         }
         self.watch_votes(now, catalog, effects);
-        let around = Surroundings { now, me: self.me, catalog, votes: &self.votes, live: &live };
+        let versions = catalog.applications.values().flat_map(|a| &a.versions);
+        let counted = versions.map(|v| v.root).collect();
+        let around = Surroundings {
+            now,
+            me: self.me,
+            catalog,
+            votes: &self.votes,
+            live: &live,
+            counted: &counted,
+        };
         self.content.drive(&around, &mut self.rng, effects);
         self.adopt_majority(now, catalog, &live, effects);
         self.step_window(now, catalog, live, effects);
@@ -426,7 +450,7 @@ impl Member {
                     self.send(to, &Message::Register(message), effects);
                 }
                 register::Effect::Committed(committed) => {
-                    let before = self.farewell.take().map(|(_, roster)| roster);
+                    let before = self.farewell.take().map(|(at, _)| at);
                     self.on_committed(now, &committed, before, effects);
                 }
                 register::Effect::Ended { id, change, result } => {
@@ -443,7 +467,7 @@ impl Member {
         &mut self,
         now: Time,
         committed: &Committed,
-        unsaid: Option<Roster>,
+        unsaid: Option<Time>,
         effects: &mut Vec<Effect>,
     ) {
         let catalog = &committed.catalog;
@@ -452,7 +476,8 @@ impl Member {
             || before.is_some_and(|b| b.members.iter().any(|m| !catalog.roster.contains(m.id)));
         if lost_someone {
             // The removed one hears of it before the doors close.
-            self.farewell = Some((now + FAREWELL, catalog.roster.clone()));
+            let at = unsaid.map_or(now + FAREWELL, |at| at);
+            self.farewell = Some((at, catalog.roster.clone()));
         } else {
             effects.push(Effect::Peers(catalog.roster.clone()));
         }
@@ -466,15 +491,39 @@ impl Member {
         self.votes.retain(catalog);
         if self.started {
             let roots = self.content.retain(catalog, self.asks.roots());
-            self.ingested.retain(|root, _| self.content.is_whole(*root));
+            let keeps: BTreeSet<Digest> = roots.iter().copied().collect();
             effects.push(Effect::Retain { roots });
+            self.ingested.retain(|root, _| keeps.contains(root));
         }
-        self.positions.retain(|(app, member), _| {
+        self.asked.retain(|member, _| catalog.roster.contains(*member));
+        self.disowned.retain(|member, _| catalog.roster.contains(*member));
+        self.off.retain(|(app, member)| {
             catalog.applications.contains_key(app) && catalog.roster.contains(*member)
         });
         self.step_at = Some(now);
         self.ballot_soon(now);
         self.asks_committed(now, catalog, effects);
+    }
+
+    /// Removed while it was away, a member is told by nobody: nobody talks to it
+    /// any more. It can't know it for certain either, so it goes on and says so.
+    fn on_disowned(&mut self, now: Time, member: MemberId, effects: &mut Vec<Effect>) {
+        let known = self.unknown_to().is_some();
+        let (since, lasting) = self.disowned.entry(member).or_insert((now, false));
+        *lasting |= now.since(*since) >= DISOWNED_AFTER;
+        if let (false, Some(names)) = (known, self.unknown_to()) {
+            let text = format!(
+                "this member is unknown to {names}: it was probably removed while it was away"
+            );
+            self.tell(effects, Severity::Critical, EventKind::Member, None, text);
+        }
+    }
+
+    /// The names of those that go on saying that this member is not enrolled.
+    fn unknown_to(&self) -> Option<String> {
+        let lasting = self.disowned.iter().filter(|(_, (_, lasting))| *lasting);
+        let names: Vec<String> = lasting.take(10).map(|(id, _)| self.name_of(*id)).collect();
+        (!names.is_empty()).then(|| names.join(" and "))
     }
 
     fn on_removed(&mut self, now: Time, effects: &mut Vec<Effect>) {
@@ -565,24 +614,19 @@ impl Member {
             let Some(tally) = self.votes.tally(now, catalog, app) else { continue };
             let number = application.current().number;
             for (member, position) in &tally.positions {
-                let known = self.positions.insert((app.clone(), *member), *position);
-                let is_off = |p: Position| match p {
-                    Position::Holds(root) => root != tally.committed,
+                let is_off = match position {
+                    Position::Holds(root) => *root != tally.committed,
                     Position::Nothing => true,
-                    Position::Silent | Position::Late => false,
+                    // Silence is no news: what counts is off, then on again.
+                    Position::Silent | Position::Late => continue,
                 };
-                // Silence in between is no news: what counts is off, then on again.
-                if matches!(position, Position::Silent | Position::Late) {
-                    if known.is_some_and(is_off) {
-                        self.positions.extend(known.map(|k| ((app.clone(), *member), k)));
-                    }
-                    continue;
-                }
+                let key = (app.clone(), *member);
+                let was_off = if is_off { !self.off.insert(key) } else { self.off.remove(&key) };
                 let name = self.name_of(*member);
                 let agree =
                     tally.positions.values().filter(|p| **p == Position::Holds(tally.committed));
                 let (agree, voters) = (agree.count(), tally.positions.len());
-                let (severity, text) = match (known.is_some_and(is_off), is_off(*position)) {
+                let (severity, text) = match (was_off, is_off) {
                     (false, true) => (
                         Severity::Warning,
                         format!(
@@ -629,7 +673,10 @@ impl Member {
             }
             let Some(tally) = self.votes.tally(now, catalog, app) else { continue };
             let Verdict::Other(root) = tally.verdict(catalog.policy.vote) else { continue };
-            let Some(staged) = self.ingested.get(&root).copied() else { continue };
+            // An earlier version put back by hand has its numbers in the catalog.
+            let kept = application.versions.iter().find(|v| v.root == root);
+            let kept = kept.map(|v| command::Staged { root, files: v.files, bytes: v.bytes });
+            let Some(staged) = self.ingested.get(&root).copied().or(kept) else { continue };
             let holders = self.votes.whole(now, root);
             let first =
                 election::presider(&catalog.roster, |m| live.contains(&m) && holders.contains(&m));
@@ -692,9 +739,10 @@ impl Member {
                 let from = window.coordinator;
                 Change::TakeOver { window: id, from, by: self.me, ordered: false }
             }
-            Step::Commit => Change::Commit { window: id, request, whole },
+            Step::Commit => Change::Commit { window: id, request, by: self.me, whole },
             Step::Finish { why } | Step::Abandon { why } => {
-                Change::Finish { window: id, request, why }
+                let committed = publication.is_some_and(|p| p.committed);
+                Change::Finish { window: id, request, by: self.me, committed, why }
             }
         };
         self.step_pending = true;
@@ -720,13 +768,19 @@ impl Member {
         let committed = Arc::clone(self.register.committed());
         let Some(version) = committed.catalog.application(app).and_then(|a| a.version(number))
         else {
+            // So many versions came meanwhile that this one is not kept.
+            self.content.idle(app);
             return;
         };
+        let known = self.content.holding(app).and_then(|h| h.error.clone());
         self.content.activated(now, app, version, result);
         let (severity, text) = match result {
             Ok(()) => (Severity::Info, format!("{app} switched to version {number}")),
             Err(ContentFailure::Outdated) => return,
             Err(ContentFailure::Lost(why) | ContentFailure::Failed(why)) => {
+                if self.content.holding(app).and_then(|h| h.error.clone()) == known {
+                    return; // told before
+                }
                 (Severity::Critical, format!("{app} could not switch to version {number}: {why}"))
             }
         };
@@ -738,13 +792,15 @@ impl Member {
         &mut self,
         now: Time,
         app: &AppName,
+        root: Digest,
         result: Result<Repair, ContentFailure>,
         effects: &mut Vec<Effect>,
     ) {
         let committed = Arc::clone(self.register.committed());
+        let known = self.content.holding(app).and_then(|h| h.error.clone());
+        self.content.repaired(now, app, root, result.as_ref().err());
         let Some(application) = committed.catalog.application(app) else { return };
         let current = application.current();
-        self.content.repaired(now, app, current.root, result.as_ref().err());
         let tally = self.votes.tally(now, &committed.catalog, app);
         let (severity, text) = match result {
             Ok(repair) => {
@@ -763,6 +819,9 @@ impl Member {
                 (Severity::Warning, text)
             }
             Err(ContentFailure::Lost(why) | ContentFailure::Failed(why)) => {
+                if self.content.holding(app).and_then(|h| h.error.clone()) == known {
+                    return; // told before
+                }
                 (Severity::Critical, format!("{app} could not be repaired: {why}"))
             }
             Err(ContentFailure::Outdated) => return,

@@ -102,7 +102,7 @@ enum Resolving {
     /// We decide it with our own content.
     Ours(AskOrigin),
     /// We asked the member whose content is right.
-    Theirs { ticket: u64, id: u64, until: Time },
+    Theirs { ticket: u64, whom: MemberId, id: u64, until: Time },
 }
 
 impl Asks {
@@ -210,10 +210,7 @@ impl Member {
                 (Change::Failover { first: ids? }, "the failover list is changed".to_owned())
             }
             Command::Policy { failover, vote } => {
-                let mut policy = self.catalog().policy;
-                policy.failover = failover.unwrap_or(policy.failover);
-                policy.vote = vote.unwrap_or(policy.vote);
-                (Change::Policy(policy), "the policy is changed".to_owned())
+                (Change::Policy { failover, vote }, "the policy is changed".to_owned())
             }
             Command::Resolve { app, member } => {
                 return self.resolve(now, ticket, app, &member, effects);
@@ -226,17 +223,20 @@ impl Member {
     /// Says at once what the register would say after its patience: that too
     /// few voters are in view. The register counts answers all the same.
     fn quorum_in_view(&self, command: &Command) -> Result<(), Refusal> {
+        self.quorum_for(match command {
+            Command::Publish { app, .. } | Command::Rollback { app, .. } => {
+                format!("{app} was not published.")
+            }
+            _ => "Nothing was changed.".to_owned(),
+        })
+    }
+
+    fn quorum_for(&self, what: String) -> Result<(), Refusal> {
         let roster = &self.catalog().roster;
         let (live, majority) = election::quorum_in_view(roster, |m| self.is_live(m));
         if live >= majority {
             return Ok(());
         }
-        let what = match command {
-            Command::Publish { app, .. } | Command::Rollback { app, .. } => {
-                format!("{app} was not published.")
-            }
-            _ => "Nothing was changed.".to_owned(),
-        };
         let voters = roster.voters().count();
         let missing: Vec<String> = roster
             .voters()
@@ -250,15 +250,25 @@ impl Member {
         } else {
             ""
         };
+        let (removed, todo) = match self.unknown_to() {
+            None => (String::new(), "Bring the missing members back, and try again."),
+            Some(names) => (
+                format!(
+                    " This member is unknown to {names}: it was probably removed while it was away."
+                ),
+                "See with `althing members` on another member whether this one is enrolled.",
+            ),
+        };
         Err(Refusal::new(
             Reason::NoMajority,
             what,
             format!(
                 "A change needs {majority} of the {voters} voters, and {live} can be reached \
-                 (missing: {}). What the cluster holds stays as it is and goes on being served.{two}",
-                missing.join(", ")
+                 (missing: {}). What the cluster holds stays as it is and goes on being served.{two}{}",
+                missing.join(", "),
+                removed
             ),
-            "Bring the missing members back, and try again.",
+            todo,
         ))
     }
 
@@ -516,6 +526,11 @@ impl Member {
         effects: &mut Vec<Effect>,
     ) {
         let Change::Open(mut open) = change else { return };
+        // What is asked for is a publication that is yet to be made.
+        let sound = |p: &Publication| !p.committed && p.version.number == p.base + 1;
+        if !open.publication.as_ref().is_none_or(sound) {
+            return;
+        }
         match self.should_preside() {
             Some(other) if other != self.me => {
                 let answer = Answer::Elsewhere(other);
@@ -540,7 +555,7 @@ impl Member {
         effects: &mut Vec<Effect>,
     ) {
         let theirs = self.asks.resolving.iter().find_map(|(app, r)| match r {
-            Resolving::Theirs { ticket, id: asked, .. } if *asked == id => {
+            Resolving::Theirs { ticket, whom, id: asked, .. } if *asked == id && *whom == from => {
                 Some((app.clone(), *ticket))
             }
             _ => None,
@@ -552,7 +567,12 @@ impl Member {
                     Ok(Outcome::Done { sequence, text: format!("the vote on {app} is resolved") })
                 }
                 Answer::Refused(refusal) => Err(refusal),
-                Answer::Elsewhere(_) => return,
+                Answer::Elsewhere(_) => Err(Refusal::new(
+                    Reason::Failed,
+                    "The vote was not resolved.",
+                    "The member whose content was chosen gave an answer that makes no sense here.",
+                    "Use the same version of Althing on all members, and try again.",
+                )),
             };
             effects.push(Effect::Reply { ticket, result });
             return;
@@ -762,12 +782,12 @@ impl Member {
         let whom = self.enrolled(member, what)?;
         if whom == self.me {
             let ours = Resolving::Ours(AskOrigin::Ticket(ticket));
-            self.asks.resolving.insert(app.clone(), ours);
-            effects.push(Effect::Ingest { app });
+            self.content.want_ingested(&app);
+            self.asks.resolving.insert(app, ours);
         } else {
             self.asks.next += 1;
             let id = self.asks.next;
-            let theirs = Resolving::Theirs { ticket, id, until: now + SEEK * 3 };
+            let theirs = Resolving::Theirs { ticket, whom, id, until: now + SEEK * 3 };
             self.asks.resolving.insert(app.clone(), theirs);
             self.send(whom, &Message::Resolve { id, app }, effects);
         }
@@ -783,12 +803,20 @@ impl Member {
         app: AppName,
         effects: &mut Vec<Effect>,
     ) {
-        if self.asks.resolving.contains_key(&app) || self.catalog().application(&app).is_none() {
+        let busy = self.asks.resolving.contains_key(&app);
+        if busy || self.catalog().application(&app).is_none() {
+            let answer = Answer::Refused(Refusal::new(
+                Reason::Busy,
+                "The vote was not resolved.",
+                format!("{app} is being resolved already, or is not there any more."),
+                "See `althing apps`, and try again.",
+            ));
+            self.send(from, &Message::Forwarded { id, answer }, effects);
             return;
         }
         let ours = Resolving::Ours(AskOrigin::Member(from, id));
-        self.asks.resolving.insert(app.clone(), ours);
-        effects.push(Effect::Ingest { app });
+        self.content.want_ingested(&app);
+        self.asks.resolving.insert(app, ours);
     }
 
     /// Our live content is in the store: publish it, if that is what it was for.
@@ -806,7 +834,7 @@ impl Member {
             Refusal::new(
                 Reason::Failed,
                 "The vote was not resolved.",
-                format!("The live content could not be read: {failure:?}."),
+                format!("The live content could not be read: {}.", failure.sentence()),
                 "Mend it on that member, or choose another one.",
             )
         });
@@ -845,9 +873,17 @@ impl Member {
         bytes: &[u8],
         effects: &mut Vec<Effect>,
     ) {
-        // A member that lost the answer asks again: its key is proof enough.
-        if self.catalog().roster.contains(MemberId::of(&key)) {
-            self.welcome(ticket, effects);
+        // A member that lost the answer asks again: its key is proof enough. The
+        // register decides, because this member may not know yet that it has
+        // received its vote meanwhile.
+        if let Some(entry) = self.catalog().roster.get(MemberId::of(&key)).cloned() {
+            let name = entry.name.to_string();
+            let change = Change::Admit { entry, invite: key, at: self.wall };
+            self.propose(now, change, Purpose::Knock { ticket, name }, effects);
+            return;
+        }
+        if let Err(refusal) = self.quorum_for("The newcomer was not admitted.".to_owned()) {
+            refuse_entry(ticket, refusal, effects);
             return;
         }
         match self.check_knock(&key, exporter, from, bytes) {
@@ -887,6 +923,14 @@ impl Member {
         if !knock.is_proven(self.catalog().cluster, key, exporter) {
             return Err(invalid("It could not prove that it holds the token.".to_owned()));
         }
+        if knock.sequence > self.catalog().sequence {
+            return Err(Refusal::new(
+                Reason::Busy,
+                "The newcomer was not admitted.",
+                "This member has not heard of the invitation yet.",
+                "Try again in a moment, or by another member.",
+            ));
+        }
         change::check_invite(self.catalog(), &knock.invite, self.wall)?;
         let mut address = knock.address;
         if address.ip().is_unspecified() {
@@ -911,7 +955,19 @@ impl Member {
         let committed = Box::new(record.committed.clone());
         let lineage = record.lineage.clone();
         let welcome = Welcome::Admitted { committed, lineage };
-        effects.push(Effect::Answer { ticket, bytes: wire::encode(Kind::Message, &welcome) });
+        match wire::try_encode(Kind::Message, &welcome) {
+            Ok(bytes) => effects.push(Effect::Answer { ticket, bytes }),
+            Err(error) => refuse_entry(
+                ticket,
+                Refusal::new(
+                    Reason::Failed,
+                    "The newcomer was not admitted.",
+                    format!("The cluster's catalog and history can't be sent: {error}."),
+                    "Found a new cluster for more members; see docs/architecture.md for the bound.",
+                ),
+                effects,
+            ),
+        }
     }
 
     // Ends.
@@ -994,7 +1050,7 @@ fn told(member: &Member, change: &Change) -> Option<String> {
             format!("an invitation for {} was issued", invite.uses_left)
         }
         Change::Failover { .. } => "the failover list was changed".to_owned(),
-        Change::Policy(_) => "the policy was changed".to_owned(),
+        Change::Policy { .. } => "the policy was changed".to_owned(),
         Change::Open(open) => match &open.publication {
             Some(p) => format!(
                 "a window was opened for {} version {}, published on {}",

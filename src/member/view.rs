@@ -482,7 +482,11 @@ impl Member {
             _ if !live => "its coordinator is down: the next one takes over".to_owned(),
             None => "held open by an operator; voting on its scope pauses".to_owned(),
             Some(p) if p.phase == "staging" => {
-                let (have, need) = (p.whole.len(), catalog.roster.majority());
+                let votes = |name: &&String| {
+                    catalog.roster.voters().any(|m| m.name.as_str() == name.as_str())
+                };
+                let (have, need) =
+                    (p.whole.iter().filter(votes).count(), catalog.roster.majority());
                 format!(
                     "{} version {}: {have} members hold it whole, {need} are needed",
                     p.app, p.version
@@ -510,6 +514,16 @@ impl Member {
     /// Is everything well, and if not, why and what to do.
     fn judge(&self, view: &mut View) {
         let mut found: Vec<(Health, String)> = Vec::new();
+        if let Some(names) = self.unknown_to() {
+            found.push((
+                Health::Critical,
+                format!(
+                    "This member is unknown to {names}: it was probably removed while it was away. \
+                     Stop it; to join again as a new member, move its data directory away and use \
+                     a new token."
+                ),
+            ));
+        }
         if view.voters_live < view.majority {
             found.push((
                 Health::Critical,
@@ -538,8 +552,13 @@ impl Member {
                         .map(|p| p.member.as_str())
                         .collect();
                     if !off.is_empty() {
+                        let follows = match app.vote.as_str() {
+                            "agreed" => "it is being put right",
+                            "other" => "a majority holds something else, which becomes a version",
+                            _ => "too few ballots are in hand to decide",
+                        };
                         let text = format!(
-                            "{} is not version {} on {}: it is being put right.",
+                            "{} is not version {} on {}: {follows}.",
                             app.name,
                             app.version,
                             off.join(", ")

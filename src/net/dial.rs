@@ -12,7 +12,7 @@ use super::{
     DIAL_TIMEOUT, NetError, NetEvent, RecvStream, SendStream, StreamKind, accept,
     hub::{Dial, Hub},
     identity::{Identity, SERVER_NAME},
-    link::{self, Class, Link, WELCOME},
+    link::{self, Class, Close, Link, WELCOME},
     socket,
 };
 use crate::base::{MemberId, PublicKey};
@@ -26,7 +26,14 @@ pub(super) async fn run(hub: Arc<Hub>, dial: Dial) {
     };
     let outcome = outcome.await;
     let failed = outcome.is_err();
+    let disowned = matches!(
+        &outcome,
+        Err(NetError::Refused { reason, .. }) if reason == Close::Unknown.text()
+    );
     let Some((link, large)) = hub.dialled(dial, outcome) else {
+        if disowned && dial.class == Class::Talk {
+            hub.inlet.event(NetEvent::Disowned { member: dial.member }).await;
+        }
         if failed && dial.class == Class::Talk && !hub.is_talking(dial.member) {
             hub.inlet.event(NetEvent::Lost { member: dial.member }).await;
         }

@@ -137,6 +137,12 @@ pub enum NetEvent {
         /// Who.
         member: MemberId,
     },
+    /// This member, whose key was checked, refuses our conversation because it
+    /// does not know us: we were removed, or it has not heard of us yet.
+    Disowned {
+        /// Who.
+        member: MemberId,
+    },
 }
 
 /// Counters since [`Net::bind`], but for `connections`, which is the present.

@@ -158,15 +158,16 @@ impl Handle {
         request: impl FnOnce(oneshot::Sender<T>) -> Request,
     ) -> Result<T, Refusal> {
         let (answer, answered) = oneshot::channel();
-        let gone = || {
+        let stopping = |what: &str| {
             Refusal::new(
                 Reason::Failed,
-                "Nothing was changed.",
+                what,
                 "This member is stopping.",
-                "Ask another member, or start this one again.",
+                "Look on another member, or start this one again.",
             )
         };
-        self.requests.send(request(answer)).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())
+        let sent = self.requests.send(request(answer)).await;
+        sent.map_err(|_| stopping("Nothing was changed."))?;
+        answered.await.map_err(|_| stopping("It is not known whether it was done."))
     }
 }

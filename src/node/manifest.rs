@@ -1,6 +1,6 @@
 //! `althing.toml`: what an application is, beside its content.
 
-use std::{fs, path::Path};
+use std::{fs, io::ErrorKind, path::Path};
 
 use serde::Deserialize;
 
@@ -54,7 +54,10 @@ impl Manifest {
         };
         let metadata = match fs::symlink_metadata(&path) {
             Ok(metadata) => metadata,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            // That there is no directory at all is for the scan to say.
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Ok(Self::default());
+            }
             Err(e) => return Err(refuse(format!("Its manifest can't be read: {e}."))),
         };
         if !metadata.is_file() || metadata.len() > SIZE_MAX {
@@ -67,7 +70,15 @@ impl Manifest {
 
     /// Parses a manifest. The error names line and column.
     pub fn parse(text: &str) -> Result<Self, String> {
-        toml::from_str(text).map_err(|e| format!("The manifest is not understood: {e}"))
+        toml::from_str(text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            // Never inside of a character, and never beyond the end.
+            let before = text.get(..start).unwrap_or(text);
+            let line = before.matches('\n').count() + 1;
+            let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+            let what = error.message().replace('\n', ", ");
+            format!("In {FILE_NAME}, line {line}, column {column}: {what}.")
+        })
     }
 
     /// The name and the specification of the application, with what the
@@ -167,7 +178,7 @@ mod tests {
     #[test]
     fn a_mistake_is_told_with_its_place() {
         let error = Manifest::parse("[application]\nhost = 3\n").unwrap_err();
-        assert!(error.contains("line 2") && error.contains("host"), "{error}");
+        assert!(error.contains("line 2, column 1") && error.contains("host"), "{error}");
     }
 
     #[test]

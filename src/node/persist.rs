@@ -5,12 +5,17 @@
 //! it succeeds, and until then nothing that depends on it is said: a member
 //! with a full disk falls silent in the register and breaks no promise.
 
-use std::{path::PathBuf, sync::mpsc, thread, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
 
 use crate::{
     base::wire::{self, Kind},
     proto::catalog::Record,
-    store::record,
+    store::{StoreError, record},
 };
 
 /// How long after a failed write the next try is made.
@@ -33,22 +38,25 @@ pub(super) fn spawn(
 ) -> std::io::Result<(mpsc::Sender<Write>, thread::JoinHandle<()>)> {
     let (sender, writes) = mpsc::channel();
     let run = move || {
-        while let Ok(first) = writes.recv() {
-            let (mut newest, mut generation) = (None, None);
-            for write in std::iter::once(first).chain(writes.try_iter()) {
-                match write {
-                    Write::Record { token, record } => newest = Some((token, record)),
-                    Write::Generation(number) => generation = Some(number),
+        let mut told = false;
+        let mut pending = Pending::default();
+        while pending.take(&writes) {
+            match pending.write(&record_path, &generation_path) {
+                Ok(written) => {
+                    told = false;
+                    written.into_iter().for_each(&persisted);
                 }
-            }
-            if let Some(number) = generation {
-                let bytes = wire::encode(Kind::Record, &number);
-                until_written(|| record::save(&generation_path, &bytes), &failed);
-            }
-            if let Some((token, value)) = newest {
-                let bytes = wire::encode(Kind::Record, &value);
-                until_written(|| record::save(&record_path, &bytes), &failed);
-                persisted(token);
+                Err(error) => {
+                    if !std::mem::replace(&mut told, true) {
+                        failed(format!(
+                            "this member can't keep its record and says nothing until it can: {error}"
+                        ));
+                    }
+                    if pending.orphaned {
+                        return;
+                    }
+                    pause();
+                }
             }
         }
     };
@@ -56,19 +64,101 @@ pub(super) fn spawn(
     Ok((sender, thread))
 }
 
-#[expect(clippy::disallowed_methods, reason = "the thread is this function's own")]
-fn until_written<E: std::fmt::Display>(
-    mut write: impl FnMut() -> Result<(), E>,
-    failed: &impl Fn(String),
-) {
-    let mut told = false;
-    while let Err(error) = write() {
-        if !told {
-            failed(format!(
-                "this member can't keep its record and says nothing until it can: {error}"
-            ));
-            told = true;
+/// What is still to be written: the newest of each.
+#[derive(Default)]
+struct Pending {
+    record: Option<(u64, Box<Record>)>,
+    generation: Option<u64>,
+    /// The member has stopped: what can't be written now was never said.
+    orphaned: bool,
+}
+
+impl Pending {
+    /// Takes all that waits, so that nothing piles up behind a full disk.
+    /// Waits itself where nothing is pending; false when it is all over.
+    fn take(&mut self, writes: &mpsc::Receiver<Write>) -> bool {
+        if self.record.is_none() && self.generation.is_none() {
+            match writes.recv() {
+                Ok(write) => self.add(write),
+                Err(_) => return false,
+            }
         }
-        thread::sleep(RETRY);
+        loop {
+            match writes.try_recv() {
+                Ok(write) => self.add(write),
+                Err(mpsc::TryRecvError::Empty) => return true,
+                Err(mpsc::TryRecvError::Disconnected) => {
+                    self.orphaned = true;
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, write: Write) {
+        match write {
+            Write::Record { token, record } => self.record = Some((token, record)),
+            Write::Generation(number) => self.generation = Some(number),
+        }
+    }
+
+    /// Writes and syncs; what failed stays pending. The token that is on disk.
+    fn write(&mut self, record: &Path, generation: &Path) -> Result<Option<u64>, StoreError> {
+        if let Some(number) = self.generation {
+            record::save(generation, &wire::encode(Kind::Record, &number))?;
+            self.generation = None;
+        }
+        let Some((token, value)) = &self.record else { return Ok(None) };
+        record::save(record, &wire::encode(Kind::Record, value))?;
+        let token = *token;
+        self.record = None;
+        Ok(Some(token))
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the thread is this module's own")]
+fn pause() {
+    thread::sleep(RETRY);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{MemberName, SecretKey, catalog::Enrolled};
+
+    #[test]
+    fn what_can_not_be_written_is_not_confirmed_until_it_can() {
+        let scratch = tempfile::tempdir().unwrap();
+        let missing = scratch.path().join("not-yet");
+        let (confirmed, confirmations) = mpsc::channel();
+        let (told, troubles) = mpsc::channel();
+        let (writes, thread) = spawn(
+            missing.join("record"),
+            missing.join("generation"),
+            move |token| confirmed.send(token).unwrap(),
+            move |text| told.send(text).unwrap(),
+        )
+        .unwrap();
+        let key = SecretKey::from_seed([1; 32]);
+        let founder = Enrolled {
+            id: key.member(),
+            key: key.public(),
+            name: MemberName::parse("m").unwrap(),
+            address: "127.0.0.1:1".parse().unwrap(),
+            tags: std::collections::BTreeMap::new(),
+            voter: true,
+            standby: false,
+        };
+        let record = Record::found([0; 32], &key, founder);
+        writes.send(Write::Record { token: 1, record: Box::new(record.clone()) }).unwrap();
+        assert!(troubles.recv().unwrap().contains("says nothing"));
+        assert!(confirmations.try_recv().is_err());
+        writes.send(Write::Record { token: 2, record: Box::new(record) }).unwrap();
+        std::fs::create_dir(&missing).unwrap();
+        assert_eq!(confirmations.recv().unwrap(), 2, "the newest stands for all before it");
+        assert!(record::load(&missing.join("record")).unwrap().is_some());
+        drop(writes);
+        thread.join().unwrap();
+        assert!(troubles.try_recv().is_err(), "told once");
     }
 }

@@ -49,6 +49,8 @@ const VIEW_EVERY: Duration = Duration::from_millis(150);
 const VIEW_AT_LEAST: Duration = Duration::from_secs(1);
 /// How often the gateway's table of who serves what is made anew, at the most.
 const SITES_EVERY: Duration = Duration::from_millis(250);
+/// How long a stopping member waits for its record to be written.
+const WRITER_WITHIN: Duration = Duration::from_secs(2);
 /// How long a member that leaves waits for its last words to be sent.
 const FAREWELL: Duration = Duration::from_millis(400);
 
@@ -204,6 +206,14 @@ impl Loop {
                 },
                 () = sleep_until(wake) => {}
             }
+            // One of each first, so that a flood from the network can starve
+            // neither the disk's answers nor an operator.
+            if let Ok(note) = notes.try_recv() {
+                self.on_note(note);
+            }
+            if let Ok(request) = requests.try_recv() {
+                self.on_request(request);
+            }
             for _ in 0..BATCH {
                 if let Ok(event) = network.try_recv() {
                     self.on_network(event);
@@ -219,6 +229,7 @@ impl Loop {
                 let mut effects = Vec::new();
                 self.member.tick(now, wall_now(), &mut effects);
                 self.carry_out(effects);
+                (self.view_dirty, self.sites_dirty) = (true, true);
             }
             if self.sites_dirty && self.sites_made.elapsed() >= SITES_EVERY {
                 self.refresh_sites();
@@ -228,16 +239,21 @@ impl Loop {
     }
 
     /// Lets the last words out, then stops everything beside the loop.
-    async fn finish(self, writer: std::thread::JoinHandle<()>) -> Ended {
+    async fn finish(mut self, writer: std::thread::JoinHandle<()>) -> Ended {
         let ended = self.ended.unwrap_or(Ended::Stopped);
+        // Nobody waits any longer: the answers say that the outcome is unknown.
+        self.tickets.clear();
+        self.knocks.clear();
         if ended != Ended::Stopped {
             tokio::time::sleep(FAREWELL).await;
         }
         self.shutdown.cancel();
         self.network.close("this member stops").await;
         drop(self.writes);
-        // Ends with its queue; it holds nothing but the record's path.
-        let _joined = tokio::task::spawn_blocking(move || writer.join()).await;
+        // Ends with its queue. On a full disk it would go on trying for ever:
+        // what it could not write was never said either.
+        let joined = tokio::task::spawn_blocking(move || writer.join());
+        let _given_up = tokio::time::timeout(WRITER_WITHIN, joined).await;
         self.work.finish().await;
         ended
     }
@@ -251,7 +267,8 @@ impl Loop {
         let watched = self.views.receiver_count() > 0;
         let pause = if self.view_dirty { VIEW_EVERY } else { VIEW_AT_LEAST };
         let view = watched.then(|| self.view_made + pause);
-        member.into_iter().chain(view).min()
+        let sites = self.sites_dirty.then(|| self.sites_made + SITES_EVERY);
+        member.into_iter().chain(view).chain(sites).min()
     }
 
     fn show(&mut self) {
@@ -286,6 +303,7 @@ impl Loop {
                 self.tell_member(Input::Message { from, bytes });
             }
             NetEvent::Lost { member } => self.tell_member(Input::Lost { member }),
+            NetEvent::Disowned { member } => self.tell_member(Input::Disowned { member }),
             NetEvent::Knock { key, exporter, from, bytes, answer } => {
                 let ticket = self.ticket();
                 self.knocks.insert(ticket, answer);

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     base::{
-        Digest, MemberId, PublicKey, Reason, Refusal, SecretKey, WallTime,
+        ClusterId, Digest, MemberId, PublicKey, Reason, Refusal, SecretKey, WallTime,
         catalog::Enrolled,
         wire::{self, Kind},
     },
@@ -89,6 +89,7 @@ pub async fn start(mut options: Options) -> Result<Running, Refusal> {
             ),
         ));
     }
+    check_token(&options, cluster)?;
     let generation = next_generation(&generation_path)?;
     // On disk before anybody hears of this member: it must never start again
     // as somebody who has promised nothing.
@@ -143,6 +144,24 @@ pub async fn start(mut options: Options) -> Result<Running, Refusal> {
     };
     let (handle, ended) = run::spawn(parts)?;
     Ok(Running { handle, ready, ended })
+}
+
+/// Whoever comes back needs no token, and one of its own cluster does no harm.
+/// With another one's it would come back to where it is not wanted.
+fn check_token(options: &Options, cluster: ClusterId) -> Result<(), Refusal> {
+    let token = options.token.as_deref().and_then(|text| Token::parse(text).ok());
+    match token.filter(|token| token.cluster != cluster) {
+        None => Ok(()),
+        Some(_) => Err(Refusal::new(
+            Reason::Forbidden,
+            "This member did not start.",
+            format!(
+                "What is in {} belongs to cluster {cluster}, and the token is for another cluster.",
+                options.data.display()
+            ),
+            "Name another --data to join with that token, or start it without --join and --token.",
+        )),
+    }
 }
 
 /// The address with the port that the system chose, if it is to choose one.
@@ -203,8 +222,9 @@ fn load_record(path: &Path) -> Result<Option<Record>, Refusal> {
             Reason::Failed,
             "This member did not start.",
             format!("Its record at {} can't be read: {e}.", path.display()),
-            "Restore it from a backup, or move the data directory away and join anew; the cluster \
-             keeps everything.",
+            "Run `althing remove` for it on another member, move the data directory away and join \
+             anew: an older record must not be put back, because this member has promised more \
+             since. The cluster keeps everything.",
         )
     })
 }

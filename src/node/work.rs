@@ -132,7 +132,7 @@ impl Work {
                         .map(|path| path.to_string())
                         .collect(),
                 });
-                Input::Repaired { app, result }
+                Input::Repaired { app, root, result }
             }),
             Effect::Ingest { app } => self.run(move |content| {
                 let result = content.ingest_live(&app).map_err(|e| failure(&e));
@@ -226,10 +226,18 @@ impl Work {
         answer: oneshot::Sender<Result<Verified, Refusal>>,
     ) {
         let (content, store) = (self.content.clone(), self.store.clone());
+        let notes = self.notes.clone();
         self.tasks.spawn_blocking(move || {
             let result = match version {
                 None => Err(crate::member::change::no_such_app(&app, "Nothing was verified.")),
-                Some(version) => verify(&content, &store, app, &version),
+                Some(version) => {
+                    let result = verify(&content, &store, app, &version);
+                    if result.as_ref().is_ok_and(|v| v.store_damaged > 0) {
+                        let input = Input::Damaged { root: version.root };
+                        let _loop_may_be_gone = notes.send(Note::Input(input));
+                    }
+                    result
+                }
             };
             let _asker_may_be_gone = answer.send(result);
         });

@@ -161,7 +161,7 @@ impl World {
                 } else {
                     Err(ContentFailure::Lost("a pack is damaged".to_owned()))
                 };
-                Input::Repaired { app, result }
+                Input::Repaired { app, root, result }
             }
             Work::Ingest => {
                 let live = self.servers[s].disk.live.get(&app).copied();

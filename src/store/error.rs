@@ -37,8 +37,8 @@ pub enum StoreError {
     },
     /// A record is there, but cut short or damaged.
     #[error(
-        "{} is damaged ({why}): it is not used and not overwritten; restore it, or remove it to \
-         start without it",
+        "{} is damaged ({why}): it is not used and not overwritten; restore it from a backup, or \
+         move the whole data directory away and join anew",
         path.display()
     )]
     Torn {

@@ -308,7 +308,8 @@ impl Member {
 
     /// The view, over its socket.
     pub fn view(&self) -> Result<Value, String> {
-        let answer = self.ask(b"GET /api/v1/view HTTP/1.1\r\nHost: l\r\nConnection: close\r\n\r\n")?;
+        let answer =
+            self.ask(b"GET /api/v1/view HTTP/1.1\r\nHost: l\r\nConnection: close\r\n\r\n")?;
         serde_json::from_slice(&answer.body).map_err(|e| format!("{}: {e}", self.name()))
     }
 
@@ -463,7 +464,13 @@ impl Refused {
             let text = error[key].as_str();
             text.unwrap_or_else(|| panic!("no {key} in {error}, code {code}")).to_owned()
         };
-        Self { code, reason: text("reason"), what: text("what"), why: text("why"), todo: text("todo") }
+        Self {
+            code,
+            reason: text("reason"),
+            what: text("what"),
+            why: text("why"),
+            todo: text("todo"),
+        }
     }
 
     /// It ended with this code for this reason, says so in three sentences,

@@ -34,7 +34,7 @@ const ARCHIVES_MIB: [usize; 3] = [16, 64, 192];
 /// Between two looks whether the publication is under way.
 const GLANCE: Duration = Duration::from_millis(2);
 /// How long the first bytes are waited for once the publication is under way.
-const LINGER: Duration = Duration::from_millis(60);
+const LINGER: Duration = Duration::from_millis(30);
 
 type Step = Result<Told, Failure>;
 
@@ -272,12 +272,18 @@ impl Story {
         }
         self.current = Some((number, version));
         self.close_and_serve(successor, number, &next).await?;
-        let arrived = caught.progress.values().copied().max().unwrap_or(0);
-        let (arrived, bytes) = (units::bytes(arrived), units::bytes(caught.bytes));
+        let bytes = units::bytes(caught.bytes);
+        let how_far = match arrived(&caught) {
+            0 => "while it was being copied".to_owned(),
+            most => format!(
+                "while it was being copied and at most {} of it had reached any other",
+                units::bytes(most)
+            ),
+        };
         let text = format!(
             "{first} presided over a window; version {number} ({bytes}) was published through {}. \
-             {first} was killed while it was being copied ({arrived} had arrived where most had). \
-             {next} took over and completed it {took_ms} ms after the kill: {why}.",
+             {first} was killed {how_far}. {next} took over and completed it {took_ms} ms after \
+             the kill: {why}.",
             self.name(via),
         );
         let details = json!({
@@ -305,8 +311,7 @@ impl Story {
                     |p: &PublicationView| p.phase == "staging" && p.whole.len() < majority;
                 if let Some(publication) = publication.filter(under_way) {
                     let since = *since.get_or_insert_with(Instant::now);
-                    let some = publication.progress.values().any(|bytes| *bytes > 0);
-                    if some || since.elapsed() >= LINGER {
+                    if arrived(&publication) > 0 || since.elapsed() >= LINGER {
                         return Some(publication);
                     }
                 }
@@ -462,6 +467,12 @@ impl Story {
         });
         Ok(Told { text, details })
     }
+}
+
+/// The most that has arrived on a member that does not hold it whole, bytes.
+fn arrived(publication: &PublicationView) -> u64 {
+    let others = publication.progress.iter().filter(|(name, _)| !publication.whole.contains(*name));
+    others.map(|(_, bytes)| *bytes).max().unwrap_or(0)
 }
 
 fn millis(since: Instant) -> u64 {

@@ -71,12 +71,14 @@ fn two_publishers_never_both_win() {
     let open = make(&base, &publish(1, 0));
     assert_eq!(publish(2, 0).apply(&open).unwrap_err().reason, Reason::Busy);
     let window = open.window.as_ref().unwrap().id;
-    let alone = Change::Commit { window, request: 1, whole: vec![id(2)] };
+    let commit = |whole| Change::Commit { window, request: 1, by: id(1), whole };
+    let alone = commit(vec![id(2)]);
     assert_eq!(alone.apply(&open).unwrap_err().reason, Reason::Conflict, "one of three holds it");
-    let committed = make(&open, &Change::Commit { window, request: 1, whole: vec![id(1), id(2)] });
+    let committed = make(&open, &commit(vec![id(1), id(2)]));
     assert_eq!(committed.application(&app()).unwrap().current().number, 1);
     let why = "done".to_owned();
-    let closed = make(&committed, &Change::Finish { window, request: 1, why });
+    let closed =
+        make(&committed, &Change::Finish { window, request: 1, by: id(1), committed: true, why });
     assert!(closed.window.is_none());
     assert_eq!(closed.outcomes[0].version, Some(1));
     // The second one made its version against nothing: it is told.
@@ -92,10 +94,15 @@ fn two_publishers_never_both_win() {
 fn a_coordinator_that_was_replaced_commits_nothing_in_a_closed_window() {
     let open = make(&catalog(), &publish(1, 0));
     let window = open.window.as_ref().unwrap().id;
-    let why = "given up".to_owned();
-    let closed = make(&open, &Change::Finish { window, request: 1, why });
+    let finish = |by, committed| {
+        let why = "given up".to_owned();
+        Change::Finish { window, request: 1, by, committed, why }
+    };
+    assert_eq!(finish(id(2), false).apply(&open), Ok(None), "it does not preside");
+    assert_eq!(finish(id(1), true).apply(&open), Ok(None), "it is not committed");
+    let closed = make(&open, &finish(id(1), false));
     assert_eq!(closed.outcomes[0].version, None);
-    let late = Change::Commit { window, request: 1, whole: vec![id(1), id(2)] };
+    let late = Change::Commit { window, request: 1, by: id(1), whole: vec![id(1), id(2)] };
     assert_eq!(late.apply(&closed).unwrap_err().reason, Reason::Conflict);
 }
 
@@ -117,10 +124,14 @@ fn a_held_window_takes_one_publication_at_a_time_and_stays() {
     let staged = make(&held, &publish(1, 0));
     assert_eq!(staged.window.as_ref().unwrap().id, window);
     let close = Change::Close { window };
-    assert_eq!(close.apply(&staged).unwrap_err().reason, Reason::Busy);
-    let committed =
-        make(&staged, &Change::Commit { window, request: 1, whole: vec![id(1), id(2)] });
-    let finished = make(&committed, &Change::Finish { window, request: 1, why: String::new() });
+    let given_up = make(&staged, &close);
+    assert_eq!((given_up.outcomes[0].request, given_up.outcomes[0].version), (1, None));
+    let commit = Change::Commit { window, request: 1, by: id(1), whole: vec![id(1), id(2)] };
+    let committed = make(&staged, &commit);
+    let finished = make(
+        &committed,
+        &Change::Finish { window, request: 1, by: id(1), committed: true, why: String::new() },
+    );
     assert!(finished.window.as_ref().is_some_and(|w| w.publication.is_none()));
     assert!(make(&finished, &close).window.is_none());
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{
-    ClusterId, Digest, MemberId, SecretKey, Signature,
+    ClusterId, Digest, MemberId, Reason, Refusal, SecretKey, Signature,
     catalog::{Catalog, Header, Roster, cluster_id},
     limits,
     wire::{self, Kind},
@@ -171,6 +171,40 @@ impl Lineage {
             return Err(CertificateError::Majority);
         }
         self.links.push(link);
+        Ok(())
+    }
+
+    /// Whether `next` can be proposed after this lineage: it and what it adds
+    /// must stay within what can be sent and read again.
+    pub fn has_room_for(&self, next: &Catalog) -> Result<(), Refusal> {
+        let size = |bytes: Result<Vec<u8>, _>| bytes.map_or(usize::MAX, |b: Vec<u8>| b.len());
+        let refuse = |what: &str, todo: &str| {
+            Err(Refusal::new(
+                Reason::Failed,
+                "The change was not made.",
+                format!("{what} would be larger than members can send to each other."),
+                todo,
+            ))
+        };
+        if size(wire::try_encode(Kind::Message, next)) > limits::CATALOG_MAX {
+            return refuse(
+                "The catalog",
+                "Publish with shorter messages and fewer ignore patterns, or fewer applications.",
+            );
+        }
+        let roster = next.roster_before.is_some();
+        let lineage = size(wire::try_encode(Kind::Message, self));
+        let link = size(wire::try_encode(Kind::Message, &next.roster)) * 2;
+        if roster
+            && (lineage.saturating_add(link) > limits::CATALOG_MAX
+                || self.links.len() >= limits::LINEAGE_MAX)
+        {
+            return refuse(
+                "The history of the cluster's rosters",
+                "This version of Althing keeps every roster that there ever was: found a new \
+                 cluster and publish there.",
+            );
+        }
         Ok(())
     }
 

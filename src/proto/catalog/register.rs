@@ -27,6 +27,7 @@ use super::certificate::{
 use crate::base::{
     Digest, MemberId, Reason, Refusal, SecretKey, Signature, Time,
     catalog::{Catalog, Enrolled},
+    limits,
 };
 
 /// How long one attempt may take before it is made anew: several round trips
@@ -281,6 +282,16 @@ impl<C: Transition> Register<C> {
 
     /// Queues a change. It ends with [`Effect::Ended`] in any case.
     pub fn propose(&mut self, now: Time, id: u64, change: C, effects: &mut Vec<Effect<C>>) {
+        if self.queue.len() >= limits::PROPOSALS_MAX {
+            let result = Err(Refusal::new(
+                Reason::Busy,
+                "The change was not made.",
+                "This member has as many changes under way as it may have at once.",
+                "Wait a moment, and try again.",
+            ));
+            effects.push(Effect::Ended { id, change, result });
+            return;
+        }
         self.queue.push_back(Proposal {
             id,
             change,
@@ -354,7 +365,9 @@ impl<C: Transition> Register<C> {
                 self.on_promise(now, from, ballot, accepted, effects);
             }
             Message::Refused { ballot, promised, catch_up } => {
-                self.round_max = self.round_max.max(promised.round);
+                if self.is_near(promised.round) {
+                    self.round_max = self.round_max.max(promised.round);
+                }
                 self.learn_from(now, catch_up, effects);
                 let mine = match &self.phase {
                     Phase::Preparing { ballot, .. } | Phase::Accepting { ballot, .. } => *ballot,
@@ -388,8 +401,11 @@ impl<C: Transition> Register<C> {
         effects: &mut Vec<Effect<C>>,
     ) {
         // A number belongs to its proposer: nobody may use another's.
-        if ballot.proposer != from {
+        if ballot.proposer != from || !self.is_near(ballot.round) {
             return;
+        }
+        if committed > self.record.committed.catalog.sequence {
+            self.ask_for_newer(from, effects);
         }
         let catch_up = self.newer_than(committed);
         if ballot <= self.record.promised {
@@ -414,7 +430,14 @@ impl<C: Transition> Register<C> {
         effects: &mut Vec<Effect<C>>,
     ) {
         let held = &self.record.committed.catalog;
-        if ballot.proposer != from || catalog.cluster != held.cluster {
+        let foreign = ballot.proposer != from || catalog.cluster != held.cluster;
+        if foreign || !self.is_near(ballot.round) {
+            return;
+        }
+        // Whoever accepts a catalog must be able to prove the one before it:
+        // if the proposer dies, it is the accepters that complete it.
+        if catalog.sequence > held.sequence + 1 {
+            self.ask_for_newer(from, effects);
             return;
         }
         // Nothing at or below the committed sequence is accepted any more,
@@ -436,6 +459,18 @@ impl<C: Transition> Register<C> {
             Gated::Send(from, Message::Accepted { ballot, digest, signature }),
             effects,
         );
+    }
+
+    /// Whether a round is one that an honest proposer could have come to.
+    fn is_near(&self, round: u64) -> bool {
+        round < self.round_max.saturating_add(limits::ROUND_LEAP_MAX)
+    }
+
+    fn ask_for_newer(&self, from: MemberId, effects: &mut Vec<Effect<C>>) {
+        if from != self.me {
+            let sequence = self.record.committed.catalog.sequence;
+            effects.push(Effect::Send { to: from, message: Message::Ask { sequence } });
+        }
     }
 
     /// A refusal needs no disk: it promises nothing.
@@ -566,6 +601,10 @@ impl<C: Transition> Register<C> {
                 catalog.sequence = base.sequence + 1;
                 catalog.roster_before =
                     (catalog.roster != base.roster).then(|| base.roster.clone());
+                if let Err(refusal) = self.record.lineage.has_room_for(&catalog) {
+                    self.end(now, Err(refusal), effects);
+                    return;
+                }
                 proposal.offered = Some((catalog.sequence, catalog.digest()));
                 self.accept(now, ballot, Box::new(catalog), effects);
             }
@@ -717,6 +756,7 @@ impl<C: Transition> Register<C> {
             return;
         }
         let Ok(lineage) = self.record.lineage.follow(held.cluster, &catch_up) else { return };
+        let electorate = held.roster.digest();
         self.record.lineage = lineage;
         self.record.committed = catch_up.committed;
         let sequence = self.record.committed.catalog.sequence;
@@ -726,11 +766,12 @@ impl<C: Transition> Register<C> {
         }
         let announced = Arc::new(self.record.committed.clone());
         self.persist_then(Gated::Announce(announced), effects);
-        self.after_learning(now, effects);
+        let changed = self.record.committed.catalog.roster.digest() != electorate;
+        self.after_learning(now, changed, effects);
     }
 
     /// What our own proposal makes of a newer catalog.
-    fn after_learning(&mut self, now: Time, effects: &mut Vec<Effect<C>>) {
+    fn after_learning(&mut self, now: Time, roster_changed: bool, effects: &mut Vec<Effect<C>>) {
         let sequence = self.record.committed.catalog.sequence;
         let digest = self.record.committed.catalog.digest();
         let offered = self.queue.front().and_then(|proposal| proposal.offered);
@@ -742,7 +783,7 @@ impl<C: Transition> Register<C> {
             // What we finished was somebody else's, or we were overtaken.
             Phase::Accepting { catalog, .. } => catalog.sequence <= sequence,
             // Others must be asked now than those that we asked.
-            Phase::Preparing { .. } => self.record.committed.catalog.roster_before.is_some(),
+            Phase::Preparing { .. } => roster_changed,
             Phase::Pausing { .. } | Phase::Idle => false,
         };
         if overtaken {

@@ -70,9 +70,12 @@ struct Seen {
     staged: Option<(Digest, bool)>,
     /// Since when the coordinator is not live, in this member's view.
     coordinator_lost: Option<Time>,
-    /// What the reports were when they last changed, and when that was.
     reports: Reports,
+    /// When there was progress last, and how much there ever was.
     changed: Time,
+    bytes_best: u64,
+    whole_ever: BTreeSet<MemberId>,
+    switched_ever: BTreeSet<MemberId>,
     /// Since when a majority is whole.
     ready: Option<Time>,
 }
@@ -99,15 +102,32 @@ impl Presider {
                 window: window.id,
                 staged,
                 coordinator_lost: lost.and_then(|s| s.coordinator_lost),
+                bytes_best: reports.bytes,
+                whole_ever: reports.whole.clone(),
+                switched_ever: reports.switched.clone(),
                 reports: reports.clone(),
                 changed: now,
                 ready: None,
             });
         }
         let Some(seen) = &mut self.seen else { return (None, None) };
-        if seen.reports != reports {
-            seen.reports = reports;
+        // Only progress counts: a fetch that starts over and over, or a member
+        // that comes and goes, must not keep a window open for ever.
+        let more = reports.bytes > seen.bytes_best
+            || !reports.whole.is_subset(&seen.whole_ever)
+            || !reports.switched.is_subset(&seen.switched_ever);
+        if more {
             seen.changed = now;
+            seen.bytes_best = seen.bytes_best.max(reports.bytes);
+            seen.whole_ever.extend(&reports.whole);
+            seen.switched_ever.extend(&reports.switched);
+        }
+        seen.reports = reports;
+        // Whoever sees no majority would propose in vain, and its high ballots
+        // would be in the way once it is back. After a start, too: first look.
+        if !catalog.roster.is_majority(&seen.reports.live) {
+            seen.coordinator_lost = None;
+            return (None, None);
         }
         if window.coordinator == me {
             seen.coordinator_lost = None;
