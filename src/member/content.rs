@@ -236,6 +236,13 @@ impl Content {
         if holding.work.is_some() || now < holding.retry_at {
             return;
         }
+        // Before anything that may wait for content that nobody has any more:
+        // that is when an operator chooses.
+        if std::mem::take(&mut holding.ingest) {
+            holding.work = Some(Work::Ingesting);
+            effects.push(Effect::Ingest { app: app.clone() });
+            return;
+        }
         if holding.activated != current.number {
             if whole {
                 holding.work = Some(Work::Activating);
@@ -287,11 +294,7 @@ impl Content {
                 _ => {}
             }
         }
-        if holding.ingest {
-            holding.ingest = false;
-            holding.work = Some(Work::Ingesting);
-            effects.push(Effect::Ingest { app: app.clone() });
-        } else if now >= holding.scan_at {
+        if now >= holding.scan_at {
             holding.work = Some(Work::Scanning);
             effects.push(Effect::Scan { app: app.clone() });
         }

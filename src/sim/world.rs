@@ -219,8 +219,11 @@ impl World {
                 let (receiver, sender) = (&self.servers[to], &self.servers[from]);
                 let accepted = receiver.peers.contains(&sender.id)
                     && (sender.member.is_none() || sender.peers.contains(&receiver.id));
-                if receiver.run != run || !self.network.reaches(from, to) || !accepted {
+                if receiver.run != run || !self.network.reaches(from, to) {
                     return Ok(());
+                }
+                if !accepted {
+                    return self.disown(to, from);
                 }
                 self.feed(to, input, tag)
             }
@@ -572,6 +575,20 @@ impl World {
         }
         let input = Input::Message { from: id, bytes };
         self.send(s, to, Carrier::Stream { repeatable }, input, tag);
+        Ok(())
+    }
+
+    /// A transport that does not know a caller says so.
+    fn disown(&mut self, by: usize, caller: usize) -> Result<(), Violation> {
+        let (host, guest) = (&self.servers[by], &self.servers[caller]);
+        let knows = host.peers.is_empty() || host.peers.contains(&guest.id);
+        if knows || guest.member.is_none() || !self.network.connects(by, caller) {
+            return Ok(());
+        }
+        let (member, run) = (host.id, guest.run);
+        let delay = self.network.delay(&mut self.rng);
+        let input = Input::Disowned { member };
+        self.later(delay, Happening::Own { server: caller, run, input });
         Ok(())
     }
 

@@ -281,10 +281,20 @@ impl Tally {
         self.positions.values().all(|p| *p == Position::Holds(self.committed))
     }
 
+    /// Whether a majority is here, some of it late, and what the late ones
+    /// wait for is held by nobody: neither whole nor live. A commit needs a
+    /// majority that holds it whole, so this is so only where stores lost it.
+    fn is_waited_for_in_vain(&self) -> bool {
+        let here = self.positions.values().filter(|p| !matches!(p, Position::Silent)).count();
+        let live = self.positions.values().any(|p| *p == Position::Holds(self.committed));
+        here >= self.majority && self.holders.is_empty() && !live
+    }
+
     /// What follows, by the table in the design.
     pub fn verdict(&self, policy: VotePolicy) -> Verdict {
         if self.in_hand() < self.majority {
-            return Verdict::Undecided;
+            let lost = self.is_waited_for_in_vain();
+            return if lost { Verdict::Hung } else { Verdict::Undecided };
         }
         let groups = self.groups();
         let leader = groups.iter().find(|(_, members)| members.len() >= self.majority);

@@ -116,6 +116,11 @@ fn the_table_of_the_design() {
     assert_eq!(majority(3, &[Nothing, Nothing, Nothing]), Verdict::Committed);
     // Late members are not a majority for the old version.
     assert_eq!(majority(3, &[Late, Late, Committed]), Verdict::Undecided);
+    // But they wait in vain for what no store and no live tree holds any more.
+    assert_eq!(majority(3, &[Late, Late, Other(1)]), Verdict::Undecided);
+    assert_eq!(verdict(3, &[Late, Late, Other(1)], true, policy), Verdict::Hung);
+    assert_eq!(verdict(3, &[Late, Late, Committed], true, policy), Verdict::Undecided);
+    assert_eq!(verdict(3, &[Late], true, policy), Verdict::Undecided);
 }
 
 #[test]
