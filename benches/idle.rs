@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     let mut members = vec![up(scratch.path(), 1, None)];
     let invited = run(scratch.path(), 1, &["invite", "--uses", "4", "--json"]);
     let token = invited["token"].as_str().expect("an invitation has a token").to_owned();
-    let seed = members[0].1["cluster_address"].as_str().expect("a ready line").to_owned();
+    let seed = members[0].1["address"].as_str().expect("a ready line").to_owned();
     for n in 2..=MEMBERS {
         members.push(up(scratch.path(), n, Some((&seed, &token))));
     }
