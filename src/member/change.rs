@@ -108,6 +108,9 @@ pub enum Change {
         app: AppName,
         /// It. Its number is the current one's and one more.
         version: Box<Version>,
+        /// Who holds every byte of it, as in [`Change::Commit`].
+        #[serde(deserialize_with = "wire::bounded::<_, _, { limits::MEMBERS_MAX }>")]
+        whole: Vec<MemberId>,
     },
 }
 
@@ -159,7 +162,7 @@ impl Transition for Change {
                 finish(&mut next, *window, *request, (*by, *committed), why)
             }
             Self::Close { window } => close(&mut next, *window)?,
-            Self::AdoptMajority { app, version } => adopt(&mut next, app, version)?,
+            Self::AdoptMajority { app, version, whole } => adopt(&mut next, app, version, whole)?,
         };
         Ok(changed.then_some(next))
     }
@@ -554,7 +557,12 @@ fn remember(next: &mut Catalog, outcome: WindowOutcome) {
     next.outcomes.drain(..surplus);
 }
 
-fn adopt(next: &mut Catalog, app: &AppName, version: &Version) -> Result<bool, Refusal> {
+fn adopt(
+    next: &mut Catalog,
+    app: &AppName,
+    version: &Version,
+    whole: &[MemberId],
+) -> Result<bool, Refusal> {
     let Some(application) = next.application(app) else {
         return Err(no_such_app(app, "The majority's content was not adopted."));
     };
@@ -566,6 +574,14 @@ fn adopt(next: &mut Catalog, app: &AppName, version: &Version) -> Result<bool, R
             Reason::Conflict,
             "The majority's content was not adopted.",
             "A window was opened or a version published meanwhile.",
+            "Nothing: the vote is taken again.",
+        ));
+    }
+    if !next.roster.is_majority(&whole.iter().copied().collect()) {
+        return Err(Refusal::new(
+            Reason::Conflict,
+            "The majority's content was not adopted.",
+            "The roster changed, and those that hold it whole are no majority of it any more.",
             "Nothing: the vote is taken again.",
         ));
     }

@@ -696,7 +696,9 @@ impl Member {
                 origin: crate::base::catalog::Origin::Majority,
             };
             self.adoption_pending = true;
-            let change = Change::AdoptMajority { app: app.clone(), version: Box::new(version) };
+            let (app, version) = (app.clone(), Box::new(version));
+            let whole = holders.into_iter().collect();
+            let change = Change::AdoptMajority { app, version, whole };
             self.propose(now, change, Purpose::Adoption, effects);
             return;
         }

@@ -1071,7 +1071,7 @@ fn told(member: &Member, change: &Change) -> Option<String> {
         }
         Change::Finish { window, why, .. } => format!("window {window}: {why}"),
         Change::Close { window } => format!("window {window} was closed"),
-        Change::AdoptMajority { app, version } => {
+        Change::AdoptMajority { app, version, .. } => {
             format!("{app} version {}: what a majority held is right now", version.number)
         }
     })

@@ -179,3 +179,18 @@ fn the_last_voter_stays_and_the_failover_list_is_the_order() {
     let last = Change::Remove { member: id(1) }.apply(&one).unwrap_err();
     assert_eq!(last.reason, Reason::Invalid);
 }
+
+#[test]
+fn a_majority_is_one_of_the_roster_that_adopts() {
+    let open = make(&catalog(), &publish(1, 0));
+    let window = open.window.as_ref().unwrap().id;
+    let whole = vec![id(1), id(2)];
+    let commit = Change::Commit { window, request: 1, by: id(1), whole: whole.clone() };
+    let base = Catalog { window: None, ..make(&open, &commit) };
+    let mut version = base.application(&app()).unwrap().current().clone();
+    (version.number, version.root) = (2, Digest::of_bytes(b"theirs"));
+    let version = Box::new(version);
+    let adopt = |whole| Change::AdoptMajority { app: app(), version: version.clone(), whole };
+    assert_eq!(adopt(vec![id(2)]).apply(&base).unwrap_err().reason, Reason::Conflict);
+    assert_eq!(make(&base, &adopt(whole)).application(&app()).unwrap().current().number, 2);
+}
