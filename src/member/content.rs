@@ -29,6 +29,9 @@ const SCAN_SHARE: u32 = 50;
 /// then every peer has scanned once since, so that the same edit made on a
 /// majority at once is seen as such, and the first to be scanned is not undone.
 const REPAIR_AFTER: Duration = Duration::from_millis(2_500);
+/// How long what was taken in from the live content is kept: longer than a
+/// ballot that offers it is fresh and an adoption is under way.
+const INGESTED_KEPT: Duration = Duration::from_secs(30);
 /// How long after a failure the same is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 /// How long a holder that failed us is passed over for the same content.
@@ -42,8 +45,8 @@ pub(super) struct Content {
     holdings: BTreeMap<AppName, Holding>,
     whole: BTreeSet<Digest>,
     /// What was taken from the live content in this run, so that its files
-    /// and bytes are known.
-    ingested: BTreeSet<Digest>,
+    /// and bytes are known, and when.
+    ingested: BTreeMap<Digest, Time>,
     fetches: BTreeMap<Digest, Fetch>,
     failed: BTreeMap<(Digest, MemberId), Time>,
 }
@@ -147,6 +150,7 @@ impl Content {
     /// not taken for whole any more either.
     pub fn retain(
         &mut self,
+        now: Time,
         catalog: &Catalog,
         wanted: impl IntoIterator<Item = Digest>,
     ) -> Vec<Digest> {
@@ -155,11 +159,14 @@ impl Content {
         let publication = catalog.window.iter().filter_map(|w| w.publication.as_ref());
         let mut roots: BTreeSet<Digest> = versions.map(|v| v.root).collect();
         roots.extend(publication.map(|p| p.version.root));
-        // A majority may be about to adopt it.
+        // A majority may be about to adopt it, and counts on it although it was
+        // repaired or edited once more since.
         roots.extend(self.holdings.values().filter_map(|h| h.found.and_then(|f| f.root)));
+        let young = self.ingested.iter().filter(|(_, at)| now.since(**at) < INGESTED_KEPT);
+        roots.extend(young.map(|(root, _)| *root));
         roots.extend(wanted);
         self.whole.retain(|root| roots.contains(root));
-        self.ingested.retain(|root| roots.contains(root));
+        self.ingested.retain(|root, _| roots.contains(root));
         roots.into_iter().collect()
     }
 
@@ -285,7 +292,7 @@ impl Content {
                     if found.root == Some(root)
                         && !(self.whole.contains(&root)
                             && (around.counted.contains(&root)
-                                || self.ingested.contains(&root))) =>
+                                || self.ingested.contains_key(&root))) =>
                 {
                     holding.work = Some(Work::Ingesting);
                     effects.push(Effect::Ingest { app: app.clone() });
@@ -491,7 +498,7 @@ impl Content {
         }
         if let Ok(root) = result {
             self.whole.insert(root);
-            self.ingested.insert(root);
+            self.ingested.insert(root, now);
         }
     }
 

@@ -490,7 +490,7 @@ impl Member {
         self.heed_membership(now, wants, effects);
         self.votes.retain(catalog);
         if self.started {
-            let roots = self.content.retain(catalog, self.asks.roots());
+            let roots = self.content.retain(now, catalog, self.asks.roots());
             let keeps: BTreeSet<Digest> = roots.iter().copied().collect();
             effects.push(Effect::Retain { roots });
             self.ingested.retain(|root, _| keeps.contains(root));

@@ -419,7 +419,7 @@ impl Checker {
             Origin::Published => self.reach(Situation::Published),
         }
         let has = |s: &Server| {
-            s.disk.whole.contains(&current.root) || s.disk.rotten.contains(&current.root)
+            s.disk.whole.contains(&current.root) || s.disk.ever_rotten.contains(&current.root)
         };
         if !majority_of(&catalog.roster, servers, has) {
             let detail = format!(

@@ -350,6 +350,7 @@ impl World {
         let disk = &mut self.servers[s].disk;
         if disk.whole.remove(&root) {
             disk.rotten.insert(root);
+            disk.ever_rotten.insert(root);
             self.checker.reach(Situation::StoreRotted);
             self.say(Some(s), &format!("its store loses {root:?}"));
         }
@@ -390,6 +391,7 @@ impl World {
         // What was still on its way through the storm may come before it.
         for _ in 0..5 {
             let number = self.publish(s)?;
+            self.run_until(self.now + SECOND)?;
             self.heal_once()?;
             if self.last_published == Some(number) {
                 return Ok(());

@@ -36,6 +36,8 @@ pub(super) struct Disk {
     pub was_live: BTreeMap<(AppName, Digest), u64>,
     /// What the store lost by itself and had promised to keep.
     pub rotten: BTreeSet<Digest>,
+    /// All that it ever lost: others may count on it for a while.
+    pub ever_rotten: BTreeSet<Digest>,
     /// Every accept that was synced.
     pub accepts: BTreeMap<BallotNumber, Digest>,
 }
