@@ -323,7 +323,7 @@ impl Member {
         let catalog = &committed.catalog;
         let live = self.live();
         if self.ballot_due.is_some_and(|due| now >= due) || now >= self.ballot_repeat {
-            self.send_ballot(now, catalog, &live, effects);
+            self.send_ballot(now, &live, effects);
         }
         self.watch_votes(now, catalog, effects);
         let versions = catalog.applications.values().flat_map(|a| &a.versions);
@@ -373,8 +373,12 @@ impl Member {
                     };
                     self.tell_of(effects, severity, EventKind::Membership, member, None, text);
                     if state == membership::State::Alive {
-                        // It may have missed what we said while it was away.
-                        self.ballot_soon(now);
+                        // It may have missed what we said while it was away, and
+                        // we what it said.
+                        let signed = self.make_ballot(now);
+                        self.send(member, &Message::Greeting(signed), effects);
+                    } else {
+                        self.votes.lapse(member);
                     }
                 }
                 membership::Effect::Moved { member, address } => {
@@ -408,6 +412,11 @@ impl Member {
                 self.heed_register(now, wants, effects);
             }
             Message::Ballot(signed) => self.on_ballot(now, from, &signed, effects),
+            Message::Greeting(signed) => {
+                self.on_ballot(now, from, &signed, effects);
+                let mine = self.make_ballot(now);
+                self.send(from, &Message::Ballot(mine), effects);
+            }
             Message::Forward { id, change } => self.on_forward(now, from, id, *change, effects),
             Message::Forwarded { id, answer } => self.on_forwarded(now, from, id, answer, effects),
             Message::Resolve { id, app } => self.on_resolve(now, from, id, app, effects),
@@ -546,16 +555,21 @@ impl Member {
         self.ballot_due = Some(self.ballot_due.map_or(due, |at| at.min(due)));
     }
 
-    fn send_ballot(
-        &mut self,
-        now: Time,
-        catalog: &Catalog,
-        live: &BTreeSet<MemberId>,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn send_ballot(&mut self, now: Time, live: &BTreeSet<MemberId>, effects: &mut Vec<Effect>) {
         self.ballot_due = None;
-        self.ballot_repeat = now + vote::REPEAT;
+        let members = self.catalog().roster.members.len();
+        self.ballot_repeat = now + vote::repeat_every(members);
+        let signed = self.make_ballot(now);
+        for to in live.iter().filter(|id| **id != self.me) {
+            self.send(*to, &Message::Ballot(signed.clone()), effects);
+        }
+    }
+
+    /// What this member holds now, signed; counted here at once.
+    fn make_ballot(&mut self, now: Time) -> SignedBallot {
         self.ballot_stamp += 1;
+        let committed = Arc::clone(self.register.committed());
+        let catalog = &committed.catalog;
         let differing = self.content.differing(catalog);
         let staged = catalog.window.as_ref().and_then(|w| w.publication.as_ref());
         let staged_bytes = staged.map_or(0, |publication| {
@@ -574,11 +588,9 @@ impl Member {
             staged_bytes,
         };
         let signed = SignedBallot::new(&self.key, &ballot);
-        for to in live.iter().filter(|id| **id != self.me) {
-            self.send(*to, &Message::Ballot(signed.clone()), effects);
-        }
         let received = self.votes.receive(now, ballot);
         debug_assert!(received.is_ok(), "our own stamp only grows");
+        signed
     }
 
     fn on_ballot(

@@ -320,6 +320,7 @@ impl Member {
             sequence: 0, // set when the invitation is committed
             seed,
             expires_at,
+            anchor: self.register.lineage().anchor(),
             addresses,
         };
         let key = SecretKey::from_seed(seed).public();
@@ -962,8 +963,8 @@ impl Member {
                 Refusal::new(
                     Reason::Failed,
                     "The newcomer was not admitted.",
-                    format!("The cluster's catalog and history can't be sent: {error}."),
-                    "Found a new cluster for more members; see docs/architecture.md for the bound.",
+                    format!("The cluster's catalog can't be sent: {error}."),
+                    "Roll out fewer applications or members; see docs/architecture.md for the bounds.",
                 ),
                 effects,
             ),

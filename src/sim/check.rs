@@ -509,12 +509,10 @@ impl Checker {
             let detail = format!("{name} repairs {app} to what is not its committed version");
             return fail(Invariant::MinorityTouchesNothing, detail);
         }
+        let fresh_for = vote::fresh_for(catalog.roster.members.len());
         let fresh = |voter: MemberId| {
             voter == server.id
-                || server
-                    .heard
-                    .get(&voter)
-                    .is_some_and(|at| Time(now).since(Time(*at)) < vote::FRESH)
+                || server.heard.get(&voter).is_some_and(|at| Time(now).since(Time(*at)) < fresh_for)
         };
         let count = catalog.roster.voters().filter(|m| fresh(m.id)).count();
         if count < catalog.roster.majority() {

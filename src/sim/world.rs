@@ -564,9 +564,10 @@ impl World {
         }
         self.trace.number(bytes.len() as u64);
         let id = self.servers[s].id;
-        let repeatable = matches!(message, Message::Register(_) | Message::Ballot(_));
+        let repeatable =
+            matches!(message, Message::Register(_) | Message::Ballot(_) | Message::Greeting(_));
         let tag = match &message {
-            Message::Ballot(_) => Tag::Ballot(id),
+            Message::Ballot(_) | Message::Greeting(_) => Tag::Ballot(id),
             _ => Tag::Other,
         };
         if let (Some(text), Some(peer)) = (told(&message), self.index.get(&to)) {
@@ -689,7 +690,7 @@ impl World {
 /// What of the messages is worth a line.
 fn told(message: &Message) -> Option<String> {
     Some(match message {
-        Message::Ballot(_) => return None,
+        Message::Ballot(_) | Message::Greeting(_) => return None,
         Message::Register(word) => match word {
             Word::Prepare { ballot, committed } => {
                 format!("prepare {} above {committed}", ballot.round)
