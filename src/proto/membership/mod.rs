@@ -394,11 +394,16 @@ impl Membership {
             self.generation_told = generation;
             effects.push(Effect::Generation(generation));
             // What we thought of the others while they had buried us is stale.
-            self.suspicions.clear();
+            let stale = std::mem::take(&mut self.suspicions);
             self.disputes.clear();
             // foca forgets that it was connected when it takes a new identity,
             // and would neither probe nor answer before the next packet.
             let _ = self.foca.apply_many(std::iter::empty(), true, &mut self.outbox);
+            // Yet foca goes on suspecting until the suspect refutes, and the
+            // suspect may never have heard of it: it is asked anew.
+            for (identity, incarnation) in stale.into_values().map(|s| s.accused()) {
+                self.suspect(identity, incarnation, settings::fuse(self.size()), effects);
+            }
         }
         if std::mem::take(&mut self.outbox.changed) {
             self.sync(effects);

@@ -29,6 +29,13 @@ pub(super) struct Suspicion {
     review_at: Time,
 }
 
+impl Suspicion {
+    /// Which run of a member did not answer.
+    pub(super) fn accused(&self) -> (Identity, Incarnation) {
+        (self.identity, self.incarnation)
+    }
+}
+
 /// Somebody else's verdict that we have reason to doubt.
 #[derive(Clone, Debug)]
 pub(super) struct Dispute {

@@ -132,6 +132,21 @@ fn a_partition_heals() {
     }
 }
 
+/// A member that was buried and takes a new identity had suspects of its own:
+/// they are asked once more, and not suspected for ever.
+#[test]
+fn no_suspicion_outlasts_a_partition() {
+    for seed in 0..40 {
+        let mut sim = Sim::started(5, seed, Faults::LAN);
+        sim.side.insert(0, 1);
+        sim.run(ms(1_000 + 100 * seed));
+        sim.side.clear();
+        let all_alive = |sim: &Sim| (0..5).all(|i| sim.all_see(i, State::Alive));
+        let took = sim.run_until(10 * SECOND, all_alive);
+        assert!(took.is_some(), "seed {seed}: somebody is suspected for ever");
+    }
+}
+
 #[test]
 fn islands_always_merge() {
     for seed in 0..6 {
