@@ -67,6 +67,8 @@ pub(super) struct Parts {
     pub listener: Option<TcpListener>,
     pub record_path: PathBuf,
     pub generation_path: PathBuf,
+    /// What happened before this start and is to be told.
+    pub news: Option<String>,
 }
 
 /// What comes back from beside the loop.
@@ -152,7 +154,11 @@ pub(super) fn spawn(parts: Parts) -> Result<(Handle, JoinHandle<Ended>), Refusal
         shutdown,
         _data: parts.data,
     };
+    let news = parts.news;
     let run = async move {
+        if let Some(text) = news {
+            this.tell_trouble(EventKind::Catalog, text);
+        }
         this.carry_out(effects);
         this.run(request_queue, parts.network_events, note_queue).await;
         this.finish(writer).await
@@ -304,6 +310,7 @@ impl Loop {
             }
             NetEvent::Lost { member } => self.tell_member(Input::Lost { member }),
             NetEvent::Disowned { member } => self.tell_member(Input::Disowned { member }),
+            NetEvent::Foreign { member } => self.tell_member(Input::Foreign { member }),
             NetEvent::Knock { key, exporter, from, bytes, answer } => {
                 let ticket = self.ticket();
                 self.knocks.insert(ticket, answer);
@@ -325,12 +332,7 @@ impl Loop {
             Note::Input(input) => self.tell_member(input),
             Note::SitesChanged => self.refresh_sites(),
             Note::Staged(command, answer) => self.on_command(command, answer),
-            Note::Trouble(text) => {
-                let (kind, severity) = (EventKind::Member, Severity::Critical);
-                let (number, at) = (0, wall_now());
-                let event = Event { number, at, severity, kind, member: None, app: None, text };
-                self.tell(event);
-            }
+            Note::Trouble(text) => self.tell_trouble(EventKind::Member, text),
         }
     }
 
@@ -440,6 +442,12 @@ impl Loop {
         self.sites_dirty = false;
         self.sites_made = Instant::now();
         self.sites.set(self.member.routes(self.now()), self.work.content());
+    }
+
+    /// Tells of something critical that the member does not know of.
+    fn tell_trouble(&mut self, kind: EventKind, text: String) {
+        let (number, at, severity) = (0, wall_now(), Severity::Critical);
+        self.tell(Event { number, at, severity, kind, member: None, app: None, text });
     }
 
     fn tell(&mut self, mut event: Event) {

@@ -15,6 +15,7 @@
 //! that holds it is on disk.
 
 mod certificate;
+mod recovery;
 mod register;
 #[cfg(test)]
 mod tests;
