@@ -111,6 +111,8 @@ pub struct Member {
     asked: BTreeMap<MemberId, Time>,
     /// Peers that don't know us: since when, and whether they went on saying so.
     disowned: BTreeMap<MemberId, (Time, bool)>,
+    /// Peers at whose address another cluster answers: in the same way.
+    foreign: BTreeMap<MemberId, (Time, bool)>,
     /// Who was last seen to hold something else than is committed.
     off: BTreeSet<(AppName, MemberId)>,
     verdicts: BTreeMap<AppName, Verdict>,
@@ -166,6 +168,7 @@ impl Member {
             farewell: None,
             asked: BTreeMap::new(),
             disowned: BTreeMap::new(),
+            foreign: BTreeMap::new(),
             off: BTreeSet::new(),
             verdicts: BTreeMap::new(),
             events: 0,
@@ -204,17 +207,18 @@ impl Member {
         }
         match input {
             Input::Packet { from, bytes } => {
-                self.disowned.remove(&from);
+                self.is_known_to(from);
                 self.tell_membership(now, membership::Input::Packet { from, bytes }, effects);
             }
             Input::Message { from, bytes } => {
-                self.disowned.remove(&from);
+                self.is_known_to(from);
                 self.on_message(now, from, &bytes, effects);
             }
             Input::Lost { member } => {
                 self.tell_membership(now, membership::Input::Lost { member }, effects);
             }
             Input::Disowned { member } => self.on_disowned(now, member, effects),
+            Input::Foreign { member } => self.on_foreign(now, member, effects),
             Input::Persisted { token } => {
                 let mut wants = Vec::new();
                 self.register.persisted(now, token, &mut wants);
@@ -506,6 +510,7 @@ impl Member {
         }
         self.asked.retain(|member, _| catalog.roster.contains(*member));
         self.disowned.retain(|member, _| catalog.roster.contains(*member));
+        self.foreign.retain(|member, _| catalog.roster.contains(*member));
         self.off.retain(|(app, member)| {
             catalog.applications.contains_key(app) && catalog.roster.contains(*member)
         });
@@ -528,9 +533,39 @@ impl Member {
         }
     }
 
+    /// Where a peer should be, another cluster answers: that one was recovered
+    /// without this member, or somebody else has its address now.
+    fn on_foreign(&mut self, now: Time, member: MemberId, effects: &mut Vec<Effect>) {
+        let known = self.gone_to_another_cluster().is_some();
+        let (since, lasting) = self.foreign.entry(member).or_insert((now, false));
+        *lasting |= now.since(*since) >= DISOWNED_AFTER;
+        if let (false, Some(names)) = (known, self.gone_to_another_cluster()) {
+            let text = format!(
+                "another cluster answers at the address of {names}: the cluster was probably \
+                 recovered there without this member"
+            );
+            self.tell(effects, Severity::Critical, EventKind::Member, None, text);
+        }
+    }
+
+    /// It speaks to us as to one of its own.
+    fn is_known_to(&mut self, member: MemberId) {
+        self.disowned.remove(&member);
+        self.foreign.remove(&member);
+    }
+
     /// The names of those that go on saying that this member is not enrolled.
     fn unknown_to(&self) -> Option<String> {
-        let lasting = self.disowned.iter().filter(|(_, (_, lasting))| *lasting);
+        self.lasting(&self.disowned)
+    }
+
+    /// The names of those at whose address another cluster goes on answering.
+    fn gone_to_another_cluster(&self) -> Option<String> {
+        self.lasting(&self.foreign)
+    }
+
+    fn lasting(&self, of: &BTreeMap<MemberId, (Time, bool)>) -> Option<String> {
+        let lasting = of.iter().filter(|(_, (_, lasting))| *lasting);
         let names: Vec<String> = lasting.take(10).map(|(id, _)| self.name_of(*id)).collect();
         (!names.is_empty()).then(|| names.join(" and "))
     }

@@ -250,13 +250,25 @@ impl Member {
         } else {
             ""
         };
-        let (removed, todo) = match self.unknown_to() {
-            None => (String::new(), "Bring the missing members back, and try again."),
-            Some(names) => (
+        let (removed, todo) = match (self.unknown_to(), self.gone_to_another_cluster()) {
+            (None, None) => (
+                String::new(),
+                "Bring the missing members back, and try again; if they are lost for ever, see \
+                 `althing recover`.",
+            ),
+            (Some(names), _) => (
                 format!(
                     " This member is unknown to {names}: it was probably removed while it was away."
                 ),
                 "See with `althing members` on another member whether this one is enrolled.",
+            ),
+            (None, Some(names)) => (
+                format!(
+                    " Another cluster answers at the address of {names}: this one was probably \
+                     recovered there without this member."
+                ),
+                "To join that cluster and keep the content: stop this member, run `althing recover \
+                 --rejoin`, and start it with a token of that cluster.",
             ),
         };
         Err(Refusal::new(

@@ -67,6 +67,8 @@ pub(super) struct Parts {
     pub listener: Option<TcpListener>,
     pub record_path: PathBuf,
     pub generation_path: PathBuf,
+    /// What happened before this start and is to be told.
+    pub news: Option<String>,
 }
 
 /// What comes back from beside the loop.
@@ -154,7 +156,11 @@ pub(super) fn spawn(parts: Parts) -> Result<(Handle, JoinHandle<Ended>), Refusal
         shutdown,
         _data: parts.data,
     };
+    let news = parts.news;
     let run = async move {
+        if let Some(text) = news {
+            this.tell_trouble(EventKind::Catalog, text);
+        }
         this.carry_out(effects);
         this.run(request_queue, parts.network_events, note_queue).await;
         this.finish(writer).await
@@ -318,6 +324,7 @@ impl Loop {
             }
             NetEvent::Lost { member } => self.tell_member(Input::Lost { member }),
             NetEvent::Disowned { member } => self.tell_member(Input::Disowned { member }),
+            NetEvent::Foreign { member } => self.tell_member(Input::Foreign { member }),
             NetEvent::Knock { key, exporter, from, bytes, answer } => {
                 let ticket = self.ticket();
                 self.knocks.insert(ticket, answer);
@@ -459,6 +466,12 @@ impl Loop {
         self.sites_dirty = false;
         self.sites_made = Instant::now();
         self.sites.set(self.member.routes(self.now()), self.work.content());
+    }
+
+    /// Tells of something critical that the member does not know of.
+    fn tell_trouble(&mut self, kind: EventKind, text: String) {
+        let (number, at, severity) = (0, wall_now(), Severity::Critical);
+        self.tell(Event { number, at, severity, kind, member: None, app: None, text });
     }
 
     fn tell(&mut self, mut event: Event) {
