@@ -66,7 +66,7 @@ impl Record {
             let surplus = catalog.outcomes.len().saturating_sub(limits::OUTCOMES_MAX);
             catalog.outcomes.drain(..surplus);
         }
-        Some(founded(nonce, catalog, me, key))
+        Some(founded(catalog, me, key))
     }
 }
 
@@ -77,7 +77,7 @@ fn successor_nonce(before: &Catalog, random: &[u8; 32]) -> [u8; 32] {
     Digest::of("althing recovery", &bytes).0
 }
 
-fn founded(nonce: [u8; 32], catalog: Catalog, me: MemberId, key: &SecretKey) -> Record {
+fn founded(catalog: Catalog, me: MemberId, key: &SecretKey) -> Record {
     let ballot = BallotNumber { round: 1, proposer: me };
     let signature = sign_accept(key, ballot, catalog.digest());
     let header = catalog.header();
