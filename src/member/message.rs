@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::change::Change;
 use crate::{
     base::{AppName, MemberId, Refusal},
-    proto::{catalog, vote::SignedBallot},
+    proto::{catalog, rumor, vote::SignedBallot},
 };
 
 /// One message. It comes over a connection whose peer's key was checked.
@@ -37,6 +37,8 @@ pub enum Message {
         /// Which.
         app: AppName,
     },
+    /// An operator's event or question, and what belongs to it.
+    Rumor(rumor::Message),
 }
 
 /// The answer to [`Message::Forward`].
