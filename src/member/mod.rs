@@ -28,6 +28,7 @@ use crate::{
         catalog::{self as register, Committed, Register},
         election,
         membership::{self, Membership},
+        rumor::Rumors,
         vote::{self, Ballot, Position, SignedBallot, Verdict, Votes, roots_digest},
         window::{Presider, Reports, Step},
     },
@@ -38,9 +39,13 @@ pub mod change;
 pub mod command;
 mod content;
 pub mod event;
+mod expiry;
 mod io;
 mod message;
 mod operate;
+mod rumors;
+#[cfg(test)]
+mod tests;
 pub mod view;
 
 pub use io::{ContentFailure, Effect, FetchFailure, Input, Repair, Restored};
@@ -90,6 +95,7 @@ pub struct Member {
     presider: Presider,
     content: Content,
     asks: Asks,
+    rumors: Rumors,
     /// What each of our own proposals is for.
     purposes: BTreeMap<u64, Purpose>,
     proposal_next: u64,
@@ -105,12 +111,15 @@ pub struct Member {
     vote_at: Time,
     vote_pending: bool,
     adoption_pending: bool,
+    expiry: expiry::Expiry,
     ingested: BTreeMap<Digest, command::Staged>,
     /// Roster to tell the transport once the removed ones had their farewell.
     farewell: Option<(Time, Roster)>,
     asked: BTreeMap<MemberId, Time>,
     /// Peers that don't know us: since when, and whether they went on saying so.
     disowned: BTreeMap<MemberId, (Time, bool)>,
+    /// Peers at whose address another cluster answers: in the same way.
+    foreign: BTreeMap<MemberId, (Time, bool)>,
     /// Who was last seen to hold something else than is committed.
     off: BTreeSet<(AppName, MemberId)>,
     verdicts: BTreeMap<AppName, Verdict>,
@@ -138,6 +147,7 @@ impl Member {
         let Restored { record, generation, whole, activated } = restored;
         let membership = Membership::new(now, me, address, generation, rng.random());
         let register = Register::new(key.clone(), record, rng.random());
+        let rumors = Rumors::new(now, key.clone(), generation << 20, seed.rotate_left(32));
         let mut member = Self {
             key,
             me,
@@ -150,6 +160,7 @@ impl Member {
             presider: Presider::default(),
             content: Content::new(whole, activated),
             asks: Asks::default(),
+            rumors,
             purposes: BTreeMap::new(),
             proposal_next: 0,
             ballot_stamp: generation << 20,
@@ -162,10 +173,12 @@ impl Member {
             vote_at: now + VOTE_RETRY / 4,
             vote_pending: false,
             adoption_pending: false,
+            expiry: expiry::Expiry::default(),
             ingested: BTreeMap::new(),
             farewell: None,
             asked: BTreeMap::new(),
             disowned: BTreeMap::new(),
+            foreign: BTreeMap::new(),
             off: BTreeSet::new(),
             verdicts: BTreeMap::new(),
             events: 0,
@@ -191,6 +204,16 @@ impl Member {
         self.me
     }
 
+    /// How many changes of the catalog wait or are under way here.
+    pub fn pending_changes(&self) -> usize {
+        self.register.pending()
+    }
+
+    /// How many events and questions are kept for members that are away.
+    pub fn rumors_kept(&self) -> usize {
+        self.rumors.kept()
+    }
+
     /// Whether `member` is live in this member's view.
     pub fn is_live(&self, member: MemberId) -> bool {
         member == self.me || self.membership.is_live(member)
@@ -204,17 +227,18 @@ impl Member {
         }
         match input {
             Input::Packet { from, bytes } => {
-                self.disowned.remove(&from);
+                self.is_known_to(from);
                 self.tell_membership(now, membership::Input::Packet { from, bytes }, effects);
             }
             Input::Message { from, bytes } => {
-                self.disowned.remove(&from);
+                self.is_known_to(from);
                 self.on_message(now, from, &bytes, effects);
             }
             Input::Lost { member } => {
                 self.tell_membership(now, membership::Input::Lost { member }, effects);
             }
             Input::Disowned { member } => self.on_disowned(now, member, effects),
+            Input::Foreign { member } => self.on_foreign(now, member, effects),
             Input::Persisted { token } => {
                 let mut wants = Vec::new();
                 self.register.persisted(now, token, &mut wants);
@@ -282,6 +306,8 @@ impl Member {
             self.register.deadline(),
             self.content.deadline(),
             self.asks.deadline(),
+            self.rumors.deadline(),
+            self.expiry_due(),
             self.ballot_due,
             Some(self.ballot_repeat),
             // Held back after a failure: to be woken before that would be vain.
@@ -310,6 +336,11 @@ impl Member {
             effects.push(Effect::Peers(roster));
         }
         self.asks_tick(now, effects);
+        if self.rumors.deadline().is_some_and(|due| now >= due) {
+            let (live, mut wants) = (self.live(), Vec::new());
+            self.rumors.tick(now, &live, &mut wants);
+            self.heed_rumors(now, wants, effects);
+        }
         self.settle(now, effects);
     }
 
@@ -338,6 +369,7 @@ impl Member {
         };
         self.content.drive(&around, &mut self.rng, effects);
         self.adopt_majority(now, catalog, &live, effects);
+        self.expire(now, catalog, &live, effects);
         self.step_window(now, catalog, live, effects);
         self.ask_for_vote(now, effects);
     }
@@ -377,6 +409,9 @@ impl Member {
                         // we what it said.
                         let signed = self.make_ballot(now);
                         self.send(member, &Message::Greeting(signed), effects);
+                        let mut wants = Vec::new();
+                        self.rumors.returned(member, &mut wants);
+                        self.heed_rumors(now, wants, effects);
                     } else {
                         self.votes.lapse(member);
                     }
@@ -420,6 +455,13 @@ impl Member {
             Message::Forward { id, change } => self.on_forward(now, from, id, *change, effects),
             Message::Forwarded { id, answer } => self.on_forwarded(now, from, id, answer, effects),
             Message::Resolve { id, app } => self.on_resolve(now, from, id, app, effects),
+            Message::Rumor(message) => {
+                let committed = Arc::clone(self.register.committed());
+                let (live, mut wants) = (self.live(), Vec::new());
+                let roster = &committed.catalog.roster;
+                self.rumors.handle(now, from, message, roster, &live, &mut wants);
+                self.heed_rumors(now, wants, effects);
+            }
         }
     }
 
@@ -498,6 +540,7 @@ impl Member {
         self.membership.set_roster(now, &catalog.roster, &mut wants);
         self.heed_membership(now, wants, effects);
         self.votes.retain(catalog);
+        self.rumors.retain(&catalog.roster);
         if self.started {
             let roots = self.content.retain(now, catalog, self.asks.roots());
             let keeps: BTreeSet<Digest> = roots.iter().copied().collect();
@@ -506,6 +549,7 @@ impl Member {
         }
         self.asked.retain(|member, _| catalog.roster.contains(*member));
         self.disowned.retain(|member, _| catalog.roster.contains(*member));
+        self.foreign.retain(|member, _| catalog.roster.contains(*member));
         self.off.retain(|(app, member)| {
             catalog.applications.contains_key(app) && catalog.roster.contains(*member)
         });
@@ -515,11 +559,25 @@ impl Member {
     }
 
     /// Removed while it was away, a member is told by nobody: nobody talks to it
-    /// any more. It can't know it for certain either, so it goes on and says so.
+    /// any more. A few may be wrong, so it goes on and says so.
+    ///
+    /// A majority of the voters that it knows is not wrong. It has a vote, so a
+    /// majority of them has held a catalog in which it is enrolled (whoever
+    /// accepts a catalog holds the one before). The two majorities share a
+    /// member, which goes back to no older catalog and yet does not know us: it
+    /// holds a newer one without us. So it ends as if it had heard of it. A
+    /// minority can silence nobody.
     fn on_disowned(&mut self, now: Time, member: MemberId, effects: &mut Vec<Effect>) {
         let known = self.unknown_to().is_some();
         let (since, lasting) = self.disowned.entry(member).or_insert((now, false));
         *lasting |= now.since(*since) >= DISOWNED_AFTER;
+        let lasting = self.disowned.iter().filter(|(_, (_, lasting))| *lasting);
+        let disowned_by: BTreeSet<MemberId> = lasting.map(|(id, _)| *id).collect();
+        let roster = &self.catalog().roster;
+        if roster.get(self.me).is_some_and(|m| m.voter) && roster.is_majority(&disowned_by) {
+            self.on_removed(now, effects);
+            return;
+        }
         if let (false, Some(names)) = (known, self.unknown_to()) {
             let text = format!(
                 "this member is unknown to {names}: it was probably removed while it was away"
@@ -528,9 +586,39 @@ impl Member {
         }
     }
 
+    /// Where a peer should be, another cluster answers: that one was recovered
+    /// without this member, or somebody else has its address now.
+    fn on_foreign(&mut self, now: Time, member: MemberId, effects: &mut Vec<Effect>) {
+        let known = self.gone_to_another_cluster().is_some();
+        let (since, lasting) = self.foreign.entry(member).or_insert((now, false));
+        *lasting |= now.since(*since) >= DISOWNED_AFTER;
+        if let (false, Some(names)) = (known, self.gone_to_another_cluster()) {
+            let text = format!(
+                "another cluster answers at the address of {names}: the cluster was probably \
+                 recovered there without this member"
+            );
+            self.tell(effects, Severity::Critical, EventKind::Member, None, text);
+        }
+    }
+
+    /// It speaks to us as to one of its own.
+    fn is_known_to(&mut self, member: MemberId) {
+        self.disowned.remove(&member);
+        self.foreign.remove(&member);
+    }
+
     /// The names of those that go on saying that this member is not enrolled.
     fn unknown_to(&self) -> Option<String> {
-        let lasting = self.disowned.iter().filter(|(_, (_, lasting))| *lasting);
+        self.lasting(&self.disowned)
+    }
+
+    /// The names of those at whose address another cluster goes on answering.
+    fn gone_to_another_cluster(&self) -> Option<String> {
+        self.lasting(&self.foreign)
+    }
+
+    fn lasting(&self, of: &BTreeMap<MemberId, (Time, bool)>) -> Option<String> {
+        let lasting = of.iter().filter(|(_, (_, lasting))| *lasting);
         let names: Vec<String> = lasting.take(10).map(|(id, _)| self.name_of(*id)).collect();
         (!names.is_empty()).then(|| names.join(" and "))
     }
@@ -540,7 +628,7 @@ impl Member {
         let (severity, text) = if left {
             (Severity::Info, "this member has left the cluster")
         } else {
-            (Severity::Critical, "this member was removed from the cluster by an operator")
+            (Severity::Critical, "this member was removed from the cluster, and stops")
         };
         self.tell(effects, severity, EventKind::Member, None, text.to_owned());
         self.answer_all(now, effects);
@@ -900,6 +988,7 @@ impl Member {
         }
         let member = MemberName::parse(&self.name_of(member)).ok();
         let (number, at) = (self.events, self.wall);
-        effects.push(Effect::Event(Event { number, at, severity, kind, member, app, text }));
+        let user = None;
+        effects.push(Effect::Event(Event { number, at, severity, kind, member, app, text, user }));
     }
 }

@@ -82,6 +82,9 @@ pub struct MemberView {
     pub voter: bool,
     /// Whether it only waits to be brought in.
     pub standby: bool,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
     /// Whether it presides over the open window.
     pub coordinator: bool,
     /// The catalog sequence of its last ballot.
@@ -231,6 +234,9 @@ pub struct PolicyView {
     pub failover: String,
     /// majority or committed.
     pub vote: String,
+    /// After how many seconds a member that is down is removed.
+    #[serde(default)]
+    pub remove_after_s: Option<u64>,
 }
 
 /// What the gateway routes by.
@@ -340,6 +346,7 @@ impl Member {
                 me: m.id == self.me,
                 voter: m.voter,
                 standby: m.standby,
+                tags: m.tags.clone(),
                 coordinator: coordinator == Some(m.id),
                 sequence: self.votes.ballot(m.id).map(|b| b.sequence),
                 service: service.to_owned(),
@@ -524,12 +531,24 @@ impl Member {
                 ),
             ));
         }
+        if let Some(names) = self.gone_to_another_cluster() {
+            found.push((
+                Health::Critical,
+                format!(
+                    "Another cluster answers at the address of {names}: this one was probably \
+                     recovered there without this member. To join it and keep the content: stop \
+                     this member, run `althing recover --rejoin`, and start it with a token of that \
+                     cluster."
+                ),
+            ));
+        }
         if view.voters_live < view.majority {
             found.push((
                 Health::Critical,
                 format!(
                     "{} of {} voters are live and {} are needed: nothing can be changed or repaired; \
-                     what is held goes on being served. Bring members back.",
+                     what is held goes on being served. Bring members back; if they are lost for \
+                     ever, see `althing recover`.",
                     view.voters_live, view.voters, view.majority
                 ),
             ));
@@ -595,5 +614,9 @@ fn policy_view(policy: &Policy) -> PolicyView {
         crate::base::catalog::VotePolicy::Majority => "majority",
         crate::base::catalog::VotePolicy::Committed => "committed",
     };
-    PolicyView { failover: failover_word(policy.failover).to_owned(), vote: vote.to_owned() }
+    PolicyView {
+        failover: failover_word(policy.failover).to_owned(),
+        vote: vote.to_owned(),
+        remove_after_s: policy.remove_after_s,
+    }
 }

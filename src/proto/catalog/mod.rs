@@ -16,6 +16,7 @@
 
 mod certificate;
 mod lineage;
+mod recovery;
 mod register;
 #[cfg(test)]
 mod tests;

@@ -709,7 +709,8 @@ impl<C: Transition> Register<C> {
                     "It needs {majority} of the {voters} voters, and {answered} answered; \
                      what the cluster holds stays as it is and goes on being served."
                 ),
-                "Bring members back, or wait until the network is whole, and try again.",
+                "Bring members back, or wait until the network is whole, and try again; if they are \
+                 lost for ever, see `althing recover`.",
             )
         } else {
             Refusal::new(
