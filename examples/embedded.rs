@@ -25,6 +25,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             join: Vec::new(),
             token: None,
             standby: false,
+            pace: 1,
         })
     };
 

@@ -55,9 +55,12 @@ fn stop(member: &mut Member) {
     let request = b"POST /api/v1/stop HTTP/1.1\r\nHost: l\r\nContent-Length: 0\r\n\
                     Connection: close\r\n\r\n";
     assert_eq!(member.ask(request).unwrap().status, 200);
-    until("it has stopped", || {
-        if member.is_running() { Err("it runs".to_owned()) } else { Ok(()) }
-    });
+    until(
+        "it has stopped",
+        || {
+            if member.is_running() { Err("it runs".to_owned()) } else { Ok(()) }
+        },
+    );
 }
 
 #[test]
@@ -90,12 +93,8 @@ fn a_cluster_whose_majority_is_destroyed_is_recovered_and_goes_on() {
     // While it runs it shows what would be done, and what the others know.
     let plan = a.run(&["recover", "--keep", "b"]).unwrap();
     assert_eq!((&plan["recovered"], &plan["running"]), (&false.into(), &true.into()));
-    let fates: Vec<&str> = plan["members"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|m| m["fate"].as_str().unwrap())
-        .collect();
+    let fates: Vec<&str> =
+        plan["members"].as_array().unwrap().iter().map(|m| m["fate"].as_str().unwrap()).collect();
     assert_eq!(fates, ["stays", "rejoins", "struck off", "struck off", "struck off"]);
     assert_eq!(plan["members"][1]["sequence"], plan["sequence"]);
     a.run(&["recover", "--keep", "x"]).unwrap_err().is(4, "not-found", "named x");
@@ -145,11 +144,7 @@ fn a_cluster_whose_majority_is_destroyed_is_recovered_and_goes_on() {
     let c = c.again().up().unwrap();
     until("it says why it is alone", || {
         let reasons = c.view()?["reasons"].to_string();
-        if reasons.contains("recovered there without this member") {
-            Ok(())
-        } else {
-            Err(reasons)
-        }
+        if reasons.contains("recovered there without this member") { Ok(()) } else { Err(reasons) }
     });
     assert_eq!(c.view().unwrap()["cluster"].as_str().unwrap(), old_cluster);
     let late = c.publish(&lab.site("late", &[("index.html", "late")]), &["--app", "web"]);

@@ -26,7 +26,8 @@ pub(super) async fn members(client: &Client, output: &Output) -> Result<ExitCode
         output.document(&view.members);
         return Ok(ExitCode::SUCCESS);
     }
-    let head = ["", "NAME", "STATE", ">FOR", "SERVICE", "VOTE", ">CATALOG", "ADDRESS", "ID"];
+    let head =
+        ["", "NAME", "STATE", ">FOR", "SERVICE", "VOTE", ">CATALOG", ">RTT", "ADDRESS", "ID"];
     let mut table = Table::new(&head);
     for member in &view.members {
         table.row([
@@ -37,12 +38,17 @@ pub(super) async fn members(client: &Client, output: &Output) -> Result<ExitCode
             Cell::new(service_paint(&member.service), &member.service),
             Cell::from(role(member)),
             Cell::from(member.sequence.map_or(String::new(), |s| s.to_string())),
+            Cell::from(member.round_trip_us.map_or(String::new(), round_trip)),
             Cell::from(&member.address),
             Cell::new(Paint::Dim, short(&member.id)),
         ]);
     }
     output.table(&table, "No member is enrolled.");
     Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn round_trip(us: u64) -> String {
+    format!("{}.{:02} ms", us / 1_000, us % 1_000 / 10)
 }
 
 fn role(member: &MemberView) -> String {
@@ -375,6 +381,9 @@ pub(super) async fn metrics(client: &Client, output: &Output) -> Result<ExitCode
         requests,
         queue,
         input_us_max,
+        unwell,
+        suspicions,
+        gossip_backlog,
     } = metrics;
     output.line(&format!("SWIM packets sent    {packets_sent}"));
     output.line(&format!("messages sent        {messages_sent}"));
@@ -385,6 +394,9 @@ pub(super) async fn metrics(client: &Client, output: &Output) -> Result<ExitCode
     output.line(&format!("requests answered    {requests}"));
     output.line(&format!("inputs that wait     {queue}"));
     output.line(&format!("longest input        {input_us_max} us"));
+    output.line(&format!("unwell               {unwell}"));
+    output.line(&format!("suspicions           {suspicions}"));
+    output.line(&format!("gossip that waits    {gossip_backlog}"));
     Ok(ExitCode::SUCCESS)
 }
 

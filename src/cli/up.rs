@@ -97,6 +97,7 @@ async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refu
         join,
         token: token.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
         standby: options.standby,
+        pace: options.profile.pace(),
     })
 }
 

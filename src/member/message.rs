@@ -39,6 +39,9 @@ pub enum Message {
     },
     /// I see you live again: this is what I hold, please say what you do.
     Greeting(SignedBallot),
+    /// Membership state that no packet holds: what
+    /// [`Effect::Exchange`](crate::proto::membership::Effect::Exchange) carries.
+    Membership(Vec<u8>),
 }
 
 /// The answer to [`Message::Forward`].

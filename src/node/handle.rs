@@ -88,6 +88,12 @@ pub struct Metrics {
     pub queue: u64,
     /// The longest that one input took, in microseconds.
     pub input_us_max: u64,
+    /// How unwell this member thinks it is, from 0: it accuses others that much more slowly.
+    pub unwell: u64,
+    /// Suspicions that it looks into.
+    pub suspicions: u64,
+    /// Updates that gossip still has to carry.
+    pub gossip_backlog: u64,
 }
 
 /// A running member. See [`start`](super::start).

@@ -130,6 +130,9 @@ pub fn metrics() -> Metrics {
         requests: 84_211,
         queue: 0,
         input_us_max: 12_300,
+        unwell: 1,
+        suspicions: 2,
+        gossip_backlog: 3,
     }
 }
 
@@ -210,6 +213,10 @@ fn member(i: usize) -> MemberView {
         id: root(char::from_digit(i as u32, 10).unwrap()),
         address: format!("10.0.0.{i}:7700"),
         state: state.to_owned(),
+        reached: i != 6,
+        unreached: (i != 6).then(Vec::new),
+        round_trip_us: (i != 1 && i != 6).then_some(400 * i as u64),
+        place: None,
         state_for_ms: 90_000 * (i as u64).pow(3),
         me: i == 1,
         voter: i <= 5,
