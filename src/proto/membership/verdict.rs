@@ -31,8 +31,7 @@ impl Membership {
             let peer = self.table.peer(slot);
             let unheard_since_asked =
                 self.suspicions.get(&slot).is_some_and(|s| s.own && peer.heard <= s.since);
-            let fresh = peer.heard > super::NEVER
-                && self.now.since(peer.heard) < settings::FRESH;
+            let fresh = peer.heard > super::NEVER && self.now.since(peer.heard) < settings::FRESH;
             let doubt = update.state() == foca::State::Down
                 && update.incarnation() != LEFT
                 && slot != src
