@@ -573,7 +573,10 @@ fn doing(input: &Input) -> Doing {
         Input::Knock { .. } => Doing::Knock,
         Input::Command { .. } => Doing::Command,
         Input::Persisted { .. } => Doing::Persisted,
-        Input::Lost { .. } | Input::Disowned { .. } | Input::Foreign { .. } => Doing::Hint,
+        Input::Lost { .. }
+        | Input::Refused { .. }
+        | Input::Disowned { .. }
+        | Input::Foreign { .. } => Doing::Hint,
         Input::Fetching { .. }
         | Input::Fetched { .. }
         | Input::Activated { .. }

@@ -272,7 +272,7 @@ impl Table {
 #[derive(Clone, Copy)]
 pub struct Directory<'a>(pub(super) &'a Table);
 
-impl Directory<'_> {
+impl<'a> Directory<'a> {
     /// What is known of `id`.
     pub fn get(&self, id: &MemberId) -> Option<Contact> {
         self.0.slot(*id).map(|slot| self.0.contact(slot))
@@ -288,6 +288,12 @@ impl Directory<'_> {
         let slots = self.0.index.sorted.iter().map(|position| position + 1);
         let enrolled = slots.filter(|slot| self.0.is_enrolled(*slot));
         enrolled.map(|slot| (self.0.id(slot), self.0.contact(slot)))
+    }
+
+    /// What is known of everybody, in no order.
+    pub fn values(&self) -> impl Iterator<Item = Contact> + use<'a> {
+        let table = self.0;
+        table.slots().map(|slot| table.contact(slot))
     }
 
     /// Everybody's id, in order.
