@@ -23,6 +23,7 @@ use crate::{
         WallTime,
         catalog::{AppSpec, Catalog, Enrolled, Invite, Origin, Publication, Version, Window},
         limits,
+        planted::{self, Bug},
         wire::{self, Kind},
     },
     proto::election,
@@ -674,7 +675,9 @@ impl Member {
     fn answer(&mut self, id: u64, result: Result<Outcome, Refusal>, effects: &mut Vec<Effect>) {
         let Some(ask) = self.asks.open.remove(&id) else { return };
         // A refusal is one member's word; another one may have it under way.
-        let in_doubt = ask.unanswered && matches!(ask.state, AskState::Asked { .. });
+        let in_doubt = ask.unanswered
+            && matches!(ask.state, AskState::Asked { .. })
+            && !planted::is(Bug::DoubtUnsaid);
         let result = result.map_err(|mut refusal| {
             if in_doubt {
                 refusal.why.push_str(
