@@ -17,7 +17,7 @@ use althing::sim::{self, Plan, Report, Situation, Story};
 
 /// Seeds that once broke something, and what that was. The mixes that they
 /// draw have changed since, as the simulator grew; they are run all the same.
-const REGRESSIONS: [(u64, &str); 15] = [
+const REGRESSIONS: [(u64, &str); 16] = [
     (12, "a held-back step woke the shell without end"),
     (234, "a welcome's lineage was ahead of its catalog"),
     (11, "a removed member left requests unanswered"),
@@ -33,6 +33,7 @@ const REGRESSIONS: [(u64, &str); 15] = [
     (20_261_640, "members dropped what they were counted on for an adoption"),
     (6138, "a late member was asked to resolve a hung vote with its content, and never did"),
     (6055, "members waited for a version that every store had lost, and nobody was told"),
+    (5110, "content that vanished was taken in again and again, and never looked at"),
 ];
 
 /// Every so many seeds, one runs twice and must run the same.

@@ -23,9 +23,12 @@ pub const APPLICATIONS_MAX: usize = 1_024;
 pub const VERSIONS_MAX: usize = 20;
 /// Open invitations.
 pub const INVITES_MAX: usize = 256;
-/// Roster changes that the lineage holds. A cluster that changes its roster
-/// daily reaches it in twenty years.
-pub const LINEAGE_MAX: usize = 8_192;
+/// Roster changes that the lineage keeps. A member that was away for more of
+/// them can't prove the catalog to itself any more and has to join anew.
+pub const LINEAGE_MAX: usize = 4_096;
+/// Bytes of these, about: a few thousand changes in a small cluster, some
+/// twenty among a thousand voters.
+pub const LINEAGE_BYTES_MAX: usize = 1 << 20;
 /// Closed windows whose outcome the catalog remembers, so that a publisher
 /// that lost its coordinator still learns how it ended.
 pub const OUTCOMES_MAX: usize = 16;

@@ -142,6 +142,30 @@ closes one by itself.")]
         /// Which member.
         name: MemberName,
     },
+    /// Go on without a majority that is lost for ever: the last resort.
+    #[command(after_help = "Examples:
+  althing recover                     on every survivor, running: see what each knows
+  althing recover --keep beta --yes   on the one that knows most, stopped; then start it
+  althing recover --rejoin --yes      on beta, stopped; then `althing up --join ... --token ...`
+
+Only for members that are destroyed. This member becomes the only one of a new
+cluster that succeeds the old one: same applications, versions, policies and
+content, another id, so that the two can never mix. Changes that the lost members
+committed and this one never heard of are lost. If they are only cut off, both
+clusters serve. Lost members must never come back with their old data
+directories: they are refused. See docs/operations.md.")]
+    Recover {
+        /// A survivor that will join the new cluster; may be given several times.
+        #[arg(long, value_name = "NAME", conflicts_with = "rejoin")]
+        keep: Vec<MemberName>,
+        /// Prepare this survivor to join the cluster that was recovered on another one: it
+        /// keeps its key and its content.
+        #[arg(long)]
+        rejoin: bool,
+        /// Do it without asking.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Show what happened on this member, and why.
     Events {
         /// Go on until Ctrl-C.
@@ -376,6 +400,8 @@ mod tests {
             "althing resolve web --member alpha",
             "althing policy vote committed",
             "althing events --follow",
+            "althing recover --keep a --keep b --yes",
+            "althing recover --rejoin",
             "althing demo --exit --json --members 7 --site .",
         ] {
             Args::try_parse_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"));
@@ -393,6 +419,7 @@ mod tests {
             "althing invite --valid soon",
             "althing up --listen 8080",
             "althing up --token t --token-file f",
+            "althing recover --rejoin --keep a",
         ] {
             assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

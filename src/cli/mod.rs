@@ -10,6 +10,7 @@ mod demo;
 mod operate;
 mod output;
 mod publish;
+mod recover;
 mod show;
 mod table;
 mod units;
@@ -93,6 +94,10 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
         Action::Resolve { app, member } => operate::resolve(&client, output, app, member).await,
         Action::Leave => operate::leave(&client, output).await,
         Action::Remove { name } => operate::remove(&client, output, name).await,
+        Action::Recover { keep, rejoin, yes } => {
+            let wish = recover::Wish { keep, rejoin, yes };
+            recover::run(&client, output, &data, wish).await
+        }
         Action::Events { follow } => show::events(&client, output, follow).await,
         Action::Metrics => show::metrics(&client, output).await,
         Action::Policy { action } => operate::policy(&client, output, action).await,

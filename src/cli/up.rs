@@ -185,6 +185,9 @@ fn log_to_stderr() {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // It would say so on the same standard error, and end the process where
+        // that can't be written: on a full disk, when a member is needed most.
+        .log_internal_errors(false)
         .try_init();
 }
 

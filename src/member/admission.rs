@@ -4,7 +4,7 @@
 //! is in the catalog. The newcomer signs its own key *and* what the TLS
 //! handshake exported (RFC 8446, 7.5) with it, so the member that serves it
 //! cannot put another key in its place. The cluster proves itself by the chain
-//! of rosters from the id in the token.
+//! of rosters from the one that the token names.
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ use crate::{
         ClusterId, MemberId, MemberName, PublicKey, Reason, Refusal, SecretKey, Signature,
         WallTime, wire, wire::Kind,
     },
-    proto::catalog::{CatchUp, Committed, Lineage, Record},
+    proto::catalog::{Anchor, CatchUp, Committed, Lineage, Record},
 };
 
 /// What `invite` hands out. Whoever has it can join until it is used up.
@@ -30,6 +30,8 @@ pub struct Token {
     pub seed: [u8; 32],
     /// Not after this.
     pub expires_at: WallTime,
+    /// The roster when it was issued: what the newcomer trusts.
+    pub anchor: Anchor,
     /// Where members were when it was issued.
     #[serde(deserialize_with = "wire::bounded::<_, _, 16>")]
     pub addresses: Vec<SocketAddr>,
@@ -117,7 +119,7 @@ pub enum Welcome {
     Admitted {
         /// The newest catalog, with its proof.
         committed: Box<Committed>,
-        /// Every roster up to it.
+        /// The changes of the roster up to it.
         lineage: Lineage,
     },
     /// Stay out.
@@ -144,6 +146,13 @@ impl Welcome {
         lineage.check(token.cluster).map_err(|e| {
             distrust(format!("What answered could not prove to be the token's cluster: {e}."))
         })?;
+        if !lineage.has(token.anchor) {
+            return Err(distrust(
+                "What answered can't show how its members follow from those that the token \
+                 names: it is another cluster, or the token is very old."
+                    .into(),
+            ));
+        }
         let catch_up = CatchUp { committed, links: Vec::new() };
         lineage.follow(token.cluster, &catch_up).map_err(|e| {
             distrust(format!("The catalog that was handed over proves nothing: {e}."))
@@ -177,6 +186,7 @@ mod tests {
             sequence: 3,
             seed: [5; 32],
             expires_at: WallTime(99),
+            anchor: Anchor { sequence: 1, roster: Digest::of_bytes(b"r") },
             addresses: vec!["127.0.0.1:7700".parse().unwrap()],
         };
         let text = token.to_text();
@@ -193,6 +203,7 @@ mod tests {
             sequence: 3,
             seed: [5; 32],
             expires_at: WallTime(99),
+            anchor: Anchor { sequence: 1, roster: Digest::of_bytes(b"r") },
             addresses: vec![],
         };
         let key = SecretKey::from_seed([6; 32]).public();

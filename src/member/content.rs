@@ -69,6 +69,8 @@ pub(super) struct Holding {
     found_since: Time,
     /// The live content is wanted in the store: an operator chose it.
     ingest: bool,
+    /// It could not be taken in: it may not be what the last scan found.
+    look_again: bool,
 }
 
 /// What a scan found.
@@ -274,6 +276,11 @@ impl Content {
                 // The fetch wakes us; this is for when none could be started.
                 holding.scan_at = now + RETRY;
             }
+            return;
+        }
+        if std::mem::take(&mut holding.look_again) {
+            holding.work = Some(Work::Scanning);
+            effects.push(Effect::Scan { app: app.clone() });
             return;
         }
         let found = holding.found;
@@ -501,6 +508,7 @@ impl Content {
                 Ok(_) => {}
                 Err(failure) => {
                     holding.retry_at = now + RETRY;
+                    holding.look_again = true;
                     holding.error = Some(failure.sentence());
                 }
             }

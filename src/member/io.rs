@@ -41,6 +41,11 @@ pub enum Input {
         /// Which.
         member: MemberId,
     },
+    /// What answers at a peer's address is in another cluster. Nobody proved it.
+    Foreign {
+        /// Which.
+        member: MemberId,
+    },
     /// The record with this token, and so all before it, is synced.
     Persisted {
         /// As given.

@@ -37,6 +37,8 @@ pub enum Message {
         /// Which.
         app: AppName,
     },
+    /// I see you live again: this is what I hold, please say what you do.
+    Greeting(SignedBallot),
 }
 
 /// The answer to [`Message::Forward`].

@@ -42,6 +42,7 @@ pub mod event;
 mod io;
 mod message;
 mod operate;
+mod parting;
 pub mod view;
 
 pub use io::{ContentFailure, Effect, FetchFailure, Input, Repair, Restored};
@@ -51,6 +52,7 @@ use change::Change;
 use content::{Content, Surroundings};
 use event::{Event, EventKind, Severity};
 use operate::{Asks, Purpose};
+use parting::Parting;
 
 /// How long a removed member's connections stay open, so that it hears of it.
 const FAREWELL: Duration = Duration::from_millis(250);
@@ -112,6 +114,8 @@ pub struct Member {
     asked: BTreeMap<MemberId, Time>,
     /// Peers that don't know us: since when, and whether they went on saying so.
     disowned: BTreeMap<MemberId, (Time, bool)>,
+    /// Peers at whose address another cluster answers: in the same way.
+    foreign: BTreeMap<MemberId, (Time, bool)>,
     /// Who was last seen to hold something else than is committed.
     off: BTreeSet<(AppName, MemberId)>,
     verdicts: BTreeMap<AppName, Verdict>,
@@ -124,6 +128,8 @@ pub struct Member {
     started: bool,
     expelled: bool,
     leaving: bool,
+    /// Not enrolled any more, and still here to say so.
+    parting: Option<Parting>,
 }
 
 impl Member {
@@ -170,6 +176,7 @@ impl Member {
             farewell: None,
             asked: BTreeMap::new(),
             disowned: BTreeMap::new(),
+            foreign: BTreeMap::new(),
             off: BTreeSet::new(),
             verdicts: BTreeMap::new(),
             judged: (0, 0, now),
@@ -177,6 +184,7 @@ impl Member {
             started: false,
             expelled: false,
             leaving: false,
+            parting: None,
         };
         effects.push(Effect::Generation(generation));
         let committed = Arc::clone(member.register.committed());
@@ -207,19 +215,24 @@ impl Member {
         if self.expelled {
             return;
         }
+        if self.parting.is_some() {
+            self.while_parting(now, input, effects);
+            return;
+        }
         match input {
             Input::Packet { from, bytes } => {
-                self.disowned.remove(&from);
+                self.is_known_to(from);
                 self.tell_membership(now, membership::Input::Packet { from, bytes }, effects);
             }
             Input::Message { from, bytes } => {
-                self.disowned.remove(&from);
+                self.is_known_to(from);
                 self.on_message(now, from, &bytes, effects);
             }
             Input::Lost { member } => {
                 self.tell_membership(now, membership::Input::Lost { member }, effects);
             }
             Input::Disowned { member } => self.on_disowned(now, member, effects),
+            Input::Foreign { member } => self.on_foreign(now, member, effects),
             Input::Persisted { token } => {
                 let mut wants = Vec::new();
                 self.register.persisted(now, token, &mut wants);
@@ -281,6 +294,9 @@ impl Member {
         if self.expelled {
             return None;
         }
+        if let Some(parting) = &self.parting {
+            return self.membership.deadline().into_iter().chain([parting.deadline()]).min();
+        }
         let voteless = !self.vote_pending && !self.leaving && self.is_voteless();
         [
             self.membership.deadline(),
@@ -305,6 +321,10 @@ impl Member {
         if self.expelled {
             return;
         }
+        if self.parting.is_some() {
+            self.tick_parting(now, effects);
+            return;
+        }
         let mut wants = Vec::new();
         self.membership.tick(now, &mut wants);
         self.heed_membership(now, wants, effects);
@@ -321,13 +341,13 @@ impl Member {
     /// What follows from any change at all: content work, the vote's and the
     /// window's next step, a ballot if one is due.
     fn settle(&mut self, now: Time, effects: &mut Vec<Effect>) {
-        if self.expelled {
+        if self.expelled || self.parting.is_some() {
             return;
         }
         let committed = Arc::clone(self.register.committed());
         let catalog = &committed.catalog;
         if self.ballot_due.is_some_and(|due| now >= due) || now >= self.ballot_repeat {
-            self.send_ballot(now, catalog, effects);
+            self.send_ballot(now, effects);
         }
         self.judge_anew(now, catalog, effects);
         let (me, membership) = (self.me, &self.membership);
@@ -370,8 +390,12 @@ impl Member {
                     };
                     self.tell_of(effects, severity, EventKind::Membership, member, None, text);
                     if state == membership::State::Alive {
-                        // It may have missed what we said while it was away.
-                        self.ballot_soon(now);
+                        // It may have missed what we said while it was away, and
+                        // we what it said.
+                        let signed = self.make_ballot(now);
+                        self.send(member, &Message::Greeting(signed), effects);
+                    } else {
+                        self.votes.lapse(member);
                     }
                 }
                 membership::Effect::Moved { member, address } => {
@@ -405,6 +429,11 @@ impl Member {
                 self.heed_register(now, wants, effects);
             }
             Message::Ballot(signed) => self.on_ballot(now, from, &signed, effects),
+            Message::Greeting(signed) => {
+                self.on_ballot(now, from, &signed, effects);
+                let mine = self.make_ballot(now);
+                self.send(from, &Message::Ballot(mine), effects);
+            }
             Message::Forward { id, change } => self.on_forward(now, from, id, *change, effects),
             Message::Forwarded { id, answer } => self.on_forwarded(now, from, id, answer, effects),
             Message::Resolve { id, app } => self.on_resolve(now, from, id, app, effects),
@@ -496,6 +525,7 @@ impl Member {
         }
         self.asked.retain(|member, _| catalog.roster.contains(*member));
         self.disowned.retain(|member, _| catalog.roster.contains(*member));
+        self.foreign.retain(|member, _| catalog.roster.contains(*member));
         self.off.retain(|(app, member)| {
             catalog.applications.contains_key(app) && catalog.roster.contains(*member)
         });
@@ -518,9 +548,39 @@ impl Member {
         }
     }
 
+    /// Where a peer should be, another cluster answers: that one was recovered
+    /// without this member, or somebody else has its address now.
+    fn on_foreign(&mut self, now: Time, member: MemberId, effects: &mut Vec<Effect>) {
+        let known = self.gone_to_another_cluster().is_some();
+        let (since, lasting) = self.foreign.entry(member).or_insert((now, false));
+        *lasting |= now.since(*since) >= DISOWNED_AFTER;
+        if let (false, Some(names)) = (known, self.gone_to_another_cluster()) {
+            let text = format!(
+                "another cluster answers at the address of {names}: the cluster was probably \
+                 recovered there without this member"
+            );
+            self.tell(effects, Severity::Critical, EventKind::Member, None, text);
+        }
+    }
+
+    /// It speaks to us as to one of its own.
+    fn is_known_to(&mut self, member: MemberId) {
+        self.disowned.remove(&member);
+        self.foreign.remove(&member);
+    }
+
     /// The names of those that go on saying that this member is not enrolled.
     fn unknown_to(&self) -> Option<String> {
-        let lasting = self.disowned.iter().filter(|(_, (_, lasting))| *lasting);
+        self.lasting(&self.disowned)
+    }
+
+    /// The names of those at whose address another cluster goes on answering.
+    fn gone_to_another_cluster(&self) -> Option<String> {
+        self.lasting(&self.foreign)
+    }
+
+    fn lasting(&self, of: &BTreeMap<MemberId, (Time, bool)>) -> Option<String> {
+        let lasting = of.iter().filter(|(_, (_, lasting))| *lasting);
         let names: Vec<String> = lasting.take(10).map(|(id, _)| self.name_of(*id)).collect();
         (!names.is_empty()).then(|| names.join(" and "))
     }
@@ -534,8 +594,14 @@ impl Member {
         };
         self.tell(effects, severity, EventKind::Member, None, text.to_owned());
         self.answer_all(now, effects);
-        self.expelled = true;
-        effects.push(Effect::Expelled { left });
+        if (left || !self.started) && !planted::is(Bug::LeftTooSoon) {
+            if !self.started {
+                effects.push(Effect::Peers(self.catalog().roster.clone()));
+            }
+            self.parting = Some(Parting::new(now, left));
+        } else {
+            self.stop_for_good(now, left, effects);
+        }
     }
 
     // The vote.
@@ -545,10 +611,25 @@ impl Member {
         self.ballot_due = Some(self.ballot_due.map_or(due, |at| at.min(due)));
     }
 
-    fn send_ballot(&mut self, now: Time, catalog: &Catalog, effects: &mut Vec<Effect>) {
+    fn send_ballot(&mut self, now: Time, effects: &mut Vec<Effect>) {
         self.ballot_due = None;
-        self.ballot_repeat = now + vote::REPEAT;
+        let members = self.catalog().roster.members.len();
+        self.ballot_repeat = now + vote::repeat_every(members);
+        let signed = self.make_ballot(now);
+        // The same for everybody: encoded once.
+        let bytes = wire::try_encode(Kind::Message, &Message::Ballot(signed));
+        debug_assert!(bytes.is_ok(), "a ballot over its bound");
+        if let Ok(bytes) = bytes {
+            let others = self.live().into_iter().filter(|id| *id != self.me);
+            effects.extend(others.map(|to| Effect::Message { to, bytes: bytes.clone() }));
+        }
+    }
+
+    /// What this member holds now, signed; counted here at once.
+    fn make_ballot(&mut self, now: Time) -> SignedBallot {
         self.ballot_stamp += 1;
+        let committed = Arc::clone(self.register.committed());
+        let catalog = &committed.catalog;
         let differing = self.content.differing(catalog);
         let staged = catalog.window.as_ref().and_then(|w| w.publication.as_ref());
         let staged_bytes = staged.map_or(0, |publication| {
@@ -567,15 +648,9 @@ impl Member {
             staged_bytes,
         };
         let signed = SignedBallot::new(&self.key, &ballot);
-        // The same for everybody: encoded once.
-        let bytes = wire::try_encode(Kind::Message, &Message::Ballot(signed));
-        debug_assert!(bytes.is_ok(), "a ballot over its bound");
-        if let Ok(bytes) = bytes {
-            let others = self.live().into_iter().filter(|id| *id != self.me);
-            effects.extend(others.map(|to| Effect::Message { to, bytes: bytes.clone() }));
-        }
         let received = self.votes.receive(now, ballot);
         debug_assert!(received.is_ok(), "our own stamp only grows");
+        signed
     }
 
     fn on_ballot(

@@ -251,13 +251,25 @@ impl Member {
         } else {
             ""
         };
-        let (removed, todo) = match self.unknown_to() {
-            None => (String::new(), "Bring the missing members back, and try again."),
-            Some(names) => (
+        let (removed, todo) = match (self.unknown_to(), self.gone_to_another_cluster()) {
+            (None, None) => (
+                String::new(),
+                "Bring the missing members back, and try again; if they are lost for ever, see \
+                 `althing recover`.",
+            ),
+            (Some(names), _) => (
                 format!(
                     " This member is unknown to {names}: it was probably removed while it was away."
                 ),
                 "See with `althing members` on another member whether this one is enrolled.",
+            ),
+            (None, Some(names)) => (
+                format!(
+                    " Another cluster answers at the address of {names}: this one was probably \
+                     recovered there without this member."
+                ),
+                "To join that cluster and keep the content: stop this member, run `althing recover \
+                 --rejoin`, and start it with a token of that cluster.",
             ),
         };
         Err(Refusal::new(
@@ -321,6 +333,7 @@ impl Member {
             sequence: 0, // set when the invitation is committed
             seed,
             expires_at,
+            anchor: self.register.lineage().anchor(),
             addresses,
         };
         let key = SecretKey::from_seed(seed).public();
@@ -702,13 +715,7 @@ impl Member {
     /// Every open request is answered: this member is no longer enrolled, and
     /// hears no more of what becomes of it. Its own wish to leave is fulfilled.
     pub(super) fn answer_all(&mut self, now: Time, effects: &mut Vec<Effect>) {
-        let refusal = Refusal::new(
-            Reason::Forbidden,
-            "It is not known what came of this.",
-            "This member is no longer in the cluster, and what was under way may still come into \
-             force.",
-            "Look on a member that is enrolled, and ask there.",
-        );
+        let refusal = not_enrolled_any_more();
         let asks = std::mem::take(&mut self.asks.open).into_values().map(|ask| ask.origin);
         let resolving = std::mem::take(&mut self.asks.resolving).into_values();
         let origins = asks.chain(resolving.map(|resolving| match resolving {
@@ -748,13 +755,7 @@ impl Member {
         result: Result<u64, Refusal>,
         effects: &mut Vec<Effect>,
     ) {
-        if result.is_ok() {
-            let mut wants = Vec::new();
-            self.membership.leave(now, &mut wants);
-            self.heed_membership(now, wants, effects);
-        } else {
-            self.leaving = false;
-        }
+        self.leaving = result.is_ok();
         let text = "this member has left and stops".to_owned();
         let result = result.map(|sequence| Outcome::Done { sequence, text });
         effects.push(Effect::Reply { ticket, result });
@@ -965,8 +966,8 @@ impl Member {
                 Refusal::new(
                     Reason::Failed,
                     "The newcomer was not admitted.",
-                    format!("The cluster's catalog and history can't be sent: {error}."),
-                    "Found a new cluster for more members; see docs/architecture.md for the bound.",
+                    format!("The cluster's catalog can't be sent: {error}."),
+                    "Roll out fewer applications or members; see docs/architecture.md for the bounds.",
                 ),
                 effects,
             ),
@@ -1037,7 +1038,18 @@ impl Member {
     }
 }
 
-fn refuse_entry(ticket: u64, refusal: Refusal, effects: &mut Vec<Effect>) {
+/// The refusal of a member that is enrolled no more.
+pub(super) fn not_enrolled_any_more() -> Refusal {
+    Refusal::new(
+        Reason::Forbidden,
+        "It is not known what came of this.",
+        "This member is no longer in the cluster, and what was under way may still come into \
+         force.",
+        "Look on a member that is enrolled, and ask there.",
+    )
+}
+
+pub(super) fn refuse_entry(ticket: u64, refusal: Refusal, effects: &mut Vec<Effect>) {
     let bytes = wire::encode(Kind::Message, &Welcome::Refused(refusal));
     effects.push(Effect::Answer { ticket, bytes });
 }

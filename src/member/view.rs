@@ -524,12 +524,24 @@ impl Member {
                 ),
             ));
         }
+        if let Some(names) = self.gone_to_another_cluster() {
+            found.push((
+                Health::Critical,
+                format!(
+                    "Another cluster answers at the address of {names}: this one was probably \
+                     recovered there without this member. To join it and keep the content: stop \
+                     this member, run `althing recover --rejoin`, and start it with a token of that \
+                     cluster."
+                ),
+            ));
+        }
         if view.voters_live < view.majority {
             found.push((
                 Health::Critical,
                 format!(
                     "{} of {} voters are live and {} are needed: nothing can be changed or repaired; \
-                     what is held goes on being served. Bring members back.",
+                     what is held goes on being served. Bring members back; if they are lost for \
+                     ever, see `althing recover`.",
                     view.voters_live, view.voters, view.majority
                 ),
             ));

@@ -30,7 +30,11 @@ pub(super) async fn run(hub: Arc<Hub>, dial: Dial) {
         &outcome,
         Err(NetError::Refused { reason, .. }) if reason == Close::Unknown.text()
     );
+    let foreign = matches!(&outcome, Err(NetError::OtherCluster { .. }));
     let Some((link, large)) = hub.dialled(dial, outcome) else {
+        if foreign && dial.class == Class::Talk {
+            hub.inlet.event(NetEvent::Foreign { member: dial.member }).await;
+        }
         if disowned && dial.class == Class::Talk {
             hub.inlet.event(NetEvent::Disowned { member: dial.member }).await;
         }

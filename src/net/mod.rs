@@ -137,6 +137,12 @@ pub enum NetEvent {
         /// Who.
         member: MemberId,
     },
+    /// What answers where this member should be is in another cluster, by its
+    /// own unproven word: a hint for people.
+    Foreign {
+        /// Who should be there.
+        member: MemberId,
+    },
     /// This member, whose key was checked, refuses our conversation because it
     /// does not know us: we were removed, or it has not heard of us yet.
     Disowned {

@@ -39,6 +39,7 @@ mod tests;
 pub use error::ContentError;
 pub use site::Site;
 pub use state::Active;
+pub use state::{begin_anew, live_versions};
 
 use state::Saved;
 

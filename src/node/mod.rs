@@ -10,6 +10,7 @@ mod handle;
 pub mod manifest;
 pub mod options;
 mod persist;
+mod recover;
 mod run;
 mod sites;
 mod start;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use handle::{Handle, Metrics, Publish, Verified};
 pub use options::Options;
+pub use recover::{Holding, Recovered, Recovery, Survey};
 pub use start::{listen, start};
 
 /// A member that runs in this process.

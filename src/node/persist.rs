@@ -28,13 +28,13 @@ pub(super) enum Write {
 }
 
 /// Starts the thread. `persisted` is called with each token that is on disk;
-/// `failed` with a sentence, once for each row of failures. It ends when the
-/// sender is dropped.
+/// `trouble` with a sentence, once for each row of failures, and with none when
+/// it is over. It ends when the sender is dropped.
 pub(super) fn spawn(
     record_path: PathBuf,
     generation_path: PathBuf,
     persisted: impl Fn(u64) + Send + 'static,
-    failed: impl Fn(String) + Send + 'static,
+    trouble: impl Fn(Option<String>) + Send + 'static,
 ) -> std::io::Result<(mpsc::Sender<Write>, thread::JoinHandle<()>)> {
     let (sender, writes) = mpsc::channel();
     let run = move || {
@@ -43,14 +43,16 @@ pub(super) fn spawn(
         while pending.take(&writes) {
             match pending.write(&record_path, &generation_path) {
                 Ok(written) => {
-                    told = false;
+                    if std::mem::take(&mut told) {
+                        trouble(None);
+                    }
                     written.into_iter().for_each(&persisted);
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut told, true) {
-                        failed(format!(
+                        trouble(Some(format!(
                             "this member can't keep its record and says nothing until it can: {error}"
-                        ));
+                        )));
                     }
                     if pending.orphaned {
                         return;
@@ -151,7 +153,7 @@ mod tests {
         };
         let record = Record::found([0; 32], &key, founder);
         writes.send(Write::Record { token: 1, record: Box::new(record.clone()) }).unwrap();
-        assert!(troubles.recv().unwrap().contains("says nothing"));
+        assert!(troubles.recv().unwrap().is_some_and(|text| text.contains("says nothing")));
         assert!(confirmations.try_recv().is_err());
         writes.send(Write::Record { token: 2, record: Box::new(record) }).unwrap();
         std::fs::create_dir(&missing).unwrap();
@@ -159,6 +161,7 @@ mod tests {
         assert!(record::load(&missing.join("record")).unwrap().is_some());
         drop(writes);
         thread.join().unwrap();
-        assert!(troubles.try_recv().is_err(), "told once");
+        assert_eq!(troubles.recv().unwrap(), None, "it is over");
+        assert!(troubles.recv().is_err(), "told once");
     }
 }

@@ -35,7 +35,7 @@ use crate::{
         Config, Effect, Input, Member, Restored,
         command::{Command, Outcome},
         event::{Event, EventKind, Severity},
-        view::View,
+        view::{Health, View},
     },
     net::{Lane, Net, NetEvent, Peer, StreamKind},
     store::{ContentStore, DataDir},
@@ -67,6 +67,8 @@ pub(super) struct Parts {
     pub listener: Option<TcpListener>,
     pub record_path: PathBuf,
     pub generation_path: PathBuf,
+    /// What happened before this start and is to be told.
+    pub news: Option<String>,
 }
 
 /// What comes back from beside the loop.
@@ -74,8 +76,9 @@ pub(super) enum Note {
     Input(Input),
     /// The sites that this member serves changed.
     SitesChanged,
-    /// Something worth telling that the member does not know of.
-    Trouble(String),
+    /// Why the record can't be kept, which the member does not know of; none
+    /// once it can.
+    Trouble(Option<String>),
     /// What was to be published lies in the store now.
     Staged(Command, Answer),
 }
@@ -93,7 +96,7 @@ pub(super) fn spawn(parts: Parts) -> Result<(Handle, JoinHandle<Ended>), Refusal
         parts.generation_path,
         // The loop is gone: nobody waits for it any more.
         move |token| drop(persisted.send(Note::Input(Input::Persisted { token }))),
-        move |text| drop(failed.send(Note::Trouble(text))),
+        move |trouble| drop(failed.send(Note::Trouble(trouble))),
     )
     .map_err(|e| {
         Refusal::new(
@@ -147,12 +150,17 @@ pub(super) fn spawn(parts: Parts) -> Result<(Handle, JoinHandle<Ended>), Refusal
         events,
         recent,
         event_number: 0,
+        trouble: None,
         metrics: Metrics::default(),
         ended: None,
         shutdown,
         _data: parts.data,
     };
+    let news = parts.news;
     let run = async move {
+        if let Some(text) = news {
+            this.tell_trouble(EventKind::Catalog, text);
+        }
         this.carry_out(effects);
         this.run(request_queue, parts.network_events, note_queue).await;
         this.finish(writer).await
@@ -180,6 +188,8 @@ struct Loop {
     events: broadcast::Sender<Event>,
     recent: Arc<Mutex<VecDeque<Event>>>,
     event_number: u64,
+    /// Why the record can't be kept, for as long as it can't.
+    trouble: Option<String>,
     metrics: Metrics,
     ended: Option<Ended>,
     shutdown: CancellationToken,
@@ -279,8 +289,18 @@ impl Loop {
         if self.view_made.elapsed() >= pause {
             self.view_dirty = false;
             self.view_made = Instant::now();
-            self.views.send_replace(Arc::new(self.member.view(self.now())));
+            self.views.send_replace(Arc::new(self.view()));
         }
+    }
+
+    /// What the member knows, and what only the shell can know.
+    fn view(&self) -> View {
+        let mut view = self.member.view(self.now());
+        if let Some(trouble) = &self.trouble {
+            view.health = Health::Critical;
+            view.reasons.insert(0, trouble.clone());
+        }
+        view
     }
 
     fn tell_member(&mut self, input: Input) {
@@ -304,6 +324,7 @@ impl Loop {
             }
             NetEvent::Lost { member } => self.tell_member(Input::Lost { member }),
             NetEvent::Disowned { member } => self.tell_member(Input::Disowned { member }),
+            NetEvent::Foreign { member } => self.tell_member(Input::Foreign { member }),
             NetEvent::Knock { key, exporter, from, bytes, answer } => {
                 let ticket = self.ticket();
                 self.knocks.insert(ticket, answer);
@@ -325,8 +346,13 @@ impl Loop {
             Note::Input(input) => self.tell_member(input),
             Note::SitesChanged => self.refresh_sites(),
             Note::Staged(command, answer) => self.on_command(command, answer),
-            Note::Trouble(text) => {
-                let (kind, severity) = (EventKind::Member, Severity::Critical);
+            Note::Trouble(trouble) => {
+                self.trouble = trouble.as_deref().map(|text| format!("{}.", sentence(text)));
+                let (severity, text) = match trouble {
+                    Some(text) => (Severity::Critical, text),
+                    None => (Severity::Info, "this member can keep its record again".to_owned()),
+                };
+                let kind = EventKind::Member;
                 let (number, at) = (0, wall_now());
                 let event = Event { number, at, severity, kind, member: None, app: None, text };
                 self.tell(event);
@@ -338,7 +364,7 @@ impl Loop {
         match request {
             Request::Command(command, answer) => self.on_command(command, answer),
             // Whoever asked may have gone: then nobody needs the answer.
-            Request::View(answer) => drop(answer.send(self.member.view(self.now()))),
+            Request::View(answer) => drop(answer.send(self.view())),
             Request::Metrics(answer) => drop(answer.send(self.metrics())),
             Request::Publish(publish, answer) => {
                 let is_first = {
@@ -442,6 +468,12 @@ impl Loop {
         self.sites.set(self.member.routes(self.now()), self.work.content());
     }
 
+    /// Tells of something critical that the member does not know of.
+    fn tell_trouble(&mut self, kind: EventKind, text: String) {
+        let (number, at, severity) = (0, wall_now(), Severity::Critical);
+        self.tell(Event { number, at, severity, kind, member: None, app: None, text });
+    }
+
     fn tell(&mut self, mut event: Event) {
         self.event_number += 1;
         event.number = self.event_number;
@@ -459,6 +491,12 @@ impl Loop {
         drop(recent);
         let _nobody_may_listen = self.events.send(event);
     }
+}
+
+/// With a capital: an event's text as a reason.
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
 }
 
 async fn sleep_until(at: Option<Instant>) {

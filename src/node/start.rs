@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use super::{
     Ended, Handle, Options, Ready, Running,
     content::Content,
+    recover::{self, Succession},
     run::{self, Parts},
 };
 use crate::{
@@ -66,9 +67,12 @@ pub async fn start(mut options: Options) -> Result<Running, Refusal> {
         None => None,
         Some(address) => Some(listen(address, "sites (--listen)").await?),
     };
+    let succession_path = data.record(recover::SUCCESSION);
+    let succession = recover::load_succession(&succession_path);
     let (record, origin) = match load_record(&record_path)? {
         Some(record) => (record, Origin::Returned),
         None if options.join.is_empty() && options.token.is_none() => {
+            refuse_second_founding(&options, generation_path.exists(), succession.as_ref())?;
             if advertise.ip().is_unspecified() {
                 tracing::info!("no --advertise is given: the address of the default route is used");
             }
@@ -89,7 +93,7 @@ pub async fn start(mut options: Options) -> Result<Running, Refusal> {
             ),
         ));
     }
-    check_token(&options, cluster)?;
+    check_token(&options, cluster, succession.as_ref())?;
     let generation = next_generation(&generation_path)?;
     // On disk before anybody hears of this member: it must never start again
     // as somebody who has promised nothing.
@@ -129,6 +133,7 @@ pub async fn start(mut options: Options) -> Result<Running, Refusal> {
         sequence: record.committed.catalog.sequence,
     };
     let restored = Restored { record, generation, whole, activated };
+    let news = tell_once(&succession_path, succession);
     let parts = Parts {
         data,
         key,
@@ -141,16 +146,34 @@ pub async fn start(mut options: Options) -> Result<Running, Refusal> {
         listener,
         record_path,
         generation_path,
+        news,
     };
     let (handle, ended) = run::spawn(parts)?;
     Ok(Running { handle, ready, ended })
 }
 
+/// What a recovery has to say, the first time that the member runs after it.
+fn tell_once(path: &Path, succession: Option<Succession>) -> Option<String> {
+    let mut succession = succession?;
+    let news = succession.untold.take()?;
+    if let Err(error) = recover::save_succession(path, &succession) {
+        // It is told again at the next start.
+        tracing::warn!(%error, "that the recovery was told could not be kept");
+    }
+    Some(news)
+}
+
 /// Whoever comes back needs no token, and one of its own cluster does no harm.
 /// With another one's it would come back to where it is not wanted.
-fn check_token(options: &Options, cluster: ClusterId) -> Result<(), Refusal> {
+/// One of a cluster that its own succeeds is a leftover of a start script.
+fn check_token(
+    options: &Options,
+    cluster: ClusterId,
+    succession: Option<&Succession>,
+) -> Result<(), Refusal> {
     let token = options.token.as_deref().and_then(|text| Token::parse(text).ok());
-    match token.filter(|token| token.cluster != cluster) {
+    let fine = |of: ClusterId| of == cluster || succession.is_some_and(|s| s.before.contains(&of));
+    match token.filter(|token| !fine(token.cluster)) {
         None => Ok(()),
         Some(_) => Err(Refusal::new(
             Reason::Forbidden,
@@ -162,6 +185,40 @@ fn check_token(options: &Options, cluster: ClusterId) -> Result<(), Refusal> {
             "Name another --data to join with that token, or start it without --join and --token.",
         )),
     }
+}
+
+/// A member that was in a cluster before never founds one by itself: whoever
+/// starts it wants it back where it was, and not alone beside it.
+fn refuse_second_founding(
+    options: &Options,
+    was_enrolled: bool,
+    succession: Option<&Succession>,
+) -> Result<(), Refusal> {
+    if !was_enrolled {
+        return Ok(());
+    }
+    let data = options.data.display();
+    let (why, todo) = match succession.and_then(|s| s.before.last()) {
+        Some(before) => (
+            format!(
+                "It left the lost cluster {before} by `althing recover --rejoin`, and is to join \
+                 the one that was recovered on another member."
+            ),
+            "Run `althing invite` on that member, and start this one with the command it prints."
+                .to_owned(),
+        ),
+        None => (
+            format!(
+                "{data} is that of a member of a cluster, and its record in records/register is \
+                 gone: it would found a second cluster beside its own."
+            ),
+            format!(
+                "Run `althing remove` for it on another member and join anew with --join and a \
+                 token, or move {data} away to found a new cluster."
+            ),
+        ),
+    };
+    Err(Refusal::new(Reason::Forbidden, "This member did not start.", why, todo))
 }
 
 /// The address with the port that the system chose, if it is to choose one.
@@ -215,7 +272,7 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-fn load_record(path: &Path) -> Result<Option<Record>, Refusal> {
+pub(super) fn load_record(path: &Path) -> Result<Option<Record>, Refusal> {
     let Some(bytes) = record::load(path).map_err(|e| of_store(&e))? else { return Ok(None) };
     wire::decode(Kind::Record, &bytes).map(Some).map_err(|e| {
         Refusal::new(

@@ -24,7 +24,8 @@ use crate::{
 };
 
 /// How long before its commit a majority may have held what is adopted:
-/// ballots are fresh for 7 s, and a change is tried for 6 s, a few times.
+/// so long beyond the time that a ballot is fresh. A change is tried for 6 s,
+/// a few times.
 const ADOPTION_WITHIN_US: u64 = 40_000_000;
 
 struct Known {
@@ -215,7 +216,9 @@ impl Checker {
         match current.origin {
             Origin::Majority => {
                 self.reach(Situation::MajorityAdopted);
-                let since = now.saturating_sub(ADOPTION_WITHIN_US);
+                let members = catalog.roster.members.len();
+                let fresh_for = vote::fresh_for(members).as_micros() as u64;
+                let since = now.saturating_sub(ADOPTION_WITHIN_US + fresh_for);
                 let root = current.root;
                 let held = |s: &Server| s.disk.held_since(app, root, since);
                 if !majority_of(&catalog.roster, servers, held) {
@@ -306,10 +309,11 @@ impl Checker {
             let detail = format!("{name} repairs {app} to what is not its committed version");
             return fail(Invariant::MinorityTouchesNothing, detail);
         }
+        let fresh_for = vote::fresh_for(catalog.roster.members.len());
         let fresh = |voter: &MemberId| {
             *voter == server.id
                 || server.heard.get(voter).is_some_and(|heard| {
-                    Time(now).since(Time(heard.at)) < vote::FRESH
+                    Time(now).since(Time(heard.at)) < fresh_for
                         && heard.sequence == catalog.sequence
                 })
         };

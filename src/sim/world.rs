@@ -639,12 +639,15 @@ impl World {
         self.checker.sent(&self.servers[s], &message)?;
         self.trace.number(bytes.len() as u64);
         let id = self.servers[s].id;
-        let repeatable = matches!(message, Message::Register(_) | Message::Ballot(_));
+        let repeatable =
+            matches!(message, Message::Register(_) | Message::Ballot(_) | Message::Greeting(_));
         let tag = match &message {
-            Message::Ballot(signed) => signed.unproven().map_or(Tag::Other, |ballot| {
-                let (of, sequence, stamp) = (ballot.member, ballot.sequence, ballot.stamp);
-                Tag::Ballot { of, sequence, stamp }
-            }),
+            Message::Ballot(signed) | Message::Greeting(signed) => {
+                signed.unproven().map_or(Tag::Other, |ballot| {
+                    let (of, sequence, stamp) = (ballot.member, ballot.sequence, ballot.stamp);
+                    Tag::Ballot { of, sequence, stamp }
+                })
+            }
             Message::Register(Word::Prepare { ballot, .. } | Word::Accept { ballot, .. }) => {
                 Tag::Ask(*ballot)
             }
@@ -778,7 +781,7 @@ impl World {
 /// What of the messages is worth a line.
 fn told(message: &Message) -> Option<String> {
     Some(match message {
-        Message::Ballot(_) => return None,
+        Message::Ballot(_) | Message::Greeting(_) => return None,
         Message::Register(word) => match word {
             Word::Prepare { ballot, committed } => {
                 format!("prepare {} above {committed}", ballot.round)

@@ -51,6 +51,10 @@ pub struct Plan {
     pub status: SocketAddr,
     /// `--join`, `--token`, and whatever else.
     pub more: Vec<String>,
+    /// What the member is run with, for example in a network namespace.
+    pub under: Vec<String>,
+    /// The program, if not the one that is tested.
+    pub binary: PathBuf,
     /// Mount a file system of so many bytes of its own at this directory first.
     mount: Option<(PathBuf, usize)>,
 }
@@ -106,6 +110,8 @@ impl Lab {
             listen: any,
             status: any,
             more: Vec::new(),
+            under: Vec::new(),
+            binary: env!("CARGO_BIN_EXE_althing").into(),
             mount: None,
         }
     }
@@ -204,10 +210,15 @@ impl Plan {
     }
 
     fn command(&self) -> Command {
-        let binary = env!("CARGO_BIN_EXE_althing");
-        let mut command = match &self.mount {
-            None => Command::new(binary),
-            Some((at, bytes)) => {
+        let binary = &self.binary;
+        let mut command = match (&self.mount, self.under.split_first()) {
+            (None, None) => Command::new(binary),
+            (None, Some((first, more))) => {
+                let mut command = Command::new(first);
+                command.args(more).arg(binary);
+                command
+            }
+            (Some((at, bytes)), _) => {
                 let mut command = unshare();
                 let script = r#"mount -t tmpfs -o size="$1" none "$2" && shift 2 && exec "$@""#;
                 command.args(["sh", "-c", script, "sh", &bytes.to_string()]).arg(at).arg(binary);
@@ -257,7 +268,8 @@ impl Plan {
         Err(member.ended_after(&said))
     }
 
-    fn log(&self) -> PathBuf {
+    /// Where its standard error goes.
+    pub fn log(&self) -> PathBuf {
         let place = self.mount.as_ref().map_or(&self.data, |(at, _)| at);
         place.with_file_name(format!("{}.log", self.name))
     }

@@ -2,6 +2,7 @@
 //! which switch was under way, and the stat caches.
 
 use std::{
+    collections::BTreeMap,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -86,6 +87,26 @@ pub(super) fn load_all(dir: &Path) -> Result<Vec<Saved>, ContentError> {
         );
     }
     Ok(all)
+}
+
+/// The version of each application that is live, by the records in `dir`.
+pub fn live_versions(dir: &Path) -> Result<BTreeMap<AppName, u64>, ContentError> {
+    let active = load_all(dir)?.into_iter().filter_map(|saved| saved.active_now());
+    Ok(active.map(|active| (active.app, active.version)).collect())
+}
+
+/// This member joins another cluster with what it holds: version numbers and
+/// catalog sequences of the one before mean nothing there. The live trees stay
+/// as they are until that cluster's versions are switched to.
+pub fn begin_anew(dir: &Path) -> Result<(), ContentError> {
+    for mut saved in load_all(dir)? {
+        let pending = saved.pending.as_mut().map(|(next, _)| next);
+        for active in saved.active.iter_mut().chain(pending) {
+            (active.sequence, active.version) = (0, 0);
+        }
+        save(dir, &saved)?;
+    }
+    Ok(())
 }
 
 pub(super) fn save(dir: &Path, saved: &Saved) -> Result<(), ContentError> {

@@ -15,11 +15,12 @@
 //! that holds it is on disk.
 
 mod certificate;
+mod lineage;
+mod recovery;
 mod register;
 #[cfg(test)]
 mod tests;
 
-pub use certificate::{
-    BallotNumber, CatchUp, Certificate, CertificateError, Committed, Lineage, Link,
-};
+pub use certificate::{BallotNumber, CatchUp, Certificate, CertificateError, Committed};
+pub use lineage::{Anchor, Lineage, Link, RosterChange};
 pub use register::{Accepted, Effect, Message, Record, Register, Transition};

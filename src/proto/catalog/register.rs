@@ -22,8 +22,9 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 use serde::{Deserialize, Serialize};
 
 use super::certificate::{
-    BallotNumber, CatchUp, Certificate, Committed, Lineage, sign_accept, verify_accept,
+    BallotNumber, CatchUp, Certificate, Committed, sign_accept, verify_accept,
 };
+use super::lineage::{self, Lineage};
 use crate::base::{
     Digest, MemberId, Reason, Refusal, SecretKey, Signature, Time,
     catalog::{Catalog, Enrolled},
@@ -121,7 +122,7 @@ pub struct Record {
     pub accepted: Option<Accepted>,
     /// The newest that is known to be committed.
     pub committed: Committed,
-    /// The rosters up to it.
+    /// The last changes of the roster up to it.
     pub lineage: Lineage,
 }
 
@@ -135,12 +136,12 @@ impl Record {
         let header = catalog.header();
         let certificate = Certificate { header, ballot, accepts: vec![(me, signature)] };
         let committed = Committed { catalog, certificate };
-        let lineage = Lineage::found(nonce, &committed);
+        let lineage = Lineage::found(&committed.catalog);
         Self { promised: ballot, accepted: None, committed, lineage }
     }
 
     /// The record of a newcomer that was handed `committed` with the whole
-    /// lineage, both checked by the caller against the id in its token.
+    /// lineage, both checked by the caller against what its token says.
     pub fn join(me: MemberId, committed: Committed, lineage: Lineage) -> Self {
         let promised = BallotNumber { round: 0, proposer: me };
         Self { promised, accepted: None, committed, lineage }
@@ -270,7 +271,7 @@ impl<C: Transition> Register<C> {
         }
     }
 
-    /// The whole lineage, for a newcomer.
+    /// The kept lineage, for a newcomer.
     pub fn lineage(&self) -> &Lineage {
         &self.record.lineage
     }
@@ -615,7 +616,7 @@ impl<C: Transition> Register<C> {
                 catalog.sequence = base.sequence + 1;
                 catalog.roster_before =
                     (catalog.roster != base.roster).then(|| base.roster.clone());
-                if let Err(refusal) = self.record.lineage.has_room_for(&catalog) {
+                if let Err(refusal) = lineage::has_room_for(&catalog) {
                     self.end(now, Err(refusal), effects);
                     return;
                 }
@@ -722,7 +723,8 @@ impl<C: Transition> Register<C> {
                     "It needs {majority} of the {voters} voters, and {answered} answered; \
                      what the cluster holds stays as it is and goes on being served."
                 ),
-                "Bring members back, or wait until the network is whole, and try again.",
+                "Bring members back, or wait until the network is whole, and try again; if they are \
+                 lost for ever, see `althing recover`.",
             )
         } else {
             Refusal::new(

@@ -275,10 +275,8 @@ fn a_forged_certificate_is_not_believed() {
     let record = world.registers[0].record().clone();
     let cluster = record.committed.catalog.cluster;
     let honest = CatchUp { committed: record.committed.clone(), links: record.lineage.after(1) };
-    let genesis = Lineage::found([9; 32], &{
-        let founder = Record::found([9; 32], &world.keys[0], enrolled(&world.keys[0], true));
-        founder.committed
-    });
+    let founder = Record::found([9; 32], &world.keys[0], enrolled(&world.keys[0], true));
+    let genesis = founder.lineage;
     assert!(genesis.follow(cluster, &honest).is_ok());
 
     let mut unsigned = honest.clone();
@@ -300,4 +298,74 @@ fn a_forged_certificate_is_not_believed() {
     usurper.committed.certificate.accepts = vec![(key.member(), signature)];
     usurper.links.clear();
     assert_eq!(genesis.follow(cluster, &usurper), Err(CertificateError::Majority));
+}
+
+/// A cluster whose roster changes `changes` times more, each signed by all.
+fn grown(changes: u64) -> Record {
+    let mut record = World::new(1, 3).disks[0].clone();
+    let keys: Vec<SecretKey> = (1..=3).map(|n| SecretKey::from_seed([n; 32])).collect();
+    for n in 0..changes {
+        let mut catalog = record.committed.catalog.clone();
+        catalog.roster_before = Some(catalog.roster.clone());
+        catalog.sequence += 1;
+        // In turn: the order, an entry, one more entry, one less.
+        let members = &mut catalog.roster.members;
+        match n % 4 {
+            0 => members.rotate_left(1),
+            1 => members[1].standby = !members[1].standby,
+            2 => members.push(enrolled(&SecretKey::from_seed([200; 32]), false)),
+            _ => members.truncate(3),
+        }
+        let ballot = BallotNumber { round: 3 + n, proposer: keys[0].member() };
+        let digest = catalog.digest();
+        let sign =
+            |key: &SecretKey| (key.member(), super::certificate::sign_accept(key, ballot, digest));
+        let accepts = keys.iter().map(sign).collect();
+        let certificate = Certificate { header: catalog.header(), ballot, accepts };
+        let committed = Committed { catalog, certificate };
+        let catch_up = CatchUp { committed: committed.clone(), links: vec![] };
+        record.lineage = record.lineage.follow(committed.catalog.cluster, &catch_up).unwrap();
+        record.committed = committed;
+    }
+    record
+}
+
+#[test]
+fn a_chain_of_differences_leads_to_the_roster_and_is_trusted_from_any_of_its_links() {
+    let (early, late) = (grown(3), grown(20));
+    let cluster = late.committed.catalog.cluster;
+    assert_eq!(late.lineage.check(cluster), Ok(()));
+    assert_eq!(late.lineage.roster(), &late.committed.catalog.roster);
+    assert!(late.lineage.has(early.lineage.anchor()));
+    assert!(!early.lineage.has(late.lineage.anchor()));
+    let stranger = Anchor { roster: Digest::of_bytes(b"x"), ..early.lineage.anchor() };
+    assert!(!late.lineage.has(stranger));
+    // Who was away catches up by the links alone, and not without them.
+    let links = late.lineage.after(early.committed.catalog.sequence);
+    assert_eq!(links.len(), 17);
+    let mut catch_up = CatchUp { committed: late.committed.clone(), links };
+    assert_eq!(early.lineage.follow(cluster, &catch_up).unwrap().roster(), late.lineage.roster());
+    catch_up.links.remove(5);
+    assert_eq!(early.lineage.follow(cluster, &catch_up), Err(CertificateError::Roster));
+}
+
+#[test]
+fn a_lineage_stays_within_its_bound_whatever_happens_to_the_roster() {
+    use crate::base::{limits, wire};
+    let record = grown(3_000);
+    let size = wire::encode(wire::Kind::Record, &record.lineage).len();
+    assert!(size < limits::LINEAGE_BYTES_MAX * 5 / 4, "{size} bytes");
+    assert!(size > limits::LINEAGE_BYTES_MAX / 2, "much is kept: {size} bytes");
+    assert_eq!(record.lineage.check(record.committed.catalog.cluster), Ok(()));
+    assert_eq!(record.lineage.sequence(), record.committed.catalog.sequence);
+    assert!(!record.lineage.has(grown(3).lineage.anchor()), "too old by now");
+}
+
+#[test]
+fn a_change_that_does_not_fit_its_roster_is_refused() {
+    let (before, after) = (grown(2), grown(3));
+    let (before, after) = (before.committed.catalog.roster, after.committed.catalog.roster);
+    let change = RosterChange::between(&before, &after);
+    assert_eq!(change.apply(&before), Some(after));
+    assert_eq!(change.apply(&Roster::default()), None);
 }

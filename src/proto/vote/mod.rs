@@ -21,10 +21,20 @@ use crate::base::{
     wire::{self, Kind, WireError},
 };
 
-/// A ballot older than this is no longer in hand.
-pub const FRESH: Duration = Duration::from_secs(7);
-/// How often a member repeats its ballot although nothing changed.
-pub const REPEAT: Duration = Duration::from_secs(2);
+/// How often a member of a cluster of `members` repeats its ballot although
+/// nothing changed: a change is told at once, so this is for what was lost, and
+/// costs each member two messages a second at most, however many there are.
+pub fn repeat_every(members: usize) -> Duration {
+    let members = u32::try_from(members).unwrap_or(u32::MAX);
+    (Duration::from_millis(500) * members).max(Duration::from_secs(2))
+}
+
+/// A ballot that is older than this is no longer in hand: the repetition was
+/// lost three times over.
+pub fn fresh_for(members: usize) -> Duration {
+    repeat_every(members) * 7 / 2
+}
+
 /// In how many scans running a root must have been seen before a majority
 /// for it may change what is right.
 pub const SCANS_RUNNING: u32 = 2;
@@ -149,7 +159,10 @@ impl SignedBallot {
 /// The ballots in hand.
 #[derive(Debug, Default)]
 pub struct Votes {
-    received: BTreeMap<MemberId, (Ballot, Time)>,
+    /// By member, with when it came; `None` once it lapsed.
+    received: BTreeMap<MemberId, (Ballot, Option<Time>)>,
+    /// How many are enrolled.
+    members: usize,
     changes: u64,
 }
 
@@ -205,9 +218,9 @@ impl Votes {
             return Err(BallotError::Stale);
         }
         let same = known
-            .is_some_and(|(held, at)| now.since(*at) < FRESH && held.says_the_same_as(&ballot));
+            .is_some_and(|(held, at)| self.is_fresh(now, *at) && held.says_the_same_as(&ballot));
         self.changes += u64::from(!same);
-        self.received.insert(ballot.member, (ballot, now));
+        self.received.insert(ballot.member, (ballot, Some(now)));
         Ok(())
     }
 
@@ -219,14 +232,29 @@ impl Votes {
 
     /// When the first ballot that is fresh at `now` will not be any more.
     pub fn fresh_until(&self, now: Time) -> Option<Time> {
-        let fresh = self.received.values().filter(|(_, at)| now.since(*at) < FRESH);
-        fresh.map(|(_, at)| *at + FRESH).min()
+        let fresh = self.received.values().filter(|(_, at)| self.is_fresh(now, *at));
+        fresh.filter_map(|(_, at)| Some((*at)? + fresh_for(self.members))).min()
+    }
+
+    fn is_fresh(&self, now: Time, at: Option<Time>) -> bool {
+        let fresh = at.is_some_and(|at| now.since(at) < fresh_for(self.members));
+        fresh || planted::is(Bug::ExpiredBallotCounted)
     }
 
     /// Forgets everybody who is not enrolled.
     pub fn retain(&mut self, catalog: &Catalog) {
+        self.members = catalog.roster.members.len();
         self.received.retain(|member, _| catalog.roster.contains(*member));
         self.changes += 1;
+    }
+
+    /// The ballot of `member` is no longer in hand: it is out of reach, and
+    /// could not tell us of a change.
+    pub fn lapse(&mut self, member: MemberId) {
+        if let Some((_, at)) = self.received.get_mut(&member) {
+            *at = None;
+            self.changes += 1;
+        }
     }
 
     /// The newest ballot of `member`, however old.
@@ -237,8 +265,7 @@ impl Votes {
     /// The fresh ballot of `member`.
     pub fn fresh(&self, now: Time, member: MemberId) -> Option<&Ballot> {
         let (ballot, at) = self.received.get(&member)?;
-        let fresh = now.since(*at) < FRESH || planted::is(Bug::ExpiredBallotCounted);
-        fresh.then_some(ballot)
+        self.is_fresh(now, *at).then_some(ballot)
     }
 
     /// Who has said, freshly, that it holds `root` whole: any root that is

@@ -134,10 +134,36 @@ fn an_old_ballot_or_one_of_another_sequence_is_not_in_hand() {
         votes.tally(now, catalog, &app()).unwrap().verdict(VotePolicy::Majority)
     };
     assert_eq!(at(NOW, &catalog), Verdict::Committed);
-    assert_eq!(at(NOW + FRESH, &catalog), Verdict::Undecided);
+    assert_eq!(at(NOW + fresh_for(3), &catalog), Verdict::Undecided);
     let mut later = catalog.clone();
     later.sequence += 1;
     assert_eq!(at(NOW, &later), Verdict::Undecided);
+}
+
+#[test]
+fn a_ballot_of_a_member_out_of_reach_lapses_until_a_newer_one_comes() {
+    let catalog = catalog(3);
+    let mut votes = Votes::default();
+    for seed in 1..=2 {
+        votes.receive(NOW, ballot(&catalog, seed, Says::Committed, false)).unwrap();
+    }
+    let in_hand = |votes: &Votes| votes.tally(NOW, &catalog, &app()).unwrap().in_hand();
+    let mut again = ballot(&catalog, 2, Says::Committed, false);
+    votes.lapse(again.member);
+    assert_eq!(in_hand(&votes), 1);
+    assert_eq!(votes.receive(NOW, again.clone()), Err(BallotError::Stale), "that very one");
+    again.stamp += 1;
+    votes.receive(NOW, again).unwrap();
+    assert_eq!(in_hand(&votes), 2);
+}
+
+#[test]
+fn repeating_costs_each_member_the_same_in_a_cluster_of_any_size() {
+    for members in [1, 5, 64, 1_000, limits::MEMBERS_MAX] {
+        let a_second = members as f64 / repeat_every(members).as_secs_f64();
+        assert!(a_second <= 2.5, "{members} members: {a_second} messages a second");
+        assert!(fresh_for(members) > 3 * repeat_every(members), "three may be lost");
+    }
 }
 
 #[test]
