@@ -24,6 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             listen: Some(format!("{ip}:0").parse()?),
             join: Vec::new(),
             token: None,
+            tags: Default::default(),
             standby: false,
         })
     };

@@ -154,7 +154,10 @@ fn one_member_takes_every_command() {
     member.json(&["failover", "manual"]);
     assert_eq!(member.json(&["failover"])["order"][0]["name"], "one");
     member.json(&["policy", "vote", "committed"]);
-    let expected = serde_json::json!({ "failover": "manual", "vote": "committed" });
+    member.json(&["policy", "remove-after", "7d"]);
+    let expected = serde_json::json!({
+        "failover": "manual", "vote": "committed", "remove_after_s": 604_800,
+    });
     assert_eq!(member.json(&["policy"]), expected);
     let invited = member.json(&["invite", "--uses", "2"]);
     let command = invited["command"].as_str().unwrap();

@@ -1,6 +1,7 @@
 //! A cluster that has lost its majority for ever goes on: real processes, whose
 //! data directories are really deleted. Loopback only.
 
+#[expect(dead_code, reason = "tests/refusals.rs needs more of it")]
 mod common;
 
 use std::{

@@ -40,6 +40,7 @@ pub(super) fn text(view: &View, metrics: &Metrics) -> String {
     cluster(&mut page, view);
     applications(&mut page, &view.applications);
     shell(&mut page, metrics);
+    stalls(&mut page, metrics);
     page.0
 }
 
@@ -140,6 +141,7 @@ fn shell(page: &mut Page, m: &Metrics) {
         ("althing_received_total", "Packets and messages received.", m.received),
         ("althing_received_bytes_total", "Bytes of these.", m.bytes_received),
         ("althing_requests_total", "Requests that the gateway answered.", m.requests),
+        ("althing_stalls_total", "Times that the loop or the process stood still.", m.stalls),
     ];
     for (name, help, value) in counters {
         page.family(name, "counter", help);
@@ -147,10 +149,35 @@ fn shell(page: &mut Page, m: &Metrics) {
     }
     page.gauge("althing_connections", "Connections to other members.", m.connections);
     page.gauge("althing_queue", "Inputs that wait for the member.", m.queue);
+    let name = "althing_queue_depth";
+    page.family(name, "gauge", "What waits, by where it waits.");
+    for (queue, depth) in [
+        ("network", m.queue_network),
+        ("notes", m.queue_notes),
+        ("writes", m.queue_writes),
+        ("proposals", m.queue_proposals),
+        ("rumors", m.rumors_kept),
+    ] {
+        page.sample(name, &[("queue", queue)], depth);
+    }
+    page.gauge("althing_queue_max", "The most inputs that ever waited.", m.queue_max);
     page.gauge(
         "althing_input_seconds_max",
         "The longest that one input took.",
         m.input_us_max as f64 / 1e6,
+    );
+}
+
+fn stalls(page: &mut Page, m: &Metrics) {
+    page.gauge(
+        "althing_loop_stall_seconds_max",
+        "The longest that the event loop took for one thing, beyond half a second.",
+        m.stall_us_max as f64 / 1e6,
+    );
+    page.gauge(
+        "althing_process_stood_seconds_max",
+        "The longest that the whole process stood still, beyond half a second.",
+        m.stood_us_max as f64 / 1e6,
     );
 }
 

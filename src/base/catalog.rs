@@ -200,6 +200,36 @@ pub struct Enrolled {
     pub standby: bool,
 }
 
+/// Whether a member may have `tags`. The error is a sentence for the user.
+pub fn check_tags(tags: &BTreeMap<String, String>) -> Result<(), String> {
+    if tags.len() > limits::TAGS_MAX {
+        return Err(format!("A member can have {} tags.", limits::TAGS_MAX));
+    }
+    let bytes: usize = tags.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if bytes > limits::TAGS_BYTES_MAX {
+        let bound = limits::TAGS_BYTES_MAX;
+        return Err(format!("The tags of a member can have {bound} bytes in all."));
+    }
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '/');
+    for (key, value) in tags {
+        let shown: String = key.chars().take(80).collect();
+        if key.is_empty() || key.len() > limits::TAG_KEY_MAX || !key.chars().all(fine) {
+            return Err(format!(
+                "{shown:?} is no name for a tag: use 1 to {} letters, digits, hyphens, dots, \
+                 underscores and slashes.",
+                limits::TAG_KEY_MAX
+            ));
+        }
+        if value.len() > limits::TAG_VALUE_MAX || value.chars().any(char::is_control) {
+            return Err(format!(
+                "The value of the tag {shown} has more than {} bytes, or control characters.",
+                limits::TAG_VALUE_MAX
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// An application: what it is, and the chain of its versions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Application {
@@ -308,11 +338,45 @@ pub enum VotePolicy {
 
 /// What the cluster does by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "PolicyForm", into = "PolicyForm")]
 pub struct Policy {
     /// For windows that don't say otherwise.
     pub failover: Failover,
     /// See [`VotePolicy`].
     pub vote: VotePolicy,
+    /// After how many seconds a member that is down is removed; never if not given.
+    pub remove_after_s: Option<u64>,
+}
+
+/// How a policy is written. What came later is written only where it is used:
+/// a catalog without it is byte for byte what it was before, so members of the
+/// version before can still read and sign it.
+#[derive(Serialize, Deserialize)]
+enum PolicyForm {
+    Auto(VotePolicy),
+    Manual(VotePolicy),
+    Removing(Failover, VotePolicy, u64),
+}
+
+impl From<Policy> for PolicyForm {
+    fn from(policy: Policy) -> Self {
+        match (policy.remove_after_s, policy.failover) {
+            (Some(seconds), failover) => Self::Removing(failover, policy.vote, seconds),
+            (None, Failover::Auto) => Self::Auto(policy.vote),
+            (None, Failover::Manual) => Self::Manual(policy.vote),
+        }
+    }
+}
+
+impl From<PolicyForm> for Policy {
+    fn from(form: PolicyForm) -> Self {
+        let (failover, vote, remove_after_s) = match form {
+            PolicyForm::Auto(vote) => (Failover::Auto, vote, None),
+            PolicyForm::Manual(vote) => (Failover::Manual, vote, None),
+            PolicyForm::Removing(failover, vote, seconds) => (failover, vote, Some(seconds)),
+        };
+        Self { failover, vote, remove_after_s }
+    }
 }
 
 /// The period in which content may be changed.
@@ -424,6 +488,21 @@ mod tests {
         assert!(!roster.is_majority(&set(&[0, 1])));
         assert!(!roster.is_majority(&set(&[0, 1, 4])), "a member without a vote does not count");
         assert!(roster.is_majority(&set(&[0, 1, 3])));
+    }
+
+    #[test]
+    fn a_policy_without_news_is_written_as_before() {
+        for failover in [Failover::Auto, Failover::Manual] {
+            for vote in [VotePolicy::Majority, VotePolicy::Committed] {
+                let plain = Policy { failover, vote, remove_after_s: None };
+                let before = wire::encode(Kind::Record, &(failover, vote));
+                assert_eq!(wire::encode(Kind::Record, &plain), before);
+                for policy in [plain, Policy { remove_after_s: Some(7), ..plain }] {
+                    let bytes = wire::encode(Kind::Record, &policy);
+                    assert_eq!(wire::decode::<Policy>(Kind::Record, &bytes), Ok(policy));
+                }
+            }
+        }
     }
 
     #[test]

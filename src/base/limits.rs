@@ -21,6 +21,11 @@ pub const APPLICATIONS_MAX: usize = 1_024;
 /// Versions kept of one application. Older ones leave the catalog, and their
 /// content the store.
 pub const VERSIONS_MAX: usize = 20;
+/// Below this, seconds, no policy removes a member that is down: a restart or
+/// an update takes minutes.
+pub const REMOVE_AFTER_MIN_S: u64 = 600;
+/// A policy never leaves fewer voters than this: the least that can lose one.
+pub const VOTERS_KEPT_MIN: usize = 3;
 /// Open invitations.
 pub const INVITES_MAX: usize = 256;
 /// Roster changes that the lineage keeps. A member that was away for more of
@@ -34,6 +39,26 @@ pub const LINEAGE_BYTES_MAX: usize = 1 << 20;
 pub const OUTCOMES_MAX: usize = 16;
 /// Tags of one member.
 pub const TAGS_MAX: usize = 32;
+/// Length of the name of a tag, bytes.
+pub const TAG_KEY_MAX: usize = 63;
+/// Length of the value of a tag, bytes.
+pub const TAG_VALUE_MAX: usize = 255;
+/// All tags of one member, names and values, bytes: they fit into a knock.
+pub const TAGS_BYTES_MAX: usize = 2_048;
+/// Length of the name of a member's event or question, bytes.
+pub const RUMOR_NAME_MAX: usize = 64;
+/// What goes with it, bytes: as in Serf. It is a hint, and not a way to move data.
+pub const RUMOR_PAYLOAD_MAX: usize = 512;
+/// The encoding of both with origin, number and time, bytes.
+pub const RUMOR_MAX: usize = 1 << 10;
+/// An answer to a question, bytes.
+pub const ANSWER_MAX: usize = 1 << 10;
+/// Rumours of one origin that are kept for those that are away.
+pub const RUMORS_KEPT_EACH: usize = 64;
+/// Rumours of all origins that are kept: some hundreds of kilobytes.
+pub const RUMORS_KEPT_MAX: usize = 1_024;
+/// Questions of one member that are open at once.
+pub const QUERIES_MAX: usize = 8;
 /// Host names of one application.
 pub const HOSTS_MAX: usize = 64;
 /// Ignore patterns of one application.
@@ -83,3 +108,5 @@ pub const IN_FLIGHT_MAX: usize = 8 << 20;
 
 /// Events that a member keeps in memory.
 pub const EVENTS_MAX: usize = 1_000;
+/// Users' events among them: they displace nothing that Althing has to say.
+pub const USER_EVENTS_MAX: usize = EVENTS_MAX / 2;

@@ -24,6 +24,8 @@ pub enum Kind {
     Knock,
     /// Any message between members.
     Message,
+    /// An operator's event or question.
+    Rumor,
     /// The listing of a tree.
     Tree,
     /// A record on this member's own disk.
@@ -37,6 +39,7 @@ impl Kind {
             Self::Swim => limits::SWIM_PACKET_MAX,
             Self::Knock => limits::KNOCK_MAX,
             Self::Message => limits::MESSAGE_MAX,
+            Self::Rumor => limits::RUMOR_MAX,
             Self::Tree => limits::TREE_MAX,
             Self::Record => limits::RECORD_MAX,
         }

@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::units::Span;
-use crate::base::{
-    AppName, MemberName,
-    catalog::{Failover, VotePolicy},
+use crate::{
+    base::{
+        AppName, MemberName,
+        catalog::{Failover, VotePolicy, check_tags},
+    },
+    member::event::EventKind,
 };
 
 const AFTER: &str = "\
@@ -135,6 +138,52 @@ closes one by itself.")]
         #[arg(long, value_name = "NAME")]
         member: MemberName,
     },
+    /// Show or change the tags of members, while they run.
+    #[command(after_help = "Examples:
+  althing tags                          of all members
+  althing tags set role=web zone=north  of this member
+  althing tags beta set role=db         of another one
+  althing tags beta unset zone
+
+Tags are what placement chooses by. They are kept in the catalog: a change needs a
+majority. They are no place for what changes by the minute.")]
+    Tags {
+        /// Which member [default: this one].
+        member: Option<MemberName>,
+        #[command(subcommand)]
+        action: Option<TagsAction>,
+    },
+    /// Tell all members that something happened.
+    #[command(after_help = "Examples:
+  althing event deploy v42
+  althing events --kind user --follow --json    on any member: what was told, a line each
+
+It reaches every live member once, and those that are away for less than two
+minutes when they are back. Up to 512 bytes; a member can tell four a second, and
+32 at once. No majority is needed.")]
+    Event {
+        /// What: letters, digits, hyphens, dots, colons, underscores.
+        name: String,
+        /// What goes with it: up to 512 bytes.
+        payload: Option<String>,
+    },
+    /// Ask all members, and show what they answer.
+    #[command(after_help = "Examples:
+  althing query ping      who answers, and how quickly
+  althing query version   which Althing each member runs
+  althing query uptime    for how long each has been running
+
+Ends when all have answered that are live, or after the timeout; ends with 1 if
+one did not.")]
+    Query {
+        /// What: ping, version or uptime.
+        name: String,
+        /// What goes with it: up to 512 bytes.
+        payload: Option<String>,
+        /// How long answers are waited for.
+        #[arg(long, default_value = "5s", value_name = "TIME")]
+        timeout: Span,
+    },
     /// Take this member out of the cluster for good, and stop it.
     Leave,
     /// Take another member out of the cluster for good.
@@ -171,13 +220,17 @@ directories: they are refused. See docs/operations.md.")]
         /// Go on until Ctrl-C.
         #[arg(long, short)]
         follow: bool,
+        /// Only of this kind; may be given several times.
+        #[arg(long, value_name = "KIND")]
+        kind: Vec<KindWord>,
     },
     /// Show what this member counts: packets, messages, bytes, requests.
     Metrics,
     /// Show or set what the cluster does by itself.
     #[command(after_help = "Examples:
   althing policy                 show it
-  althing policy vote committed  a majority never changes what was published")]
+  althing policy vote committed  a majority never changes what was published
+  althing policy remove-after 7d a member that is down for a week is removed")]
     Policy {
         #[command(subcommand)]
         action: Option<PolicyAction>,
@@ -221,6 +274,10 @@ pub(super) struct Up {
     /// A file that holds the token, so that it is in no list of processes.
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
     pub token_file: Option<PathBuf>,
+    /// A tag, for placement; may be given several times. On a member that returns it is set
+    /// as soon as a majority can be reached; other tags stay as they are.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub tag: Vec<Tag>,
     /// Hold the content and wait to be brought in.
     #[arg(long)]
     pub standby: bool,
@@ -243,6 +300,66 @@ impl std::str::FromStr for Listen {
         match text.parse() {
             Ok(address) => Ok(Self(Some(address))),
             Err(_) => Err("give an address and a port, as 0.0.0.0:8080, or none".to_owned()),
+        }
+    }
+}
+
+/// A tag on the command line: `key=value`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tag(pub String, pub String);
+
+impl std::str::FromStr for Tag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (key, value) = text.split_once('=').ok_or("give KEY=VALUE, as role=web")?;
+        check_tags(&[(key.to_owned(), value.to_owned())].into())?;
+        Ok(Self(key.to_owned(), value.to_owned()))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TagsAction {
+    /// Give these tags these values; others stay.
+    Set {
+        /// Which.
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        tags: Vec<Tag>,
+    },
+    /// Take these tags away.
+    Unset {
+        /// Which.
+        #[arg(required = true, value_name = "KEY")]
+        keys: Vec<String>,
+    },
+}
+
+/// See [`EventKind`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum KindWord {
+    Member,
+    Membership,
+    Catalog,
+    Window,
+    Version,
+    Vote,
+    Repair,
+    Replication,
+    User,
+}
+
+impl From<KindWord> for EventKind {
+    fn from(word: KindWord) -> Self {
+        match word {
+            KindWord::Member => Self::Member,
+            KindWord::Membership => Self::Membership,
+            KindWord::Catalog => Self::Catalog,
+            KindWord::Window => Self::Window,
+            KindWord::Version => Self::Version,
+            KindWord::Vote => Self::Vote,
+            KindWord::Repair => Self::Repair,
+            KindWord::Replication => Self::Replication,
+            KindWord::User => Self::User,
         }
     }
 }
@@ -332,6 +449,27 @@ pub(super) enum PolicyAction {
         /// `majority`: it is right and becomes the next version; `committed`: it is repaired.
         policy: VoteWord,
     },
+    /// After how long a member that is down is removed.
+    ///
+    /// The first live member of the failover list proposes it, one member at a time, and
+    /// only with a majority. Three voters are left in any case. After a restart of that
+    /// member the time begins anew.
+    RemoveAfter {
+        /// 10m at the least, or `never`.
+        time: After,
+    },
+}
+
+/// A time, or never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct After(pub Option<Span>);
+
+impl std::str::FromStr for After {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "never" { Ok(Self(None)) } else { text.parse().map(|span| Self(Some(span))) }
+    }
 }
 
 /// See [`Failover`].
@@ -399,7 +537,15 @@ mod tests {
             "althing rollback web",
             "althing resolve web --member alpha",
             "althing policy vote committed",
-            "althing events --follow",
+            "althing policy remove-after 7d",
+            "althing policy remove-after never",
+            "althing events --follow --kind user --kind vote",
+            "althing tags",
+            "althing tags set role=web zone=a=b",
+            "althing tags beta unset role zone",
+            "althing up --tag role=web --tag zone=",
+            "althing event deploy v42",
+            "althing query ping --timeout 2s",
             "althing recover --keep a --keep b --yes",
             "althing recover --rejoin",
             "althing demo --exit --json --members 7 --site .",
@@ -420,6 +566,10 @@ mod tests {
             "althing up --listen 8080",
             "althing up --token t --token-file f",
             "althing recover --rejoin --keep a",
+            "althing tags set",
+            "althing tags set role",
+            "althing up --tag =x",
+            "althing events --kind x",
         ] {
             assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

@@ -28,7 +28,10 @@ use self::{
     client::Client,
     output::Output,
 };
-use crate::base::{Reason, Refusal};
+use crate::{
+    base::{Reason, Refusal},
+    member::{command::Command, event::EventKind},
+};
 
 /// Parses the command line, carries the command out and says how it went.
 pub fn run() -> ExitCode {
@@ -98,7 +101,18 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
             let wish = recover::Wish { keep, rejoin, yes };
             recover::run(&client, output, &data, wish).await
         }
-        Action::Events { follow } => show::events(&client, output, follow).await,
+        Action::Events { follow, kind } => {
+            let kinds = kind.into_iter().map(EventKind::from).collect::<Vec<_>>();
+            show::events(&client, output, follow, &kinds).await
+        }
+        Action::Tags { member, action } => operate::tags(&client, output, member, action).await,
+        Action::Event { name, payload } => {
+            let payload = payload.unwrap_or_default();
+            operate::order(&client, output, &Command::Event { name, payload }).await
+        }
+        Action::Query { name, payload, timeout } => {
+            operate::query(&client, output, name, payload.unwrap_or_default(), timeout).await
+        }
         Action::Metrics => show::metrics(&client, output).await,
         Action::Policy { action } => operate::policy(&client, output, action).await,
     }

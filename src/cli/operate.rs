@@ -1,19 +1,26 @@
 //! The commands that change something and are done in one step.
 
-use std::process::ExitCode;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::ExitCode,
+};
 
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::{
-    args::{FailoverAction, PolicyAction, WindowAction},
+    args::{FailoverAction, PolicyAction, Tag, TagsAction, WindowAction},
     client::Client,
     output::{Output, Paint},
     show,
-    units::{Span, bytes, count},
+    table::{Cell, Table},
+    units::{Span, bytes, count, span},
 };
 use crate::{
     base::{AppName, MemberName, Reason, Refusal, catalog::Failover},
-    member::command::{Command, Outcome},
+    member::{
+        command::{Command, Outcome},
+        view::MemberView,
+    },
 };
 
 pub(super) async fn invite(
@@ -101,17 +108,27 @@ pub(super) async fn policy(
     output: &Output,
     action: Option<PolicyAction>,
 ) -> Result<ExitCode, Refusal> {
-    let Some(PolicyAction::Vote { policy }) = action else {
-        let policy = client.view().await?.policy;
-        if output.json {
-            output.document(&policy);
-        } else {
-            output.line(&format!("failover  {}", policy.failover));
-            output.line(&format!("vote      {}", policy.vote));
+    let command = match action {
+        None => {
+            let policy = client.view().await?.policy;
+            if output.json {
+                output.document(&policy);
+            } else {
+                let after = policy.remove_after_s.map(|s| span(s.saturating_mul(1_000)));
+                output.line(&format!("failover      {}", policy.failover));
+                output.line(&format!("vote          {}", policy.vote));
+                output.line(&format!("remove-after  {}", after.as_deref().unwrap_or("never")));
+            }
+            return Ok(ExitCode::SUCCESS);
         }
-        return Ok(ExitCode::SUCCESS);
+        Some(PolicyAction::Vote { policy }) => {
+            Command::Policy { failover: None, vote: Some(policy.into()) }
+        }
+        Some(PolicyAction::RemoveAfter { time }) => {
+            Command::RemoveAfter { seconds: time.0.map(|span| span.0.as_secs()) }
+        }
     };
-    order(client, output, &Command::Policy { failover: None, vote: Some(policy.into()) }).await
+    order(client, output, &command).await
 }
 
 pub(super) async fn resolve(
@@ -135,7 +152,95 @@ pub(super) async fn remove(
     order(client, output, &Command::Remove { name }).await
 }
 
-async fn order(client: &Client, output: &Output, command: &Command) -> Result<ExitCode, Refusal> {
+/// Shows or changes tags.
+pub(super) async fn tags(
+    client: &Client,
+    output: &Output,
+    member: Option<MemberName>,
+    action: Option<TagsAction>,
+) -> Result<ExitCode, Refusal> {
+    let (set, unset) = match action {
+        None => return show_tags(client, output, member).await,
+        Some(TagsAction::Set { tags }) => {
+            (tags.into_iter().map(|Tag(key, value)| (key, value)).collect(), BTreeSet::new())
+        }
+        Some(TagsAction::Unset { keys }) => (BTreeMap::new(), keys.into_iter().collect()),
+    };
+    order(client, output, &Command::Tags { member, set, unset }).await
+}
+
+async fn show_tags(
+    client: &Client,
+    output: &Output,
+    member: Option<MemberName>,
+) -> Result<ExitCode, Refusal> {
+    let view = client.view().await?;
+    let chosen = |m: &&MemberView| member.as_ref().is_none_or(|name| m.name == name.as_str());
+    let members: Vec<&MemberView> = view.members.iter().filter(chosen).collect();
+    if let (Some(name), []) = (&member, members.as_slice()) {
+        return Err(Refusal::new(
+            Reason::NotFound,
+            "There is nothing to show.",
+            format!("No member is named {name}."),
+            "See `althing members` for those that are enrolled.",
+        ));
+    }
+    if output.json {
+        let tags: BTreeMap<_, _> = members.iter().map(|m| (&m.name, &m.tags)).collect();
+        output.document(&tags);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = Table::new(&["NAME", "TAGS"]);
+    for member in members {
+        table.row([Cell::from(&member.name), Cell::from(show::tags_of(member))]);
+    }
+    output.table(&table, "No member is enrolled.");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks all members. Ends with 1 if one that is live did not answer.
+pub(super) async fn query(
+    client: &Client,
+    output: &Output,
+    name: String,
+    payload: String,
+    timeout: Span,
+) -> Result<ExitCode, Refusal> {
+    let wait_ms = u64::try_from(timeout.0.as_millis()).unwrap_or(u64::MAX);
+    let outcome = client.command(&Command::Query { name, payload, wait_ms }).await?;
+    let Outcome::Gathered { answers, missing, away } = &outcome else { return Err(unexpected()) };
+    let complete = missing.is_empty();
+    if output.json {
+        done(output, &outcome);
+    } else {
+        let mut table = Table::new(&["MEMBER", ">AFTER", "ANSWER"]);
+        for answer in answers {
+            table.row([
+                Cell::from(&answer.member),
+                Cell::from(format!("{:.1} ms", answer.after_us as f64 / 1e3)),
+                match &answer.answer {
+                    Some(text) => Cell::from(text),
+                    None => Cell::new(Paint::Warn, "it knows no such query"),
+                },
+            ]);
+        }
+        for name in missing {
+            let cells = [Cell::from(name), Cell::from(""), Cell::new(Paint::Bad, "no answer")];
+            table.row(cells);
+        }
+        for name in away {
+            table.row([Cell::from(name), Cell::from(""), Cell::new(Paint::Dim, "not live")]);
+        }
+        output.table(&table, "Nobody answered.");
+    }
+    Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+pub(super) async fn order(
+    client: &Client,
+    output: &Output,
+    command: &Command,
+) -> Result<ExitCode, Refusal> {
     done(output, &client.command(command).await?);
     Ok(ExitCode::SUCCESS)
 }
@@ -151,6 +256,10 @@ pub(super) fn done(output: &Output, outcome: &Outcome) {
     }
     output.line(&match outcome {
         Outcome::Done { sequence, text } => format!("{text} (catalog {sequence})"),
+        Outcome::Told { time, live } => {
+            format!("told, with time {time}; {} live", count(*live as u64, "member"))
+        }
+        Outcome::Gathered { answers, .. } => count(answers.len() as u64, "answer"),
         Outcome::Invited { expires_at, .. } => format!("an invitation until {expires_at}"),
         // The window's end names the application, the version and the members.
         Outcome::Published { takeovers: 0, why, .. } => format!("{why}."),

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     base::{AppName, Reason, Refusal},
     member::{
-        event::{Event, Severity},
+        event::{Event, EventKind, Severity},
         view::{ApplicationView, Health, MemberView, View, WindowView},
     },
     node::Metrics,
@@ -26,7 +26,8 @@ pub(super) async fn members(client: &Client, output: &Output) -> Result<ExitCode
         output.document(&view.members);
         return Ok(ExitCode::SUCCESS);
     }
-    let head = ["", "NAME", "STATE", ">FOR", "SERVICE", "VOTE", ">CATALOG", "ADDRESS", "ID"];
+    let head =
+        ["", "NAME", "STATE", ">FOR", "SERVICE", "VOTE", ">CATALOG", "ADDRESS", "TAGS", "ID"];
     let mut table = Table::new(&head);
     for member in &view.members {
         table.row([
@@ -38,11 +39,19 @@ pub(super) async fn members(client: &Client, output: &Output) -> Result<ExitCode
             Cell::from(role(member)),
             Cell::from(member.sequence.map_or(String::new(), |s| s.to_string())),
             Cell::from(&member.address),
+            Cell::from(tags_of(member)),
             Cell::new(Paint::Dim, short(&member.id)),
         ]);
     }
     output.table(&table, "No member is enrolled.");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tags as they are written on the command line.
+pub(super) fn tags_of(member: &MemberView) -> String {
+    let tags: Vec<String> =
+        member.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    tags.join(" ")
 }
 
 fn role(member: &MemberView) -> String {
@@ -375,6 +384,15 @@ pub(super) async fn metrics(client: &Client, output: &Output) -> Result<ExitCode
         requests,
         queue,
         input_us_max,
+        queue_network,
+        queue_notes,
+        queue_max,
+        queue_writes,
+        queue_proposals,
+        rumors_kept,
+        stalls,
+        stall_us_max,
+        stood_us_max,
     } = metrics;
     output.line(&format!("SWIM packets sent    {packets_sent}"));
     output.line(&format!("messages sent        {messages_sent}"));
@@ -384,7 +402,16 @@ pub(super) async fn metrics(client: &Client, output: &Output) -> Result<ExitCode
     output.line(&format!("connections          {connections}"));
     output.line(&format!("requests answered    {requests}"));
     output.line(&format!("inputs that wait     {queue}"));
+    output.line(&format!("  of the network     {queue_network}"));
+    output.line(&format!("  of this member     {queue_notes}"));
+    output.line(&format!("  at the most        {queue_max}"));
+    output.line(&format!("records to write     {queue_writes}"));
+    output.line(&format!("changes under way    {queue_proposals}"));
+    output.line(&format!("events kept          {rumors_kept}"));
     output.line(&format!("longest input        {input_us_max} us"));
+    output.line(&format!("stalls               {stalls}"));
+    output.line(&format!("  longest of the loop     {stall_us_max} us"));
+    output.line(&format!("  longest of the process  {stood_us_max} us"));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -392,20 +419,27 @@ pub(super) async fn events(
     client: &Client,
     output: &Output,
     follow: bool,
+    kinds: &[EventKind],
 ) -> Result<ExitCode, Refusal> {
+    let wanted = |event: &Event| kinds.is_empty() || kinds.contains(&event.kind);
     let mut after = 0;
     let mut events = client.events(after).await?;
+    if !follow {
+        events.retain(wanted);
+    }
     if !follow && output.json {
         output.document(&events);
         return Ok(ExitCode::SUCCESS);
     }
     if events.is_empty() && !follow {
-        output.line("Nothing has happened since this member started.");
+        output.line("Nothing of that kind has happened since this member started.");
     }
     loop {
         for event in &events {
             after = after.max(event.number);
-            print_event(event, output);
+            if wanted(event) {
+                print_event(event, output);
+            }
         }
         if !follow || is_unread() {
             return Ok(ExitCode::SUCCESS);

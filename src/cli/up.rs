@@ -1,6 +1,7 @@
 //! `althing up`: a member, from its options to its end.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io::{IsTerminal, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -22,7 +23,8 @@ use super::{
 };
 use crate::{
     admin,
-    base::{MemberName, Reason, Refusal},
+    base::{MemberName, Reason, Refusal, catalog::check_tags},
+    member::command::Command,
     node::{self, Ended},
 };
 
@@ -30,6 +32,8 @@ use crate::{
 const PORT: u16 = 7700;
 /// Between two looks whether the socket is there.
 const SOCKET_LOOK: Duration = Duration::from_millis(5);
+/// How soon tags are set again when there was no majority for it.
+const TAGS_RETRY: Duration = Duration::from_secs(3);
 /// The longest path of a Unix socket on Linux, bytes (unix(7)).
 const SOCKET_PATH_MAX: usize = 107;
 /// The longest token file that is read, bytes: a token is some hundreds.
@@ -96,8 +100,38 @@ async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refu
         listen: options.listen.0,
         join,
         token: token.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
+        tags: tags_of(options.tag)?,
         standby: options.standby,
     })
+}
+
+fn tags_of(list: Vec<args::Tag>) -> Result<BTreeMap<String, String>, Refusal> {
+    let tags = list.into_iter().map(|args::Tag(key, value)| (key, value)).collect();
+    check_tags(&tags).map_err(|why| {
+        let what = "The member was not started.";
+        Refusal::new(Reason::Invalid, what, why, "Give fewer or shorter ones with --tag.")
+    })?;
+    Ok(tags)
+}
+
+/// A member that returns with other tags than the catalog has for it gets
+/// those that it was started with, as soon as there is a majority.
+async fn set_tags(handle: node::Handle, tags: BTreeMap<String, String>) {
+    loop {
+        let Ok(view) = handle.view().await else { return };
+        let has = view.members.iter().find(|m| m.me).map(|m| &m.tags);
+        if has.is_some_and(|has| tags.iter().all(|(key, value)| has.get(key) == Some(value))) {
+            return;
+        }
+        let (set, unset) = (tags.clone(), BTreeSet::new());
+        match handle.command(Command::Tags { member: None, set, unset }).await {
+            Ok(_) => return,
+            Err(refusal) if refusal.reason == Reason::Invalid => {
+                return tracing::warn!("the tags given with --tag were not set: {refusal}");
+            }
+            Err(_not_now) => tokio::time::sleep(TAGS_RETRY).await,
+        }
+    }
 }
 
 /// Said before the member has joined: afterwards the cluster would wait for it.
@@ -245,7 +279,7 @@ async fn up(
     output: &Output,
     stop: oneshot::Receiver<()>,
 ) -> Result<ExitCode, Refusal> {
-    let (data, standby) = (options.data.clone(), options.standby);
+    let (data, standby, tags) = (options.data.clone(), options.standby, options.tags.clone());
     let status_address = status.as_ref().and_then(|listener| listener.local_addr().ok());
     let mut stop = stop;
     let running = tokio::select! {
@@ -263,6 +297,10 @@ async fn up(
         return Err(refusal);
     }
     announce(&running.ready, status_address, data, standby, output);
+    if !tags.is_empty() {
+        // It ends with the member: then nobody answers its questions.
+        tokio::spawn(set_tags(handle.clone(), tags));
+    }
     let asked = tokio::spawn(async move {
         // An error means that nobody can ask any more: then nobody has.
         if stop.await.is_ok() {

@@ -6,7 +6,7 @@
 //! cannot put another key in its place. The cluster proves itself by the chain
 //! of rosters from the one that the token names.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
@@ -77,7 +77,7 @@ pub struct Knock {
     /// Where it is reached; an unspecified host stands for "where I come from".
     pub address: SocketAddr,
     /// Tags, for placement.
-    pub tags: std::collections::BTreeMap<String, String>,
+    pub tags: BTreeMap<String, String>,
     /// Whether it only waits to be brought in.
     pub standby: bool,
     /// The sequence in its token: a member that is behind it does not know
@@ -93,11 +93,11 @@ impl Knock {
         exporter: &[u8; 32],
         name: MemberName,
         address: SocketAddr,
+        tags: BTreeMap<String, String>,
         standby: bool,
     ) -> Self {
         let invite = SecretKey::from_seed(token.seed);
         let proof = invite.sign(KNOCK, &proven(token.cluster, &key, exporter));
-        let tags = std::collections::BTreeMap::new();
         let (invite, sequence) = (invite.public(), token.sequence);
         Self { invite, proof, name, address, tags, standby, sequence }
     }
@@ -208,7 +208,8 @@ mod tests {
         };
         let key = SecretKey::from_seed([6; 32]).public();
         let name = MemberName::parse("m").unwrap();
-        let knock = Knock::new(&token, key, &[1; 32], name, "0.0.0.0:1".parse().unwrap(), false);
+        let at = "0.0.0.0:1".parse().unwrap();
+        let knock = Knock::new(&token, key, &[1; 32], name, at, BTreeMap::new(), false);
         assert!(knock.is_proven(token.cluster, &key, &[1; 32]));
         assert!(!knock.is_proven(token.cluster, &key, &[2; 32]), "another handshake");
         let other = SecretKey::from_seed([7; 32]).public();

@@ -2,6 +2,8 @@
 //! against. Each can be applied twice and says so the second time, because a
 //! proposer that lost touch proposes again.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -9,7 +11,7 @@ use crate::{
         AppName, MemberId, PublicKey, Reason, Refusal, WallTime,
         catalog::{
             Application, Catalog, Enrolled, Failover, Invite, Publication, Version, VotePolicy,
-            Window, WindowOutcome,
+            Window, WindowOutcome, check_tags,
         },
         limits,
         planted::{self, Bug},
@@ -114,6 +116,27 @@ pub enum Change {
         #[serde(deserialize_with = "wire::bounded::<_, _, { limits::MEMBERS_MAX }>")]
         whole: Vec<MemberId>,
     },
+    /// Change the tags of a member.
+    Tags {
+        /// Whose.
+        member: MemberId,
+        /// These get these values.
+        set: BTreeMap<String, String>,
+        /// These go.
+        unset: BTreeSet<String>,
+    },
+    /// After how many seconds members that are down are removed; none for never.
+    RemoveAfter {
+        /// See [`limits::REMOVE_AFTER_MIN_S`].
+        seconds: Option<u64>,
+    },
+    /// Strike off a member that was down for as long as the policy says.
+    Expire {
+        /// Whom.
+        member: MemberId,
+        /// What the policy said when it was decided: under another one it is not done.
+        seconds: u64,
+    },
 }
 
 /// A request to open a window.
@@ -165,6 +188,9 @@ impl Transition for Change {
             }
             Self::Close { window } => close(&mut next, *window)?,
             Self::AdoptMajority { app, version, whole } => adopt(&mut next, app, version, whole)?,
+            Self::Tags { member, set, unset } => retag(&mut next, *member, set, unset)?,
+            Self::RemoveAfter { seconds } => remove_after(&mut next, *seconds)?,
+            Self::Expire { member, seconds } => expire(&mut next, *member, *seconds)?,
         };
         Ok(changed.then_some(next))
     }
@@ -267,6 +293,36 @@ fn remove(next: &mut Catalog, member: MemberId) -> Result<bool, Refusal> {
     Ok(true)
 }
 
+fn remove_after(next: &mut Catalog, seconds: Option<u64>) -> Result<bool, Refusal> {
+    if seconds.is_some_and(|seconds| seconds < limits::REMOVE_AFTER_MIN_S) {
+        return Err(Refusal::new(
+            Reason::Invalid,
+            "The policy was not changed.",
+            format!(
+                "Within less than {} minutes a member may just be starting again.",
+                limits::REMOVE_AFTER_MIN_S / 60
+            ),
+            "Give a longer time: days rather than hours.",
+        ));
+    }
+    Ok(std::mem::replace(&mut next.policy.remove_after_s, seconds) != seconds)
+}
+
+fn expire(next: &mut Catalog, member: MemberId, seconds: u64) -> Result<bool, Refusal> {
+    let Some(entry) = next.roster.get(member) else { return Ok(false) };
+    let refuse = |why: &str| {
+        let what = format!("{} was not removed.", entry.name);
+        Err(Refusal::new(Reason::Conflict, what, why, "Use `althing remove` if it is to go."))
+    };
+    if next.policy.remove_after_s != Some(seconds) {
+        return refuse("The policy was changed meanwhile.");
+    }
+    if entry.voter && next.roster.voters().count() <= limits::VOTERS_KEPT_MIN {
+        return refuse("A policy leaves at least three voters.");
+    }
+    remove(next, member)
+}
+
 fn add_invite(next: &mut Catalog, invite: &Invite, at: WallTime) -> Result<bool, Refusal> {
     if next.invites.iter().any(|i| i.key == invite.key) {
         return Ok(false);
@@ -284,6 +340,29 @@ fn add_invite(next: &mut Catalog, invite: &Invite, at: WallTime) -> Result<bool,
     }
     next.invites.push(invite.clone());
     Ok(true)
+}
+
+fn retag(
+    next: &mut Catalog,
+    member: MemberId,
+    set: &BTreeMap<String, String>,
+    unset: &BTreeSet<String>,
+) -> Result<bool, Refusal> {
+    let what = "The tags were not changed.";
+    let entry = next.roster.members.iter_mut().find(|m| m.id == member);
+    let entry = entry.ok_or_else(|| not_enrolled(what))?;
+    let before = entry.tags.clone();
+    entry.tags.retain(|key, _| !unset.contains(key));
+    entry.tags.extend(set.iter().map(|(key, value)| (key.clone(), value.clone())));
+    check_tags(&entry.tags).map_err(|why| {
+        Refusal::new(
+            Reason::Invalid,
+            what,
+            why,
+            "Use fewer or shorter tags: they are for placement.",
+        )
+    })?;
+    Ok(entry.tags != before)
 }
 
 fn reorder(next: &mut Catalog, first: &[MemberId]) -> Result<bool, Refusal> {

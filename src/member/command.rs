@@ -1,6 +1,8 @@
 //! What an operator can ask of a member, and what it answers. Any member
 //! takes any command. Queries are not here: they read the view.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 
 use crate::base::{
@@ -72,6 +74,36 @@ pub enum Command {
         /// What a majority for something else means.
         vote: Option<VotePolicy>,
     },
+    /// Change after how long a member that is down is removed.
+    RemoveAfter {
+        /// In seconds; none for never.
+        seconds: Option<u64>,
+    },
+    /// Change the tags of a member.
+    Tags {
+        /// Whose; of the member that is asked if not given.
+        member: Option<MemberName>,
+        /// These get these values.
+        set: BTreeMap<String, String>,
+        /// These go.
+        unset: BTreeSet<String>,
+    },
+    /// Tell all members that something happened.
+    Event {
+        /// What.
+        name: String,
+        /// What goes with it.
+        payload: String,
+    },
+    /// Ask all members.
+    Query {
+        /// What: ping, version or uptime.
+        name: String,
+        /// What goes with it.
+        payload: String,
+        /// How long answers are waited for, in milliseconds.
+        wait_ms: u64,
+    },
     /// Decide a hung vote: what this member holds becomes the next version.
     Resolve {
         /// Which application.
@@ -79,6 +111,17 @@ pub enum Command {
         /// Whose content is right.
         member: MemberName,
     },
+}
+
+/// One member's answer to a question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// Whose.
+    pub member: String,
+    /// What it said; none if it knows no such question.
+    pub answer: Option<String>,
+    /// How long after the question it was there, in microseconds.
+    pub after_us: u64,
 }
 
 /// Content that lies whole in this member's store.
@@ -111,6 +154,22 @@ pub enum Outcome {
         expires_at: WallTime,
         /// For how many.
         uses: u32,
+    },
+    /// An event is on its way to all.
+    Told {
+        /// Its Lamport time.
+        time: u64,
+        /// How many members are live, this one included.
+        live: usize,
+    },
+    /// What members answered.
+    Gathered {
+        /// By name.
+        answers: Vec<Answered>,
+        /// Who was live and did not answer in time.
+        missing: Vec<String>,
+        /// Who was not live.
+        away: Vec<String>,
     },
     /// A version is in force.
     Published {

@@ -36,6 +36,21 @@ pub enum EventKind {
     Repair,
     /// Content was fetched, or could not be.
     Replication,
+    /// An operator or a program told all members of something: `althing event`.
+    User,
+}
+
+/// What a user's event says, for programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserEvent {
+    /// The member that it was told on.
+    pub origin: String,
+    /// What it is about.
+    pub name: String,
+    /// What goes with it.
+    pub payload: String,
+    /// Lamport time: higher than that of everything that could have caused it.
+    pub time: u64,
 }
 
 /// One event of one member.
@@ -55,4 +70,7 @@ pub struct Event {
     pub app: Option<AppName>,
     /// What happened and why, in a sentence.
     pub text: String,
+    /// What a user told, where it is of that kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserEvent>,
 }

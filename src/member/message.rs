@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::change::Change;
 use crate::{
     base::{AppName, MemberId, Refusal},
-    proto::{catalog, vote::SignedBallot},
+    proto::{catalog, rumor, vote::SignedBallot},
 };
 
 /// One message. It comes over a connection whose peer's key was checked.
@@ -39,6 +39,8 @@ pub enum Message {
     },
     /// I see you live again: this is what I hold, please say what you do.
     Greeting(SignedBallot),
+    /// An operator's event or question, and what belongs to it.
+    Rumor(rumor::Message),
 }
 
 /// The answer to [`Message::Forward`].

@@ -29,6 +29,7 @@ use crate::{
         catalog::{self as register, Committed, Register},
         election,
         membership::{self, Membership},
+        rumor::Rumors,
         vote::{self, Ballot, Position, SignedBallot, Verdict, Votes, roots_digest},
         window::{Presider, Reports, Step},
     },
@@ -39,10 +40,14 @@ pub mod change;
 pub mod command;
 mod content;
 pub mod event;
+mod expiry;
 mod io;
 mod message;
 mod operate;
 mod parting;
+mod rumors;
+#[cfg(test)]
+mod tests;
 pub mod view;
 
 pub use io::{ContentFailure, Effect, FetchFailure, Input, Repair, Restored};
@@ -93,6 +98,7 @@ pub struct Member {
     presider: Presider,
     content: Content,
     asks: Asks,
+    rumors: Rumors,
     /// What each of our own proposals is for.
     purposes: BTreeMap<u64, Purpose>,
     proposal_next: u64,
@@ -108,6 +114,7 @@ pub struct Member {
     vote_at: Time,
     vote_pending: bool,
     adoption_pending: bool,
+    expiry: expiry::Expiry,
     ingested: BTreeMap<Digest, command::Staged>,
     /// Roster to tell the transport once the removed ones had their farewell.
     farewell: Option<(Time, Roster)>,
@@ -148,6 +155,7 @@ impl Member {
         let Restored { record, generation, whole, activated } = restored;
         let membership = Membership::new(now, me, address, generation, rng.random());
         let register = Register::new(key.clone(), record, rng.random());
+        let rumors = Rumors::new(now, key.clone(), generation << 20, seed.rotate_left(32));
         let mut member = Self {
             key,
             me,
@@ -160,6 +168,7 @@ impl Member {
             presider: Presider::default(),
             content: Content::new(whole, activated),
             asks: Asks::default(),
+            rumors,
             purposes: BTreeMap::new(),
             proposal_next: 0,
             ballot_stamp: generation << 20,
@@ -172,6 +181,7 @@ impl Member {
             vote_at: now + VOTE_RETRY / 4,
             vote_pending: false,
             adoption_pending: false,
+            expiry: expiry::Expiry::default(),
             ingested: BTreeMap::new(),
             farewell: None,
             asked: BTreeMap::new(),
@@ -202,6 +212,16 @@ impl Member {
     /// This member's id.
     pub fn id(&self) -> MemberId {
         self.me
+    }
+
+    /// How many changes of the catalog wait or are under way here.
+    pub fn pending_changes(&self) -> usize {
+        self.register.pending()
+    }
+
+    /// How many events and questions are kept for members that are away.
+    pub fn rumors_kept(&self) -> usize {
+        self.rumors.kept()
     }
 
     /// Whether `member` is live in this member's view.
@@ -303,6 +323,8 @@ impl Member {
             self.register.deadline(),
             self.content.deadline(),
             self.asks.deadline(),
+            self.rumors.deadline(),
+            self.expiry_due(),
             self.ballot_due,
             Some(self.ballot_repeat),
             // Held back after a failure: to be woken before that would be vain.
@@ -335,6 +357,11 @@ impl Member {
             effects.push(Effect::Peers(roster));
         }
         self.asks_tick(now, effects);
+        if self.rumors.deadline().is_some_and(|due| now >= due) {
+            let (live, mut wants) = (self.live(), Vec::new());
+            self.rumors.tick(now, &live, &mut wants);
+            self.heed_rumors(now, wants, effects);
+        }
         self.settle(now, effects);
     }
 
@@ -355,6 +382,7 @@ impl Member {
         let around = Surroundings { now, me, catalog, votes: &self.votes, live: &live };
         self.content.drive(&around, &mut self.rng, effects);
         self.adopt_majority(now, catalog, effects);
+        self.expire(now, catalog, effects);
         self.step_window(now, catalog, effects);
         self.ask_for_vote(now, effects);
     }
@@ -394,6 +422,9 @@ impl Member {
                         // we what it said.
                         let signed = self.make_ballot(now);
                         self.send(member, &Message::Greeting(signed), effects);
+                        let mut wants = Vec::new();
+                        self.rumors.returned(member, &mut wants);
+                        self.heed_rumors(now, wants, effects);
                     } else {
                         self.votes.lapse(member);
                     }
@@ -437,6 +468,13 @@ impl Member {
             Message::Forward { id, change } => self.on_forward(now, from, id, *change, effects),
             Message::Forwarded { id, answer } => self.on_forwarded(now, from, id, answer, effects),
             Message::Resolve { id, app } => self.on_resolve(now, from, id, app, effects),
+            Message::Rumor(message) => {
+                let committed = Arc::clone(self.register.committed());
+                let (live, mut wants) = (self.live(), Vec::new());
+                let roster = &committed.catalog.roster;
+                self.rumors.handle(now, from, message, roster, &live, &mut wants);
+                self.heed_rumors(now, wants, effects);
+            }
         }
     }
 
@@ -517,6 +555,7 @@ impl Member {
         self.membership.set_roster(now, &catalog.roster, &mut wants);
         self.heed_membership(now, wants, effects);
         self.votes.retain(catalog);
+        self.rumors.retain(&catalog.roster);
         if self.started {
             let roots = self.content.retain(now, catalog, self.asks.roots());
             let keeps: BTreeSet<Digest> = roots.iter().copied().collect();
@@ -535,11 +574,25 @@ impl Member {
     }
 
     /// Removed while it was away, a member is told by nobody: nobody talks to it
-    /// any more. It can't know it for certain either, so it goes on and says so.
+    /// any more. A few may be wrong, so it goes on and says so.
+    ///
+    /// A majority of the voters that it knows is not wrong. It has a vote, so a
+    /// majority of them has held a catalog in which it is enrolled (whoever
+    /// accepts a catalog holds the one before). The two majorities share a
+    /// member, which goes back to no older catalog and yet does not know us: it
+    /// holds a newer one without us. So it ends as if it had heard of it. A
+    /// minority can silence nobody.
     fn on_disowned(&mut self, now: Time, member: MemberId, effects: &mut Vec<Effect>) {
         let known = self.unknown_to().is_some();
         let (since, lasting) = self.disowned.entry(member).or_insert((now, false));
         *lasting |= now.since(*since) >= DISOWNED_AFTER;
+        let lasting = self.disowned.iter().filter(|(_, (_, lasting))| *lasting);
+        let disowned_by: BTreeSet<MemberId> = lasting.map(|(id, _)| *id).collect();
+        let roster = &self.catalog().roster;
+        if roster.get(self.me).is_some_and(|m| m.voter) && roster.is_majority(&disowned_by) {
+            self.on_removed(now, effects);
+            return;
+        }
         if let (false, Some(names)) = (known, self.unknown_to()) {
             let text = format!(
                 "this member is unknown to {names}: it was probably removed while it was away"
@@ -590,7 +643,7 @@ impl Member {
         let (severity, text) = if left {
             (Severity::Info, "this member has left the cluster")
         } else {
-            (Severity::Critical, "this member was removed from the cluster by an operator")
+            (Severity::Critical, "this member was removed from the cluster, and stops")
         };
         self.tell(effects, severity, EventKind::Member, None, text.to_owned());
         self.answer_all(now, effects);
@@ -965,6 +1018,7 @@ impl Member {
         }
         let member = MemberName::parse(&self.name_of(member)).ok();
         let (number, at) = (self.events, self.wall);
-        effects.push(Effect::Event(Event { number, at, severity, kind, member, app, text }));
+        let user = None;
+        effects.push(Effect::Event(Event { number, at, severity, kind, member, app, text, user }));
     }
 }

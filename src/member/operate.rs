@@ -21,7 +21,9 @@ use crate::{
     base::{
         AppName, Digest, MemberId, MemberName, PublicKey, Reason, Refusal, SecretKey, Time,
         WallTime,
-        catalog::{AppSpec, Catalog, Enrolled, Invite, Origin, Publication, Version, Window},
+        catalog::{
+            AppSpec, Catalog, Enrolled, Invite, Origin, Publication, Version, Window, check_tags,
+        },
         limits,
         planted::{self, Bug},
         wire::{self, Kind},
@@ -59,6 +61,8 @@ pub(super) enum Purpose {
     Vote,
     /// The majority's content as a new version.
     Adoption,
+    /// A member that was down for as long as the policy says.
+    Expiry,
 }
 
 /// Requests to open a window that are under way.
@@ -148,6 +152,16 @@ impl Member {
         command: Command,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Refusal> {
+        // These change nothing, and need nobody's consent.
+        match &command {
+            Command::Event { name, payload } => {
+                return self.tell_all(now, ticket, name, payload, effects);
+            }
+            Command::Query { name, payload, wait_ms } => {
+                return self.ask_all(now, ticket, name, payload, *wait_ms, effects);
+            }
+            _ => {}
+        }
         self.quorum_in_view(&command)?;
         let (change, text) = match command {
             Command::Invite { seed, uses, valid_s } => {
@@ -213,6 +227,18 @@ impl Member {
             Command::Policy { failover, vote } => {
                 (Change::Policy { failover, vote }, "the policy is changed".to_owned())
             }
+            Command::RemoveAfter { seconds } => {
+                (Change::RemoveAfter { seconds }, "the policy is changed".to_owned())
+            }
+            Command::Tags { member, set, unset } => {
+                let what = "The tags were not changed.";
+                let (member, name) = match member {
+                    Some(name) => (self.enrolled(&name, what)?, name.to_string()),
+                    None => (self.me, self.name_of(self.me)),
+                };
+                (Change::Tags { member, set, unset }, format!("the tags of {name} are changed"))
+            }
+            Command::Event { .. } | Command::Query { .. } => return Ok(()), // dealt with above
             Command::Resolve { app, member } => {
                 return self.resolve(now, ticket, app, &member, effects);
             }
@@ -742,6 +768,7 @@ impl Member {
                 | Purpose::Ask { .. }
                 | Purpose::Step
                 | Purpose::Vote
+                | Purpose::Expiry
                 | Purpose::Adoption => {}
             }
         }
@@ -921,9 +948,7 @@ impl Member {
         };
         let knock: Knock = wire::decode(Kind::Knock, bytes)
             .map_err(|e| invalid(format!("What it said can't be read: {e}.")))?;
-        if knock.tags.len() > limits::TAGS_MAX {
-            return Err(invalid("It has too many tags.".to_owned()));
-        }
+        check_tags(&knock.tags).map_err(invalid)?;
         if !knock.is_proven(self.catalog().cluster, key, exporter) {
             return Err(invalid("It could not prove that it holds the token.".to_owned()));
         }
@@ -994,7 +1019,11 @@ impl Member {
                 _ => EventKind::Catalog,
             };
             let text = format!("{text} (catalog {sequence})");
-            self.tell(effects, Severity::Info, kind, None, text);
+            let severity = match change {
+                Change::Expire { .. } => Severity::Warning,
+                _ => Severity::Info,
+            };
+            self.tell(effects, severity, kind, None, text);
         }
         match purpose {
             Purpose::Reply { ticket, text } => {
@@ -1034,6 +1063,7 @@ impl Member {
             Purpose::Step => self.step_ended(now, result.is_err()),
             Purpose::Vote => self.vote_pending = false,
             Purpose::Adoption => self.adoption_pending = false,
+            Purpose::Expiry => self.expiry_ended(now, result.is_ok()),
         }
     }
 }
@@ -1065,7 +1095,18 @@ fn told(member: &Member, change: &Change) -> Option<String> {
             format!("an invitation for {} was issued", invite.uses_left)
         }
         Change::Failover { .. } => "the failover list was changed".to_owned(),
-        Change::Policy { .. } => "the policy was changed".to_owned(),
+        Change::Tags { member: of, .. } => {
+            let tags = &member.catalog().roster.get(*of)?.tags;
+            let tags: Vec<String> =
+                tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            format!("the tags of {} are now: {}", name(of), tags.join(" "))
+        }
+        Change::Policy { .. } | Change::RemoveAfter { .. } => "the policy was changed".to_owned(),
+        Change::Expire { member, seconds } => format!(
+            "{} is no longer enrolled: it was down for {seconds} s, and the policy remove-after \
+             says that such a member is removed",
+            name(member)
+        ),
         Change::Open(open) => match &open.publication {
             Some(p) => format!(
                 "a window was opened for {} version {}, published on {}",

@@ -82,6 +82,9 @@ pub struct MemberView {
     pub voter: bool,
     /// Whether it only waits to be brought in.
     pub standby: bool,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
     /// Whether it presides over the open window.
     pub coordinator: bool,
     /// The catalog sequence of its last ballot.
@@ -231,6 +234,9 @@ pub struct PolicyView {
     pub failover: String,
     /// majority or committed.
     pub vote: String,
+    /// After how many seconds a member that is down is removed.
+    #[serde(default)]
+    pub remove_after_s: Option<u64>,
 }
 
 /// What the gateway routes by.
@@ -340,6 +346,7 @@ impl Member {
                 me: m.id == self.me,
                 voter: m.voter,
                 standby: m.standby,
+                tags: m.tags.clone(),
                 coordinator: coordinator == Some(m.id),
                 sequence: self.votes.ballot(m.id).map(|b| b.sequence),
                 service: service.to_owned(),
@@ -607,5 +614,9 @@ fn policy_view(policy: &Policy) -> PolicyView {
         crate::base::catalog::VotePolicy::Majority => "majority",
         crate::base::catalog::VotePolicy::Committed => "committed",
     };
-    PolicyView { failover: failover_word(policy.failover).to_owned(), vote: vote.to_owned() }
+    PolicyView {
+        failover: failover_word(policy.failover).to_owned(),
+        vote: vote.to_owned(),
+        remove_after_s: policy.remove_after_s,
+    }
 }

@@ -88,6 +88,34 @@ pub struct Metrics {
     pub queue: u64,
     /// The longest that one input took, in microseconds.
     pub input_us_max: u64,
+    /// Packets and messages that wait for the member.
+    #[serde(default)]
+    pub queue_network: u64,
+    /// What came back from beside the loop and waits for the member.
+    #[serde(default)]
+    pub queue_notes: u64,
+    /// The most that ever waited of all that.
+    #[serde(default)]
+    pub queue_max: u64,
+    /// Records that wait to be on disk; nothing that depends on them is said.
+    #[serde(default)]
+    pub queue_writes: u64,
+    /// Changes of the catalog that wait or are under way here.
+    #[serde(default)]
+    pub queue_proposals: u64,
+    /// Events and questions that are kept for members that are away.
+    #[serde(default)]
+    pub rumors_kept: u64,
+    /// How often the loop took more than half a second for one thing, or the
+    /// process stood still for so long.
+    #[serde(default)]
+    pub stalls: u64,
+    /// The longest that the loop took for one thing, beyond half a second; microseconds.
+    #[serde(default)]
+    pub stall_us_max: u64,
+    /// The longest that the process stood still, beyond half a second; microseconds.
+    #[serde(default)]
+    pub stood_us_max: u64,
 }
 
 /// A running member. See [`start`](super::start).

@@ -15,6 +15,7 @@ mod run;
 mod sites;
 mod start;
 pub mod transfer;
+mod watchdog;
 mod work;
 
 use std::net::SocketAddr;

@@ -1,6 +1,6 @@
 //! What a member is started with.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use crate::base::MemberName;
 
@@ -21,6 +21,8 @@ pub struct Options {
     pub join: Vec<SocketAddr>,
     /// The token to join with.
     pub token: Option<String>,
+    /// Its tags; when it founds or joins.
+    pub tags: BTreeMap<String, String>,
     /// Whether it only waits to be brought in.
     pub standby: bool,
 }

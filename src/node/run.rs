@@ -26,6 +26,7 @@ use super::{
     persist::{self, Write},
     sites::{Forwarder, SiteTable},
     start::wall_now,
+    watchdog::{Doing, Pulse},
     work::Work,
 };
 use crate::{
@@ -79,6 +80,8 @@ pub(super) enum Note {
     /// Why the record can't be kept, which the member does not know of; none
     /// once it can.
     Trouble(Option<String>),
+    /// The process stood still.
+    Stood(String),
     /// What was to be published lies in the store now.
     Staged(Command, Answer),
 }
@@ -90,7 +93,16 @@ pub(super) type Answer = oneshot::Sender<Result<Outcome, Refusal>>;
 pub(super) fn spawn(parts: Parts) -> Result<(Handle, JoinHandle<Ended>), Refusal> {
     let (requests, request_queue) = mpsc::channel(64);
     let (notes, note_queue) = mpsc::unbounded_channel();
-    let (persisted, failed) = (notes.clone(), notes.clone());
+    let (persisted, failed, stood) = (notes.clone(), notes.clone(), notes.clone());
+    let no_thread = |e: std::io::Error| {
+        Refusal::new(
+            Reason::Failed,
+            "This member did not start.",
+            format!("It could not start a thread: {e}."),
+            "Free memory or raise the limit on threads, and start again.",
+        )
+    };
+    let pulse = Pulse::start(move |text| drop(stood.send(Note::Stood(text)))).map_err(no_thread)?;
     let (writes, writer) = persist::spawn(
         parts.record_path,
         parts.generation_path,
@@ -98,14 +110,7 @@ pub(super) fn spawn(parts: Parts) -> Result<(Handle, JoinHandle<Ended>), Refusal
         move |token| drop(persisted.send(Note::Input(Input::Persisted { token }))),
         move |trouble| drop(failed.send(Note::Trouble(trouble))),
     )
-    .map_err(|e| {
-        Refusal::new(
-            Reason::Failed,
-            "This member did not start.",
-            format!("It could not start a thread: {e}."),
-            "Free memory or raise the limit on threads, and start again.",
-        )
-    })?;
+    .map_err(no_thread)?;
     let started = Instant::now();
     let mut effects = Vec::new();
     let config = Config { key: parts.key, address: parts.address, seed: rand::random() };
@@ -152,6 +157,9 @@ pub(super) fn spawn(parts: Parts) -> Result<(Handle, JoinHandle<Ended>), Refusal
         event_number: 0,
         trouble: None,
         metrics: Metrics::default(),
+        pulse,
+        writes_last: 0,
+        writes_done: 0,
         ended: None,
         shutdown,
         _data: parts.data,
@@ -159,7 +167,7 @@ pub(super) fn spawn(parts: Parts) -> Result<(Handle, JoinHandle<Ended>), Refusal
     let news = parts.news;
     let run = async move {
         if let Some(text) = news {
-            this.tell_trouble(EventKind::Catalog, text);
+            this.tell_of_itself(EventKind::Catalog, Severity::Critical, text);
         }
         this.carry_out(effects);
         this.run(request_queue, parts.network_events, note_queue).await;
@@ -191,6 +199,11 @@ struct Loop {
     /// Why the record can't be kept, for as long as it can't.
     trouble: Option<String>,
     metrics: Metrics,
+    pulse: Arc<Pulse>,
+    /// The tokens of the last record that was handed to the writer, and of the
+    /// last one that is on disk.
+    writes_last: u64,
+    writes_done: u64,
     ended: Option<Ended>,
     shutdown: CancellationToken,
     /// Holds the lock on the data directory for as long as the member runs.
@@ -205,6 +218,7 @@ impl Loop {
         mut notes: mpsc::UnboundedReceiver<Note>,
     ) {
         while self.ended.is_none() {
+            self.count_queues(&network, &notes);
             let wake = self.wake_at();
             tokio::select! {
                 biased;
@@ -233,19 +247,45 @@ impl Loop {
                     break;
                 }
             }
-            self.metrics.queue = (network.len() + notes.len()) as u64;
             let now = self.now();
             if self.member.deadline().is_some_and(|due| now >= due) {
+                self.pulse.begin(Doing::Timer);
                 let mut effects = Vec::new();
                 self.member.tick(now, wall_now(), &mut effects);
                 self.carry_out(effects);
                 (self.view_dirty, self.sites_dirty) = (true, true);
+                self.done();
             }
             if self.sites_dirty && self.sites_made.elapsed() >= SITES_EVERY {
+                self.pulse.begin(Doing::Sites);
                 self.refresh_sites();
+                self.done();
             }
             self.show();
         }
+    }
+
+    /// How much waits: counted when the loop is about to wait itself, and so
+    /// after every batch.
+    fn count_queues(
+        &mut self,
+        network: &mpsc::Receiver<NetEvent>,
+        notes: &mpsc::UnboundedReceiver<Note>,
+    ) {
+        let metrics = &mut self.metrics;
+        metrics.queue_network = network.len() as u64;
+        metrics.queue_notes = notes.len() as u64;
+        metrics.queue = metrics.queue_network + metrics.queue_notes;
+        metrics.queue_max = metrics.queue_max.max(metrics.queue);
+    }
+
+    /// What was begun is done. Returns how long it took, in microseconds.
+    fn done(&mut self) -> u64 {
+        let (took, too_long) = self.pulse.end();
+        if let Some(text) = too_long {
+            self.tell_of_itself(EventKind::Member, Severity::Warning, text);
+        }
+        took
     }
 
     /// Lets the last words out, then stops everything beside the loop.
@@ -289,7 +329,9 @@ impl Loop {
         if self.view_made.elapsed() >= pause {
             self.view_dirty = false;
             self.view_made = Instant::now();
+            self.pulse.begin(Doing::View);
             self.views.send_replace(Arc::new(self.view()));
+            self.done();
         }
     }
 
@@ -304,11 +346,14 @@ impl Loop {
     }
 
     fn tell_member(&mut self, input: Input) {
-        let before = Instant::now();
+        self.pulse.begin(doing(&input));
+        if let Input::Persisted { token } = input {
+            self.writes_done = self.writes_done.max(token);
+        }
         let mut effects = Vec::new();
         self.member.handle(self.now(), wall_now(), input, &mut effects);
         self.carry_out(effects);
-        let took = u64::try_from(before.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let took = self.done();
         self.metrics.input_us_max = self.metrics.input_us_max.max(took);
         self.view_dirty = true;
         self.sites_dirty = true;
@@ -352,11 +397,9 @@ impl Loop {
                     Some(text) => (Severity::Critical, text),
                     None => (Severity::Info, "this member can keep its record again".to_owned()),
                 };
-                let kind = EventKind::Member;
-                let (number, at) = (0, wall_now());
-                let event = Event { number, at, severity, kind, member: None, app: None, text };
-                self.tell(event);
+                self.tell_of_itself(EventKind::Member, severity, text);
             }
+            Note::Stood(text) => self.tell_of_itself(EventKind::Member, Severity::Warning, text),
         }
     }
 
@@ -398,6 +441,7 @@ impl Loop {
 
     fn metrics(&self) -> Metrics {
         let net = self.network.stats();
+        let counted = self.pulse.counted();
         Metrics {
             packets_sent: net.datagrams_sent,
             messages_sent: net.messages_sent,
@@ -406,6 +450,12 @@ impl Loop {
             bytes_received: net.bytes_received,
             connections: net.connections,
             requests: self.stats.snapshot().requests,
+            queue_writes: self.writes_last.saturating_sub(self.writes_done),
+            queue_proposals: self.member.pending_changes() as u64,
+            rumors_kept: self.member.rumors_kept() as u64,
+            stalls: counted.stalls,
+            stall_us_max: counted.stall_us_max,
+            stood_us_max: counted.stood_us_max,
             ..self.metrics
         }
     }
@@ -416,6 +466,7 @@ impl Loop {
                 Effect::Packet { to, bytes } => self.network.datagram(to, bytes),
                 Effect::Message { to, bytes } => self.network.send(to, Lane::Register, bytes),
                 Effect::Persist { token, record } => {
+                    self.writes_last = token;
                     // The thread lives as long as this sender.
                     let _sent = self.writes.send(Write::Record { token, record });
                 }
@@ -451,27 +502,22 @@ impl Loop {
         if roster == self.peers {
             return;
         }
-        let me = self.member.id();
-        let peers = roster
-            .members
-            .iter()
-            .filter(|m| m.id != me)
-            .map(|m| (m.id, Peer { key: m.key, address: m.address }))
-            .collect::<BTreeMap<MemberId, Peer>>();
-        self.network.set_peers(peers);
+        self.network.set_peers(peers_of(&roster, self.member.id()));
         self.peers = roster;
     }
 
     fn refresh_sites(&mut self) {
         self.sites_dirty = false;
         self.sites_made = Instant::now();
-        self.sites.set(self.member.routes(self.now()), self.work.content());
+        let routes = self.member.routes(self.now());
+        self.sites.set(routes, self.work.content());
     }
 
-    /// Tells of something critical that the member does not know of.
-    fn tell_trouble(&mut self, kind: EventKind, text: String) {
-        let (number, at, severity) = (0, wall_now(), Severity::Critical);
-        self.tell(Event { number, at, severity, kind, member: None, app: None, text });
+    /// Tells of something that the member does not know of.
+    fn tell_of_itself(&mut self, kind: EventKind, severity: Severity, text: String) {
+        let (number, at) = (0, wall_now());
+        let (member, app, user) = (None, None, None);
+        self.tell(Event { number, at, severity, kind, member, app, text, user });
     }
 
     fn tell(&mut self, mut event: Event) {
@@ -484,6 +530,13 @@ impl Loop {
         }
         // A poisoned lock means that a reader panicked: the events are whole.
         let mut recent = self.recent.lock().unwrap_or_else(|e| e.into_inner());
+        let is_users = |e: &Event| e.kind == EventKind::User;
+        if is_users(&event)
+            && recent.iter().filter(|e| is_users(e)).count() >= limits::USER_EVENTS_MAX
+            && let Some(oldest) = recent.iter().position(is_users)
+        {
+            recent.remove(oldest);
+        }
         if recent.len() >= limits::EVENTS_MAX {
             recent.pop_front();
         }
@@ -497,6 +550,31 @@ impl Loop {
 fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
+}
+
+/// Whom a member of `roster` talks to.
+pub(super) fn peers_of(roster: &Roster, me: MemberId) -> BTreeMap<MemberId, Peer> {
+    let others = roster.members.iter().filter(|m| m.id != me);
+    others.map(|m| (m.id, Peer { key: m.key, address: m.address })).collect()
+}
+
+/// What kind of input it is, for the watchdog.
+fn doing(input: &Input) -> Doing {
+    match input {
+        Input::Packet { .. } => Doing::Packet,
+        Input::Message { .. } => Doing::Message,
+        Input::Knock { .. } => Doing::Knock,
+        Input::Command { .. } => Doing::Command,
+        Input::Persisted { .. } => Doing::Persisted,
+        Input::Lost { .. } | Input::Disowned { .. } | Input::Foreign { .. } => Doing::Hint,
+        Input::Fetching { .. }
+        | Input::Fetched { .. }
+        | Input::Activated { .. }
+        | Input::Scanned { .. }
+        | Input::Repaired { .. }
+        | Input::Damaged { .. }
+        | Input::Ingested { .. } => Doing::Content,
+    }
 }
 
 async fn sleep_until(at: Option<Instant>) {

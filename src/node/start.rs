@@ -110,6 +110,9 @@ pub async fn start(mut options: Options) -> Result<Running, Refusal> {
 
     let config = net::Config { bind: options.bind, key: key.clone(), cluster };
     let (network, network_events) = Net::bind(config).map_err(|e| of_net(&e))?;
+    // At once: whoever is refused because the roster is not there yet would
+    // think that it was removed.
+    network.set_peers(run::peers_of(&record.committed.catalog.roster, me));
     let address = match options.advertise {
         Some(address) => address,
         // The roster knows where this member said that it is reached.
@@ -254,7 +257,7 @@ fn enrolled(key: &SecretKey, options: &Options, address: SocketAddr) -> Enrolled
         key: key.public(),
         name: options.name.clone(),
         address,
-        tags: std::collections::BTreeMap::new(),
+        tags: options.tags.clone(),
         voter: true,
         standby: options.standby,
     }
@@ -404,8 +407,8 @@ async fn knock_at(
 ) -> Result<Record, Refusal> {
     let from = SocketAddr::new(options.bind.ip(), 0);
     let build = |exporter: [u8; 32], _server: PublicKey| {
-        let (name, standby) = (options.name.clone(), options.standby);
-        let knock = Knock::new(token, key.public(), &exporter, name, advertise, standby);
+        let (name, tags, standby) = (options.name.clone(), options.tags.clone(), options.standby);
+        let knock = Knock::new(token, key.public(), &exporter, name, advertise, tags, standby);
         wire::encode(Kind::Knock, &knock)
     };
     let (server, answer) = net::knock(key, token.cluster, from, to, build, KNOCK_WITHIN)

@@ -5,5 +5,6 @@ pub mod catalog;
 pub mod election;
 pub mod membership;
 pub mod replication;
+pub mod rumor;
 pub mod vote;
 pub mod window;

@@ -243,7 +243,8 @@ impl World {
             return Ok(());
         }
         let (name, address, key) = (server.name.clone(), server.address, server.key.public());
-        let knock = Knock::new(&joining.token, key, &exporter, name, address, false);
+        let tags = std::collections::BTreeMap::new();
+        let knock = Knock::new(&joining.token, key, &exporter, name, address, tags, false);
         let bytes = wire::encode(Kind::Knock, &knock);
         self.say(Some(s), &format!("knocks at m{to}"));
         if self.network.connects(s, to) {

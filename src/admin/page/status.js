@@ -272,6 +272,9 @@ function fillMember(row, m, index, sequence) {
   if (m.me) labels.push(make("span", "tag", "this one"));
   if (m.coordinator) labels.push(make("span", "tag crown", crown(), "coordinator"));
   if (m.standby) labels.push(make("span", "tag", "standby"));
+  for (const [key, value] of Object.entries(m.tags || {})) {
+    labels.push(make("span", "tag", said(`${key}=${value}`)));
+  }
   const behind = m.sequence !== null && m.sequence < sequence;
   row.since = make("span", "");
   row.element.className = unwell(m) ? "unwell" : "";

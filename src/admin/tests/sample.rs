@@ -130,6 +130,7 @@ pub fn metrics() -> Metrics {
         requests: 84_211,
         queue: 0,
         input_us_max: 12_300,
+        ..Metrics::default()
     }
 }
 
@@ -142,6 +143,7 @@ pub fn event(number: u64, severity: Severity, text: &str) -> Event {
         member: MemberName::parse("web3").ok(),
         app: number.is_multiple_of(2).then(|| AppName::parse("shop").unwrap()),
         text: text.to_owned(),
+        user: None,
     }
 }
 
@@ -193,7 +195,11 @@ pub fn view() -> View {
             outcome(39, Some(12), 1, "every live member switched"),
             outcome(31, None, 0, "given up: its publisher took it back"),
         ],
-        policy: PolicyView { failover: "auto".to_owned(), vote: "majority".to_owned() },
+        policy: PolicyView {
+            failover: "auto".to_owned(),
+            vote: "majority".to_owned(),
+            remove_after_s: None,
+        },
     }
 }
 
@@ -214,6 +220,7 @@ fn member(i: usize) -> MemberView {
         me: i == 1,
         voter: i <= 5,
         standby: i == 8,
+        tags: (i <= 3).then(|| ("role".to_owned(), "web".to_owned())).into_iter().collect(),
         coordinator: i == 2,
         sequence: (i != 6).then_some(if i == 7 { 40 } else { 42 }),
         service: service.to_owned(),

@@ -194,3 +194,44 @@ fn a_majority_is_one_of_the_roster_that_adopts() {
     assert_eq!(adopt(vec![id(2)]).apply(&base).unwrap_err().reason, Reason::Conflict);
     assert_eq!(make(&base, &adopt(whole)).application(&app()).unwrap().current().number, 2);
 }
+
+#[test]
+fn tags_are_bounded() {
+    let base = catalog();
+    let set = |list: &[(String, String)]| Change::Tags {
+        member: id(2),
+        set: list.iter().cloned().collect(),
+        unset: BTreeSet::new(),
+    };
+    let tag = |n: usize| (format!("tag-{n}"), "v".to_owned());
+    let many: Vec<_> = (0..limits::TAGS_MAX).map(tag).collect();
+    let full = make(&base, &set(&many));
+    assert_eq!(full.roster.get(id(2)).unwrap().tags.len(), limits::TAGS_MAX);
+    assert_eq!(set(&[tag(99)]).apply(&full).unwrap_err().reason, Reason::Invalid);
+    let long = ("v".repeat(limits::TAG_VALUE_MAX + 1), "k".repeat(limits::TAG_KEY_MAX + 1));
+    for bad in [
+        ("k".to_owned(), long.0),
+        (long.1, String::new()),
+        (String::new(), String::new()),
+        ("k".to_owned(), "a\nb".to_owned()),
+    ] {
+        assert_eq!(set(&[bad]).apply(&base).unwrap_err().reason, Reason::Invalid);
+    }
+}
+
+#[test]
+fn a_policy_removes_only_while_it_stands_and_leaves_three_voters() {
+    let mut base = catalog();
+    base.roster.members.push(enrolled(4));
+    let expire = Change::Expire { member: id(4), seconds: 600 };
+    assert_eq!(expire.apply(&base).unwrap_err().reason, Reason::Conflict, "there is no policy");
+    let soon = Change::RemoveAfter { seconds: Some(599) };
+    assert_eq!(soon.apply(&base).unwrap_err().reason, Reason::Invalid);
+    let base = make(&base, &Change::RemoveAfter { seconds: Some(600) });
+    let fewer = make(&base, &expire);
+    assert_eq!(fewer.roster.members.len(), 3);
+    let next = Change::Expire { member: id(3), seconds: 600 };
+    assert_eq!(next.apply(&fewer).unwrap_err().reason, Reason::Conflict);
+    let changed = make(&base, &Change::RemoveAfter { seconds: None });
+    assert_eq!(expire.apply(&changed).unwrap_err().reason, Reason::Conflict);
+}

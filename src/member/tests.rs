@@ -1,0 +1,322 @@
+//! A few whole members in virtual time on a network without faults: what an
+//! operator asks for and what the cluster does by itself. Faults are the
+//! simulator's business.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::{
+    base::{
+        Refusal,
+        catalog::{Enrolled, cluster_id},
+    },
+    member::command::{Command, Outcome},
+    proto::catalog::{BallotNumber, Certificate, Lineage, Record},
+};
+
+/// How long a message is on its way.
+const WIRE: Duration = Duration::from_millis(1);
+
+struct Cluster {
+    now: Time,
+    ids: Vec<MemberId>,
+    members: Vec<Option<Member>>,
+    queue: BTreeMap<(Time, u64), (usize, Input)>,
+    tie: u64,
+    events: Vec<(usize, Event)>,
+    replies: BTreeMap<u64, Result<Outcome, Refusal>>,
+    tickets: u64,
+    expelled: Vec<usize>,
+}
+
+impl Cluster {
+    /// So many members, each with a vote, that see each other.
+    fn new(count: u8) -> Self {
+        let keys: Vec<SecretKey> = (1..=count).map(|n| SecretKey::from_seed([n; 32])).collect();
+        let entry = |(n, key): (usize, &SecretKey)| Enrolled {
+            id: key.member(),
+            key: key.public(),
+            name: MemberName::parse(&format!("m{n}")).unwrap(),
+            address: format!("127.0.0.1:{}", 1_000 + n).parse().unwrap(),
+            tags: BTreeMap::new(),
+            voter: true,
+            standby: false,
+        };
+        let roster = Roster { members: keys.iter().enumerate().map(entry).collect() };
+        let nonce = [7; 32];
+        let mut catalog = Catalog::found(nonce, roster.members[0].clone());
+        catalog.cluster = cluster_id(&nonce, &roster);
+        catalog.roster = roster;
+        let ballot = BallotNumber { round: 1, proposer: keys[0].member() };
+        let certificate = Certificate { header: catalog.header(), ballot, accepts: vec![] };
+        let committed = Committed { catalog, certificate };
+        let lineage = Lineage::found(&committed.catalog);
+        let record = Record { promised: ballot, accepted: None, committed, lineage };
+        let mut cluster = Self {
+            now: Time(0),
+            ids: keys.iter().map(SecretKey::member).collect(),
+            members: keys.iter().map(|_| None).collect(),
+            queue: BTreeMap::new(),
+            tie: 0,
+            events: Vec::new(),
+            replies: BTreeMap::new(),
+            tickets: 0,
+            expelled: Vec::new(),
+        };
+        for (n, key) in keys.iter().enumerate() {
+            let address = format!("127.0.0.1:{}", 1_000 + n).parse().unwrap();
+            let config = Config { key: key.clone(), address, seed: n as u64 };
+            let restored = Restored {
+                record: record.clone(),
+                generation: 1,
+                whole: Vec::new(),
+                activated: BTreeMap::new(),
+            };
+            let mut effects = Vec::new();
+            let member = Member::new(Time(0), WallTime(0), config, restored, &mut effects);
+            cluster.members[n] = Some(member);
+            cluster.heed(n, effects);
+        }
+        cluster.run(Duration::from_secs(10));
+        for member in cluster.members.iter().flatten() {
+            assert_eq!(member.live().len(), usize::from(count), "they see each other");
+        }
+        cluster
+    }
+
+    fn send(&mut self, to: usize, after: Duration, input: Input) {
+        self.tie += 1;
+        self.queue.insert((self.now + after, self.tie), (to, input));
+    }
+
+    fn heed(&mut self, who: usize, effects: Vec<Effect>) {
+        let from = self.ids[who];
+        let index = |id: MemberId| self.ids.iter().position(|known| *known == id).unwrap();
+        let mut sent = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Packet { to, bytes } => {
+                    sent.push((index(to), WIRE, Input::Packet { from, bytes }));
+                }
+                Effect::Message { to, bytes } => {
+                    sent.push((index(to), WIRE, Input::Message { from, bytes }));
+                }
+                Effect::Persist { token, .. } => {
+                    sent.push((who, Duration::ZERO, Input::Persisted { token }));
+                }
+                Effect::Event(event) => self.events.push((who, event)),
+                Effect::Reply { ticket, result } => drop(self.replies.insert(ticket, result)),
+                Effect::Expelled { .. } => self.expelled.push(who),
+                _ => {}
+            }
+        }
+        for (to, after, input) in sent {
+            self.send(to, after, input);
+        }
+    }
+
+    fn wall(&self) -> WallTime {
+        WallTime(self.now.0 / 1_000)
+    }
+
+    fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        loop {
+            let due = |m: &Option<Member>| m.as_ref().and_then(Member::deadline);
+            let timer = (0..self.members.len())
+                .filter_map(|i| due(&self.members[i]).map(|at| (at, i)))
+                .min();
+            let next = self.queue.keys().next().copied();
+            let mut effects = Vec::new();
+            match (timer, next) {
+                (_, Some(key)) if key.0 <= end && timer.is_none_or(|(at, _)| key.0 <= at) => {
+                    self.now = key.0;
+                    let (to, input) = self.queue.remove(&key).unwrap();
+                    let (now, wall) = (self.now, self.wall());
+                    if let Some(member) = &mut self.members[to] {
+                        member.handle(now, wall, input, &mut effects);
+                        self.heed(to, effects);
+                    }
+                }
+                (Some((at, i)), _) if at <= end => {
+                    self.now = self.now.max(at);
+                    let (now, wall) = (self.now, self.wall());
+                    if let Some(member) = &mut self.members[i] {
+                        member.tick(now, wall, &mut effects);
+                        self.heed(i, effects);
+                    }
+                }
+                _ => break,
+            }
+        }
+        self.now = end;
+    }
+
+    /// It dies without a word.
+    fn kill(&mut self, who: usize) {
+        self.members[who] = None;
+    }
+
+    fn ask(&mut self, who: usize, command: Command) -> Result<Outcome, Refusal> {
+        self.tickets += 1;
+        let ticket = self.tickets;
+        self.send(who, Duration::ZERO, Input::Command { ticket, command });
+        self.run(Duration::from_secs(12));
+        self.replies.remove(&ticket).expect("every command is answered")
+    }
+
+    fn catalog(&self, who: usize) -> &Catalog {
+        self.members[who].as_ref().unwrap().catalog()
+    }
+
+    fn names(&self, who: usize) -> Vec<&str> {
+        self.catalog(who).roster.members.iter().map(|m| m.name.as_str()).collect()
+    }
+
+    fn told(&self, part: &str) -> usize {
+        self.events.iter().filter(|(_, event)| event.text.contains(part)).count()
+    }
+}
+
+#[test]
+fn members_that_are_down_for_long_are_removed_one_by_one_and_three_voters_stay() {
+    let mut cluster = Cluster::new(6);
+    cluster.ask(2, Command::RemoveAfter { seconds: Some(600) }).unwrap();
+    cluster.kill(4);
+    cluster.kill(5);
+    cluster.run(Duration::from_secs(500));
+    assert_eq!(cluster.names(1).len(), 6, "too early");
+    let before = cluster.catalog(1).sequence;
+    cluster.run(Duration::from_secs(200));
+    assert_eq!(cluster.names(1), ["m0", "m1", "m2", "m3"]);
+    assert_eq!(cluster.catalog(1).sequence, before + 2, "one for each catalog");
+    assert_eq!(cluster.told("the policy remove-after"), 2);
+    cluster.kill(0);
+    cluster.run(Duration::from_secs(700));
+    assert_eq!(cluster.names(1), ["m1", "m2", "m3"], "also the one that proposed before");
+    cluster.kill(2);
+    cluster.run(Duration::from_secs(2_000));
+    assert_eq!(cluster.names(1), ["m1", "m2", "m3"], "three voters stay");
+}
+
+#[test]
+fn without_a_majority_no_policy_removes_anybody() {
+    let mut cluster = Cluster::new(5);
+    cluster.ask(0, Command::RemoveAfter { seconds: Some(600) }).unwrap();
+    for gone in 2..5 {
+        cluster.kill(gone);
+    }
+    let before = cluster.catalog(0).sequence;
+    cluster.run(Duration::from_secs(2_000));
+    assert_eq!((cluster.names(0).len(), cluster.catalog(0).sequence), (5, before));
+}
+
+#[test]
+fn by_default_nobody_is_removed() {
+    let mut cluster = Cluster::new(5);
+    cluster.kill(4);
+    cluster.run(Duration::from_secs(5_000));
+    assert_eq!(cluster.names(0).len(), 5);
+}
+
+#[test]
+fn an_event_is_told_on_every_member_once() {
+    let mut cluster = Cluster::new(5);
+    let command = Command::Event { name: "deploy".to_owned(), payload: "v42".to_owned() };
+    let outcome = cluster.ask(3, command).unwrap();
+    assert_eq!(outcome, Outcome::Told { time: 1, live: 5 });
+    let heard: Vec<usize> = cluster
+        .events
+        .iter()
+        .filter(|(_, event)| event.kind == EventKind::User)
+        .map(|(who, event)| {
+            let user = event.user.as_ref().unwrap();
+            assert_eq!((user.origin.as_str(), user.payload.as_str()), ("m3", "v42"));
+            *who
+        })
+        .collect();
+    assert_eq!(heard.len(), 5, "{heard:?}");
+    assert_eq!(heard.iter().collect::<BTreeSet<_>>().len(), 5, "{heard:?}");
+}
+
+#[test]
+fn a_question_needs_no_majority_and_names_who_is_away() {
+    let mut cluster = Cluster::new(5);
+    for gone in 2..5 {
+        cluster.kill(gone);
+    }
+    cluster.run(Duration::from_secs(60));
+    let query = |name: &str| Command::Query {
+        name: name.to_owned(),
+        payload: String::new(),
+        wait_ms: 3_000,
+    };
+    let outcome = cluster.ask(0, query("ping")).unwrap();
+    let Outcome::Gathered { answers, missing, away } = outcome else { panic!("{outcome:?}") };
+    let names: Vec<&str> = answers.iter().map(|a| a.member.as_str()).collect();
+    assert_eq!(names, ["m0", "m1"]);
+    assert!(answers[1].answer.as_ref().unwrap().starts_with("m1 at "), "{answers:?}");
+    assert_eq!((missing.len(), away.len()), (0, 3));
+    assert_eq!(cluster.ask(0, query("weather")).unwrap_err().reason, crate::base::Reason::Invalid);
+}
+
+#[test]
+fn tags_are_changed_by_any_member() {
+    let mut cluster = Cluster::new(3);
+    let tags = |set: &[(&str, &str)], unset: &[&str]| Command::Tags {
+        member: Some(MemberName::parse("m1").unwrap()),
+        set: set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        unset: unset.iter().map(|k| (*k).to_owned()).collect(),
+    };
+    cluster.ask(0, tags(&[("role", "web"), ("zone", "n")], &[])).unwrap();
+    cluster.ask(2, tags(&[("role", "db")], &["zone"])).unwrap();
+    let expected = BTreeMap::from([("role".to_owned(), "db".to_owned())]);
+    assert_eq!(cluster.catalog(1).roster.members[1].tags, expected);
+    let sequence = cluster.catalog(0).sequence;
+    cluster.ask(2, tags(&[("role", "db")], &["zone"])).unwrap();
+    assert_eq!(cluster.catalog(0).sequence, sequence, "nothing to change");
+    let refused = cluster.ask(0, tags(&[("a b", "c")], &[])).unwrap_err();
+    assert_eq!(refused.reason, crate::base::Reason::Invalid);
+}
+
+#[test]
+fn a_majority_that_does_not_know_it_stops_a_member_and_a_minority_does_not() {
+    let mut cluster = Cluster::new(5);
+    // Nobody talks to it any more, and those that it dials say why.
+    let disown = |cluster: &mut Cluster, by: &[usize]| {
+        for other in 1..5 {
+            cluster.kill(other);
+        }
+        for _ in 0..20 {
+            for other in by {
+                let member = cluster.ids[*other];
+                cluster.send(0, Duration::ZERO, Input::Disowned { member });
+            }
+            cluster.run(Duration::from_secs(1));
+        }
+    };
+    disown(&mut cluster, &[1, 2]);
+    assert!(cluster.expelled.is_empty(), "two of five are no majority");
+    assert_eq!(cluster.told("unknown to m1"), 1);
+    disown(&mut cluster, &[1, 2, 3]);
+    assert_eq!(cluster.expelled, [0]);
+    assert_eq!(cluster.told("was removed from the cluster, and stops"), 1);
+}
+
+#[test]
+fn another_cluster_at_a_peers_address_is_told_with_what_to_do() {
+    let mut cluster = Cluster::new(3);
+    for other in 1..3 {
+        cluster.kill(other);
+    }
+    for _ in 0..5 {
+        let member = cluster.ids[1];
+        cluster.send(0, Duration::ZERO, Input::Foreign { member });
+        cluster.run(Duration::from_secs(5));
+    }
+    let view = cluster.members[0].as_ref().unwrap().view(cluster.now);
+    assert!(view.reasons.iter().any(|r| r.contains("recover --rejoin")), "{:?}", view.reasons);
+    assert_eq!(cluster.told("another cluster answers at the address of m1"), 1);
+    let refused = cluster.ask(0, Command::WindowClose).unwrap_err();
+    assert!(refused.why.contains("Another cluster answers"), "{refused}");
+}
