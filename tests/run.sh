@@ -21,6 +21,7 @@ step env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
 step cargo test --locked --lib --bins
 step cargo test --locked --lib -- --ignored # a quarter of a minute of real silence each
 step cargo test --locked --test '*'
+step cargo test --locked --features planted-bugs --test simulation planted:: -- --nocapture
 step cargo test --locked --doc
 step cargo run --locked --example embedded
 
