@@ -22,6 +22,7 @@ use crate::{
         AppName, Digest, MemberId, MemberName, SecretKey, Time, WallTime,
         catalog::{Catalog, Roster},
         limits,
+        planted::{self, Bug},
         wire::{self, Kind},
     },
     proto::{
@@ -43,6 +44,7 @@ mod expiry;
 mod io;
 mod message;
 mod operate;
+mod parting;
 mod rumors;
 #[cfg(test)]
 mod tests;
@@ -55,6 +57,7 @@ use change::Change;
 use content::{Content, Surroundings};
 use event::{Event, EventKind, Severity};
 use operate::{Asks, Purpose};
+use parting::Parting;
 
 /// How long a removed member's connections stay open, so that it hears of it.
 const FAREWELL: Duration = Duration::from_millis(250);
@@ -142,12 +145,17 @@ pub struct Member {
     /// Who was last seen to hold something else than is committed.
     off: BTreeSet<(AppName, MemberId)>,
     verdicts: BTreeMap<AppName, Verdict>,
+    /// What the verdicts were made of: counted ballots, the catalog's sequence,
+    /// and until when no fresh ballot expires.
+    judged: (u64, u64, Time),
     events: u64,
     /// A starting member drops no content: it may be the publisher of what is
     /// staged in a window that it has not heard of yet.
     started: bool,
     expelled: bool,
     leaving: bool,
+    /// Not enrolled any more, and still here to say so.
+    parting: Option<Parting>,
 }
 
 impl Member {
@@ -202,10 +210,12 @@ impl Member {
             foreign: BTreeMap::new(),
             off: BTreeSet::new(),
             verdicts: BTreeMap::new(),
+            judged: (0, 0, now),
             events: 0,
             started: false,
             expelled: false,
             leaving: false,
+            parting: None,
         };
         effects.push(Effect::Generation(generation));
         let committed = Arc::clone(member.register.committed());
@@ -258,6 +268,10 @@ impl Member {
     pub fn handle(&mut self, now: Time, wall: WallTime, input: Input, effects: &mut Vec<Effect>) {
         self.wall = wall;
         if self.expelled {
+            return;
+        }
+        if self.parting.is_some() {
+            self.while_parting(now, input, effects);
             return;
         }
         match input {
@@ -338,6 +352,9 @@ impl Member {
         if self.expelled {
             return None;
         }
+        if let Some(parting) = &self.parting {
+            return self.membership.deadline().into_iter().chain([parting.deadline()]).min();
+        }
         let voteless = !self.vote_pending && !self.leaving && self.is_voteless();
         [
             self.membership.deadline(),
@@ -364,6 +381,10 @@ impl Member {
         if self.expelled {
             return;
         }
+        if self.parting.is_some() {
+            self.tick_parting(now, effects);
+            return;
+        }
         let mut wants = Vec::new();
         self.membership.tick(now, &mut wants);
         self.heed_membership(now, wants, effects);
@@ -385,31 +406,22 @@ impl Member {
     /// What follows from any change at all: content work, the vote's and the
     /// window's next step, a ballot if one is due.
     fn settle(&mut self, now: Time, effects: &mut Vec<Effect>) {
-        if self.expelled {
+        if self.expelled || self.parting.is_some() {
             return;
         }
         let committed = Arc::clone(self.register.committed());
         let catalog = &committed.catalog;
-        let live = self.live();
         if self.ballot_due.is_some_and(|due| now >= due) || now >= self.ballot_repeat {
-            self.send_ballot(now, &live, effects);
+            self.send_ballot(now, effects);
         }
-        self.watch_votes(now, catalog, effects);
-        let versions = catalog.applications.values().flat_map(|a| &a.versions);
-        let counted = versions.map(|v| v.root).collect();
-        let reached = self.reached();
-        let around = Surroundings {
-            now,
-            me: self.me,
-            catalog,
-            votes: &self.votes,
-            live: &reached,
-            counted: &counted,
-        };
+        self.judge_anew(now, catalog, effects);
+        let (me, membership) = (self.me, &self.membership);
+        let live = |member: MemberId| member == me || membership.is_reached(member);
+        let around = Surroundings { now, me, catalog, votes: &self.votes, live: &live };
         self.content.drive(&around, &mut self.rng, effects);
-        self.adopt_majority(now, catalog, &live, effects);
-        self.expire(now, catalog, &live, effects);
-        self.step_window(now, catalog, live, effects);
+        self.adopt_majority(now, catalog, effects);
+        self.expire(now, catalog, effects);
+        self.step_window(now, catalog, effects);
         self.ask_for_vote(now, effects);
     }
 
@@ -519,12 +531,6 @@ impl Member {
         self.tell_of(effects, severity, EventKind::Membership, member, None, text);
     }
 
-    /// Live members that answer this one directly: those that work is given to.
-    fn reached(&self) -> BTreeSet<MemberId> {
-        let members = self.catalog().roster.members.iter().map(|m| m.id);
-        members.filter(|id| self.membership.is_reached(*id)).collect()
-    }
-
     fn live(&self) -> BTreeSet<MemberId> {
         let members = self.catalog().roster.members.iter().map(|m| m.id);
         members.filter(|id| self.is_live(*id)).collect()
@@ -534,7 +540,7 @@ impl Member {
 
     fn on_message(&mut self, now: Time, from: MemberId, bytes: &[u8], effects: &mut Vec<Effect>) {
         // Only enrolled peers get here; one that was just removed may still.
-        if !self.catalog().roster.contains(from) {
+        if !self.catalog().roster.contains(from) && !planted::is(Bug::RemovedStillHeard) {
             return;
         }
         let Ok(message) = wire::decode::<Message>(Kind::Message, bytes) else { return };
@@ -627,7 +633,9 @@ impl Member {
         let before = catalog.roster_before.as_ref();
         let lost_someone = unsaid.is_some()
             || before.is_some_and(|b| b.members.iter().any(|m| !catalog.roster.contains(m.id)));
-        if lost_someone {
+        if lost_someone && planted::is(Bug::RemovedStillHeard) {
+            // Its connections are never closed.
+        } else if lost_someone {
             // The removed one hears of it before the doors close.
             let at = unsaid.map_or(now + FAREWELL, |at| at);
             self.farewell = Some((at, catalog.roster.clone()));
@@ -734,9 +742,15 @@ impl Member {
             (Severity::Critical, "this member was removed from the cluster, and stops")
         };
         self.tell(effects, severity, EventKind::Member, None, text.to_owned());
-        self.answer_all(now, effects);
-        self.expelled = true;
-        effects.push(Effect::Expelled { left });
+        self.answer_all(effects);
+        if (left || !self.started) && !planted::is(Bug::LeftTooSoon) {
+            if !self.started {
+                effects.push(Effect::Peers(self.catalog().roster.clone()));
+            }
+            self.parting = Some(Parting::new(now, left));
+        } else {
+            self.stop_for_good(now, left, effects);
+        }
     }
 
     // The vote.
@@ -746,13 +760,17 @@ impl Member {
         self.ballot_due = Some(self.ballot_due.map_or(due, |at| at.min(due)));
     }
 
-    fn send_ballot(&mut self, now: Time, live: &BTreeSet<MemberId>, effects: &mut Vec<Effect>) {
+    fn send_ballot(&mut self, now: Time, effects: &mut Vec<Effect>) {
         self.ballot_due = None;
         let members = self.catalog().roster.members.len();
         self.ballot_repeat = now + vote::repeat_every(members);
         let signed = self.make_ballot(now);
-        for to in live.iter().filter(|id| **id != self.me) {
-            self.send(*to, &Message::Ballot(signed.clone()), effects);
+        // The same for everybody: encoded once.
+        let bytes = wire::try_encode(Kind::Message, &Message::Ballot(signed));
+        debug_assert!(bytes.is_ok(), "a ballot over its bound");
+        if let Ok(bytes) = bytes {
+            let others = self.live().into_iter().filter(|id| *id != self.me);
+            effects.extend(others.map(|to| Effect::Message { to, bytes: bytes.clone() }));
         }
     }
 
@@ -808,6 +826,18 @@ impl Member {
         }
     }
 
+    /// Counts the ballots again if they, the time or the catalog may have made
+    /// a difference: most inputs are packets, which make none.
+    fn judge_anew(&mut self, now: Time, catalog: &Catalog, effects: &mut Vec<Effect>) {
+        let (changes, sequence, until) = self.judged;
+        if (changes, sequence) == (self.votes.changes(), catalog.sequence) && now < until {
+            return;
+        }
+        let until = self.votes.fresh_until(now).unwrap_or(now);
+        self.judged = (self.votes.changes(), catalog.sequence, until);
+        self.watch_votes(now, catalog, effects);
+    }
+
     /// Tells of what changed in the vote, once.
     fn watch_votes(&mut self, now: Time, catalog: &Catalog, effects: &mut Vec<Effect>) {
         for (app, application) in &catalog.applications {
@@ -825,21 +855,22 @@ impl Member {
                 };
                 let key = (app.clone(), *member);
                 let was_off = if is_off { !self.off.insert(key) } else { self.off.remove(&key) };
+                if was_off == is_off {
+                    continue;
+                }
                 let name = self.name_of(*member);
                 let agree =
                     tally.positions.values().filter(|p| **p == Position::Holds(tally.committed));
                 let (agree, voters) = (agree.count(), tally.positions.len());
-                let (severity, text) = match (was_off, is_off) {
-                    (false, true) => (
+                let (severity, text) = if is_off {
+                    (
                         Severity::Warning,
                         format!(
                             "{app} on {name} is not version {number}: {agree} of {voters} members hold it"
                         ),
-                    ),
-                    (true, false) => {
-                        (Severity::Info, format!("{app} on {name} is version {number} again"))
-                    }
-                    _ => continue,
+                    )
+                } else {
+                    (Severity::Info, format!("{app} on {name} is version {number} again"))
                 };
                 let app = Some(app.clone());
                 self.tell_of(effects, severity, EventKind::Vote, *member, app, text);
@@ -860,14 +891,9 @@ impl Member {
 
     /// A strict majority holds something else: the first live member of that
     /// majority proposes it as the next version.
-    fn adopt_majority(
-        &mut self,
-        now: Time,
-        catalog: &Catalog,
-        live: &BTreeSet<MemberId>,
-        effects: &mut Vec<Effect>,
-    ) {
-        if self.adoption_pending {
+    fn adopt_majority(&mut self, now: Time, catalog: &Catalog, effects: &mut Vec<Effect>) {
+        let other = self.verdicts.values().any(|v| matches!(v, Verdict::Other(_)));
+        if self.adoption_pending || !other {
             return;
         }
         for (app, application) in &catalog.applications {
@@ -882,8 +908,9 @@ impl Member {
             let Some(staged) = self.ingested.get(&root).copied().or(kept) else { continue };
             let holders = self.votes.whole(now, root);
             let first =
-                election::presider(&catalog.roster, |m| live.contains(&m) && holders.contains(&m));
-            if first != Some(self.me) || !catalog.roster.is_majority(&holders) {
+                election::presider(&catalog.roster, |m| self.is_live(m) && holders.contains(&m));
+            let held = catalog.roster.is_majority(&holders) || planted::is(Bug::AdoptedByFewer);
+            if first != Some(self.me) || !held {
                 continue;
             }
             let current = application.current();
@@ -909,16 +936,12 @@ impl Member {
 
     // The window.
 
-    fn step_window(
-        &mut self,
-        now: Time,
-        catalog: &Catalog,
-        live: BTreeSet<MemberId>,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn step_window(&mut self, now: Time, catalog: &Catalog, effects: &mut Vec<Effect>) {
         if self.step_pending || now < self.step_hold {
             return;
         }
+        // Most of the time there is none, and nobody to ask who is live.
+        let live = if catalog.window.is_some() { self.live() } else { BTreeSet::new() };
         let publication = catalog.window.as_ref().and_then(|w| w.publication.as_ref());
         let mut reports = Reports { live, ..Reports::default() };
         if let Some(publication) = publication {
