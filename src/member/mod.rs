@@ -646,7 +646,7 @@ impl Member {
             (Severity::Critical, "this member was removed from the cluster, and stops")
         };
         self.tell(effects, severity, EventKind::Member, None, text.to_owned());
-        self.answer_all(now, effects);
+        self.answer_all(effects);
         if (left || !self.started) && !planted::is(Bug::LeftTooSoon) {
             if !self.started {
                 effects.push(Effect::Peers(self.catalog().roster.clone()));

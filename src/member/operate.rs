@@ -740,7 +740,7 @@ impl Member {
 
     /// Every open request is answered: this member is no longer enrolled, and
     /// hears no more of what becomes of it. Its own wish to leave is fulfilled.
-    pub(super) fn answer_all(&mut self, now: Time, effects: &mut Vec<Effect>) {
+    pub(super) fn answer_all(&mut self, effects: &mut Vec<Effect>) {
         let refusal = not_enrolled_any_more();
         let asks = std::mem::take(&mut self.asks.open).into_values().map(|ask| ask.origin);
         let resolving = std::mem::take(&mut self.asks.resolving).into_values();
@@ -761,7 +761,7 @@ impl Member {
                 Purpose::Knock { ticket, .. } => refuse_entry(ticket, refusal.clone(), effects),
                 Purpose::Leave { ticket } => {
                     let sequence = self.catalog().sequence;
-                    self.left(now, ticket, Ok(sequence), effects);
+                    self.left(ticket, Ok(sequence), effects);
                 }
                 // Their askers see that this member is gone, and ask another.
                 Purpose::Forwarded { .. }
@@ -775,13 +775,7 @@ impl Member {
     }
 
     /// The wish to leave has ended.
-    fn left(
-        &mut self,
-        now: Time,
-        ticket: u64,
-        result: Result<u64, Refusal>,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn left(&mut self, ticket: u64, result: Result<u64, Refusal>, effects: &mut Vec<Effect>) {
         self.leaving = result.is_ok();
         let text = "this member has left and stops".to_owned();
         let result = result.map(|sequence| Outcome::Done { sequence, text });
@@ -1059,7 +1053,7 @@ impl Member {
                 Ok(sequence) => self.ask_granted(now, id, sequence, effects),
                 Err(refusal) => self.ask_refused(id, refusal, effects),
             },
-            Purpose::Leave { ticket } => self.left(now, ticket, result, effects),
+            Purpose::Leave { ticket } => self.left(ticket, result, effects),
             Purpose::Step => self.step_ended(now, result.is_err()),
             Purpose::Vote => self.vote_pending = false,
             Purpose::Adoption => self.adoption_pending = false,
