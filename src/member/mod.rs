@@ -85,6 +85,17 @@ pub struct Config {
     pub seed: u64,
 }
 
+/// How the failure detector is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Detector {
+    /// How unwell this member thinks it is, from 0: it accuses others that much more slowly.
+    pub unwell: u64,
+    /// Suspicions that it looks into.
+    pub suspicions: u64,
+    /// Updates that gossip still has to carry.
+    pub backlog: u64,
+}
+
 /// One member.
 pub struct Member {
     key: SecretKey,
@@ -121,6 +132,8 @@ pub struct Member {
     asked: BTreeMap<MemberId, Time>,
     /// Peers that don't know us: since when, and whether they went on saying so.
     disowned: BTreeMap<MemberId, (Time, bool)>,
+    /// Live peers of which it was told that they don't answer this member.
+    unreached: BTreeSet<MemberId>,
     /// Peers at whose address another cluster answers: in the same way.
     foreign: BTreeMap<MemberId, (Time, bool)>,
     /// Who was last seen to hold something else than is committed.
@@ -186,6 +199,7 @@ impl Member {
             farewell: None,
             asked: BTreeMap::new(),
             disowned: BTreeMap::new(),
+            unreached: BTreeSet::new(),
             foreign: BTreeMap::new(),
             off: BTreeSet::new(),
             verdicts: BTreeMap::new(),
@@ -229,6 +243,20 @@ impl Member {
         member == self.me || self.membership.is_live(member)
     }
 
+    /// How wide the network is: see [`Membership::set_pace`].
+    pub fn set_pace(&mut self, now: Time, pace: u32) {
+        self.membership.set_pace(now, pace);
+    }
+
+    /// How the failure detector is doing, as numbers.
+    pub fn detector(&self) -> Detector {
+        Detector {
+            unwell: u64::from(self.membership.unwell()),
+            suspicions: self.membership.suspicions() as u64,
+            backlog: self.membership.backlog() as u64,
+        }
+    }
+
     /// Something happened. `wall` is for people and for invitations only.
     pub fn handle(&mut self, now: Time, wall: WallTime, input: Input, effects: &mut Vec<Effect>) {
         self.wall = wall;
@@ -250,6 +278,9 @@ impl Member {
             }
             Input::Lost { member } => {
                 self.tell_membership(now, membership::Input::Lost { member }, effects);
+            }
+            Input::Refused { member } => {
+                self.tell_membership(now, membership::Input::Refused { member }, effects);
             }
             Input::Disowned { member } => self.on_disowned(now, member, effects),
             Input::Foreign { member } => self.on_foreign(now, member, effects),
@@ -378,7 +409,7 @@ impl Member {
         }
         self.judge_anew(now, catalog, effects);
         let (me, membership) = (self.me, &self.membership);
-        let live = |member: MemberId| member == me || membership.is_live(member);
+        let live = |member: MemberId| member == me || membership.is_reached(member);
         let around = Surroundings { now, me, catalog, votes: &self.votes, live: &live };
         self.content.drive(&around, &mut self.rng, effects);
         self.adopt_majority(now, catalog, effects);
@@ -406,18 +437,11 @@ impl Member {
                 membership::Effect::Send { to, bytes, .. } => {
                     effects.push(Effect::Packet { to, bytes });
                 }
-                membership::Effect::Changed { member, state } => {
-                    let name = self.name_of(member);
-                    let (severity, text) = match state {
-                        membership::State::Alive => (Severity::Info, format!("{name} is live")),
-                        membership::State::Left => (Severity::Info, format!("{name} has left")),
-                        membership::State::Down => {
-                            (Severity::Warning, format!("{name} is down: it answers nobody"))
-                        }
-                        membership::State::Suspect => continue,
-                    };
-                    self.tell_of(effects, severity, EventKind::Membership, member, None, text);
-                    if state == membership::State::Alive {
+                membership::Effect::Changed { member, before, state } => {
+                    self.tell_of_state(member, before, state, effects);
+                    if !state.is_live() {
+                        self.votes.lapse(member);
+                    } else if !before.is_live() {
                         // It may have missed what we said while it was away, and
                         // we what it said.
                         let signed = self.make_ballot(now);
@@ -425,9 +449,13 @@ impl Member {
                         let mut wants = Vec::new();
                         self.rumors.returned(member, &mut wants);
                         self.heed_rumors(now, wants, effects);
-                    } else {
-                        self.votes.lapse(member);
                     }
+                }
+                membership::Effect::Exchange { to, bytes } => {
+                    self.send(to, &Message::Membership(bytes), effects);
+                }
+                membership::Effect::Reached { member, reached } => {
+                    self.on_reached(member, reached, effects);
                 }
                 membership::Effect::Moved { member, address } => {
                     effects.push(Effect::Address { member, address });
@@ -437,6 +465,51 @@ impl Member {
                 }
             }
         }
+    }
+
+    fn tell_of_state(
+        &mut self,
+        member: MemberId,
+        before: membership::State,
+        state: membership::State,
+        effects: &mut Vec<Effect>,
+    ) {
+        let name = self.name_of(member);
+        let (severity, text) = match state {
+            membership::State::Left => (Severity::Info, format!("{name} has left")),
+            membership::State::Down => {
+                (Severity::Warning, format!("{name} is down: it answers nobody"))
+            }
+            _ if !before.is_live() => (Severity::Info, format!("{name} is live")),
+            membership::State::Alive => {
+                (Severity::Info, format!("{name} answers: the suspicion is withdrawn"))
+            }
+            membership::State::Suspect => {
+                (Severity::Info, format!("{name} is a suspect: somebody got no answer from it"))
+            }
+        };
+        self.tell_of(effects, severity, EventKind::Membership, member, None, text);
+    }
+
+    /// That a peer is reached at first is no news; that it isn't any more is, and its end.
+    fn on_reached(&mut self, member: MemberId, reached: bool, effects: &mut Vec<Effect>) {
+        let name = self.name_of(member);
+        let (severity, text) = match (reached, self.unreached.contains(&member)) {
+            (true, true) => {
+                self.unreached.remove(&member);
+                (Severity::Info, format!("{name} answers this member directly again"))
+            }
+            (false, false) => {
+                self.unreached.insert(member);
+                let text = format!(
+                    "{name} does not answer this member, though others hear it: the way between \
+                     the two is cut in one or both directions; it is given no work from here"
+                );
+                (Severity::Warning, text)
+            }
+            _ => return,
+        };
+        self.tell_of(effects, severity, EventKind::Membership, member, None, text);
     }
 
     fn live(&self) -> BTreeSet<MemberId> {
@@ -468,6 +541,9 @@ impl Member {
             Message::Forward { id, change } => self.on_forward(now, from, id, *change, effects),
             Message::Forwarded { id, answer } => self.on_forwarded(now, from, id, answer, effects),
             Message::Resolve { id, app } => self.on_resolve(now, from, id, app, effects),
+            Message::Membership(bytes) => {
+                self.tell_membership(now, membership::Input::Exchange { from, bytes }, effects);
+            }
             Message::Rumor(message) => {
                 let committed = Arc::clone(self.register.committed());
                 let (live, mut wants) = (self.live(), Vec::new());
@@ -564,6 +640,7 @@ impl Member {
         }
         self.asked.retain(|member, _| catalog.roster.contains(*member));
         self.disowned.retain(|member, _| catalog.roster.contains(*member));
+        self.unreached.retain(|member| catalog.roster.contains(*member));
         self.foreign.retain(|member, _| catalog.roster.contains(*member));
         self.off.retain(|(app, member)| {
             catalog.applications.contains_key(app) && catalog.roster.contains(*member)

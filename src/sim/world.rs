@@ -781,7 +781,9 @@ impl World {
 /// What of the messages is worth a line.
 fn told(message: &Message) -> Option<String> {
     Some(match message {
-        Message::Ballot(_) | Message::Greeting(_) | Message::Rumor(_) => return None,
+        Message::Ballot(_) | Message::Greeting(_) | Message::Membership(_) | Message::Rumor(_) => {
+            return None;
+        }
         Message::Register(word) => match word {
             Word::Prepare { ballot, committed } => {
                 format!("prepare {} above {committed}", ballot.round)

@@ -201,6 +201,20 @@ impl Cluster {
         self.let_publish();
     }
 
+    /// Somebody edits a live file by hand, with no window open. Says what is in
+    /// it then: on each member something else, so that no majority holds it.
+    pub fn tamper(&self, host: usize) -> String {
+        let edit = format!("edited by hand on m{host}\n");
+        // Between two versions the file may be somewhere else.
+        let _edited = fs::write(self.live_file(host), &edit);
+        edit
+    }
+
+    /// What a person finds in the file that [`Self::tamper`] edits.
+    pub fn live_file(&self, host: usize) -> PathBuf {
+        self.plans[host - 1].data.join("live/web/a.txt")
+    }
+
     fn signal(&self, host: usize, signal: Signal) {
         let member = self.running[host - 1].as_ref().expect("it runs");
         let pid = member.ready["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
@@ -245,8 +259,8 @@ impl Cluster {
         view_of(&data.join("socket")).map_err(|e| format!("m{host}: {e}"))
     }
 
-    /// Waits until every member sees every member live and with a vote, one
-    /// catalog, no window, and one content on all.
+    /// Waits until every member sees every member alive (a suspicion that stays
+    /// is a fault as well) and with a vote, one catalog, no window, and one content on all.
     pub fn until_one(&self, what: &str, within: Duration) {
         let started = Instant::now();
         while let Err(seen) = self.is_one() {
@@ -260,19 +274,22 @@ impl Cluster {
         let mut sequences = BTreeSet::new();
         for host in &self.hosts {
             let view = self.view(*host)?;
-            let say = |what: &str| Err(format!("m{host} {what}: {view}"));
             sequences.insert(view["sequence"].as_u64());
             let members = view["members"].as_array().ok_or("no members")?;
             let fine = |m: &Value| m["state"] == "alive" && m["voter"] == true;
             if members.len() != self.hosts.len() || !members.iter().all(fine) {
-                return say("does not see all");
+                let short = |m: &Value| format!("{} {} {}", m["name"], m["state"], m["voter"]);
+                let seen: Vec<String> = members.iter().map(short).collect();
+                return Err(format!("m{host} sees {seen:?}"));
             }
-            if !view["window"].is_null() {
-                return say("sees a window");
+            let window = &view["window"];
+            if !window.is_null() {
+                return Err(format!("m{host} sees a window: {window}"));
             }
             let apps = view["applications"].as_array().ok_or("no applications")?;
             if !apps.iter().all(|app| app["vote"] == "unanimous") || view["health"] != "ok" {
-                return say("is not well");
+                let votes: Vec<&Value> = apps.iter().map(|app| &app["positions"]).collect();
+                return Err(format!("m{host} is not well: {} {votes:?}", view["reasons"]));
             }
         }
         if sequences.len() == 1 { Ok(()) } else { Err(format!("sequences {sequences:?}")) }

@@ -154,7 +154,7 @@ fn everything() {
         storm(&mut cluster, |cluster| {
             let host = cluster.any();
             let away = cluster.hosts.iter().filter(|h| !cluster.is_running(**h)).count();
-            match cluster.rng.random_range(0..7) {
+            match cluster.rng.random_range(0..8) {
                 0 if cluster.is_running(host) && away < 2 => {
                     cluster.say(&format!("m{host} is killed"));
                     cluster.kill(host);
@@ -184,6 +184,10 @@ fn everything() {
                         cluster.net.cut(one, other);
                         cluster.net.cut(other, one);
                     }
+                }
+                6 => {
+                    cluster.say(&format!("somebody edits a file on m{host}"));
+                    let _edit = cluster.tamper(host);
                 }
                 _ => {
                     cluster.say("the links are mended");
