@@ -634,7 +634,7 @@ impl World {
             Effect::Ingest { app } => self.work(s, app, super::server::Work::Ingest),
             Effect::Retain { roots } => {
                 let roots: BTreeSet<Digest> = roots.into_iter().collect();
-                self.checker.retain(&self.servers[s], &roots)?;
+                self.checker.retain(s, &self.servers, &roots)?;
                 self.servers[s].disk.whole.retain(|root| roots.contains(root));
                 Ok(())
             }
