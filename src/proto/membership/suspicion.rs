@@ -112,7 +112,7 @@ impl Membership {
         self.suspect(identity, incarnation, fuse, effects);
     }
 
-    fn suspect(
+    pub(super) fn suspect(
         &mut self,
         identity: Identity,
         incarnation: Incarnation,
