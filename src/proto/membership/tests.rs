@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use proptest::prelude::*;
-
-use foca::{Header, Member, Message};
+use foca::Member;
 
 use super::{
     Effect, Input, Membership, State,
-    packet::{Identity, Packet},
     random::Random,
     sim::{Faults, Sim, address, id, ms, roster},
 };
-use crate::base::{Time, limits};
+use crate::base::Time;
+
+mod hostile;
+mod links;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -22,11 +22,22 @@ fn summary(times: &[Duration]) -> (u128, u128) {
     (sum / times.len() as u128, times.iter().map(Duration::as_millis).max().unwrap_or(0))
 }
 
-fn detection(n: usize, hints: bool, seeds: u64) -> (u128, u128) {
+/// How a killed member's end shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Not at all.
+    Silent,
+    /// Every connection breaks.
+    Lost,
+    /// Its host says that nobody listens, to whoever sends it something.
+    Refused,
+}
+
+fn detection(n: usize, end: End, seeds: u64) -> (u128, u128) {
     let times: Vec<Duration> = (0..seeds)
         .map(|seed| {
             let mut sim = Sim::started(n, seed, Faults::LAN);
-            sim.hints = hints;
+            (sim.hints, sim.refusals) = (end == End::Lost, end == End::Refused);
             sim.run(ms(137 * seed));
             let victim = seed as usize % n;
             sim.kill(victim);
@@ -40,17 +51,67 @@ fn detection(n: usize, hints: bool, seeds: u64) -> (u128, u128) {
 
 #[test]
 fn a_killed_member_is_down_everywhere_soon() {
+    println!("members  until all know, ms mean (max):  silent  connections lost  port refused");
     for (n, seeds, max) in
-        [(2, 10, 2_500), (5, 40, 2_500), (12, 10, 2_500), (16, 10, 4_000), (64, 8, 4_000)]
+        [(2, 10, 2_500), (5, 40, 2_500), (12, 10, 2_500), (16, 10, 3_000), (64, 12, 3_000)]
     {
-        let (mean, worst) = detection(n, false, seeds);
-        let (hint_mean, hint_worst) = detection(n, true, seeds);
-        println!(
-            "{n} members: kill known to all after {mean} ms (max {worst}); with the transport's hint {hint_mean} ms (max {hint_worst})"
-        );
-        assert!(worst < max, "{n} members: {worst} ms");
-        assert!(hint_worst < 1_500, "{n} members with hints: {hint_worst} ms");
+        let silent = detection(n, End::Silent, seeds);
+        let lost = detection(n, End::Lost, seeds);
+        let refused = detection(n, End::Refused, seeds);
+        println!("{n:>7}  {silent:?}  {lost:?}  {refused:?}");
+        assert!(silent.1 < max, "{n} members: {} ms", silent.1);
+        assert!(lost.1 < 1_500, "{n} members with hints: {} ms", lost.1);
+        assert!(refused.0 < 1_000, "{n} members, port refused: {} ms", refused.0);
     }
+}
+
+/// `cargo test --lib membership::tests::how_it_scales -- --ignored --nocapture`
+#[test]
+#[ignore = "takes minutes: it prints the table of docs/performance.md"]
+fn how_it_scales() {
+    println!(
+        "members  mass start  killed: silent / refused, mean (max) ms  idle bytes/s, packets/s"
+    );
+    for (n, seeds) in [(10, 20), (32, 10), (64, 10), (100, 5), (128, 5), (256, 3), (1_000, 2)] {
+        let mut sim = Sim::new(n, 1, Faults::LAN);
+        (0..n).for_each(|i| sim.start(i));
+        let met = sim.run_until(60 * SECOND, Sim::all_live).expect("they meet");
+        sim.run(30 * SECOND);
+        let (bytes, packets) = (sim.sent_bytes(), sim.packets);
+        sim.run(60 * SECOND);
+        let bytes = (sim.sent_bytes() - bytes) / 60 / n as u64;
+        let packets = (sim.packets - packets) as f64 / 60.0 / n as f64;
+        let silent = detection(n, End::Silent, seeds);
+        let refused = detection(n, End::Refused, seeds);
+        let met = met.as_millis();
+        println!("{n:>7}  {met:>7} ms  {silent:?} / {refused:?}  {bytes:>5}  {packets:.1}");
+    }
+}
+
+/// Ten thousand members in one process are a hundred million of these.
+#[test]
+fn what_is_known_of_a_peer_is_small() {
+    use super::{run::Run, table::Peer};
+    assert!(size_of::<Peer>() <= 72, "{} bytes", size_of::<Peer>());
+    assert!(size_of::<Member<Run>>() <= 24, "{} bytes", size_of::<Member<Run>>());
+}
+
+/// Lifeguard's point: more eyes are quicker. With confirmations switched off (as in a crowd)
+/// this takes longer, and one accuser alone takes longer still.
+#[test]
+fn confirmations_shorten_the_wait_and_their_absence_prolongs_it() {
+    use super::settings::{CROWD, confirmations, fuse, stretched};
+    let wanted = confirmations(64);
+    let waits: Vec<Duration> = (0..=wanted).map(|c| stretched(fuse(64), wanted, c)).collect();
+    assert!(waits.is_sorted_by(|a, b| a > b), "{waits:?}");
+    assert_eq!((waits[0], waits[wanted]), (fuse(64) * 3, fuse(64)));
+    assert_eq!((confirmations(2), confirmations(3), confirmations(CROWD + 1)), (0, 1, 0));
+    // One cut link: the accuser asks in vain, everybody else is answered.
+    let mut sim = Sim::started(16, 4, Faults::LAN);
+    sim.changes.clear();
+    sim.cut = [(0, 1), (1, 0)].into();
+    sim.run(120 * SECOND);
+    assert_eq!(sim.downs(|_| true), 0, "a cut link buries nobody");
 }
 
 fn false_accusations(n: usize, faults: Faults, seeds: u64, span: Duration) -> usize {
@@ -70,6 +131,26 @@ fn false_accusations(n: usize, faults: Faults, seeds: u64, span: Duration) -> us
 fn nobody_is_accused_falsely_on_a_lan() {
     assert_eq!(false_accusations(5, Faults::LAN, 2, 600 * SECOND), 0);
     assert_eq!(false_accusations(32, Faults::LAN, 1, 600 * SECOND), 0);
+}
+
+/// A third of the members get the processor for a moment and then not for long.
+#[test]
+fn the_starved_accuse_nobody() {
+    for seed in 0..2 {
+        let (n, sick) = (64, 21);
+        let mut sim = Sim::started(n, seed, Faults::LAN);
+        let mut chance = Random::new(seed);
+        sim.changes.clear();
+        for _ in 0..60 {
+            (0..sick).for_each(|i| sim.pause(i));
+            sim.run(ms(150) + chance.duration_below(ms(700)));
+            (0..sick).for_each(|i| sim.resume(i));
+            sim.run(chance.duration_below(ms(60)));
+        }
+        let (healthy, starved) = (sim.downs(|i| i >= sick), sim.downs(|i| i < sick));
+        println!("seed {seed}: a third starved: accused {healthy} healthy, {starved} starved");
+        assert_eq!(healthy, 0);
+    }
 }
 
 #[test]
@@ -109,64 +190,7 @@ fn a_member_that_forgot_its_generation_returns() {
 }
 
 #[test]
-fn a_partition_heals() {
-    for (n, cut, length, max) in [(5, 2, 30, 5_000), (2, 1, 60, 5_000), (32, 10, 120, 10_000)] {
-        let mut times = Vec::new();
-        for seed in 0..8 {
-            let mut sim = Sim::started(n, seed, Faults::LAN);
-            sim.side = (0..cut).map(|i| (i, 1)).collect();
-            sim.run(length * SECOND);
-            for i in 0..n {
-                for j in 0..n {
-                    let together = (i < cut) == (j < cut);
-                    assert_eq!(sim.machine(i).is_live(id(j)), together, "seed {seed}: {i} {j}");
-                }
-            }
-            sim.side.clear();
-            let took = sim.run_until(60 * SECOND, Sim::all_live).expect("it healed");
-            times.push(took);
-        }
-        let (mean, worst) = summary(&times);
-        println!("{cut} | {} for {length} s: healed after {mean} ms (max {worst})", n - cut);
-        assert!(worst < max, "{worst} ms");
-    }
-}
-
-/// A member that was buried and takes a new identity had suspects of its own:
-/// they are asked once more, and not suspected for ever.
-#[test]
-fn no_suspicion_outlasts_a_partition() {
-    for seed in 0..40 {
-        let mut sim = Sim::started(5, seed, Faults::LAN);
-        sim.side.insert(0, 1);
-        sim.run(ms(1_000 + 100 * seed));
-        sim.side.clear();
-        let all_alive = |sim: &Sim| (0..5).all(|i| sim.all_see(i, State::Alive));
-        let took = sim.run_until(10 * SECOND, all_alive);
-        assert!(took.is_some(), "seed {seed}: somebody is suspected for ever");
-    }
-}
-
-#[test]
-fn islands_always_merge() {
-    for seed in 0..6 {
-        let n = 25;
-        let mut sim = Sim::new(n, seed, Faults::ROUGH);
-        // Three islands from the first moment on, for longer than any backoff.
-        sim.side = (0..n).map(|i| (i, i % 3)).collect();
-        for i in 0..n {
-            sim.start(i);
-        }
-        sim.run(90 * SECOND);
-        assert!(!sim.all_live());
-        sim.side.clear();
-        let took = sim.run_until(60 * SECOND, Sim::all_live).expect("they merged");
-        assert!(took < 10 * SECOND, "seed {seed}: {took:?}");
-    }
-}
-
-#[test]
-fn a_mass_start_meets_within_two_seconds() {
+fn a_mass_start_meets_within_a_second() {
     for (faults, seed) in [(Faults::LAN, 1), (Faults::LAN, 2), (Faults::ROUGH, 3)] {
         let mut sim = Sim::new(64, seed, faults);
         for i in 0..64 {
@@ -174,13 +198,13 @@ fn a_mass_start_meets_within_two_seconds() {
         }
         let took = sim.run_until(30 * SECOND, Sim::all_live).expect("they met");
         println!("64 members met after {} ms, {} bytes", took.as_millis(), sim.sent_bytes());
-        assert!(took < 2 * SECOND, "{took:?}");
+        assert!(took < SECOND, "{took:?}");
     }
 }
 
 #[test]
 fn members_that_stand_still_accuse_nobody() {
-    for (n, sick, seeds) in [(5, 1, 4), (64, 8, 1)] {
+    for (n, sick, seeds) in [(5, 1, 4), (64, 8, 2)] {
         for seed in 0..seeds {
             let mut sim = Sim::started(n, seed, Faults::LAN);
             sim.changes.clear();
@@ -208,7 +232,7 @@ fn a_member_that_hears_a_fifth_buries_nobody_for_long() {
     sim.run(60 * SECOND);
     let others = sim.changes.iter().filter(|c| c.1 != 0 && c.2 != 0 && c.3 == State::Down).count();
     println!("one hears a fifth: {others} false verdicts about healthy members at others");
-    assert!(others < 19, "not even one per healthy member");
+    assert!(others < 5, "others have heard them, or ask first");
     let healthy = |i: usize| (1..20).all(|j| sim.machine(i).is_live(id(j)));
     assert!((1..20).all(healthy));
 }
@@ -292,22 +316,9 @@ fn after_any_trouble_all_meet_again() {
 }
 
 #[test]
-fn leaving_is_told_from_dying() {
-    let mut sim = Sim::started(5, 3, Faults::LAN);
-    sim.leave(4);
-    let took = sim.run_until(5 * SECOND, |sim| sim.all_see(4, State::Left)).expect("they know");
-    assert!(took < SECOND, "{took:?}");
-    sim.run(60 * SECOND);
-    assert!(sim.all_see(4, State::Left));
-    sim.start(4);
-    let took = sim.run_until(5 * SECOND, Sim::all_live).expect("it came back");
-    assert!(took < 2 * SECOND, "{took:?}");
-}
-
-#[test]
 fn a_removed_member_is_forgotten_and_stays_so() {
     let mut sim = Sim::started(5, 3, Faults::LAN);
-    sim.set_roster(roster(0..4));
+    sim.set_roster(&roster(0..4));
     sim.run(30 * SECOND);
     for i in 0..4 {
         assert!(!sim.machine(i).directory().contains_key(&id(4)));
@@ -315,7 +326,7 @@ fn a_removed_member_is_forgotten_and_stays_so() {
     }
     // The removed one, whom nobody answers any more, may think what it likes.
     assert!(sim.changes.iter().all(|c| c.1 == 4 || c.3 != State::Down));
-    sim.set_roster(roster(0..5));
+    sim.set_roster(&roster(0..5));
     let took = sim.run_until(5 * SECOND, Sim::all_live).expect("it is enrolled again");
     assert!(took < 2 * SECOND, "{took:?}");
 }
@@ -335,141 +346,7 @@ fn the_same_seed_gives_the_same_run() {
 }
 
 #[test]
-fn a_stranger_is_not_heard() {
-    let mut machine = Membership::new(Time(0), id(0), address(0), 1, 1);
-    let mut effects = Vec::new();
-    machine.set_roster(Time(0), &roster(0..2), &mut effects);
-    let mut stranger = Membership::new(Time(0), id(7), address(7), 1, 2);
-    let mut out = Vec::new();
-    stranger.set_roster(Time(0), &roster([0, 7]), &mut out);
-    stranger.tick(Time(1_000_000), &mut out);
-    let bytes = out
-        .into_iter()
-        .find_map(|effect| match effect {
-            Effect::Send { bytes, .. } => Some(bytes),
-            _ => None,
-        })
-        .expect("it knocks");
-    effects.clear();
-    for from in [id(7), id(1)] {
-        machine.handle(Time(1), Input::Packet { from, bytes: bytes.clone() }, &mut effects);
-    }
-    assert_eq!(effects, []);
-    assert!(!machine.is_live(id(7)));
-}
-
-#[test]
 fn the_machine_can_move_between_threads() {
     fn assert_send<T: Send>() {}
     assert_send::<Membership>();
-}
-
-proptest! {
-    #[test]
-    fn garbage_is_refused_and_never_panics(
-        bytes in proptest::collection::vec(any::<u8>(), 0..1_200),
-    ) {
-        let mut sim = Sim::new(3, 1, Faults::LAN);
-        (0..3).for_each(|i| sim.start(i));
-        sim.run(SECOND);
-        sim.inject(0, Input::Packet { from: id(1), bytes });
-        sim.run(SECOND);
-        prop_assert!(sim.all_live());
-    }
-
-    #[test]
-    fn a_damaged_packet_never_panics(
-        at in 0_usize..1_100,
-        value in any::<u8>(),
-        cut in 0_usize..1_100,
-    ) {
-        let mut out = Vec::new();
-        let mut peer = Membership::new(Time(0), id(1), address(1), 1, 2);
-        peer.set_roster(Time(0), &roster(0..3), &mut out);
-        peer.tick(Time(100_000), &mut out);
-        let mut machine = Membership::new(Time(0), id(0), address(0), 1, 1);
-        machine.set_roster(Time(0), &roster(0..3), &mut Vec::new());
-        for effect in out {
-            let Effect::Send { mut bytes, .. } = effect else { continue };
-            let length = bytes.len();
-            bytes[at % length] = value;
-            bytes.truncate(length - cut % length);
-            let mut effects = Vec::new();
-            machine.handle(Time(5), Input::Packet { from: id(1), bytes }, &mut effects);
-            machine.tick(Time(3_000_000), &mut effects);
-        }
-    }
-}
-
-fn any_identity() -> impl Strategy<Value = Identity> {
-    let generation = prop_oneof![0..3_u64, Just(1_001), 1_000..1_010_u64, any::<u64>()];
-    (0_usize..6, 0_usize..6, generation)
-        .prop_map(|(who, at, generation)| Identity::new(id(who), address(at), generation))
-}
-
-fn any_message() -> impl Strategy<Value = Message<Identity>> {
-    (0..10, any_identity(), any::<u8>()).prop_map(|(kind, other, probe_number)| match kind {
-        0 => Message::Ping(probe_number),
-        1 => Message::Ack(probe_number),
-        2 => Message::PingReq { target: other, probe_number },
-        3 => Message::IndirectPing { origin: other, probe_number },
-        4 => Message::IndirectAck { target: other, probe_number },
-        5 => Message::ForwardedAck { origin: other, probe_number },
-        6 => Message::Announce,
-        7 => Message::Feed,
-        8 => Message::Gossip,
-        _ => Message::TurnUndead,
-    })
-}
-
-fn any_update() -> impl Strategy<Value = Member<Identity>> {
-    let incarnation = prop_oneof![0..4_u16, Just(u16::MAX)];
-    (any_identity(), incarnation, 0_usize..3).prop_map(|(id, incarnation, state)| {
-        let states = [foca::State::Alive, foca::State::Suspect, foca::State::Down];
-        Member::new(id, incarnation, states[state])
-    })
-}
-
-proptest! {
-    /// Packets that read well and lie: from an enrolled member about others,
-    /// strangers (4 and 5) and the receiver (0) itself.
-    #[test]
-    fn lies_bring_no_stranger_in_and_never_panic(
-        packets in proptest::collection::vec(
-            (1_usize..6, any_identity(), any::<u16>(), any_identity(), any_message(),
-             proptest::collection::vec(any_update(), 0..8), 0_u64..400),
-            1..40,
-        ),
-    ) {
-        let mut machine = Membership::new(Time(0), id(0), address(0), 1_001, 1);
-        let mut effects = Vec::new();
-        machine.set_roster(Time(0), &roster(0..4), &mut effects);
-        let mut now = Time(0);
-        for (from, src, src_incarnation, dst, message, updates, pause) in packets {
-            // Mostly what passes the first checks.
-            let src = Identity { member: id(from), ..src };
-            let mine = Identity::new(id(0), address(0), machine.generation());
-            let dst = if pause % 4 == 0 { dst } else { mine };
-            let header = Header { src, src_incarnation, dst, message };
-            let Ok(bytes) = (Packet { header, updates }).encode() else { continue };
-            now = now + ms(pause);
-            machine.handle(now, Input::Packet { from: id(from), bytes }, &mut effects);
-            machine.tick(now, &mut effects);
-        }
-        prop_assert!(machine.directory().keys().eq(roster(1..4).members.iter().map(|m| &m.id)
-            .collect::<std::collections::BTreeSet<_>>()));
-        for effect in effects {
-            match effect {
-                Effect::Send { to, bytes, .. } => {
-                    prop_assert!(machine.directory().contains_key(&to));
-                    prop_assert!(bytes.len() <= limits::SWIM_PACKET_MAX);
-                    prop_assert!(Packet::decode(&bytes).is_ok());
-                }
-                Effect::Changed { member, .. } | Effect::Moved { member, .. } => {
-                    prop_assert!(machine.directory().contains_key(&member));
-                }
-                Effect::Generation(_) => {}
-            }
-        }
-    }
 }
