@@ -2,6 +2,7 @@
 //! processes: tags, events and questions, and what they expect of restarts and
 //! removals. Loopback only.
 
+#[expect(dead_code, reason = "tests/refusals.rs needs more of it")]
 mod common;
 
 use std::{fs, time::Instant};

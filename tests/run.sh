@@ -22,6 +22,7 @@ step cargo test --locked --lib --bins
 step cargo test --locked --lib -- --ignored # a quarter of a minute of real silence each
 step tests/previous.sh # what the rolling upgrade of tests/chaos starts from
 step cargo test --locked --test '*'
+step cargo test --locked --features planted-bugs --test simulation planted:: -- --nocapture
 step cargo test --locked --doc
 step cargo run --locked --example embedded
 

@@ -149,6 +149,10 @@ fn shell(page: &mut Page, m: &Metrics) {
     }
     page.gauge("althing_connections", "Connections to other members.", m.connections);
     page.gauge("althing_queue", "Inputs that wait for the member.", m.queue);
+    let help = "How much more slowly than usual this member accuses others.";
+    page.gauge("althing_unwell", help, m.unwell);
+    page.gauge("althing_suspicions", "Members that this one looks into.", m.suspicions);
+    page.gauge("althing_gossip_backlog", "Updates that gossip has to carry.", m.gossip_backlog);
     let name = "althing_queue_depth";
     page.family(name, "gauge", "What waits, by where it waits.");
     for (queue, depth) in [

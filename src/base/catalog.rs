@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AppName, ClusterId, Digest, MemberId, MemberName, PublicKey, WallTime, limits,
+    planted::{self, Bug},
     wire::{self, Kind},
 };
 
@@ -80,7 +81,9 @@ impl Catalog {
 
     /// The rosters of which this catalog needs a majority each.
     pub fn rosters(&self) -> impl Iterator<Item = &Roster> {
-        std::iter::once(&self.roster).chain(self.roster_before.as_ref())
+        let before = self.roster_before.as_ref();
+        std::iter::once(&self.roster)
+            .chain(before.filter(|_| !planted::is(Bug::RosterWithoutOldMajority)))
     }
 
     /// The application `name`.
@@ -167,7 +170,7 @@ impl Roster {
     /// How many voters are a strict majority. Always of all that are
     /// enrolled, never of those in view.
     pub fn majority(&self) -> usize {
-        self.voters().count() / 2 + 1
+        self.voters().count() / 2 + usize::from(!planted::is(Bug::MajorityOffByOne))
     }
 
     /// Whether `members` hold a strict majority of the voters.

@@ -11,6 +11,7 @@ pub mod id;
 pub mod key;
 pub mod limits;
 pub mod path;
+pub mod planted;
 pub mod refusal;
 pub mod time;
 pub mod tree;

@@ -74,7 +74,18 @@ Whoever has the token can join until it is used up or expires.")]
     /// Publish a directory: every member holds and serves it, or none does.
     Publish(Publish),
     /// List the members, in failover order.
-    Members,
+    Members {
+        /// Show who reaches whom directly, as each member says itself.
+        #[arg(long)]
+        reach: bool,
+    },
+    /// Estimate the round trip between two members.
+    Rtt {
+        /// From this member.
+        one: MemberName,
+        /// To this one; to the member that is asked if not given.
+        other: Option<MemberName>,
+    },
     /// List the applications.
     Apps,
     /// Say whether everything is well, and if not, why and what to do.
@@ -281,6 +292,9 @@ pub(super) struct Up {
     /// Hold the content and wait to be brought in.
     #[arg(long)]
     pub standby: bool,
+    /// How wide the network between the members is; the same on all of them.
+    #[arg(long, value_enum, default_value_t = ProfileWord::Lan)]
+    pub profile: ProfileWord,
     /// Stop when standard input ends: for a parent that must not leave it behind.
     #[arg(long, hide = true)]
     pub with_parent: bool,
@@ -504,6 +518,25 @@ impl From<VoteWord> for VotePolicy {
         match word {
             VoteWord::Majority => Self::Majority,
             VoteWord::Committed => Self::Committed,
+        }
+    }
+}
+
+/// How patient the failure detector is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ProfileWord {
+    /// Round trips of some milliseconds: a failure is known within two seconds.
+    Lan,
+    /// Round trips of some hundred milliseconds: everything takes four times as long.
+    Wan,
+}
+
+impl ProfileWord {
+    /// As the failure detector wants it.
+    pub fn pace(self) -> u32 {
+        match self {
+            Self::Lan => 1,
+            Self::Wan => 4,
         }
     }
 }

@@ -10,6 +10,7 @@ mod demo;
 mod operate;
 mod output;
 mod publish;
+mod reach;
 mod recover;
 mod show;
 mod table;
@@ -85,7 +86,9 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
         Action::Demo(options) => demo::run(options, output).await,
         Action::Invite { uses, valid } => operate::invite(&client, output, uses, valid).await,
         Action::Publish(options) => publish::run(&client, output, options).await,
-        Action::Members => show::members(&client, output).await,
+        Action::Members { reach: false } => show::members(&client, output).await,
+        Action::Members { reach: true } => reach::reach(&client, output).await,
+        Action::Rtt { one, other } => reach::rtt(&client, output, &one, other.as_ref()).await,
         Action::Apps => show::apps(&client, output).await,
         Action::Status => show::status(&client, output).await,
         Action::Votes { app } => show::votes(&client, output, app.as_ref()).await,

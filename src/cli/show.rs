@@ -26,8 +26,9 @@ pub(super) async fn members(client: &Client, output: &Output) -> Result<ExitCode
         output.document(&view.members);
         return Ok(ExitCode::SUCCESS);
     }
-    let head =
-        ["", "NAME", "STATE", ">FOR", "SERVICE", "VOTE", ">CATALOG", "ADDRESS", "TAGS", "ID"];
+    let head = [
+        "", "NAME", "STATE", ">FOR", "SERVICE", "VOTE", ">CATALOG", ">RTT", "ADDRESS", "TAGS", "ID",
+    ];
     let mut table = Table::new(&head);
     for member in &view.members {
         table.row([
@@ -38,6 +39,7 @@ pub(super) async fn members(client: &Client, output: &Output) -> Result<ExitCode
             Cell::new(service_paint(&member.service), &member.service),
             Cell::from(role(member)),
             Cell::from(member.sequence.map_or(String::new(), |s| s.to_string())),
+            Cell::from(member.round_trip_us.map_or(String::new(), round_trip)),
             Cell::from(&member.address),
             Cell::from(tags_of(member)),
             Cell::new(Paint::Dim, short(&member.id)),
@@ -45,6 +47,10 @@ pub(super) async fn members(client: &Client, output: &Output) -> Result<ExitCode
     }
     output.table(&table, "No member is enrolled.");
     Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn round_trip(us: u64) -> String {
+    format!("{}.{:02} ms", us / 1_000, us % 1_000 / 10)
 }
 
 /// Tags as they are written on the command line.
@@ -384,6 +390,9 @@ pub(super) async fn metrics(client: &Client, output: &Output) -> Result<ExitCode
         requests,
         queue,
         input_us_max,
+        unwell,
+        suspicions,
+        gossip_backlog,
         queue_network,
         queue_notes,
         queue_max,
@@ -409,6 +418,9 @@ pub(super) async fn metrics(client: &Client, output: &Output) -> Result<ExitCode
     output.line(&format!("changes under way    {queue_proposals}"));
     output.line(&format!("events kept          {rumors_kept}"));
     output.line(&format!("longest input        {input_us_max} us"));
+    output.line(&format!("unwell               {unwell}"));
+    output.line(&format!("suspicions           {suspicions}"));
+    output.line(&format!("gossip that waits    {gossip_backlog}"));
     output.line(&format!("stalls               {stalls}"));
     output.line(&format!("  longest of the loop     {stall_us_max} us"));
     output.line(&format!("  longest of the process  {stood_us_max} us"));

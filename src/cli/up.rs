@@ -102,6 +102,7 @@ async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refu
         token: token.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
         tags: tags_of(options.tag)?,
         standby: options.standby,
+        pace: options.profile.pace(),
     })
 }
 

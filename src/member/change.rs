@@ -13,7 +13,9 @@ use crate::{
             Application, Catalog, Enrolled, Failover, Invite, Publication, Version, VotePolicy,
             Window, WindowOutcome, check_tags,
         },
-        limits, wire,
+        limits,
+        planted::{self, Bug},
+        wire,
     },
     proto::catalog::Transition,
 };
@@ -460,7 +462,7 @@ pub fn no_such_app(app: &AppName, what: &str) -> Refusal {
 fn check_base(catalog: &Catalog, publication: &Publication) -> Result<(), Refusal> {
     let app = &publication.app;
     let current = catalog.application(app).map_or(0, |a| a.current().number);
-    if current != publication.base {
+    if current != publication.base && !planted::is(Bug::CompareAndSetSkipped) {
         let who = catalog
             .application(app)
             .and_then(|a| catalog.roster.get(a.current().publisher))
@@ -504,7 +506,8 @@ fn take_over(
     if window.coordinator == by {
         return Ok(false);
     }
-    if window.failover == Failover::Manual && !ordered {
+    let unordered = !ordered && !planted::is(Bug::ManualTakenOver);
+    if window.failover == Failover::Manual && unordered {
         return Err(Refusal::new(
             Reason::Forbidden,
             "The window was not taken over.",
@@ -522,6 +525,9 @@ fn take_over(
     }
     window.coordinator = by;
     window.takeovers += 1;
+    if planted::is(Bug::TakeoverDropsStaged) {
+        window.publication = None;
+    }
     Ok(true)
 }
 
@@ -532,7 +538,8 @@ fn commit(
     by: MemberId,
     whole: &[MemberId],
 ) -> Result<bool, Refusal> {
-    let is_majority = next.roster.is_majority(&whole.iter().copied().collect());
+    let is_majority = next.roster.is_majority(&whole.iter().copied().collect())
+        || planted::is(Bug::CommittedBeforeWhole);
     let window = next.window.as_mut().filter(|w| w.id == id && w.coordinator == by);
     let publication = window.and_then(|w| w.publication.as_mut()).filter(|p| p.request == request);
     let Some(publication) = publication else {
@@ -656,7 +663,8 @@ fn adopt(
             "Nothing: the vote is taken again.",
         ));
     }
-    if !next.roster.is_majority(&whole.iter().copied().collect()) {
+    let fewer = planted::is(Bug::AdoptedByFewer);
+    if !next.roster.is_majority(&whole.iter().copied().collect()) && !fewer {
         return Err(Refusal::new(
             Reason::Conflict,
             "The majority's content was not adopted.",

@@ -17,6 +17,7 @@ use crate::{
         AppName, Digest, MemberId, Time,
         catalog::{Catalog, Version},
         limits,
+        planted::{self, Bug},
     },
     proto::vote::{Differing, SCANS_RUNNING, Tally, Verdict, Votes},
 };
@@ -102,9 +103,8 @@ pub(super) struct Surroundings<'a> {
     pub me: MemberId,
     pub catalog: &'a Catalog,
     pub votes: &'a Votes,
-    pub live: &'a BTreeSet<MemberId>,
-    /// Roots of kept versions: their files and bytes are in the catalog.
-    pub counted: &'a BTreeSet<Digest>,
+    /// Who is live, itself included.
+    pub live: &'a dyn Fn(MemberId) -> bool,
 }
 
 impl Surroundings<'_> {
@@ -113,6 +113,11 @@ impl Surroundings<'_> {
         let tally = self.votes.tally(self.now, self.catalog, app)?;
         let verdict = tally.verdict(self.catalog.policy.vote);
         Some((tally, verdict))
+    }
+
+    /// Whether `root` is a kept version's: its files and bytes are in the catalog.
+    fn is_counted(&self, root: Digest) -> bool {
+        self.catalog.applications.values().flat_map(|a| &a.versions).any(|v| v.root == root)
     }
 }
 
@@ -160,7 +165,9 @@ impl Content {
         let versions = catalog.applications.values().flat_map(|a| &a.versions);
         let publication = catalog.window.iter().filter_map(|w| w.publication.as_ref());
         let mut roots: BTreeSet<Digest> = versions.map(|v| v.root).collect();
-        roots.extend(publication.map(|p| p.version.root));
+        if !planted::is(Bug::StagedContentDropped) {
+            roots.extend(publication.map(|p| p.version.root));
+        }
         // A majority may be about to adopt it, and counts on it although it was
         // repaired or edited once more since.
         roots.extend(self.holdings.values().filter_map(|h| h.found.and_then(|f| f.root)));
@@ -241,7 +248,10 @@ impl Content {
     ) {
         let now = around.now;
         let whole = self.whole.contains(&current.root);
-        let holding = self.holdings.entry(app.clone()).or_default();
+        if !self.holdings.contains_key(app) {
+            self.holdings.insert(app.clone(), Holding::default());
+        }
+        let Some(holding) = self.holdings.get_mut(app) else { return };
         if holding.work.is_some() || now < holding.retry_at {
             return;
         }
@@ -253,7 +263,7 @@ impl Content {
             return;
         }
         if holding.activated != current.number {
-            if whole {
+            if whole || planted::is(Bug::SwitchedBeforeWhole) {
                 holding.work = Some(Work::Activating);
                 effects.push(Effect::Activate {
                     app: app.clone(),
@@ -298,8 +308,7 @@ impl Content {
                 Some(Verdict::Other(root))
                     if found.root == Some(root)
                         && !(self.whole.contains(&root)
-                            && (around.counted.contains(&root)
-                                || self.ingested.contains_key(&root))) =>
+                            && (around.is_counted(root) || self.ingested.contains_key(&root))) =>
                 {
                     holding.work = Some(Work::Ingesting);
                     effects.push(Effect::Ingest { app: app.clone() });
@@ -325,7 +334,7 @@ impl Content {
         let holders: Vec<MemberId> = self
             .holders(around, root)
             .into_iter()
-            .filter(|m| *m != around.me && around.live.contains(m))
+            .filter(|m| *m != around.me && (around.live)(*m))
             .filter(|m| !self.failed.contains_key(&(root, *m)))
             .collect();
         if holders.is_empty() {

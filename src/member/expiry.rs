@@ -6,11 +6,11 @@
 //! refuses what would leave too few voters. A member that has just started has
 //! seen nobody be down for long, so after a restart the time begins anew.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use super::{Member, change::Change, io::Effect, operate::Purpose};
 use crate::{
-    base::{MemberId, Time, catalog::Catalog, limits},
+    base::{Time, catalog::Catalog, limits},
     proto::{election, membership::State},
 };
 
@@ -36,20 +36,14 @@ impl Member {
         (!self.expiry.pending).then(|| first.max(self.expiry.hold))
     }
 
-    pub(super) fn expire(
-        &mut self,
-        now: Time,
-        catalog: &Catalog,
-        live: &BTreeSet<MemberId>,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(super) fn expire(&mut self, now: Time, catalog: &Catalog, effects: &mut Vec<Effect>) {
         if self.expiry_due().is_none_or(|due| now < due) || self.leaving {
             return;
         }
         self.expiry.hold = now + LOOK_AGAIN;
         let Some(seconds) = catalog.policy.remove_after_s else { return };
-        let (count, majority) = election::quorum_in_view(&catalog.roster, |m| live.contains(&m));
-        let first = election::presider(&catalog.roster, |m| live.contains(&m));
+        let (count, majority) = election::quorum_in_view(&catalog.roster, |m| self.is_live(m));
+        let first = election::presider(&catalog.roster, |m| self.is_live(m));
         if count < majority || first != Some(self.me) {
             return;
         }

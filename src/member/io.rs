@@ -36,6 +36,11 @@ pub enum Input {
         /// Which.
         member: MemberId,
     },
+    /// A peer's host says that nobody listens at its port: a strong hint.
+    Refused {
+        /// Which.
+        member: MemberId,
+    },
     /// A peer, whose key was checked, says that it does not know this member.
     Disowned {
         /// Which.

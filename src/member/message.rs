@@ -41,6 +41,9 @@ pub enum Message {
     Greeting(SignedBallot),
     /// An operator's event or question, and what belongs to it.
     Rumor(rumor::Message),
+    /// Membership state that no packet holds: what
+    /// [`Effect::Exchange`](crate::proto::membership::Effect::Exchange) carries.
+    Membership(Vec<u8>),
 }
 
 /// The answer to [`Message::Forward`].

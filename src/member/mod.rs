@@ -22,6 +22,7 @@ use crate::{
         AppName, Digest, MemberId, MemberName, SecretKey, Time, WallTime,
         catalog::{Catalog, Roster},
         limits,
+        planted::{self, Bug},
         wire::{self, Kind},
     },
     proto::{
@@ -43,6 +44,7 @@ mod expiry;
 mod io;
 mod message;
 mod operate;
+mod parting;
 mod rumors;
 #[cfg(test)]
 mod tests;
@@ -55,6 +57,7 @@ use change::Change;
 use content::{Content, Surroundings};
 use event::{Event, EventKind, Severity};
 use operate::{Asks, Purpose};
+use parting::Parting;
 
 /// How long a removed member's connections stay open, so that it hears of it.
 const FAREWELL: Duration = Duration::from_millis(250);
@@ -80,6 +83,17 @@ pub struct Config {
     pub address: SocketAddr,
     /// Feeds every choice by chance.
     pub seed: u64,
+}
+
+/// How the failure detector is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Detector {
+    /// How unwell this member thinks it is, from 0: it accuses others that much more slowly.
+    pub unwell: u64,
+    /// Suspicions that it looks into.
+    pub suspicions: u64,
+    /// Updates that gossip still has to carry.
+    pub backlog: u64,
 }
 
 /// One member.
@@ -118,17 +132,24 @@ pub struct Member {
     asked: BTreeMap<MemberId, Time>,
     /// Peers that don't know us: since when, and whether they went on saying so.
     disowned: BTreeMap<MemberId, (Time, bool)>,
+    /// Live peers of which it was told that they don't answer this member.
+    unreached: BTreeSet<MemberId>,
     /// Peers at whose address another cluster answers: in the same way.
     foreign: BTreeMap<MemberId, (Time, bool)>,
     /// Who was last seen to hold something else than is committed.
     off: BTreeSet<(AppName, MemberId)>,
     verdicts: BTreeMap<AppName, Verdict>,
+    /// What the verdicts were made of: counted ballots, the catalog's sequence,
+    /// and until when no fresh ballot expires.
+    judged: (u64, u64, Time),
     events: u64,
     /// A starting member drops no content: it may be the publisher of what is
     /// staged in a window that it has not heard of yet.
     started: bool,
     expelled: bool,
     leaving: bool,
+    /// Not enrolled any more, and still here to say so.
+    parting: Option<Parting>,
 }
 
 impl Member {
@@ -178,13 +199,16 @@ impl Member {
             farewell: None,
             asked: BTreeMap::new(),
             disowned: BTreeMap::new(),
+            unreached: BTreeSet::new(),
             foreign: BTreeMap::new(),
             off: BTreeSet::new(),
             verdicts: BTreeMap::new(),
+            judged: (0, 0, now),
             events: 0,
             started: false,
             expelled: false,
             leaving: false,
+            parting: None,
         };
         effects.push(Effect::Generation(generation));
         let committed = Arc::clone(member.register.committed());
@@ -219,10 +243,28 @@ impl Member {
         member == self.me || self.membership.is_live(member)
     }
 
+    /// How wide the network is: see [`Membership::set_pace`].
+    pub fn set_pace(&mut self, now: Time, pace: u32) {
+        self.membership.set_pace(now, pace);
+    }
+
+    /// How the failure detector is doing, as numbers.
+    pub fn detector(&self) -> Detector {
+        Detector {
+            unwell: u64::from(self.membership.unwell()),
+            suspicions: self.membership.suspicions() as u64,
+            backlog: self.membership.backlog() as u64,
+        }
+    }
+
     /// Something happened. `wall` is for people and for invitations only.
     pub fn handle(&mut self, now: Time, wall: WallTime, input: Input, effects: &mut Vec<Effect>) {
         self.wall = wall;
         if self.expelled {
+            return;
+        }
+        if self.parting.is_some() {
+            self.while_parting(now, input, effects);
             return;
         }
         match input {
@@ -236,6 +278,9 @@ impl Member {
             }
             Input::Lost { member } => {
                 self.tell_membership(now, membership::Input::Lost { member }, effects);
+            }
+            Input::Refused { member } => {
+                self.tell_membership(now, membership::Input::Refused { member }, effects);
             }
             Input::Disowned { member } => self.on_disowned(now, member, effects),
             Input::Foreign { member } => self.on_foreign(now, member, effects),
@@ -300,6 +345,9 @@ impl Member {
         if self.expelled {
             return None;
         }
+        if let Some(parting) = &self.parting {
+            return self.membership.deadline().into_iter().chain([parting.deadline()]).min();
+        }
         let voteless = !self.vote_pending && !self.leaving && self.is_voteless();
         [
             self.membership.deadline(),
@@ -326,6 +374,10 @@ impl Member {
         if self.expelled {
             return;
         }
+        if self.parting.is_some() {
+            self.tick_parting(now, effects);
+            return;
+        }
         let mut wants = Vec::new();
         self.membership.tick(now, &mut wants);
         self.heed_membership(now, wants, effects);
@@ -347,30 +399,22 @@ impl Member {
     /// What follows from any change at all: content work, the vote's and the
     /// window's next step, a ballot if one is due.
     fn settle(&mut self, now: Time, effects: &mut Vec<Effect>) {
-        if self.expelled {
+        if self.expelled || self.parting.is_some() {
             return;
         }
         let committed = Arc::clone(self.register.committed());
         let catalog = &committed.catalog;
-        let live = self.live();
         if self.ballot_due.is_some_and(|due| now >= due) || now >= self.ballot_repeat {
-            self.send_ballot(now, &live, effects);
+            self.send_ballot(now, effects);
         }
-        self.watch_votes(now, catalog, effects);
-        let versions = catalog.applications.values().flat_map(|a| &a.versions);
-        let counted = versions.map(|v| v.root).collect();
-        let around = Surroundings {
-            now,
-            me: self.me,
-            catalog,
-            votes: &self.votes,
-            live: &live,
-            counted: &counted,
-        };
+        self.judge_anew(now, catalog, effects);
+        let (me, membership) = (self.me, &self.membership);
+        let live = |member: MemberId| member == me || membership.is_reached(member);
+        let around = Surroundings { now, me, catalog, votes: &self.votes, live: &live };
         self.content.drive(&around, &mut self.rng, effects);
-        self.adopt_majority(now, catalog, &live, effects);
-        self.expire(now, catalog, &live, effects);
-        self.step_window(now, catalog, live, effects);
+        self.adopt_majority(now, catalog, effects);
+        self.expire(now, catalog, effects);
+        self.step_window(now, catalog, effects);
         self.ask_for_vote(now, effects);
     }
 
@@ -393,18 +437,11 @@ impl Member {
                 membership::Effect::Send { to, bytes, .. } => {
                     effects.push(Effect::Packet { to, bytes });
                 }
-                membership::Effect::Changed { member, state } => {
-                    let name = self.name_of(member);
-                    let (severity, text) = match state {
-                        membership::State::Alive => (Severity::Info, format!("{name} is live")),
-                        membership::State::Left => (Severity::Info, format!("{name} has left")),
-                        membership::State::Down => {
-                            (Severity::Warning, format!("{name} is down: it answers nobody"))
-                        }
-                        membership::State::Suspect => continue,
-                    };
-                    self.tell_of(effects, severity, EventKind::Membership, member, None, text);
-                    if state == membership::State::Alive {
+                membership::Effect::Changed { member, before, state } => {
+                    self.tell_of_state(member, before, state, effects);
+                    if !state.is_live() {
+                        self.votes.lapse(member);
+                    } else if !before.is_live() {
                         // It may have missed what we said while it was away, and
                         // we what it said.
                         let signed = self.make_ballot(now);
@@ -412,9 +449,13 @@ impl Member {
                         let mut wants = Vec::new();
                         self.rumors.returned(member, &mut wants);
                         self.heed_rumors(now, wants, effects);
-                    } else {
-                        self.votes.lapse(member);
                     }
+                }
+                membership::Effect::Exchange { to, bytes } => {
+                    self.send(to, &Message::Membership(bytes), effects);
+                }
+                membership::Effect::Reached { member, reached } => {
+                    self.on_reached(member, reached, effects);
                 }
                 membership::Effect::Moved { member, address } => {
                     effects.push(Effect::Address { member, address });
@@ -426,6 +467,51 @@ impl Member {
         }
     }
 
+    fn tell_of_state(
+        &mut self,
+        member: MemberId,
+        before: membership::State,
+        state: membership::State,
+        effects: &mut Vec<Effect>,
+    ) {
+        let name = self.name_of(member);
+        let (severity, text) = match state {
+            membership::State::Left => (Severity::Info, format!("{name} has left")),
+            membership::State::Down => {
+                (Severity::Warning, format!("{name} is down: it answers nobody"))
+            }
+            _ if !before.is_live() => (Severity::Info, format!("{name} is live")),
+            membership::State::Alive => {
+                (Severity::Info, format!("{name} answers: the suspicion is withdrawn"))
+            }
+            membership::State::Suspect => {
+                (Severity::Info, format!("{name} is a suspect: somebody got no answer from it"))
+            }
+        };
+        self.tell_of(effects, severity, EventKind::Membership, member, None, text);
+    }
+
+    /// That a peer is reached at first is no news; that it isn't any more is, and its end.
+    fn on_reached(&mut self, member: MemberId, reached: bool, effects: &mut Vec<Effect>) {
+        let name = self.name_of(member);
+        let (severity, text) = match (reached, self.unreached.contains(&member)) {
+            (true, true) => {
+                self.unreached.remove(&member);
+                (Severity::Info, format!("{name} answers this member directly again"))
+            }
+            (false, false) => {
+                self.unreached.insert(member);
+                let text = format!(
+                    "{name} does not answer this member, though others hear it: the way between \
+                     the two is cut in one or both directions; it is given no work from here"
+                );
+                (Severity::Warning, text)
+            }
+            _ => return,
+        };
+        self.tell_of(effects, severity, EventKind::Membership, member, None, text);
+    }
+
     fn live(&self) -> BTreeSet<MemberId> {
         let members = self.catalog().roster.members.iter().map(|m| m.id);
         members.filter(|id| self.is_live(*id)).collect()
@@ -435,7 +521,7 @@ impl Member {
 
     fn on_message(&mut self, now: Time, from: MemberId, bytes: &[u8], effects: &mut Vec<Effect>) {
         // Only enrolled peers get here; one that was just removed may still.
-        if !self.catalog().roster.contains(from) {
+        if !self.catalog().roster.contains(from) && !planted::is(Bug::RemovedStillHeard) {
             return;
         }
         let Ok(message) = wire::decode::<Message>(Kind::Message, bytes) else { return };
@@ -455,6 +541,9 @@ impl Member {
             Message::Forward { id, change } => self.on_forward(now, from, id, *change, effects),
             Message::Forwarded { id, answer } => self.on_forwarded(now, from, id, answer, effects),
             Message::Resolve { id, app } => self.on_resolve(now, from, id, app, effects),
+            Message::Membership(bytes) => {
+                self.tell_membership(now, membership::Input::Exchange { from, bytes }, effects);
+            }
             Message::Rumor(message) => {
                 let committed = Arc::clone(self.register.committed());
                 let (live, mut wants) = (self.live(), Vec::new());
@@ -525,7 +614,9 @@ impl Member {
         let before = catalog.roster_before.as_ref();
         let lost_someone = unsaid.is_some()
             || before.is_some_and(|b| b.members.iter().any(|m| !catalog.roster.contains(m.id)));
-        if lost_someone {
+        if lost_someone && planted::is(Bug::RemovedStillHeard) {
+            // Its connections are never closed.
+        } else if lost_someone {
             // The removed one hears of it before the doors close.
             let at = unsaid.map_or(now + FAREWELL, |at| at);
             self.farewell = Some((at, catalog.roster.clone()));
@@ -549,6 +640,7 @@ impl Member {
         }
         self.asked.retain(|member, _| catalog.roster.contains(*member));
         self.disowned.retain(|member, _| catalog.roster.contains(*member));
+        self.unreached.retain(|member| catalog.roster.contains(*member));
         self.foreign.retain(|member, _| catalog.roster.contains(*member));
         self.off.retain(|(app, member)| {
             catalog.applications.contains_key(app) && catalog.roster.contains(*member)
@@ -631,9 +723,15 @@ impl Member {
             (Severity::Critical, "this member was removed from the cluster, and stops")
         };
         self.tell(effects, severity, EventKind::Member, None, text.to_owned());
-        self.answer_all(now, effects);
-        self.expelled = true;
-        effects.push(Effect::Expelled { left });
+        self.answer_all(effects);
+        if (left || !self.started) && !planted::is(Bug::LeftTooSoon) {
+            if !self.started {
+                effects.push(Effect::Peers(self.catalog().roster.clone()));
+            }
+            self.parting = Some(Parting::new(now, left));
+        } else {
+            self.stop_for_good(now, left, effects);
+        }
     }
 
     // The vote.
@@ -643,13 +741,17 @@ impl Member {
         self.ballot_due = Some(self.ballot_due.map_or(due, |at| at.min(due)));
     }
 
-    fn send_ballot(&mut self, now: Time, live: &BTreeSet<MemberId>, effects: &mut Vec<Effect>) {
+    fn send_ballot(&mut self, now: Time, effects: &mut Vec<Effect>) {
         self.ballot_due = None;
         let members = self.catalog().roster.members.len();
         self.ballot_repeat = now + vote::repeat_every(members);
         let signed = self.make_ballot(now);
-        for to in live.iter().filter(|id| **id != self.me) {
-            self.send(*to, &Message::Ballot(signed.clone()), effects);
+        // The same for everybody: encoded once.
+        let bytes = wire::try_encode(Kind::Message, &Message::Ballot(signed));
+        debug_assert!(bytes.is_ok(), "a ballot over its bound");
+        if let Ok(bytes) = bytes {
+            let others = self.live().into_iter().filter(|id| *id != self.me);
+            effects.extend(others.map(|to| Effect::Message { to, bytes: bytes.clone() }));
         }
     }
 
@@ -705,6 +807,18 @@ impl Member {
         }
     }
 
+    /// Counts the ballots again if they, the time or the catalog may have made
+    /// a difference: most inputs are packets, which make none.
+    fn judge_anew(&mut self, now: Time, catalog: &Catalog, effects: &mut Vec<Effect>) {
+        let (changes, sequence, until) = self.judged;
+        if (changes, sequence) == (self.votes.changes(), catalog.sequence) && now < until {
+            return;
+        }
+        let until = self.votes.fresh_until(now).unwrap_or(now);
+        self.judged = (self.votes.changes(), catalog.sequence, until);
+        self.watch_votes(now, catalog, effects);
+    }
+
     /// Tells of what changed in the vote, once.
     fn watch_votes(&mut self, now: Time, catalog: &Catalog, effects: &mut Vec<Effect>) {
         for (app, application) in &catalog.applications {
@@ -722,21 +836,22 @@ impl Member {
                 };
                 let key = (app.clone(), *member);
                 let was_off = if is_off { !self.off.insert(key) } else { self.off.remove(&key) };
+                if was_off == is_off {
+                    continue;
+                }
                 let name = self.name_of(*member);
                 let agree =
                     tally.positions.values().filter(|p| **p == Position::Holds(tally.committed));
                 let (agree, voters) = (agree.count(), tally.positions.len());
-                let (severity, text) = match (was_off, is_off) {
-                    (false, true) => (
+                let (severity, text) = if is_off {
+                    (
                         Severity::Warning,
                         format!(
                             "{app} on {name} is not version {number}: {agree} of {voters} members hold it"
                         ),
-                    ),
-                    (true, false) => {
-                        (Severity::Info, format!("{app} on {name} is version {number} again"))
-                    }
-                    _ => continue,
+                    )
+                } else {
+                    (Severity::Info, format!("{app} on {name} is version {number} again"))
                 };
                 let app = Some(app.clone());
                 self.tell_of(effects, severity, EventKind::Vote, *member, app, text);
@@ -757,14 +872,9 @@ impl Member {
 
     /// A strict majority holds something else: the first live member of that
     /// majority proposes it as the next version.
-    fn adopt_majority(
-        &mut self,
-        now: Time,
-        catalog: &Catalog,
-        live: &BTreeSet<MemberId>,
-        effects: &mut Vec<Effect>,
-    ) {
-        if self.adoption_pending {
+    fn adopt_majority(&mut self, now: Time, catalog: &Catalog, effects: &mut Vec<Effect>) {
+        let other = self.verdicts.values().any(|v| matches!(v, Verdict::Other(_)));
+        if self.adoption_pending || !other {
             return;
         }
         for (app, application) in &catalog.applications {
@@ -779,8 +889,9 @@ impl Member {
             let Some(staged) = self.ingested.get(&root).copied().or(kept) else { continue };
             let holders = self.votes.whole(now, root);
             let first =
-                election::presider(&catalog.roster, |m| live.contains(&m) && holders.contains(&m));
-            if first != Some(self.me) || !catalog.roster.is_majority(&holders) {
+                election::presider(&catalog.roster, |m| self.is_live(m) && holders.contains(&m));
+            let held = catalog.roster.is_majority(&holders) || planted::is(Bug::AdoptedByFewer);
+            if first != Some(self.me) || !held {
                 continue;
             }
             let current = application.current();
@@ -806,16 +917,12 @@ impl Member {
 
     // The window.
 
-    fn step_window(
-        &mut self,
-        now: Time,
-        catalog: &Catalog,
-        live: BTreeSet<MemberId>,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn step_window(&mut self, now: Time, catalog: &Catalog, effects: &mut Vec<Effect>) {
         if self.step_pending || now < self.step_hold {
             return;
         }
+        // Most of the time there is none, and nobody to ask who is live.
+        let live = if catalog.window.is_some() { self.live() } else { BTreeSet::new() };
         let publication = catalog.window.as_ref().and_then(|w| w.publication.as_ref());
         let mut reports = Reports { live, ..Reports::default() };
         if let Some(publication) = publication {

@@ -25,6 +25,7 @@ use crate::{
             AppSpec, Catalog, Enrolled, Invite, Origin, Publication, Version, Window, check_tags,
         },
         limits,
+        planted::{self, Bug},
         wire::{self, Kind},
     },
     proto::election,
@@ -713,7 +714,9 @@ impl Member {
     fn answer(&mut self, id: u64, result: Result<Outcome, Refusal>, effects: &mut Vec<Effect>) {
         let Some(ask) = self.asks.open.remove(&id) else { return };
         // A refusal is one member's word; another one may have it under way.
-        let in_doubt = ask.unanswered && matches!(ask.state, AskState::Asked { .. });
+        let in_doubt = ask.unanswered
+            && matches!(ask.state, AskState::Asked { .. })
+            && !planted::is(Bug::DoubtUnsaid);
         let result = result.map_err(|mut refusal| {
             if in_doubt {
                 refusal.why.push_str(
@@ -737,14 +740,8 @@ impl Member {
 
     /// Every open request is answered: this member is no longer enrolled, and
     /// hears no more of what becomes of it. Its own wish to leave is fulfilled.
-    pub(super) fn answer_all(&mut self, now: Time, effects: &mut Vec<Effect>) {
-        let refusal = Refusal::new(
-            Reason::Forbidden,
-            "It is not known what came of this.",
-            "This member is no longer in the cluster, and what was under way may still come into \
-             force.",
-            "Look on a member that is enrolled, and ask there.",
-        );
+    pub(super) fn answer_all(&mut self, effects: &mut Vec<Effect>) {
+        let refusal = not_enrolled_any_more();
         let asks = std::mem::take(&mut self.asks.open).into_values().map(|ask| ask.origin);
         let resolving = std::mem::take(&mut self.asks.resolving).into_values();
         let origins = asks.chain(resolving.map(|resolving| match resolving {
@@ -764,7 +761,7 @@ impl Member {
                 Purpose::Knock { ticket, .. } => refuse_entry(ticket, refusal.clone(), effects),
                 Purpose::Leave { ticket } => {
                     let sequence = self.catalog().sequence;
-                    self.left(now, ticket, Ok(sequence), effects);
+                    self.left(ticket, Ok(sequence), effects);
                 }
                 // Their askers see that this member is gone, and ask another.
                 Purpose::Forwarded { .. }
@@ -778,20 +775,8 @@ impl Member {
     }
 
     /// The wish to leave has ended.
-    fn left(
-        &mut self,
-        now: Time,
-        ticket: u64,
-        result: Result<u64, Refusal>,
-        effects: &mut Vec<Effect>,
-    ) {
-        if result.is_ok() {
-            let mut wants = Vec::new();
-            self.membership.leave(now, &mut wants);
-            self.heed_membership(now, wants, effects);
-        } else {
-            self.leaving = false;
-        }
+    fn left(&mut self, ticket: u64, result: Result<u64, Refusal>, effects: &mut Vec<Effect>) {
+        self.leaving = result.is_ok();
         let text = "this member has left and stops".to_owned();
         let result = result.map(|sequence| Outcome::Done { sequence, text });
         effects.push(Effect::Reply { ticket, result });
@@ -1068,7 +1053,7 @@ impl Member {
                 Ok(sequence) => self.ask_granted(now, id, sequence, effects),
                 Err(refusal) => self.ask_refused(id, refusal, effects),
             },
-            Purpose::Leave { ticket } => self.left(now, ticket, result, effects),
+            Purpose::Leave { ticket } => self.left(ticket, result, effects),
             Purpose::Step => self.step_ended(now, result.is_err()),
             Purpose::Vote => self.vote_pending = false,
             Purpose::Adoption => self.adoption_pending = false,
@@ -1077,7 +1062,18 @@ impl Member {
     }
 }
 
-fn refuse_entry(ticket: u64, refusal: Refusal, effects: &mut Vec<Effect>) {
+/// The refusal of a member that is enrolled no more.
+pub(super) fn not_enrolled_any_more() -> Refusal {
+    Refusal::new(
+        Reason::Forbidden,
+        "It is not known what came of this.",
+        "This member is no longer in the cluster, and what was under way may still come into \
+         force.",
+        "Look on a member that is enrolled, and ask there.",
+    )
+}
+
+pub(super) fn refuse_entry(ticket: u64, refusal: Refusal, effects: &mut Vec<Effect>) {
     let bytes = wire::encode(Kind::Message, &Welcome::Refused(refusal));
     effects.push(Effect::Answer { ticket, bytes });
 }

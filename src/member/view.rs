@@ -1,7 +1,7 @@
 //! The member's read-only view: what the command line, the API and the status
 //! page show. Names instead of ids, sentences where a person decides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use crate::{
     },
     proto::{
         election,
-        membership::State,
+        membership::{Place, Reach, State},
         vote::{Position, Verdict},
     },
 };
@@ -74,6 +74,15 @@ pub struct MemberView {
     pub address: String,
     /// alive, suspect, down or left.
     pub state: String,
+    /// Whether it answers the member that tells directly: the way there and back works.
+    pub reached: bool,
+    /// Live members that don't answer this one directly, by its own word; none if
+    /// it has not said.
+    pub unreached: Option<Vec<String>>,
+    /// The estimated round trip between it and the member that tells, microseconds.
+    pub round_trip_us: Option<u64>,
+    /// Where it is in the network's coordinates.
+    pub place: Option<Place>,
     /// For how long, in milliseconds; of this member itself: since it started.
     pub state_for_ms: u64,
     /// Whether this is the member that tells.
@@ -256,7 +265,7 @@ impl Member {
         let catalog = self.catalog();
         let holds = |app: &AppName, id: MemberId| {
             id != self.me
-                && self.is_live(id)
+                && self.membership.is_reached(id)
                 && self
                     .votes
                     .fresh(now, id)
@@ -320,6 +329,9 @@ impl Member {
     fn member_views(&self, now: Time, catalog: &Catalog) -> Vec<MemberView> {
         let coordinator = catalog.window.as_ref().map(|w| w.coordinator);
         let directory = self.membership.directory();
+        let reach = self.membership.reach();
+        let reach: BTreeMap<MemberId, Reach> = reach.into_iter().map(|r| (r.member, r)).collect();
+        let names = |ids: &BTreeSet<MemberId>| ids.iter().map(|id| self.name_of(*id)).collect();
         let view = |m: &crate::base::catalog::Enrolled| {
             let contact = directory.get(&m.id);
             let state = match contact.map(|c| c.state) {
@@ -336,12 +348,18 @@ impl Member {
                 Some(_) if m.standby => "standby",
                 Some(_) => "in service",
             };
+            let round_trip = self.membership.round_trip(self.me, m.id);
+            let round_trip_us = round_trip.map(|span| span.as_micros() as u64);
             let since = contact.map_or(Time(0), |c| c.since);
             MemberView {
                 name: m.name.to_string(),
                 id: m.id.0.to_string(),
                 address: contact.map_or(self.address, |c| c.address).to_string(),
                 state: state.to_owned(),
+                reached: self.membership.is_reached(m.id),
+                unreached: reach.get(&m.id).and_then(|r| r.unreached.as_ref()).map(names),
+                round_trip_us: round_trip_us.filter(|_| m.id != self.me),
+                place: reach.get(&m.id).and_then(|r| r.place),
                 state_for_ms: now.since(since).as_millis() as u64,
                 me: m.id == self.me,
                 voter: m.voter,
@@ -589,6 +607,20 @@ impl Member {
             if let Some(error) = &app.error {
                 found.push((Health::Warning, format!("{} on this member: {error}", app.name)));
             }
+        }
+        for member in &view.members {
+            let Some(unreached) = member.unreached.as_ref().filter(|names| !names.is_empty())
+            else {
+                continue;
+            };
+            found.push((
+                Health::Warning,
+                format!(
+                    "{} is not answered by {}: see `althing members --reach`.",
+                    member.name,
+                    unreached.join(", ")
+                ),
+            ));
         }
         for member in view.members.iter().filter(|m| m.state == "down") {
             found.push((Health::Warning, format!("{} is down.", member.name)));

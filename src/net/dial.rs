@@ -13,7 +13,7 @@ use super::{
     hub::{Dial, Hub},
     identity::{Identity, SERVER_NAME},
     link::{self, Class, Close, Link, WELCOME},
-    socket,
+    refusal, socket,
 };
 use crate::base::{MemberId, PublicKey};
 
@@ -22,9 +22,18 @@ pub(super) async fn run(hub: Arc<Hub>, dial: Dial) {
     let outcome = async {
         // Not kept beyond the dial: an endpoint is open as long as anybody has it.
         let endpoint = hub.endpoint().ok_or(NetError::Closing)?;
-        welcomed(&endpoint, &hub.identity, dial.class, Some(dial.key), dial.address).await
+        tokio::select! {
+            biased;
+            outcome = welcomed(
+                &endpoint, &hub.identity, dial.class, Some(dial.key), dial.address,
+            ) => outcome,
+            () = refusal::refusal(dial.address) => {
+                Err(NetError::NobodyListens { address: dial.address })
+            }
+        }
     };
     let outcome = outcome.await;
+    let refused = matches!(outcome, Err(NetError::NobodyListens { .. }));
     let failed = outcome.is_err();
     let disowned = matches!(
         &outcome,
@@ -39,7 +48,12 @@ pub(super) async fn run(hub: Arc<Hub>, dial: Dial) {
             hub.inlet.event(NetEvent::Disowned { member: dial.member }).await;
         }
         if failed && dial.class == Class::Talk && !hub.is_talking(dial.member) {
-            hub.inlet.event(NetEvent::Lost { member: dial.member }).await;
+            let member = dial.member;
+            let event = match refused {
+                true => NetEvent::Refused { member },
+                false => NetEvent::Lost { member },
+            };
+            hub.inlet.event(event).await;
         }
         return;
     };

@@ -27,6 +27,7 @@ use super::{
     inlet::Inlet,
     link::{self, Class, Close, LINKS_MAX, Link},
     outbox::{self, Outbox, Tag},
+    refusal::{self, UNANSWERED},
     socket,
 };
 use crate::base::{ClusterId, MemberId, PublicKey};
@@ -350,6 +351,9 @@ impl Hub {
 
     /// Sends what waits over `link`.
     fn flush(self: &Arc<Self>, entry: &mut Entry, member: MemberId, link: &Link) {
+        if !entry.outbox.is_empty() && link.watch() {
+            self.runtime.spawn(watch(self.clone(), member, link.clone()));
+        }
         for bytes in entry.outbox.take_datagrams() {
             match link.connection.send_datagram(bytes.clone()) {
                 Ok(()) => {
@@ -467,6 +471,22 @@ impl Hub {
         // A panic elsewhere leaves the table whole: no step of it can be half done.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Waits until what was sent over `link` is answered. Where it is not, the peer's
+/// host is asked whether anybody listens there at all.
+async fn watch(hub: Arc<Hub>, member: MemberId, link: Link) {
+    sleep(UNANSWERED).await;
+    while let Some(span) = link.unanswered_for().filter(|_| link.is_alive()) {
+        if span >= UNANSWERED {
+            if refusal::is_refused(link.connection.remote_address()).await && link.is_alive() {
+                hub.inlet.event(NetEvent::Refused { member }).await;
+            }
+            break;
+        }
+        sleep(UNANSWERED - span + CLOSE_POLL).await;
+    }
+    link.unwatch();
 }
 
 impl Entry {

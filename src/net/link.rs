@@ -9,7 +9,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -207,6 +207,8 @@ pub(super) struct Link {
 struct Activity {
     received: AtomicU64,
     asked: AtomicU64,
+    /// Whether somebody waits already to see whether it is answered.
+    watched: AtomicBool,
 }
 
 impl Link {
@@ -229,8 +231,23 @@ impl Link {
 
     /// Whether something was sent a while ago and not a single packet came since.
     pub(super) fn is_silent(&self) -> bool {
+        self.unanswered_for().is_some_and(|span| span > SILENCE)
+    }
+
+    /// For how long nothing came back, where something was sent.
+    pub(super) fn unanswered_for(&self) -> Option<Duration> {
         let asked = Duration::from_micros(self.activity.asked.load(Ordering::Relaxed));
-        self.is_unanswered() && self.since.elapsed().saturating_sub(asked) > SILENCE
+        self.is_unanswered().then(|| self.since.elapsed().saturating_sub(asked))
+    }
+
+    /// Takes the watch over this link. False if somebody has it.
+    pub(super) fn watch(&self) -> bool {
+        !self.activity.watched.swap(true, Ordering::Relaxed)
+    }
+
+    /// Gives the watch back.
+    pub(super) fn unwatch(&self) {
+        self.activity.watched.store(false, Ordering::Relaxed);
     }
 
     /// Whether not a single packet came since something was last sent. An

@@ -41,6 +41,7 @@ mod inlet;
 mod knock;
 mod link;
 mod outbox;
+mod refusal;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -137,6 +138,12 @@ pub enum NetEvent {
         /// Who.
         member: MemberId,
     },
+    /// The host of this member says that nobody listens at its port. A strong
+    /// hint, and no verdict: anybody on the way can forge one.
+    Refused {
+        /// Who.
+        member: MemberId,
+    },
     /// What answers where this member should be is in another cluster, by its
     /// own unproven word: a hint for people.
     Foreign {
@@ -225,6 +232,15 @@ pub enum NetError {
         address: SocketAddr,
         /// What happened.
         cause: String,
+    },
+    /// Its host answers, and says that nobody listens there.
+    #[error(
+        "nobody listens at {address}: the server answers, but no althing runs there; start it \
+         there or check the port"
+    )]
+    NobodyListens {
+        /// Where it was dialled.
+        address: SocketAddr,
     },
     /// Another key answered at a member's address.
     #[error(

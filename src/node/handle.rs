@@ -88,6 +88,15 @@ pub struct Metrics {
     pub queue: u64,
     /// The longest that one input took, in microseconds.
     pub input_us_max: u64,
+    /// How unwell this member thinks it is, from 0: it accuses others that much more slowly.
+    #[serde(default)]
+    pub unwell: u64,
+    /// Suspicions that it looks into.
+    #[serde(default)]
+    pub suspicions: u64,
+    /// Updates that gossip still has to carry.
+    #[serde(default)]
+    pub gossip_backlog: u64,
     /// Packets and messages that wait for the member.
     #[serde(default)]
     pub queue_network: u64,

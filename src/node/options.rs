@@ -25,4 +25,7 @@ pub struct Options {
     pub tags: BTreeMap<String, String>,
     /// Whether it only waits to be brought in.
     pub standby: bool,
+    /// How wide the network is, 1 (local) to 8: the failure detector takes that much more
+    /// time for everything. The same on all members.
+    pub pace: u32,
 }

@@ -68,6 +68,7 @@ pub(super) struct Parts {
     pub listener: Option<TcpListener>,
     pub record_path: PathBuf,
     pub generation_path: PathBuf,
+    pub pace: u32,
     /// What happened before this start and is to be told.
     pub news: Option<String>,
 }
@@ -114,7 +115,8 @@ pub(super) fn spawn(parts: Parts) -> Result<(Handle, JoinHandle<Ended>), Refusal
     let started = Instant::now();
     let mut effects = Vec::new();
     let config = Config { key: parts.key, address: parts.address, seed: rand::random() };
-    let member = Member::new(Time(0), wall_now(), config, parts.restored, &mut effects);
+    let mut member = Member::new(Time(0), wall_now(), config, parts.restored, &mut effects);
+    member.set_pace(Time(0), parts.pace);
     let recent = Arc::new(Mutex::new(VecDeque::new()));
     let events = broadcast::Sender::new(256);
     let views = Arc::new(watch::Sender::new(Arc::new(member.view(Time(0)))));
@@ -368,6 +370,7 @@ impl Loop {
                 self.tell_member(Input::Message { from, bytes });
             }
             NetEvent::Lost { member } => self.tell_member(Input::Lost { member }),
+            NetEvent::Refused { member } => self.tell_member(Input::Refused { member }),
             NetEvent::Disowned { member } => self.tell_member(Input::Disowned { member }),
             NetEvent::Foreign { member } => self.tell_member(Input::Foreign { member }),
             NetEvent::Knock { key, exporter, from, bytes, answer } => {
@@ -441,6 +444,7 @@ impl Loop {
 
     fn metrics(&self) -> Metrics {
         let net = self.network.stats();
+        let detector = self.member.detector();
         let counted = self.pulse.counted();
         Metrics {
             packets_sent: net.datagrams_sent,
@@ -450,6 +454,9 @@ impl Loop {
             bytes_received: net.bytes_received,
             connections: net.connections,
             requests: self.stats.snapshot().requests,
+            unwell: detector.unwell,
+            suspicions: detector.suspicions,
+            gossip_backlog: detector.backlog,
             queue_writes: self.writes_last.saturating_sub(self.writes_done),
             queue_proposals: self.member.pending_changes() as u64,
             rumors_kept: self.member.rumors_kept() as u64,
@@ -566,7 +573,10 @@ fn doing(input: &Input) -> Doing {
         Input::Knock { .. } => Doing::Knock,
         Input::Command { .. } => Doing::Command,
         Input::Persisted { .. } => Doing::Persisted,
-        Input::Lost { .. } | Input::Disowned { .. } | Input::Foreign { .. } => Doing::Hint,
+        Input::Lost { .. }
+        | Input::Refused { .. }
+        | Input::Disowned { .. }
+        | Input::Foreign { .. } => Doing::Hint,
         Input::Fetching { .. }
         | Input::Fetched { .. }
         | Input::Activated { .. }

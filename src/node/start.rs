@@ -149,6 +149,7 @@ pub async fn start(mut options: Options) -> Result<Running, Refusal> {
         listener,
         record_path,
         generation_path,
+        pace: options.pace,
         news,
     };
     let (handle, ended) = run::spawn(parts)?;

@@ -1,245 +1,31 @@
-//! What must hold at every step, each with the sentence that says why, and
-//! what a batch of runs must have met to mean anything.
+//! The checks on catalogs and content, at every step.
 //!
-//! The checks see more than any member does: every record, every disk, every
-//! message. They never tell a member anything.
+//! They see more than any member does: every record, every disk, every
+//! message. They never tell a member anything. What must hold is in
+//! `invariant`; what members say to each other is checked in `words`.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Invariant, Situation, Violation,
+    server::{Disk, Server},
+    words::{Words, holds_majority},
 };
-
-use super::server::{Disk, Server};
 use crate::{
     base::{
         AppName, Digest, MemberId, Time,
-        catalog::{Application, Catalog, Header, Origin, Roster, Version},
+        catalog::{Application, Catalog, Failover, Header, Origin, Roster, Version},
     },
     member::Message,
     proto::{
-        catalog::{BallotNumber, CatchUp, Message as Word, Record},
+        catalog::{CatchUp, Record},
         vote,
     },
 };
 
-/// What must never be broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Invariant {
-    /// See the sentence.
-    OneCatalog,
-    /// See the sentence.
-    Proven,
-    /// See the sentence.
-    NoGap,
-    /// See the sentence.
-    NoWayBack,
-    /// See the sentence.
-    OneValue,
-    /// See the sentence.
-    DurableFirst,
-    /// See the sentence.
-    VersionsCount,
-    /// See the sentence.
-    MajorityAdopts,
-    /// See the sentence.
-    MinorityTouchesNothing,
-    /// See the sentence.
-    MinorityCommitsNothing,
-    /// See the sentence.
-    WholeVersions,
-    /// See the sentence.
-    MajorityIsWhole,
-    /// See the sentence.
-    NothingDropped,
-    /// See the sentence.
-    AnswersAreTrue,
-    /// See the sentence.
-    OneAnswer,
-    /// See the sentence.
-    Welcomed,
-    /// See the sentence.
-    NoSpin,
-    /// See the sentence.
-    Healed,
-    /// See the sentence.
-    NoPanic,
-    /// See the sentence.
-    Simulator,
-}
-
-impl Invariant {
-    /// What holds, and why it matters.
-    pub fn sentence(self) -> &'static str {
-        match self {
-            Self::OneCatalog => {
-                "one sequence number has one catalog, on all members there ever were"
-            }
-            Self::Proven => {
-                "what a member takes for committed is signed by a majority of every roster it needs"
-            }
-            Self::NoGap => {
-                "every commit extends the one before: nothing committed is lost or stepped over"
-            }
-            Self::NoWayBack => "no member goes back to a lower sequence, not even over a restart",
-            Self::OneValue => {
-                "one ballot number stands for one catalog: a proposer never uses it twice"
-            }
-            Self::DurableFirst => {
-                "no promise, accept or prepare leaves before its record is on disk"
-            }
-            Self::VersionsCount => {
-                "versions of an application count up by one and never change: two publishers never both win"
-            }
-            Self::MajorityAdopts => {
-                "only what a strict majority of the voters really held is adopted as their version"
-            }
-            Self::MinorityTouchesNothing => {
-                "live content is changed only to a committed version, and by a repair only with fresh ballots of a majority in hand"
-            }
-            Self::MinorityCommitsNothing => {
-                "a side of a partition without a majority changes nothing"
-            }
-            Self::WholeVersions => {
-                "a member serves only what its store holds whole, and knows what it holds"
-            }
-            Self::MajorityIsWhole => {
-                "a version is committed only when a majority holds every byte of it"
-            }
-            Self::NothingDropped => {
-                "no member drops what is, or is becoming, the committed version"
-            }
-            Self::AnswersAreTrue => {
-                "an answer is true: Ok is in the catalog, and what was refused never comes into force unless the refusal says that it may"
-            }
-            Self::OneAnswer => "every request has one answer",
-            Self::Welcomed => {
-                "a newcomer with a good token is never told that the cluster can't prove itself"
-            }
-            Self::NoSpin => "a member never asks to be woken at once without end",
-            Self::Healed => {
-                "once faults end, all members hold the newest catalog and its content, no window stays open, and a publication succeeds"
-            }
-            Self::NoPanic => "no assertion of the core fails",
-            Self::Simulator => "the simulator's own bounds hold",
-        }
-    }
-}
-
-/// An invariant that was broken, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    /// Which.
-    pub invariant: Invariant,
-    /// What was seen.
-    pub detail: String,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} ({}): {}", self.invariant, self.invariant.sentence(), self.detail)
-    }
-}
-
-/// What a batch of runs must have met, or it has tested nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Situation {
-    /// The coordinator's process died while a version was being staged.
-    CoordinatorDiedBeforeCommit,
-    /// The coordinator's process died between commit and close.
-    CoordinatorDiedAfterCommit,
-    /// Another member took a window over.
-    Takeover,
-    /// A publication that was taken over came into force.
-    TakenOverAndPublished,
-    /// A publication was given up.
-    PublicationGivenUp,
-    /// A roster change was committed.
-    RosterChanged,
-    /// A member joined, left, was removed.
-    Joined,
-    /// See `Joined`.
-    Left,
-    /// See `Joined`.
-    Removed,
-    /// A member came back after the roster had changed without it.
-    RejoinedAfterRosterChange,
-    /// A crash lost a record that was not synced.
-    CrashLostRecord,
-    /// A crash kept a record whose sync was never reported.
-    CrashKeptRecord,
-    /// A crash in the middle of a switch left the old content.
-    CrashBeforeSwitch,
-    /// A crash in the middle of a switch left the new content.
-    CrashAfterSwitch,
-    /// A minority side of a partition was asked to publish, and refused.
-    MinorityRefused,
-    /// Another member's proposal was found uncommitted, and finished.
-    FinishedForAnother,
-    /// Two publishers met, and one was refused.
-    PublisherConflict,
-    /// A publication succeeded.
-    Published,
-    /// An earlier version was published again.
-    RolledBack,
-    /// Content was repaired.
-    Repaired,
-    /// What a majority held was adopted.
-    MajorityAdopted,
-    /// A vote was hung.
-    Hung,
-    /// A hung vote was resolved.
-    Resolved,
-    /// A window was held open by an operator.
-    WindowHeld,
-    /// A window with manual failover lost its coordinator.
-    ManualWindowLost,
-    /// A window was taken over by an operator's order.
-    OrderedTakeover,
-    /// A fetch broke and was tried with another holder.
-    FetchBroke,
-    /// The store of a member rotted.
-    StoreRotted,
-    /// A process stood still and went on.
-    Paused,
-}
-
-impl Situation {
-    /// All of them.
-    pub const ALL: [Self; 29] = [
-        Self::CoordinatorDiedBeforeCommit,
-        Self::CoordinatorDiedAfterCommit,
-        Self::Takeover,
-        Self::TakenOverAndPublished,
-        Self::PublicationGivenUp,
-        Self::RosterChanged,
-        Self::Joined,
-        Self::Left,
-        Self::Removed,
-        Self::RejoinedAfterRosterChange,
-        Self::CrashLostRecord,
-        Self::CrashKeptRecord,
-        Self::CrashBeforeSwitch,
-        Self::CrashAfterSwitch,
-        Self::MinorityRefused,
-        Self::FinishedForAnother,
-        Self::PublisherConflict,
-        Self::Published,
-        Self::RolledBack,
-        Self::Repaired,
-        Self::MajorityAdopted,
-        Self::Hung,
-        Self::Resolved,
-        Self::WindowHeld,
-        Self::ManualWindowLost,
-        Self::OrderedTakeover,
-        Self::FetchBroke,
-        Self::StoreRotted,
-        Self::Paused,
-    ];
-}
-
 /// How long before its commit a majority may have held what is adopted:
-/// ballots are fresh for 7 s, and a change is tried for 6 s, a few times.
+/// so long beyond the time that a ballot is fresh. A change is tried for 6 s,
+/// a few times.
 const ADOPTION_WITHIN_US: u64 = 40_000_000;
 
 struct Known {
@@ -253,11 +39,11 @@ struct Known {
 pub(super) struct Checker {
     history: BTreeMap<u64, Known>,
     versions: BTreeMap<(AppName, u64), Version>,
-    values: BTreeMap<BallotNumber, (MemberId, Digest)>,
-    /// Who proposed a catalog first.
-    authors: BTreeMap<Digest, MemberId>,
+    pub words: Words,
     /// Publications, by their unique message, that were refused for good.
     refused: BTreeSet<String>,
+    /// Windows whose takeover an operator has ordered.
+    pub orders: BTreeSet<u64>,
     pub reached: BTreeMap<Situation, u64>,
 }
 
@@ -324,6 +110,7 @@ impl Checker {
         if let Err(error) = proof {
             return fail(Invariant::Proven, format!("sequence {sequence}, held by {by}: {error}"));
         }
+        self.accepted_by_majorities(by, record)?;
         let catalog = committed.catalog.clone();
         match self.newest().map(|c| c.sequence) {
             Some(newest) if sequence != newest + 1 => {
@@ -341,6 +128,26 @@ impl Checker {
         Ok(true)
     }
 
+    /// Whether disks bear out the certificate, and of every roster that counts:
+    /// the core's own count of signatures is not taken for it.
+    fn accepted_by_majorities(&self, by: MemberId, record: &Record) -> Result<(), Violation> {
+        let (catalog, certificate) = (&record.committed.catalog, &record.committed.certificate);
+        let before = self.newest().map(|newest| &newest.roster);
+        let Some(before) = before else { return Ok(()) };
+        let digest = certificate.header.digest();
+        for roster in [before, &catalog.roster] {
+            if !self.words.is_accepted(certificate.ballot, digest, roster) {
+                let detail = format!(
+                    "sequence {}, held by {by}, was not accepted by a majority of {} members",
+                    catalog.sequence,
+                    roster.members.len()
+                );
+                return fail(Invariant::Proven, detail);
+            }
+        }
+        Ok(())
+    }
+
     /// Whether `next` is a legal successor of `before`.
     fn follows(
         &mut self,
@@ -356,6 +163,9 @@ impl Checker {
         }
         if roster_before.is_some() {
             self.reach(Situation::RosterChanged);
+            if before.window.is_some() && next.window.is_some() {
+                self.reach(Situation::RosterChangedInWindow);
+            }
         }
         for app in before.applications.keys() {
             if !next.applications.contains_key(app) {
@@ -365,8 +175,7 @@ impl Checker {
         for (app, application) in &next.applications {
             self.application(now, app, before.application(app), application, next, servers)?;
         }
-        self.window(before, next);
-        Ok(())
+        self.window(before, next)
     }
 
     fn application(
@@ -407,7 +216,9 @@ impl Checker {
         match current.origin {
             Origin::Majority => {
                 self.reach(Situation::MajorityAdopted);
-                let since = now.saturating_sub(ADOPTION_WITHIN_US);
+                let members = catalog.roster.members.len();
+                let fresh_for = vote::fresh_for(members).as_micros() as u64;
+                let since = now.saturating_sub(ADOPTION_WITHIN_US + fresh_for);
                 let root = current.root;
                 let held = |s: &Server| s.disk.held_since(app, root, since);
                 if !majority_of(&catalog.roster, servers, held) {
@@ -431,11 +242,26 @@ impl Checker {
         Ok(())
     }
 
-    fn window(&mut self, before: &Catalog, next: &Catalog) {
+    fn window(&mut self, before: &Catalog, next: &Catalog) -> Result<(), Violation> {
+        let staged = |c: &Catalog| {
+            let publication = c.window.as_ref().and_then(|w| w.publication.as_ref());
+            publication.map(|p| (p.request, p.app.clone()))
+        };
+        if let Some((request, app)) = staged(before)
+            && staged(next).is_none_or(|(now, _)| now != request)
+            && !next.outcomes.iter().any(|o| o.request == request)
+        {
+            let detail = format!("what was staged of {app} is gone with {}", next.sequence);
+            return fail(Invariant::StagedStays, detail);
+        }
         if let (Some(old), Some(new)) = (&before.window, &next.window)
             && new.takeovers > old.takeovers
         {
             self.reach(Situation::Takeover);
+            if old.failover == Failover::Manual && !self.orders.contains(&old.id) {
+                let detail = format!("window {} was taken over unordered", old.id);
+                return fail(Invariant::ManualIsManual, detail);
+            }
         }
         if next.window.as_ref().is_some_and(|w| w.held) && before.window.is_none() {
             self.reach(Situation::WindowHeld);
@@ -450,42 +276,16 @@ impl Checker {
                 self.reach(Situation::TakenOverAndPublished);
             }
         }
+        Ok(())
     }
 
-    /// A member sends `message`: is what it says on its disk?
+    /// A member sends `message`: may it say so?
     pub fn sent(&mut self, from: &Server, message: &Message) -> Result<(), Violation> {
         let Message::Register(word) = message else { return Ok(()) };
-        let who = &from.name;
-        let promised = from.disk.record.as_ref().map(|r| r.promised);
-        let early = |what: &str| {
-            fail(Invariant::DurableFirst, format!("{who} sent {what} before its disk had it"))
-        };
-        match word {
-            Word::Prepare { ballot, .. } if promised < Some(*ballot) => early("a prepare"),
-            Word::Promise { ballot, .. } if promised < Some(*ballot) => early("a promise"),
-            Word::Accepted { ballot, digest, .. }
-                if from.disk.accepts.get(ballot) != Some(digest) =>
-            {
-                early("an accept")
-            }
-            Word::Accept { ballot, catalog } => {
-                let digest = catalog.digest();
-                let author = *self.authors.entry(digest).or_insert(from.id);
-                if author != from.id {
-                    self.reach(Situation::FinishedForAnother);
-                }
-                let value = *self.values.entry(*ballot).or_insert((from.id, digest));
-                if value != (from.id, digest) || ballot.proposer != from.id {
-                    let detail = format!("ballot {} of {who}", ballot.round);
-                    return fail(Invariant::OneValue, detail);
-                }
-                if promised < Some(*ballot) {
-                    return early("a proposal");
-                }
-                Ok(())
-            }
-            _ => Ok(()),
+        if let Some(situation) = self.words.said(from, word)? {
+            self.reach(situation);
         }
+        Ok(())
     }
 
     /// A member shows `sequence` as committed.
@@ -510,15 +310,19 @@ impl Checker {
             return fail(Invariant::MinorityTouchesNothing, detail);
         }
         let fresh_for = vote::fresh_for(catalog.roster.members.len());
-        let fresh = |voter: MemberId| {
-            voter == server.id
-                || server.heard.get(&voter).is_some_and(|at| Time(now).since(Time(*at)) < fresh_for)
+        let fresh = |voter: &MemberId| {
+            *voter == server.id
+                || server.heard.get(voter).is_some_and(|heard| {
+                    Time(now).since(Time(heard.at)) < fresh_for
+                        && heard.sequence == catalog.sequence
+                })
         };
-        let count = catalog.roster.voters().filter(|m| fresh(m.id)).count();
-        if count < catalog.roster.majority() {
+        let voters = catalog.roster.voters().map(|m| m.id);
+        let in_hand: BTreeSet<MemberId> = voters.filter(fresh).collect();
+        if !holds_majority(&catalog.roster, &in_hand) {
             let detail = format!(
-                "{name} repairs {app} with {count} fresh ballots of {} needed",
-                catalog.roster.majority()
+                "{name} repairs {app} with {} fresh ballots of this catalog in hand",
+                in_hand.len()
             );
             return fail(Invariant::MinorityTouchesNothing, detail);
         }
@@ -574,7 +378,7 @@ pub(super) fn majority_of(
     what: impl Fn(&Server) -> bool,
 ) -> bool {
     let ids = servers.iter().filter(|s| what(s)).map(|s| s.id).collect();
-    roster.is_majority(&ids)
+    holds_majority(roster, &ids)
 }
 
 /// A violation.

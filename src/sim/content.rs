@@ -4,8 +4,7 @@
 use rand::Rng;
 
 use super::{
-    Violation,
-    check::Situation,
+    Situation, Violation,
     server::{Tag, Work},
     world::{Happening, World},
 };
@@ -126,7 +125,7 @@ impl World {
         if !matches!(work, Work::Scan) {
             self.say(Some(s), &format!("{app}: {work:?}"));
         }
-        let after = self.rng.random_range(1_000..=self.mix.work_us_max);
+        let after = self.rng.random_range(1_000..=self.mix.work_us_max) * self.slower(s);
         let run = self.servers[s].run;
         self.servers[s].work.insert(app.clone(), work);
         self.later(after, Happening::Worked { server: s, run, app });

@@ -1,125 +1,38 @@
-//! The mix of faults that a seed draws, the storm that it makes, and the calm
-//! after it, in which everything must heal.
+//! The storm: what each step of a story does to the world. And the calm after
+//! it, in which everything must heal.
 
 use std::collections::BTreeSet;
 
-use rand::{Rng, rngs::SmallRng};
+use rand::{Rng, SeedableRng, rngs::SmallRng};
 
 use super::{
-    Plan, Violation,
-    check::{Invariant, Situation, fail, majority_of},
+    Invariant, Situation, Violation,
+    check::{fail, majority_of},
     operate::{Ticket, What},
+    story::Deed,
     world::{Happening, World},
 };
 use crate::{
     base::catalog::Failover,
-    member::{Input, command::Command, view::Health},
+    member::{Input, Message, command::Command, view::Health},
+    proto::catalog::Message as Word,
 };
 
 const SECOND: u64 = 1_000_000;
 /// How often healing is looked at, and helped by operators.
 const LOOK_EVERY: u64 = SECOND / 2;
-/// How long a partition, a pause, a stop may last at most.
-const FAULT_MAX: u64 = 12 * SECOND;
+/// How much slower a slow disk is.
+const SLOWER: u64 = 30;
 
-/// What can be done to a world. The number is its weight among those drawn.
+/// Who dies at the next word of this kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    Partition,
-    OneWay,
-    Crash,
-    CrashCoordinator,
-    CrashMany,
-    Pause,
-    Hint,
-    Drift,
-    DriftTogether,
-    Wipe,
-    Rot,
-    RotEverywhere,
-}
-
-const FAULTS: [(Fault, u32); 12] = [
-    (Fault::Partition, 8),
-    (Fault::OneWay, 3),
-    (Fault::Crash, 8),
-    (Fault::CrashCoordinator, 6),
-    (Fault::CrashMany, 1),
-    (Fault::Pause, 4),
-    (Fault::Hint, 2),
-    (Fault::Drift, 5),
-    (Fault::DriftTogether, 3),
-    (Fault::Wipe, 2),
-    (Fault::Rot, 2),
-    (Fault::RotEverywhere, 1),
-];
-
-/// What one seed draws.
-#[derive(Clone, Debug)]
-pub(super) struct Mix {
-    pub members: usize,
-    pub skewed_clocks: bool,
-    pub timer_late_us: u64,
-    pub content_bytes_max: u64,
-    pub fetch_mb_s: u64,
-    pub work_us_max: u64,
-    /// In thousandths.
-    pub work_fails: u32,
-    /// Between two operator's actions.
-    pub operate_every_us: u64,
-    /// Publications among these, in hundredths.
-    pub publishes: u32,
-    sync_us_max: u64,
-    /// In thousandths: a sync that takes a second.
-    sync_hangs: u32,
-    faults: Vec<(Fault, u32)>,
-    fault_every_us: u64,
-    datagram_loss: u32,
-    stream_loss: u32,
-    duplicate: u32,
-    delay_us_max: u64,
-    tail: u32,
-}
-
-impl Mix {
-    /// Each fault is there or not, and each number drawn on its own.
-    pub fn draw(rng: &mut SmallRng, plan: &Plan) -> Self {
-        let mut some = |half: bool, max: u32| -> u32 {
-            if half && rng.random_bool(0.5) { 0 } else { rng.random_range(0..=max) }
-        };
-        let (datagram_loss, stream_loss) = (some(true, 250), some(true, 20));
-        let (duplicate, tail, work_fails) = (some(true, 100), some(true, 20), some(true, 50));
-        let sync_hangs = some(true, 10);
-        let faults = FAULTS.iter().filter(|_| rng.random_bool(0.6)).copied().collect();
-        Self {
-            members: rng.random_range(3..=plan.members_max.max(3)),
-            skewed_clocks: rng.random_bool(0.5),
-            timer_late_us: [200, 2_000, 30_000][rng.random_range(0..3)],
-            content_bytes_max: [100_000, 10_000_000, 400_000_000][rng.random_range(0..3)],
-            fetch_mb_s: rng.random_range(10..=200),
-            work_us_max: [5_000, 50_000, 800_000][rng.random_range(0..3)],
-            work_fails,
-            operate_every_us: [300_000, 1_000_000, 4_000_000][rng.random_range(0..3)],
-            publishes: rng.random_range(30..=90),
-            sync_us_max: [1_000, 10_000, 80_000][rng.random_range(0..3)],
-            sync_hangs,
-            faults,
-            fault_every_us: [500_000, 2_000_000, 6_000_000][rng.random_range(0..3)],
-            datagram_loss,
-            stream_loss,
-            duplicate,
-            delay_us_max: [1_000, 10_000, 80_000, 250_000][rng.random_range(0..4)],
-            tail,
-        }
-    }
-
-    /// How long a sync takes, in microseconds.
-    pub fn sync(&self, rng: &mut SmallRng) -> u64 {
-        if rng.random_range(0..1_000) < self.sync_hangs {
-            return SECOND;
-        }
-        rng.random_range(100..=self.sync_us_max)
-    }
+pub(super) enum Ambush {
+    /// Whoever promises something to somebody else.
+    Voter,
+    /// Whoever asks others to accept, after so many were asked.
+    Proposer { after: u32 },
+    /// The same, if it is the coordinator of the open window.
+    Coordinator { after: u32 },
 }
 
 impl World {
@@ -127,7 +40,7 @@ impl World {
     pub(super) fn gather(&mut self) -> Result<(), Violation> {
         self.run_until(self.now + SECOND / 5)?;
         self.invite(0, self.mix.members - 1)?;
-        let end = self.now + 20 * SECOND;
+        let end = self.now + (20 + self.mix.members as u64) * SECOND;
         while self.now < end && self.newest().roster.voters().count() < self.mix.members {
             self.run_until(self.now + SECOND / 5)?;
         }
@@ -143,11 +56,11 @@ impl World {
         self.network.duplicate = mix.duplicate;
         self.network.delay_max = mix.delay_us_max.max(self.network.delay_min + 1);
         self.network.tail = mix.tail;
-        let (fault, operate) = (mix.fault_every_us, mix.operate_every_us);
-        if !mix.faults.is_empty() {
-            self.later(fault, Happening::Fault);
+        self.storm_began = self.now;
+        for number in 0..self.steps_of_story.len() {
+            let at_us = self.steps_of_story[number].at_us;
+            self.later(at_us, Happening::Step(number));
         }
-        self.later(operate / 4, Happening::Operate);
     }
 
     /// Faults end, everybody comes back.
@@ -159,6 +72,10 @@ impl World {
         self.network = network;
         self.mix.sync_us_max = self.mix.sync_us_max.min(10_000);
         self.mix.sync_hangs = 0;
+        self.ambush = None;
+        for server in &mut self.servers {
+            server.slow_until = 0;
+        }
         for s in 0..self.servers.len() {
             let run = self.servers[s].run;
             let after = self.rng.random_range(0..SECOND);
@@ -181,76 +98,184 @@ impl World {
 
     // Faults.
 
-    /// One fault, and the next one later.
-    pub(super) fn fault(&mut self) -> Result<(), Violation> {
+    /// One step of the story. What it draws comes from its own number, so that
+    /// it does the same when other steps are left out.
+    pub(super) fn step(&mut self, number: usize) -> Result<(), Violation> {
         if !self.storm {
             return Ok(());
         }
-        let every = self.mix.fault_every_us;
-        let after = self.rng.random_range(every / 4..=every * 2);
-        self.later(after, Happening::Fault);
-        let total: u32 = self.mix.faults.iter().map(|(_, weight)| weight).sum();
-        let mut drawn = self.rng.random_range(0..total);
-        let mut chosen = Fault::Hint;
-        for (fault, weight) in &self.mix.faults {
-            if drawn < *weight {
-                chosen = *fault;
-                break;
-            }
-            drawn -= weight;
-        }
-        self.inflict(chosen)
+        let step = self.steps_of_story[number];
+        self.say(None, &format!("step {number}: {:?}", step.what));
+        let dice = SmallRng::seed_from_u64(u64::from(step.chance));
+        let noise = std::mem::replace(&mut self.rng, dice);
+        let done = self.inflict(step.what);
+        self.rng = noise;
+        done
     }
 
-    fn inflict(&mut self, fault: Fault) -> Result<(), Violation> {
+    fn inflict(&mut self, deed: Deed) -> Result<(), Violation> {
         let running: Vec<usize> = self.enrolled_and_running();
         let Some(one) = self.pick(&running) else { return Ok(()) };
-        match fault {
-            Fault::Partition => self.partition(true),
-            Fault::OneWay => self.partition(false),
-            Fault::Crash => self.crash_for_a_while(one),
-            Fault::CrashCoordinator => {
+        match deed {
+            Deed::Partition => self.partition(true),
+            Deed::OneWay => self.partition(false),
+            Deed::LossyLink => self.lossy_link(one),
+            Deed::Crash => self.crash_for_a_while(one)?,
+            Deed::CrashCoordinator => {
                 let coordinator = self.newest().window.as_ref().map(|w| w.coordinator);
                 if let Some(&s) = coordinator.and_then(|id| self.index.get(&id)) {
-                    self.crash_for_a_while(s);
+                    self.crash_for_a_while(s)?;
                 }
             }
-            Fault::CrashMany => {
+            Deed::CrashMany => {
                 for s in running {
                     if self.rng.random_bool(0.7) {
-                        self.crash_for_a_while(s);
+                        self.crash_for_a_while(s)?;
                     }
                 }
             }
-            Fault::Pause => self.pause(one),
-            Fault::Hint => {
+            Deed::CrashAll => {
+                for s in running {
+                    self.crash_for_a_while(s)?;
+                }
+                if self.servers.iter().all(|s| s.member.is_none()) {
+                    self.checker.reach(Situation::AllDown);
+                }
+            }
+            Deed::Flap => self.flap(one)?,
+            Deed::AmbushVoter => self.ambush = Some(Ambush::Voter),
+            Deed::AmbushProposer => {
+                let after = self.rng.random_range(1..4);
+                self.ambush = Some(Ambush::Proposer { after });
+            }
+            Deed::AmbushCoordinator => {
+                let after = self.rng.random_range(1..4);
+                self.ambush = Some(Ambush::Coordinator { after });
+            }
+            Deed::Pause => self.pause(one),
+            Deed::Hint => {
                 let other = self.pick(&running).unwrap_or(one);
                 if other != one {
                     let member = self.servers[other].id;
                     self.feed(one, Input::Lost { member }, super::server::Tag::Other)?;
                 }
             }
-            Fault::Drift => self.drift(&[one]),
-            Fault::DriftTogether => {
+            Deed::Drift => self.drift(&[one]),
+            Deed::DriftTogether => {
                 let some: Vec<usize> =
                     (0..self.servers.len()).filter(|_| self.rng.random_bool(0.6)).collect();
                 self.drift(&some);
             }
-            Fault::Wipe => {
+            Deed::Wipe => {
                 let app = self.any_app();
                 let now = self.now;
                 self.servers[one].disk.set_live(now, &app, None);
                 self.say(Some(one), &format!("{app} is wiped by hand"));
             }
-            Fault::Rot => self.rot(one),
-            Fault::RotEverywhere => self.rot_everywhere(),
+            Deed::Rot => self.rot(one),
+            Deed::RotEverywhere => self.rot_everywhere(),
+            Deed::RotRecord => self.rot_record(one)?,
+            Deed::SlowDisk => {
+                let longer = self.a_while();
+                self.servers[one].slow_until = self.now + longer;
+                self.checker.reach(Situation::SlowDisk);
+                self.say(Some(one), "its disk is slow");
+            }
+            Deed::ClockJump => {
+                self.servers[one].skew_ms = self.rng.random_range(1_800_000..=5_400_000);
+                self.checker.reach(Situation::ClockJumped);
+                self.say(Some(one), "its wall clock jumps");
+            }
+            operators => return self.operate(operators),
+        }
+        Ok(())
+    }
+
+    /// How much longer the disk of `s` takes for everything just now.
+    pub(super) fn slower(&self, s: usize) -> u64 {
+        if self.now < self.servers[s].slow_until { SLOWER } else { 1 }
+    }
+
+    /// `s` has just said this: does somebody die of it?
+    pub(super) fn spring(&mut self, s: usize, message: &Message) -> Result<(), Violation> {
+        let Some(ambush) = self.ambush else { return Ok(()) };
+        let Message::Register(word) = message else { return Ok(()) };
+        let id = self.servers[s].id;
+        let presides = self.newest().window.as_ref().is_some_and(|w| w.coordinator == id);
+        let left = match (ambush, word) {
+            (Ambush::Voter, Word::Promise { .. }) => 0,
+            (Ambush::Proposer { after }, Word::Accept { .. }) => after - 1,
+            (Ambush::Coordinator { after }, Word::Accept { .. }) if presides => after - 1,
+            _ => return Ok(()),
+        };
+        if left > 0 {
+            self.ambush = Some(match ambush {
+                Ambush::Coordinator { .. } => Ambush::Coordinator { after: left },
+                _ => Ambush::Proposer { after: left },
+            });
+            return Ok(());
+        }
+        self.ambush = None;
+        // A voter comes back before the proposer is done with it.
+        let longest = if ambush == Ambush::Voter { SECOND / 20 } else { 3 * SECOND };
+        let after = self.rng.random_range(500..longest);
+        self.crash(s)?;
+        self.later(after, Happening::Start { server: s });
+        Ok(())
+    }
+
+    /// A process is started again and again, and dies each time.
+    fn flap(&mut self, s: usize) -> Result<(), Violation> {
+        self.checker.reach(Situation::Flapped);
+        self.crash(s)?;
+        let mut at = 0;
+        for _ in 0..self.rng.random_range(2..6) {
+            at += self.rng.random_range(1_000..300_000);
+            self.later(at, Happening::Start { server: s });
+            at += self.rng.random_range(1_000..300_000);
+            self.later(at, Happening::Crash { server: s });
+        }
+        self.later(at + SECOND / 10, Happening::Start { server: s });
+        Ok(())
+    }
+
+    /// Most of what goes one way between `s` and the others is lost.
+    fn lossy_link(&mut self, s: usize) {
+        let others: BTreeSet<usize> = (0..self.servers.len()).filter(|o| *o != s).collect();
+        let loss = self.rng.random_range(300..950);
+        let one = BTreeSet::from([s]);
+        let (from, to) = if self.rng.random_bool(0.5) { (one, others) } else { (others, one) };
+        self.checker.reach(Situation::LossyLink);
+        self.say(Some(s), &format!("{loss} of 1000 are lost from {from:?} to {to:?}"));
+        let partition = self.network.lose(from, to, loss);
+        let after = self.a_while();
+        self.later(after, Happening::Heal { partition });
+    }
+
+    /// A process dies, and when it starts its record is not what was written:
+    /// that member is gone for good. Only where a majority stays, and once.
+    fn rot_record(&mut self, s: usize) -> Result<(), Violation> {
+        let roster = &self.newest().roster;
+        let stays =
+            |server: &super::server::Server| server.id != self.servers[s].id && !server.gone;
+        let once = self.servers.iter().all(|server| !server.rotten);
+        if !once || roster.voters().count() < 4 || !majority_of(roster, &self.servers, stays) {
+            return Ok(());
+        }
+        self.crash(s)?;
+        let bit = self.rng.random_range(0..1_000_000);
+        if self.servers[s].disk.notices_rot(bit) {
+            self.servers[s].rotten = true;
+            let after = self.a_while();
+            self.later(after, Happening::Start { server: s });
         }
         Ok(())
     }
 
     fn a_while(&mut self) -> u64 {
-        let longest = [SECOND / 2, 3 * SECOND, FAULT_MAX][self.rng.random_range(0..3)];
-        self.rng.random_range(SECOND / 20..longest)
+        let most = self.mix.fault_us_max.max(SECOND);
+        let longest = [SECOND / 2, most / 4, most][self.rng.random_range(0..3)];
+        self.rng.random_range(SECOND / 20..=longest.max(SECOND / 10))
     }
 
     fn partition(&mut self, both: bool) {
@@ -272,9 +297,9 @@ impl World {
         self.later(after, Happening::Heal { partition });
     }
 
-    fn crash_for_a_while(&mut self, s: usize) {
+    fn crash_for_a_while(&mut self, s: usize) -> Result<(), Violation> {
         let id = self.servers[s].id;
-        self.crash(s);
+        self.crash(s)?;
         let after = self.a_while();
         self.later(after, Happening::Start { server: s });
         // Some transports notice at once.
@@ -285,6 +310,7 @@ impl World {
                 self.later(after, Happening::Own { server: other, run, input });
             }
         }
+        Ok(())
     }
 
     fn pause(&mut self, s: usize) {
@@ -296,7 +322,8 @@ impl World {
         let run = server.run;
         self.checker.reach(Situation::Paused);
         self.say(Some(s), "stands still");
-        let after = self.a_while();
+        // Longer than that, a host would drop what waits for the process.
+        let after = self.a_while().min(60 * SECOND);
         self.later(after, Happening::Resume { server: s, run });
     }
 
@@ -338,7 +365,8 @@ impl World {
                 || self.newest().window.as_ref().is_some_and(|w| {
                     w.publication.as_ref().is_some_and(|p| p.version.root == root)
                 });
-        let has = |server: &super::server::Server| server.disk.whole.contains(&root);
+        let has =
+            |server: &super::server::Server| !server.gone && server.disk.whole.contains(&root);
         let copies = self.servers.iter().filter(|server| has(server)).count();
         if is_committed && (copies < 2 || !majority_of(&self.newest().roster, &self.servers, has)) {
             return;
@@ -447,6 +475,10 @@ impl World {
                 return Some(format!("{} has no vote yet", server.name));
             }
         }
+        let rotten = self.servers.iter().find(|s| s.rotten && newest.roster.contains(s.id));
+        if let Some(server) = rotten {
+            return Some(format!("{} is lost for good and still enrolled", server.name));
+        }
         None
     }
 
@@ -465,6 +497,12 @@ impl World {
                 self.checker.reach(Situation::OrderedTakeover);
                 return self.ask(s, Command::WindowTakeover, What::Order);
             }
+        }
+        let roster = &self.newest().roster;
+        let rotten = self.servers.iter().find(|s| s.rotten && s.gone && roster.contains(s.id));
+        if let Some(name) = rotten.map(|s| s.name.clone()) {
+            self.checker.reach(Situation::RottenMemberRemoved);
+            return self.ask(s, Command::Remove { name }, What::Remove);
         }
         self.resolve_hung(s)
     }

@@ -13,10 +13,14 @@
 mod check;
 mod content;
 mod fault;
+mod invariant;
 mod network;
 mod operate;
 mod server;
+mod shrink;
+mod story;
 mod trace;
+mod words;
 mod world;
 
 use std::{
@@ -24,7 +28,11 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-pub use check::{Invariant, Situation, Violation};
+pub use invariant::{Invariant, Situation, Violation};
+pub use shrink::shrink;
+pub use story::Story;
+
+use crate::base::{Digest, key::Notary};
 
 /// What all runs of a batch have in common; the rest is the seed's.
 #[derive(Clone, Debug)]
@@ -35,25 +43,37 @@ pub struct Plan {
     pub calm_s: u64,
     /// The most members that found the cluster. At least 3.
     pub members_max: usize,
-    /// A fault that no core can bear: shows that the checks see it.
-    pub sabotage: Option<Sabotage>,
+    /// How many of a hundred runs have up to `large_max` members instead.
+    pub large_of_100: u32,
+    /// See `large_of_100`.
+    pub large_max: usize,
+    /// How many of a hundred runs have a long storm, mostly quiet, as the days
+    /// of a real cluster are.
+    pub long_of_100: u32,
+    /// The longest of these, in virtual seconds.
+    pub long_s: u64,
     /// Keep every line of the trace and not only the last ones.
     pub whole_trace: bool,
+    /// The bug that is planted.
+    #[cfg(feature = "planted-bugs")]
+    pub planted: Option<crate::base::planted::Bug>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { storm_s: 45, calm_s: 150, members_max: 7, sabotage: None, whole_trace: false }
+        Self {
+            storm_s: 45,
+            calm_s: 150,
+            members_max: 7,
+            large_of_100: 2,
+            large_max: 50,
+            long_of_100: 5,
+            long_s: 3_600,
+            whole_trace: false,
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
+        }
     }
-}
-
-/// What breaks a promise that the core relies on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sabotage {
-    /// The disk reports a sync before it is one.
-    LyingDisk,
-    /// A restart reads an older record.
-    OldRecord,
 }
 
 /// What came of one run.
@@ -63,6 +83,10 @@ pub struct Report {
     pub seed: u64,
     /// Events that were handled.
     pub steps: u64,
+    /// How many members founded the cluster.
+    pub members: usize,
+    /// How long the storm lasted until it ended or broke something, if it began.
+    pub storm_lasted_us: Option<u64>,
     /// Virtual time, in microseconds.
     pub virtual_us: u64,
     /// The sequence of the newest catalog.
@@ -79,7 +103,16 @@ pub struct Report {
 
 /// Runs the cluster of `seed`.
 pub fn run(seed: u64, plan: &Plan) -> Report {
-    let mut world = world::World::new(seed, plan);
+    tell(&Story::draw(seed, plan), plan)
+}
+
+/// Runs the cluster of `story`. Of `plan` only what is not the story's counts.
+pub fn tell(story: &Story, plan: &Plan) -> Report {
+    #[cfg(feature = "planted-bugs")]
+    crate::base::planted::plant(plan.planted);
+    let secret = Digest::of("simulated notary", &story.seed.to_le_bytes()).0;
+    let _notary = (!story.weather.real_signatures).then(|| Notary::new(secret));
+    let mut world = world::World::new(story, plan);
     // An assertion of the core that fails is found like any other violation.
     let result = catch_unwind(AssertUnwindSafe(|| world.run()));
     let violation = match result {
@@ -92,7 +125,9 @@ pub fn run(seed: u64, plan: &Plan) -> Report {
             Some(Violation { invariant: Invariant::NoPanic, detail })
         }
     };
-    world.report(seed, violation)
+    #[cfg(feature = "planted-bugs")]
+    crate::base::planted::plant(None);
+    world.report(story.seed, violation)
 }
 
 /// Runs the cluster of `seed`, and panics with the seed and the last lines of

@@ -41,7 +41,18 @@ pub(super) struct Network {
     /// In thousandths: what takes ten times as long.
     pub tail: u32,
     cuts: Vec<Cut>,
+    lossy: Vec<Lossy>,
     partitions: u64,
+}
+
+/// One direction that loses much: asymmetric loss, as of a bad cable.
+#[derive(Debug)]
+struct Lossy {
+    trouble: u64,
+    from: BTreeSet<usize>,
+    to: BTreeSet<usize>,
+    /// In thousandths.
+    loss: u32,
 }
 
 impl Network {
@@ -55,6 +66,7 @@ impl Network {
             delay_max: 3_000,
             tail: 0,
             cuts: Vec::new(),
+            lossy: Vec::new(),
             partitions: 0,
         }
     }
@@ -81,9 +93,19 @@ impl Network {
         partition
     }
 
-    /// Ends a partition.
+    /// Loses `loss` thousandths of what `from` sends to `to`, and nothing of the
+    /// way back. Returns the number to heal it by.
+    pub fn lose(&mut self, from: BTreeSet<usize>, to: BTreeSet<usize>, loss: u32) -> u64 {
+        self.partitions += 1;
+        let trouble = self.partitions;
+        self.lossy.push(Lossy { trouble, from, to, loss });
+        trouble
+    }
+
+    /// Ends a partition or a loss.
     pub fn heal(&mut self, partition: u64) {
         self.cuts.retain(|cut| cut.partition != partition);
+        self.lossy.retain(|lossy| lossy.trouble != partition);
     }
 
     /// How many partitions there ever were and how many cuts there are: the
@@ -94,16 +116,27 @@ impl Network {
 
     /// When the copies of something sent arrive, in microseconds from now;
     /// none if it is lost.
-    pub fn delays(&self, carrier: Carrier, rng: &mut SmallRng) -> Vec<u64> {
+    pub fn delays(
+        &self,
+        (from, to): (usize, usize),
+        carrier: Carrier,
+        rng: &mut SmallRng,
+    ) -> [Option<u64>; 2] {
+        let here = |l: &&Lossy| l.from.contains(&from) && l.to.contains(&to);
+        let worse = self.lossy.iter().filter(here).map(|l| l.loss).max().unwrap_or(0);
         let (loss, doubles) = match carrier {
-            Carrier::Datagram => (self.datagram_loss, true),
-            Carrier::Stream { repeatable } => (self.stream_loss, repeatable),
+            Carrier::Datagram => (self.datagram_loss.max(worse), true),
+            // A stream is sent again until it gets through: it is late, and
+            // lost when its connection is given up.
+            Carrier::Stream { repeatable } => (self.stream_loss.max(worse / 8), repeatable),
         };
         if rng.random_range(0..1_000) < loss {
-            return Vec::new();
+            return [None, None];
         }
-        let copies = 1 + usize::from(doubles && rng.random_range(0..1_000) < self.duplicate);
-        (0..copies).map(|_| self.delay(rng)).collect()
+        let again = if carrier == Carrier::Datagram { 0 } else { u64::from(worse / 100) };
+        let first = self.delay(rng) * (1 + again);
+        let doubled = doubles && rng.random_range(0..1_000) < self.duplicate;
+        [Some(first), doubled.then(|| self.delay(rng))]
     }
 
     /// One delay.

@@ -4,10 +4,11 @@
 use rand::Rng;
 
 use super::{
-    Violation,
-    check::{Invariant, Situation, fail, majority_of},
+    Invariant, Situation, Violation,
+    check::{fail, majority_of},
     server::{Joining, Tag},
-    world::{Happening, SERVERS_MAX, World},
+    story::Deed,
+    world::{Happening, World},
 };
 use crate::{
     base::{
@@ -75,42 +76,38 @@ impl World {
             self.index.get(&server.id).is_some_and(|other| near(*other))
         });
         let minority = (alone && !side && self.network.state().1 > 0).then(|| self.network.state());
+        let window = self.servers[s].member.as_ref().and_then(|m| m.catalog().window.as_ref());
+        if let (What::Order, Some(window)) = (&what, window) {
+            self.checker.orders.insert(window.id);
+        }
         let ticket = Ticket { server: s, what, minority };
         self.command(s, command, ticket)
     }
 
-    /// One action of some operator, and the next one later.
-    pub(super) fn operate(&mut self) -> Result<(), Violation> {
-        if !self.storm {
-            return Ok(());
-        }
-        let every = self.mix.operate_every_us;
-        let after = self.rng.random_range(every / 4..=every * 2);
-        self.later(after, Happening::Operate);
+    /// One action of some operator.
+    pub(super) fn operate(&mut self, action: Deed) -> Result<(), Violation> {
         let up: Vec<usize> = (0..self.servers.len())
             .filter(|s| self.servers[*s].is_up() && !self.servers[*s].gone)
             .collect();
         let Some(s) = self.pick(&up) else { return Ok(()) };
-        if self.rng.random_range(0..100) < self.mix.publishes {
-            return self.publish_somehow(s);
-        }
         let app = self.apps[self.rng.random_range(0..self.apps.len())].clone();
-        match self.rng.random_range(0..20) {
-            0..=2 => {
+        match action {
+            Deed::Publish => self.publish_somehow(s),
+            Deed::Rollback => {
                 let version = self.rng.random_bool(0.5).then(|| self.rng.random_range(1..6));
                 self.ask(s, Command::Rollback { app, version }, What::Rollback)
             }
-            3..=5 => self.open_window(s, app),
-            6..=9 => self.ask(s, Command::WindowClose, What::Close),
-            10..=11 => {
+            Deed::Open => self.open_window(s, app),
+            Deed::Close => self.ask(s, Command::WindowClose, What::Close),
+            Deed::TakeOver => {
                 self.checker.reach(Situation::OrderedTakeover);
                 self.ask(s, Command::WindowTakeover, What::Order)
             }
-            12 => {
+            Deed::Failover => {
                 let first = self.some_names();
                 self.ask(s, Command::FailoverSet { first }, What::Failover)
             }
-            13 => {
+            Deed::Policy => {
                 let failover = self.any_failover();
                 let vote = self.rng.random_bool(0.5).then(|| {
                     let committed = self.rng.random_bool(0.5);
@@ -118,9 +115,9 @@ impl World {
                 });
                 self.ask(s, Command::Policy { failover, vote }, What::Policy)
             }
-            14..=15 => self.invite(s, 1),
-            16 => self.remove_or_leave(s, true),
-            17 => self.remove_or_leave(s, false),
+            Deed::Invite => self.invite(s, 1),
+            Deed::Remove => self.remove_or_leave(s, true),
+            Deed::Leave => self.remove_or_leave(s, false),
             _ => self.resolve_hung(s),
         }
     }
@@ -198,7 +195,8 @@ impl World {
     /// An invitation for `newcomers` new servers.
     pub(super) fn invite(&mut self, s: usize, newcomers: usize) -> Result<(), Violation> {
         let enrolled = self.newest().roster.members.len();
-        if self.servers.len() + newcomers > SERVERS_MAX || enrolled + newcomers > 9 {
+        let most = self.mix.members.max(7);
+        if self.servers.len() + newcomers > most + 7 || enrolled + newcomers > most + 2 {
             return Ok(());
         }
         let uses = u32::try_from(newcomers).unwrap_or(1);

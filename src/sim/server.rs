@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
 };
 
-use super::check::Invariant;
+use super::Invariant;
 use crate::{
     base::{
         AppName, Digest, MemberId, MemberName, SecretKey, Time, WallTime,
@@ -20,8 +20,6 @@ use crate::{
 pub(super) struct Disk {
     /// Of the register.
     pub record: Option<Box<Record>>,
-    /// The record before it.
-    pub before: Option<Box<Record>>,
     /// The number that the next start must exceed.
     pub generation: u64,
     /// What the store holds whole.
@@ -60,21 +58,53 @@ impl Disk {
             || self.was_live.get(&(app.clone(), root)).is_some_and(|until| *until >= since)
     }
 
-    /// A record is synced.
-    pub fn sync(&mut self, record: Box<Record>) {
+    /// A record is synced. Whether it has accepted anything new.
+    pub fn sync(&mut self, record: Box<Record>) -> bool {
+        let mut new = false;
         if let Some(accepted) = &record.accepted {
-            self.accepts.entry(accepted.ballot).or_insert_with(|| accepted.catalog.digest());
+            self.accepts.entry(accepted.ballot).or_insert_with(|| {
+                new = true;
+                accepted.catalog.digest()
+            });
         }
-        self.before = self.record.replace(record);
+        self.record = Some(record);
+        new
     }
 
     /// The record as a start reads it: through the format on disk.
     pub fn read_record(&self) -> Option<Record> {
         let record = self.record.as_ref()?;
-        let bytes = wire::encode(Kind::Record, record);
+        let (bytes, digest) = Self::file(record);
+        assert_eq!(Digest::of_bytes(&bytes), digest, "the file is whole");
         let read = wire::decode(Kind::Record, &bytes).expect("what was written can be read");
         assert_eq!(**record, read, "a record is read as it was written");
         Some(read)
+    }
+
+    /// The record's file: its bytes, and the signature of them in its header,
+    /// as the store writes it.
+    fn file(record: &Record) -> (Vec<u8>, Digest) {
+        let bytes = wire::encode(Kind::Record, record);
+        let digest = Digest::of_bytes(&bytes);
+        (bytes, digest)
+    }
+
+    /// Whether a start would notice that the writing of `record` was cut short
+    /// after `at` bytes. The store writes aside and renames, so it never reads
+    /// such a file; if it did, it would have to know.
+    pub fn notices_cut(record: &Record, at: usize) -> bool {
+        let (bytes, digest) = Self::file(record);
+        Digest::of_bytes(&bytes[..at % bytes.len()]) != digest
+    }
+
+    /// Whether a start would notice that bit `bit` of the record has turned: a
+    /// member with such a record must not start, and never takes it for none.
+    pub fn notices_rot(&self, bit: usize) -> bool {
+        let Some(record) = &self.record else { return false };
+        let (mut bytes, digest) = Self::file(record);
+        let at = bit / 8 % bytes.len();
+        bytes[at] ^= 1 << (bit % 8);
+        Digest::of_bytes(&bytes) != digest
     }
 }
 
@@ -90,10 +120,27 @@ pub(super) enum Work {
 /// What a delivered input is, for the checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tag {
-    /// A ballot from this member.
-    Ballot(MemberId),
+    /// A ballot of this member, made at this sequence, with this stamp.
+    Ballot {
+        of: MemberId,
+        sequence: u64,
+        stamp: u64,
+    },
+    /// A proposer asks for a promise, or to accept.
+    Ask(BallotNumber),
     Other,
 }
+
+/// The newest ballot of somebody that was taken in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heard {
+    pub at: u64,
+    pub sequence: u64,
+    stamp: u64,
+}
+
+/// Questions that are remembered, the highest: more than are ever under way.
+const ASKS_MAX: usize = 64;
 
 /// A newcomer that knocks.
 #[derive(Clone, Debug)]
@@ -128,8 +175,17 @@ pub(super) struct Server {
     pub writes: VecDeque<(u64, Box<Record>)>,
     pub write_free_at: u64,
     pub work: BTreeMap<AppName, Work>,
-    /// When it last took in a ballot, by voter.
-    pub heard: BTreeMap<MemberId, u64>,
+    /// The newest ballots that it took in, by voter.
+    pub heard: BTreeMap<MemberId, Heard>,
+    /// Ballot numbers that it was asked about, and whether it knew whoever
+    /// asked to be enrolled when it was.
+    pub asks: BTreeMap<BallotNumber, bool>,
+    /// What it had promised when it died, and not accepted yet.
+    pub promised_before: Option<BallotNumber>,
+    /// Until when its disk is slow.
+    pub slow_until: u64,
+    /// Its record is not what was written: it never starts again.
+    pub rotten: bool,
     pub joining: Option<Joining>,
     /// It left, or was told that it was removed.
     pub gone: bool,
@@ -160,6 +216,10 @@ impl Server {
             write_free_at: 0,
             work: BTreeMap::new(),
             heard: BTreeMap::new(),
+            asks: BTreeMap::new(),
+            promised_before: None,
+            slow_until: 0,
+            rotten: false,
             joining: None,
             gone: false,
             seen: 0,
@@ -175,6 +235,26 @@ impl Server {
     pub fn wall(&self, now: u64) -> WallTime {
         // 2026, an hour early, and as wrong as this clock is.
         WallTime(1_790_000_000_000 - 3_600_000 + now / 1_000 + self.skew_ms)
+    }
+
+    /// Notes what the running member is about to be told.
+    pub fn note(&mut self, now: u64, tag: Tag) {
+        let Some(member) = &self.member else { return };
+        match tag {
+            Tag::Ballot { of, sequence, stamp } => {
+                if self.heard.get(&of).is_none_or(|heard| heard.stamp < stamp) {
+                    self.heard.insert(of, Heard { at: now, sequence, stamp });
+                }
+            }
+            Tag::Ask(ballot) => {
+                let enrolled = member.catalog().roster.contains(ballot.proposer);
+                *self.asks.entry(ballot).or_insert(false) |= enrolled;
+                if self.asks.len() > ASKS_MAX {
+                    self.asks.pop_first();
+                }
+            }
+            Tag::Other => {}
+        }
     }
 
     /// Whether it runs and is not standing still.

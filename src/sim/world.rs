@@ -2,17 +2,21 @@
 //! the members' effects. Here is the order of things; what content, faults
 //! and operators do is in the modules of these names.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
+};
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
 use super::{
-    Plan, Report, Sabotage, Violation,
-    check::{Checker, Invariant, Situation, fail},
-    fault::Mix,
+    Invariant, Plan, Report, Situation, Story, Violation,
+    check::{Checker, fail},
+    fault::Ambush,
     network::{Carrier, Network},
     operate::Ticket,
-    server::{Server, Tag},
+    server::{Disk, Server, Tag},
+    story::{Mix, Step},
     trace::Trace,
 };
 use crate::{
@@ -28,10 +32,9 @@ use crate::{
     proto::catalog::{Message as Word, Record},
 };
 
-/// The most servers that one world ever has.
-pub(super) const SERVERS_MAX: usize = 14;
-/// More events than any sane run has: something goes round in circles.
-const STEPS_MAX: u64 = 6_000_000;
+/// More events in a virtual second than any sane run has for each of its
+/// members: something goes round in circles.
+const EVENTS_MAX_PER_S: u64 = 20_000;
 /// Ticks in a row that may each want another one at once.
 const SPINS_MAX: u32 = 50;
 
@@ -94,8 +97,11 @@ pub(super) enum Happening {
         exporter: [u8; 32],
         bytes: Vec<u8>,
     },
-    Fault,
-    Operate,
+    Crash {
+        server: usize,
+    },
+    /// Of the story.
+    Step(usize),
 }
 
 /// The world.
@@ -118,24 +124,35 @@ pub(super) struct World {
     pub content_next: u64,
     pub apps: Vec<AppName>,
     pub storm: bool,
+    pub storm_us: u64,
+    pub storm_began: u64,
+    pub steps_of_story: Vec<Step>,
+    /// The last message, as bytes and read.
+    last_said: Option<(Vec<u8>, Message)>,
+    /// Who is to die at its next word.
+    pub ambush: Option<Ambush>,
     /// The ticket of the last publication that succeeded.
     pub last_published: Option<u64>,
-    queue: BTreeMap<(u64, u64), Happening>,
+    /// What is going to happen: when, in which order, and where in `happenings`.
+    queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    happenings: Vec<Option<Happening>>,
+    vacant: Vec<usize>,
     tie: u64,
     steps: u64,
 }
 
 impl World {
-    /// The world of `seed`, before anything happened.
-    pub fn new(seed: u64, plan: &Plan) -> Self {
-        let mut rng = SmallRng::seed_from_u64(seed);
-        let mix = Mix::draw(&mut rng, plan);
-        let apps = 1 + rng.random_range(0..3_usize);
+    /// The world of `story`, before anything happened.
+    pub fn new(story: &Story, plan: &Plan) -> Self {
+        let rng = SmallRng::seed_from_u64(story.seed);
+        let mix = story.weather.clone();
+        let apps = mix.apps;
         let app = |n| AppName::parse(&format!("app{n}")).expect("letters and a digit");
         Self {
             now: 1_000_000,
             rng,
             plan: plan.clone(),
+            storm_us: story.storm_us,
             mix,
             network: Network::calm(),
             servers: Vec::new(),
@@ -149,8 +166,14 @@ impl World {
             content_next: 0,
             apps: (0..apps).map(app).collect(),
             storm: false,
+            storm_began: 0,
+            steps_of_story: story.steps.clone(),
+            last_said: None,
+            ambush: None,
             last_published: None,
-            queue: BTreeMap::new(),
+            queue: BinaryHeap::new(),
+            happenings: Vec::new(),
+            vacant: Vec::new(),
             tie: 0,
             steps: 0,
         }
@@ -163,7 +186,7 @@ impl World {
         self.found()?;
         self.gather()?;
         self.begin_storm();
-        self.run_until(self.now + self.plan.storm_s * 1_000_000)?;
+        self.run_until(self.now + self.storm_us)?;
         self.end_storm()?;
         self.heal()
     }
@@ -174,6 +197,8 @@ impl World {
         Report {
             seed,
             steps: self.steps,
+            members: self.mix.members,
+            storm_lasted_us: (self.storm_began > 0).then(|| self.now - self.storm_began),
             virtual_us: self.now,
             sequence: self.checker.newest().map_or(0, |c| c.sequence),
             trace_hash: self.trace.hash(),
@@ -192,19 +217,32 @@ impl World {
     /// Something will happen in `after` microseconds.
     pub fn later(&mut self, after: u64, what: Happening) {
         self.tie += 1;
-        self.queue.insert((self.now + after, self.tie), what);
+        let slot = match self.vacant.pop() {
+            Some(slot) => {
+                self.happenings[slot] = Some(what);
+                slot
+            }
+            None => {
+                self.happenings.push(Some(what));
+                self.happenings.len() - 1
+            }
+        };
+        self.queue.push(Reverse((self.now + after, self.tie, slot)));
     }
 
     /// Lets time pass until `end`.
     pub fn run_until(&mut self, end: u64) -> Result<(), Violation> {
-        while let Some(first) = self.queue.first_entry() {
-            if first.key().0 > end {
+        while let Some(Reverse((at, _, slot))) = self.queue.peek().copied() {
+            if at > end {
                 break;
             }
-            let ((at, _), what) = first.remove_entry();
+            self.queue.pop();
+            self.vacant.push(slot);
+            let Some(what) = self.happenings[slot].take() else { continue };
             self.now = at;
             self.steps += 1;
-            if self.steps > STEPS_MAX {
+            let sane = (self.now / 1_000_000 + 60) * EVENTS_MAX_PER_S * self.servers.len() as u64;
+            if self.steps > sane {
                 return fail(Invariant::Simulator, "too many events".to_owned());
             }
             self.happen(what)?;
@@ -259,8 +297,14 @@ impl World {
                 self.knocked(to, from, exporter, bytes)
             }
             Happening::Answered { server, by, bytes } => self.answered(server, by, &bytes),
-            Happening::Fault => self.fault(),
-            Happening::Operate => self.operate(),
+            Happening::Crash { server } => {
+                if self.storm {
+                    self.crash(server)
+                } else {
+                    Ok(())
+                }
+            }
+            Happening::Step(number) => self.step(number),
             Happening::Own { .. }
             | Happening::Tick { .. }
             | Happening::Synced { .. }
@@ -313,11 +357,18 @@ impl World {
         if server.member.is_some() || server.gone {
             return Ok(());
         }
+        if server.rotten {
+            server.gone = true;
+            self.checker.reach(Situation::RecordRotten);
+            self.say(Some(s), "does not start: its record is not what was written");
+            return Ok(());
+        }
         let Some(record) = server.disk.read_record() else { return Ok(()) };
         server.run += 1;
         server.boot = now;
         server.peers.clear();
         server.heard.clear();
+        server.asks.clear();
         server.tick_at = None;
         server.write_free_at = now;
         let wall = server.wall(now);
@@ -340,6 +391,9 @@ impl World {
             activated: server.disk.activated.clone(),
         };
         // What it lost while it ran, it knows now.
+        if !server.disk.rotten.is_empty() {
+            self.checker.reach(Situation::StoreRotFoundOnStart);
+        }
         server.disk.rotten.clear();
         let config = Config { key: server.key.clone(), address: server.address, seed };
         let mut effects = Vec::new();
@@ -351,10 +405,10 @@ impl World {
     }
 
     /// The server's process dies.
-    pub fn crash(&mut self, s: usize) {
+    pub fn crash(&mut self, s: usize) -> Result<(), Violation> {
         let server = &self.servers[s];
         if server.member.is_none() {
-            return;
+            return Ok(());
         }
         let id = server.id;
         let unsynced = server.writes.len();
@@ -372,22 +426,40 @@ impl World {
                 self.checker.reach(Situation::ManualWindowLost);
             }
         }
-        let old = self.servers[s].disk.before.clone();
+        let newest = self.checker.newest().map_or(0, |c| c.sequence);
+        if self.checker.words.died(id, newest) {
+            self.checker.reach(Situation::ProposerDiedBetweenAcceptAndCommit);
+            let window = self.checker.newest().and_then(|c| c.window.as_ref());
+            if window.is_some_and(|w| w.coordinator == id) {
+                self.checker.reach(Situation::CoordinatorDiedBetweenAcceptAndCommit);
+            }
+        }
         let kept = self.rng.random_range(0..=unsynced.min(2));
         for kept_one in 0..unsynced {
             let Some((_, record)) = self.servers[s].writes.pop_front() else { break };
             if kept_one < kept {
-                self.servers[s].disk.sync(record);
+                self.sync_record(s, record)?;
                 self.checker.reach(Situation::CrashKeptRecord);
             } else {
+                // It is written aside and renamed when it is whole: one that was
+                // cut short is no record, and the one before is still there.
+                let at = self.rng.random_range(0..1_000_000);
+                let torn = kept_one == kept && Disk::notices_cut(&record, at);
                 self.checker.reach(Situation::CrashLostRecord);
+                if torn {
+                    self.checker.reach(Situation::TornWrite);
+                }
             }
         }
-        if self.plan.sabotage == Some(Sabotage::OldRecord) && old.is_some() {
-            self.servers[s].disk.record = old;
-        }
+        let server = &mut self.servers[s];
+        let record = server.disk.record.as_ref();
+        server.promised_before = record.map(|r| r.promised).filter(|promised| {
+            promised.proposer != id
+                && record.is_some_and(|r| r.accepted.as_ref().is_none_or(|a| a.ballot < *promised))
+        });
         self.crash_work(s);
         self.stop(s);
+        Ok(())
     }
 
     /// The process is no more.
@@ -423,11 +495,9 @@ impl World {
             waiting.push((input, tag));
             return Ok(());
         }
+        server.note(now, tag);
         let (time, wall) = (server.time(now), server.wall(now));
         let Some(member) = &mut server.member else { return Ok(()) };
-        if let Tag::Ballot(voter) = tag {
-            server.heard.insert(voter, now);
-        }
         let mut effects = Vec::new();
         member.handle(time, wall, input, &mut effects);
         self.after(s, effects)
@@ -460,6 +530,10 @@ impl World {
             match effect {
                 Effect::Expelled { left } => expelled = Some(left),
                 other => self.carry_out(s, other)?,
+            }
+            if self.servers[s].member.is_none() {
+                // It died in the middle of it.
+                return Ok(());
             }
         }
         let server = &mut self.servers[s];
@@ -554,28 +628,40 @@ impl World {
     // The network.
 
     fn message(&mut self, s: usize, to: MemberId, bytes: Vec<u8>) -> Result<(), Violation> {
-        let message =
-            wire::decode::<Message>(Kind::Message, &bytes).map_err(|error| Violation {
+        let message = match self.last_said.take() {
+            // The same to the next one.
+            Some((said, message)) if said == bytes => message,
+            _ => wire::decode::<Message>(Kind::Message, &bytes).map_err(|error| Violation {
                 invariant: Invariant::NoPanic,
                 detail: format!("a member sent what can't be read: {error}"),
-            })?;
-        if self.plan.sabotage != Some(Sabotage::LyingDisk) {
-            self.checker.sent(&self.servers[s], &message)?;
-        }
+            })?,
+        };
+        self.checker.sent(&self.servers[s], &message)?;
         self.trace.number(bytes.len() as u64);
         let id = self.servers[s].id;
         let repeatable =
             matches!(message, Message::Register(_) | Message::Ballot(_) | Message::Greeting(_));
         let tag = match &message {
-            Message::Ballot(_) | Message::Greeting(_) => Tag::Ballot(id),
+            Message::Ballot(signed) | Message::Greeting(signed) => {
+                signed.unproven().map_or(Tag::Other, |ballot| {
+                    let (of, sequence, stamp) = (ballot.member, ballot.sequence, ballot.stamp);
+                    Tag::Ballot { of, sequence, stamp }
+                })
+            }
+            Message::Register(Word::Prepare { ballot, .. } | Word::Accept { ballot, .. }) => {
+                Tag::Ask(*ballot)
+            }
             _ => Tag::Other,
         };
         if let (Some(text), Some(peer)) = (told(&message), self.index.get(&to)) {
             let text = format!("-> m{peer}: {text}");
             self.say(Some(s), &text);
         }
+        let said = bytes.clone();
         let input = Input::Message { from: id, bytes };
         self.send(s, to, Carrier::Stream { repeatable }, input, tag);
+        self.spring(s, &message)?;
+        self.last_said = Some((said, message));
         Ok(())
     }
 
@@ -599,8 +685,12 @@ impl World {
         if !self.network.reaches(from, to) || self.servers[to].member.is_none() {
             return;
         }
-        for delay in self.network.delays(carrier, &mut self.rng) {
+        let [first, again] = self.network.delays((from, to), carrier, &mut self.rng);
+        if let Some(delay) = again {
             let input = input.clone();
+            self.later(delay, Happening::Deliver { to, run, from, input, tag });
+        }
+        if let Some(delay) = first {
             self.later(delay, Happening::Deliver { to, run, from, input, tag });
         }
     }
@@ -618,34 +708,35 @@ impl World {
             );
             self.say(Some(s), &text);
         }
-        let sync = self.mix.sync(&mut self.rng);
+        let sync = self.mix.sync(&mut self.rng) * self.slower(s);
         let now = self.now;
         let server = &mut self.servers[s];
         let run = server.run;
         server.writes.push_back((token, record));
         server.write_free_at = server.write_free_at.max(now) + sync;
         let at = server.write_free_at;
-        if self.plan.sabotage == Some(Sabotage::LyingDisk) {
-            let input = Input::Persisted { token };
-            self.later(1, Happening::Own { server: s, run, input });
-            self.later(at - now + 2_000_000, Happening::Synced { server: s, run, token });
-        } else {
-            self.later(at - now, Happening::Synced { server: s, run, token });
-        }
+        self.later(at - now, Happening::Synced { server: s, run, token });
         Ok(())
     }
 
     fn synced(&mut self, s: usize, token: u64) -> Result<(), Violation> {
-        let server = &mut self.servers[s];
-        while server.writes.front().is_some_and(|(t, _)| *t <= token) {
-            if let Some((_, record)) = server.writes.pop_front() {
-                server.disk.sync(record);
+        while self.servers[s].writes.front().is_some_and(|(t, _)| *t <= token) {
+            if let Some((_, record)) = self.servers[s].writes.pop_front() {
+                self.sync_record(s, record)?;
             }
         }
-        if self.plan.sabotage == Some(Sabotage::LyingDisk) {
-            return Ok(());
-        }
         self.feed(s, Input::Persisted { token }, Tag::Other)
+    }
+
+    /// A record is on disk.
+    fn sync_record(&mut self, s: usize, record: Box<Record>) -> Result<(), Violation> {
+        let server = &mut self.servers[s];
+        if server.disk.sync(record)
+            && let Some(accepted) = server.disk.record.as_ref().and_then(|r| r.accepted.as_ref())
+        {
+            self.checker.words.accepted(server.id, accepted)?;
+        }
+        Ok(())
     }
 
     // What the others modules ask.
@@ -690,7 +781,9 @@ impl World {
 /// What of the messages is worth a line.
 fn told(message: &Message) -> Option<String> {
     Some(match message {
-        Message::Ballot(_) | Message::Greeting(_) | Message::Rumor(_) => return None,
+        Message::Ballot(_) | Message::Greeting(_) | Message::Membership(_) | Message::Rumor(_) => {
+            return None;
+        }
         Message::Register(word) => match word {
             Word::Prepare { ballot, committed } => {
                 format!("prepare {} above {committed}", ballot.round)

@@ -53,6 +53,33 @@ async fn a_peer_that_left_and_came_back_on_its_port_is_found_again() {
     assert!(began.elapsed() < Duration::from_secs(5));
 }
 
+/// The kernel of its host tells, long before QUIC would notice.
+#[test]
+fn a_killed_peer_leaves_a_closed_port_which_is_noticed_at_once() {
+    let (life, mut b) = mortal(2, LOOPBACK);
+    let (home, mut a) = mortal(1, LOOPBACK);
+    a.knows([b.peer()]);
+    b.knows([a.peer()]);
+    home.block_on(reach(&a, &mut b));
+    let (id, began) = (b.id(), Instant::now());
+    // Its tasks and its socket go without another packet.
+    drop(life);
+    drop(b);
+    let refused = async {
+        loop {
+            a.net.datagram(id, b"probe".to_vec());
+            if let Ok(Some(NetEvent::Refused { member })) =
+                timeout(Duration::from_millis(100), a.events.recv()).await
+            {
+                return member;
+            }
+        }
+    };
+    let member = home.block_on(async { timeout(PATIENCE, refused).await });
+    assert_eq!(member.expect("its host says so"), id);
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
 #[test]
 fn a_peer_that_crashed_and_restarted_is_found_again_at_once() {
     let (life, mut b) = mortal(2, LOOPBACK);

@@ -29,6 +29,7 @@ use crate::base::{
     Digest, MemberId, Reason, Refusal, SecretKey, Signature, Time,
     catalog::{Catalog, Enrolled},
     limits,
+    planted::{self, Bug},
 };
 
 /// How long one attempt may take before it is made anew: several round trips
@@ -236,13 +237,17 @@ enum Phase {
 
 impl<C: Transition> Register<C> {
     /// The register as `record` left it. `seed` feeds the jitter only.
-    pub fn new(key: SecretKey, record: Record, seed: u64) -> Self {
+    pub fn new(key: SecretKey, mut record: Record, seed: u64) -> Self {
+        if planted::is(Bug::ForgottenPromise) {
+            record.promised.round = 0;
+        }
         let visible = Arc::new(record.committed.clone());
         Self {
             me: key.member(),
             key,
             rng: SmallRng::seed_from_u64(seed),
-            round_max: record.promised.round,
+            round_max: record.promised.round
+                - u64::from(planted::is(Bug::BallotNumberReused) && record.promised.round > 0),
             record,
             visible,
             token: 0,
@@ -409,7 +414,8 @@ impl<C: Transition> Register<C> {
             self.ask_for_newer(from, effects);
         }
         let catch_up = self.newer_than(committed);
-        if ballot <= self.record.promised {
+        let again = ballot == self.record.promised && planted::is(Bug::BallotNumberReused);
+        if ballot <= self.record.promised && !again {
             let promised = self.record.promised;
             self.say(from, Message::Refused { ballot, promised, catch_up }, effects);
             return;
@@ -445,7 +451,8 @@ impl<C: Transition> Register<C> {
         // except the committed catalog itself, which does no harm.
         let behind = catalog.sequence < held.sequence
             || (catalog.sequence == held.sequence && catalog.digest() != held.digest());
-        if ballot < self.record.promised || behind {
+        let below = ballot < self.record.promised && !planted::is(Bug::AcceptedBelowPromise);
+        if below || behind {
             let promised = self.record.promised;
             let catch_up = self.newer_than(catalog.sequence.saturating_sub(1));
             self.say(from, Message::Refused { ballot, promised, catch_up }, effects);
@@ -491,7 +498,12 @@ impl<C: Transition> Register<C> {
 
     fn persist_then(&mut self, gated: Gated<C>, effects: &mut Vec<Effect<C>>) {
         self.token += 1;
-        self.gated.push_back((self.token, gated));
+        match gated {
+            Gated::Send(to, message) if to != self.me && planted::is(Bug::SkippedSync) => {
+                effects.push(Effect::Send { to, message });
+            }
+            gated => self.gated.push_back((self.token, gated)),
+        }
         effects.push(Effect::Persist { token: self.token, record: Box::new(self.record.clone()) });
     }
 
@@ -555,13 +567,15 @@ impl<C: Transition> Register<C> {
             let count = held.roster.voters().filter(|m| answered.contains(&m.id)).count();
             proposal.answered_max = proposal.answered_max.max(count);
         }
-        if !held.roster.is_majority(&answered) {
+        let enough =
+            planted::is(Bug::PromisesOfFewer) && answered.len() + 1 >= held.roster.majority();
+        if !held.roster.is_majority(&answered) && !enough {
             return;
         }
         let highest = promises
             .values()
             .flatten()
-            .filter(|a| a.catalog.sequence > held.sequence)
+            .filter(|a| a.catalog.sequence > held.sequence && !planted::is(Bug::SteppedOver))
             .max_by_key(|a| a.ballot);
         let Some(highest) = highest else {
             self.propose_change(now, ballot, effects);
@@ -754,7 +768,10 @@ impl<C: Transition> Register<C> {
     ) {
         let Some(catch_up) = catch_up else { return };
         let held = &self.record.committed.catalog;
-        if catch_up.committed.catalog.sequence <= held.sequence {
+        let back = planted::is(Bug::WentBack)
+            && catch_up.committed.catalog.sequence < held.sequence
+            && catch_up.committed.catalog.sequence >= self.record.lineage.sequence();
+        if catch_up.committed.catalog.sequence <= held.sequence && !back {
             return;
         }
         let Ok(lineage) = self.record.lineage.follow(held.cluster, &catch_up) else { return };

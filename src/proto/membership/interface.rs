@@ -1,6 +1,6 @@
 //! The words that the machine and its owner exchange.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::net::SocketAddr;
 
 use crate::base::{MemberId, Time};
 
@@ -24,6 +24,20 @@ pub enum Input {
         /// To whom.
         member: MemberId,
     },
+    /// The member's host says that nobody listens at its port (ICMP port
+    /// unreachable): a strong hint, and no verdict, for anybody can forge one.
+    Refused {
+        /// Whose.
+        member: MemberId,
+    },
+    /// The bytes of an [`Effect::Exchange`], over a connection that proved to
+    /// be `from`'s.
+    Exchange {
+        /// The authenticated sender.
+        from: MemberId,
+        /// What it says.
+        bytes: Vec<u8>,
+    },
 }
 
 /// What is to be done.
@@ -38,10 +52,26 @@ pub enum Effect {
         /// At most [`SWIM_PACKET_MAX`](crate::base::limits::SWIM_PACKET_MAX) bytes.
         bytes: Vec<u8>,
     },
+    /// Send this reliably, as a message: membership state that no packet holds.
+    Exchange {
+        /// For whom; the connection must prove to be theirs.
+        to: MemberId,
+        /// At most [`MESSAGE_MAX`](crate::base::limits::MESSAGE_MAX) bytes.
+        bytes: Vec<u8>,
+    },
+    /// A live member answers this one directly now, or does not any more.
+    Reached {
+        /// Who.
+        member: MemberId,
+        /// Whether it does.
+        reached: bool,
+    },
     /// A member's state is another one now.
     Changed {
         /// Whose.
         member: MemberId,
+        /// The state before.
+        before: State,
         /// The new state.
         state: State,
     },
@@ -89,7 +119,7 @@ pub struct Contact {
     pub generation: u64,
     /// Since when it is in this state, by this member's clock.
     pub since: Time,
+    /// Whether it answers this member's own questions directly: the way there
+    /// and back works. A live member that doesn't is heard of through others.
+    pub reached: bool,
 }
-
-/// Every member of the roster but this one, seen or not.
-pub type Directory = BTreeMap<MemberId, Contact>;

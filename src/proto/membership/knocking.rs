@@ -7,45 +7,46 @@
 
 use std::time::Duration;
 
-use super::{Due, Effect, Membership, packet::Identity, settings};
-use crate::base::{MemberId, Time};
+use super::{Due, Effect, Membership, settings};
+use crate::base::Time;
 
 impl Membership {
-    pub(super) fn knock_afresh(&mut self, id: MemberId, after: Duration) {
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.knocks = 0;
-            let at = self.now + after + self.random.duration_below(settings::KNOCK_FIRST);
-            self.knock_at(id, at);
-        }
+    pub(super) fn knock_afresh(&mut self, slot: u32, after: Duration) {
+        self.table.peer_mut(slot).knocks = 0;
+        let at = self.now + after + self.random.duration_below(settings::KNOCK_FIRST);
+        self.knock_at(slot, at);
     }
 
-    pub(super) fn knock_at(&mut self, id: MemberId, at: Time) {
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.knock_at = Some(at);
-            self.schedule(at, Due::Knock(id));
-        }
+    pub(super) fn knock_at(&mut self, slot: u32, at: Time) {
+        self.table.peer_mut(slot).knock_at = at;
+        self.schedule(at, Due::Knock(slot));
     }
 
     /// Announces this member to one that is not live, and sets the next time.
-    pub(super) fn knock(&mut self, id: MemberId, at: Time, effects: &mut Vec<Effect>) {
-        let max = settings::knock_max(self.size());
-        let Some((peer, contact)) = self.peers.get_mut(&id).zip(self.directory.get(&id)) else {
+    pub(super) fn knock(&mut self, slot: u32, at: Time, effects: &mut Vec<Effect>) {
+        let max = settings::knock_max(self.table.size());
+        if !self.table.is_enrolled(slot) {
             return;
-        };
-        if peer.knock_at != Some(at) || contact.state.is_live() {
+        }
+        let known = self.table.address_of(slot);
+        let enrolled = self.table.roster_address(slot);
+        let dst = self.table.run(slot);
+        let peer = self.table.peer_mut(slot);
+        if peer.knock_at != at || peer.state.is_live() {
             return;
         }
         // Now where it was last, now where the roster says: it may have moved
         // either way.
-        let address = if peer.knocks % 2 == 0 { contact.address } else { peer.roster_address };
-        let pause = (settings::KNOCK_FIRST * 2_u32.pow(peer.knocks.min(10))).min(max);
-        let dst = peer.identity.unwrap_or(Identity::new(id, address, 0));
+        let address = if peer.knocks.is_multiple_of(2) { known } else { enrolled };
+        let pause = (settings::KNOCK_FIRST * 2_u32.pow(u32::from(peer.knocks.min(10)))).min(max);
         peer.knocks = peer.knocks.saturating_add(1);
         let _ = self.foca.announce(dst, &mut self.outbox);
         for (to, bytes) in std::mem::take(&mut self.outbox.sends) {
-            effects.push(Effect::Send { to: to.member, address, bytes });
+            for bytes in self.outward(&bytes) {
+                effects.push(Effect::Send { to: self.table.id(to.slot), address, bytes });
+            }
         }
         let next = self.now + pause * 3 / 4 + self.random.duration_below(pause / 2);
-        self.knock_at(id, next);
+        self.knock_at(slot, next);
     }
 }

@@ -1,14 +1,16 @@
-//! What a SWIM packet looks like on the wire, and foca's codec for it.
+//! What a SWIM packet looks like on the wire.
 //!
 //! A packet is the wire's version byte, a header, and, for the kinds that carry
 //! gossip, a big-endian count and as many updates. It is decoded as a whole
-//! before foca sees it: foca would take in whatever an update names, and the
-//! roster decides who exists. Nothing here believes a length or allocates
+//! before foca sees any of it: foca would take in whatever an update names, and
+//! the roster decides who exists. Nothing here believes a length or allocates
 //! beyond the packet's own bound.
+//!
+//! What the driver says beside that is an [`Aside`], behind a first byte that is no version.
 
 use std::net::{SocketAddr, SocketAddrV6};
 
-use bytes::{Buf, BufMut};
+use bytes::Buf;
 use foca::{Header, Incarnation, Member, Message, ProbeNumber};
 use serde::{Deserialize, Serialize};
 
@@ -50,24 +52,6 @@ pub fn plain(address: SocketAddr) -> SocketAddr {
     }
 }
 
-impl foca::Identity for Identity {
-    type Addr = MemberId;
-
-    fn renew(&self) -> Option<Self> {
-        (self.generation < GENERATION_MAX)
-            .then_some(Self { generation: self.generation + 1, ..*self })
-    }
-
-    fn addr(&self) -> MemberId {
-        self.member
-    }
-
-    fn win_addr_conflict(&self, adversary: &Self) -> bool {
-        // The address breaks a tie, so that everybody breaks it alike.
-        (self.generation, self.address) > (adversary.generation, adversary.address)
-    }
-}
-
 /// Why a packet was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum PacketError {
@@ -104,83 +88,77 @@ enum WireMessage {
     TurnUndead,
 }
 
-#[derive(Serialize, Deserialize)]
-struct WireMember {
+/// An update as it travels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireMember {
     id: Identity,
     incarnation: Incarnation,
     state: WireState,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum WireState {
     Alive,
     Suspect,
     Down,
 }
 
-/// foca's codec over [`wire`].
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PacketCodec;
+/// Appends the header, with the version byte.
+fn encode_header(header: &Header<Identity>, bytes: &mut Vec<u8>) -> Result<(), PacketError> {
+    bytes.push(wire::VERSION);
+    wire::encode_bare(&to_wire_header(header), bytes)?;
+    if bytes.len() > limits::SWIM_PACKET_MAX { Err(PacketError::Full) } else { Ok(()) }
+}
 
-impl foca::Codec<Identity> for PacketCodec {
-    type Error = PacketError;
-
-    fn encode_header(
-        &mut self,
-        header: &Header<Identity>,
-        mut buf: impl BufMut,
-    ) -> Result<(), PacketError> {
-        let mut bytes = vec![wire::VERSION];
-        wire::encode_bare(&to_wire_header(header), &mut bytes)?;
-        put(&bytes, &mut buf)
+fn decode_header(rest: &mut &[u8]) -> Result<Header<Identity>, PacketError> {
+    match rest.has_remaining().then(|| rest.get_u8()) {
+        None => return Err(WireError::Empty.into()),
+        Some(wire::VERSION) => {}
+        Some(found) => return Err(WireError::Version { found }.into()),
     }
+    let (header, used) = wire::decode_prefix::<WireHeader>(rest)?;
+    rest.advance(used);
+    from_wire_header(header)
+}
 
-    fn decode_header(&mut self, mut buf: impl Buf) -> Result<Header<Identity>, PacketError> {
-        match buf.has_remaining().then(|| buf.get_u8()) {
-            None => return Err(WireError::Empty.into()),
-            Some(wire::VERSION) => {}
-            Some(found) => return Err(WireError::Version { found }.into()),
-        }
-        let (header, used) = wire::decode_prefix::<WireHeader>(buf.chunk())?;
-        buf.advance(used);
-        from_wire_header(header)
+/// Appends all of one member or, where it doesn't fit, nothing.
+fn encode_member(member: &Member<Identity>, bytes: &mut Vec<u8>) -> Result<(), PacketError> {
+    let before = bytes.len();
+    wire::encode_bare(&WireMember::from(member), bytes)?;
+    if bytes.len() > limits::SWIM_PACKET_MAX {
+        bytes.truncate(before);
+        return Err(PacketError::Full);
     }
+    Ok(())
+}
 
-    fn encode_member(
-        &mut self,
-        member: &Member<Identity>,
-        mut buf: impl BufMut,
-    ) -> Result<(), PacketError> {
+fn decode_member(rest: &mut &[u8]) -> Result<Member<Identity>, PacketError> {
+    let (member, used) = wire::decode_prefix::<WireMember>(rest)?;
+    rest.advance(used);
+    member.read()
+}
+
+impl From<&Member<Identity>> for WireMember {
+    fn from(member: &Member<Identity>) -> Self {
         let state = match member.state() {
             foca::State::Alive => WireState::Alive,
             foca::State::Suspect => WireState::Suspect,
             foca::State::Down => WireState::Down,
         };
-        let member = WireMember { id: *member.id(), incarnation: member.incarnation(), state };
-        let mut bytes = Vec::with_capacity(64);
-        wire::encode_bare(&member, &mut bytes)?;
-        put(&bytes, &mut buf)
+        Self { id: *member.id(), incarnation: member.incarnation(), state }
     }
+}
 
-    fn decode_member(&mut self, mut buf: impl Buf) -> Result<Member<Identity>, PacketError> {
-        let (member, used) = wire::decode_prefix::<WireMember>(buf.chunk())?;
-        buf.advance(used);
-        let state = match member.state {
+impl WireMember {
+    /// What it says, where an honest member could have said it.
+    pub fn read(self) -> Result<Member<Identity>, PacketError> {
+        let state = match self.state {
             WireState::Alive => foca::State::Alive,
             WireState::Suspect => foca::State::Suspect,
             WireState::Down => foca::State::Down,
         };
-        Ok(Member::new(checked(member.id)?, member.incarnation, state))
+        Ok(Member::new(checked(self.id)?, self.incarnation, state))
     }
-}
-
-/// Writes all of `bytes` or, where they don't fit, nothing.
-fn put(bytes: &[u8], buf: &mut impl BufMut) -> Result<(), PacketError> {
-    if buf.remaining_mut() < bytes.len() {
-        return Err(PacketError::Full);
-    }
-    buf.put_slice(bytes);
-    Ok(())
 }
 
 fn checked(id: Identity) -> Result<Identity, PacketError> {
@@ -243,6 +221,52 @@ fn from_wire_header(header: WireHeader) -> Result<Header<Identity>, PacketError>
     })
 }
 
+/// The first byte of an [`Aside`]: as a version it would be refused.
+const ASIDE: u8 = 0xa5;
+
+/// What drivers say to each other beside SWIM. A member that does not know a kind drops it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Aside {
+    /// "I asked this run myself, and it did not answer": a confirmation that
+    /// is independent of everybody else's.
+    Doubt {
+        /// About whom.
+        suspect: MemberId,
+        /// Which run.
+        generation: u64,
+        /// Of which incarnation.
+        incarnation: Incarnation,
+    },
+}
+
+impl Aside {
+    /// Whether `bytes` are an aside and no packet.
+    pub fn is_one(bytes: &[u8]) -> bool {
+        bytes.first() == Some(&ASIDE)
+    }
+
+    /// As bytes.
+    pub fn encode(&self) -> Result<Vec<u8>, PacketError> {
+        let mut bytes = vec![ASIDE];
+        wire::encode_bare(self, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Reads exactly one from all of `bytes`.
+    pub fn decode(bytes: &[u8]) -> Result<Self, PacketError> {
+        let size_max = limits::SWIM_PACKET_MAX;
+        if bytes.len() > size_max {
+            return Err(WireError::TooLarge { size: bytes.len(), size_max }.into());
+        }
+        let rest = bytes.get(1..).unwrap_or_default();
+        let (aside, used) = wire::decode_prefix(rest)?;
+        if used != rest.len() {
+            return Err(WireError::Trailing(rest.len() - used).into());
+        }
+        Ok(aside)
+    }
+}
+
 /// A whole packet, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
@@ -255,17 +279,16 @@ pub struct Packet {
 impl Packet {
     /// Reads exactly one packet from all of `bytes`.
     pub fn decode(bytes: &[u8]) -> Result<Self, PacketError> {
-        use foca::Codec;
         let size_max = limits::SWIM_PACKET_MAX;
         if bytes.len() > size_max {
             return Err(WireError::TooLarge { size: bytes.len(), size_max }.into());
         }
         let mut rest = bytes;
-        let header = PacketCodec.decode_header(&mut rest)?;
+        let header = decode_header(&mut rest)?;
         let mut updates = Vec::new();
         if carries_updates(&header.message) && rest.len() >= 2 {
             for _ in 0..rest.get_u16() {
-                updates.push(PacketCodec.decode_member(&mut rest)?);
+                updates.push(decode_member(&mut rest)?);
             }
         }
         if !rest.is_empty() {
@@ -274,24 +297,23 @@ impl Packet {
         Ok(Self { header, updates })
     }
 
-    /// The packet as bytes. Updates that don't fit are left out.
-    pub fn encode(&self) -> Result<Vec<u8>, PacketError> {
-        use foca::Codec;
-        let mut buf = Vec::with_capacity(256).limit(limits::SWIM_PACKET_MAX);
-        PacketCodec.encode_header(&self.header, &mut buf)?;
-        if carries_updates(&self.header.message) && buf.remaining_mut() >= 2 {
-            let tally_at = buf.get_ref().len();
-            buf.put_u16(0);
-            let mut tally = 0_u16;
+    /// The packet as bytes, and how many of the updates found room.
+    pub fn encode(&self) -> Result<(Vec<u8>, usize), PacketError> {
+        let mut bytes = Vec::with_capacity(256);
+        encode_header(&self.header, &mut bytes)?;
+        let mut tally = 0_u16;
+        if carries_updates(&self.header.message) && bytes.len() + 2 <= limits::SWIM_PACKET_MAX {
+            let tally_at = bytes.len();
+            bytes.extend([0, 0]);
             for update in &self.updates {
-                if PacketCodec.encode_member(update, &mut buf).is_err() {
+                if encode_member(update, &mut bytes).is_err() {
                     break;
                 }
                 tally += 1;
             }
-            buf.get_mut()[tally_at..tally_at + 2].copy_from_slice(&tally.to_be_bytes());
+            bytes[tally_at..tally_at + 2].copy_from_slice(&tally.to_be_bytes());
         }
-        Ok(buf.into_inner())
+        Ok((bytes, usize::from(tally)))
     }
 
     /// The third member that a relayed probe names.

@@ -7,7 +7,7 @@ use std::{
 
 use foca::{Config, PeriodicParams};
 
-use crate::base::limits;
+use super::run;
 
 /// How often one member is probed. foca can't change it while it runs, so it
 /// holds for every size: two probes a second cost some 450 bytes a second.
@@ -28,6 +28,38 @@ pub const ROUNDS_ASKS: u32 = 2;
 /// From the transport's hint that a connection failed to the verdict: two
 /// independent signs together need less patience than one.
 pub const HINT_FUSE: Duration = Duration::from_millis(550);
+/// The same where the member's host says that nobody listens at its port: the
+/// host lives and answers, so only a restart or a forgery speaks against it,
+/// and an answer to our own question disproves both.
+pub const REFUSED_FUSE: Duration = Duration::from_millis(300);
+/// Up to this size everybody asks a suspect itself, and a verdict is told to
+/// all at once: some 200 packets a member for each failure.
+pub const CROWD: usize = 128;
+/// Who heard of a suspicion from others waits so much longer, so that not all pass the same verdict
+/// at the same moment.
+pub const SECOND_HAND: Duration = Duration::from_millis(150);
+/// How many independent confirmations make a suspicion certain.
+const CONFIRMATIONS: usize = 3;
+/// How much longer one lasts that nobody confirms.
+const UNCONFIRMED: u32 = 3;
+/// How often it is looked who owes an answer.
+pub const REACH_PERIOD: Duration = Duration::from_millis(500);
+/// A live member that owes one for so long is not reached directly: four or five questions.
+pub const REACH_MAX: Duration = Duration::from_secs(2);
+/// Up to this size every newcomer is asked directly at once.
+pub const GREET_MAX: usize = 256;
+/// Within this time.
+pub const GREET_WITHIN: Duration = Duration::from_millis(50);
+/// Up to this size members keep what each other one says of its links.
+pub const REPORTS_MAX: usize = 1_024;
+/// The first comparison of what is known; the pauses double.
+pub const EXCHANGE_FIRST: Duration = Duration::from_millis(250);
+/// After so many, some two seconds, a newcomer tells all whom it reaches.
+pub const EXCHANGES_EARLY: u32 = 3;
+/// The longest pause between two. A digest of 34 bytes is all that it costs.
+pub const EXCHANGE_PERIOD: Duration = Duration::from_secs(20);
+/// One peer is sent the whole state no more often than this.
+pub const EXCHANGE_PAUSE: Duration = Duration::from_millis(200);
 /// Nothing heard from anybody for so long: the fault is more likely ours.
 pub const SILENCE: Duration = Duration::from_millis(1_500);
 /// Nothing heard for so long while a probe fails makes us more patient.
@@ -41,8 +73,8 @@ pub const PAUSE_GRACE: Duration = Duration::from_millis(1_200);
 /// A suspect that is heard but doesn't refute (it can't hear us) is given up
 /// after so long.
 pub const ONE_WAY_MAX: Duration = Duration::from_secs(5);
-/// Somebody's obituary for a member that we heard within this time is checked
-/// before it is believed.
+/// In a large cluster somebody's obituary for a member that we heard within this time is
+/// checked before it is believed; in a small one every obituary is.
 pub const FRESH: Duration = Duration::from_secs(1);
 /// How long that check takes.
 pub const DISPUTE: Duration = Duration::from_millis(400);
@@ -54,9 +86,30 @@ const KNOCK_MAX: Duration = Duration::from_secs(10);
 /// The patience with a suspect in a cluster of `n`: time for the suspicion to
 /// reach it and for its refutation to reach us, several times over.
 pub fn fuse(n: usize) -> Duration {
-    // 650 ms up to 7 members, 850 ms at 64: four to five questions.
+    if confirmations(n) > 0 {
+        // Others have asked it in vain, too.
+        return Duration::from_millis(550);
+    }
+    // 650 ms for two members, 1 s for a thousand: four to six questions.
     let doublings = n.max(4).ilog2();
     Duration::from_millis(550 + 50 * u64::from(doublings))
+}
+
+/// How many others should confirm a suspicion in a cluster of `n`. In a large one gossip carries
+/// it, and nobody asks everybody.
+pub fn confirmations(n: usize) -> usize {
+    if n > CROWD { 0 } else { CONFIRMATIONS.min(n.saturating_sub(2)) }
+}
+
+/// `fuse` for a suspicion that `confirmed` of the `wanted` others confirm: from three times as
+/// long down to itself, by the logarithm (Lifeguard, section IV-B).
+pub fn stretched(fuse: Duration, wanted: usize, confirmed: usize) -> Duration {
+    // Per mille of the way: 1 - ln(confirmed + 1) / ln(wanted + 1).
+    const LEFT: [&[u32]; CONFIRMATIONS + 1] =
+        [&[0], &[1_000, 0], &[1_000, 369, 0], &[1_000, 500, 208, 0]];
+    let row = LEFT[wanted.min(CONFIRMATIONS)];
+    let left = row[confirmed.min(row.len() - 1)];
+    fuse + fuse * (UNCONFIRMED - 1) * left / 1_000
 }
 
 /// How long a live member may be quiet before it is asked, in a cluster of
@@ -93,7 +146,7 @@ pub fn config(n: usize) -> Config {
         suspect_to_down_after: Duration::from_secs(1),
         // The roster bounds the members, so nobody need be forgotten.
         remove_down_after: None,
-        max_packet_size: nonzero(limits::SWIM_PACKET_MAX),
+        max_packet_size: nonzero(run::SIZE_MAX),
         notify_down_members: true,
         periodic_announce: every(Duration::from_secs(30), 1),
         periodic_announce_to_down_members: every(Duration::from_secs(10), 2),

@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Effect, Input, Membership, State, random::Random};
+use super::{Effect, Index, Input, Membership, State, random::Random};
 use crate::base::{
     Digest, MemberId, MemberName, PublicKey, Time,
     catalog::{Enrolled, Roster},
@@ -83,17 +84,23 @@ pub struct Sim {
     pub side: BTreeMap<usize, usize>,
     /// Directed links (from, to) that lose everything.
     pub cut: BTreeSet<(usize, usize)>,
+    /// These are 20 ms away from all others.
+    pub far: BTreeSet<usize>,
+    /// Of the members that start from now on.
+    pub pace: u32,
     pub hints: bool,
+    /// Whether the host of a killed member says so when a packet comes for it.
+    pub refusals: bool,
     pub trace: u64,
     pub packets: u64,
     nodes: Vec<Node>,
-    index: BTreeMap<MemberId, usize>,
+    numbers: BTreeMap<MemberId, usize>,
     network: BTreeMap<(Time, u64), (usize, Input)>,
     /// Every deadline of a member that runs and doesn't stand still.
     timers: BTreeSet<(Time, usize)>,
     sequence: u64,
     random: Random,
-    roster: Roster,
+    index: Arc<Index>,
 }
 
 impl Sim {
@@ -107,16 +114,19 @@ impl Sim {
             changes: Vec::new(),
             side: BTreeMap::new(),
             cut: BTreeSet::new(),
+            far: BTreeSet::new(),
+            pace: 1,
             hints: false,
+            refusals: false,
             trace: 0,
             packets: 0,
             nodes: (0..n).map(|_| node()).collect(),
-            index: (0..n).map(|i| (id(i), i)).collect(),
+            numbers: (0..n).map(|i| (id(i), i)).collect(),
             network: BTreeMap::new(),
             timers: BTreeSet::new(),
             sequence: 0,
             random: Random::new(seed),
-            roster: roster(0..n),
+            index: Arc::new(Index::new(&roster(0..n))),
         }
     }
 
@@ -146,18 +156,19 @@ impl Sim {
         let seed = self.random.below(u64::MAX);
         self.nodes[i].generation = generation;
         let mut machine = Membership::new(self.now, id(i), address(i), generation, seed);
+        machine.set_pace(self.now, self.pace);
         let mut effects = Vec::new();
-        machine.set_roster(self.now, &self.roster, &mut effects);
+        machine.set_index(self.now, self.index.clone(), &mut effects);
         self.nodes[i].machine = Some(machine);
         self.carry_out(i, effects);
     }
 
-    pub fn set_roster(&mut self, roster: Roster) {
-        self.roster = roster;
+    pub fn set_roster(&mut self, roster: &Roster) {
+        self.index = Arc::new(self.index.extended(roster));
         for i in 0..self.nodes.len() {
             let mut effects = Vec::new();
             if let Some(machine) = &mut self.nodes[i].machine {
-                machine.set_roster(self.now, &self.roster, &mut effects);
+                machine.set_roster(self.now, roster, &mut effects);
             }
             self.carry_out(i, effects);
         }
@@ -285,18 +296,26 @@ impl Sim {
                     assert!(bytes.len() <= crate::base::limits::SWIM_PACKET_MAX);
                     self.trace = self.trace.wrapping_mul(31).wrapping_add(self.now.0 ^ i as u64);
                     self.trace = self.trace.wrapping_add(crc(&bytes));
-                    let to = self.index[&to];
+                    let to = self.numbers[&to];
                     self.nodes[i].sent_bytes += bytes.len() as u64;
                     self.packets += 1;
                     if at == address(to) {
                         self.transmit(i, to, bytes);
                     }
                 }
-                Effect::Changed { member, state } => {
-                    let about = self.index[&member];
+                Effect::Changed { member, state, .. } => {
+                    let about = self.numbers[&member];
                     self.changes.push((self.now, i, about, state));
                 }
-                Effect::Moved { .. } => {}
+                Effect::Exchange { to, bytes } => {
+                    self.nodes[i].sent_bytes += bytes.len() as u64;
+                    let to = self.numbers[&to];
+                    if !self.is_apart(i, to) && !self.is_apart(to, i) {
+                        let at = self.now + self.faults.delay_max * 2;
+                        self.deliver(at, to, Input::Exchange { from: id(i), bytes });
+                    }
+                }
+                Effect::Moved { .. } | Effect::Reached { .. } => {}
                 Effect::Generation(generation) => {
                     assert!(generation >= self.nodes[i].generation);
                     self.nodes[i].generation = generation;
@@ -306,7 +325,12 @@ impl Sim {
     }
 
     fn transmit(&mut self, from: usize, to: usize, bytes: Vec<u8>) {
-        if self.side.get(&from) != self.side.get(&to) || self.cut.contains(&(from, to)) {
+        if self.is_apart(from, to) {
+            return;
+        }
+        if self.refusals && self.nodes[to].machine.is_none() {
+            // The transport asks the host when nothing came back for a while.
+            self.deliver(self.now + ms(130), from, Input::Refused { member: id(to) });
             return;
         }
         let copies = 1 + u64::from(self.random.below(100) < self.faults.duplicate_percent);
@@ -315,9 +339,15 @@ impl Sim {
                 continue;
             }
             let spread = self.faults.delay_max - self.faults.delay_min;
-            let at = self.now + self.faults.delay_min + self.random.duration_below(spread);
+            let far = self.far.contains(&from) != self.far.contains(&to);
+            let way = self.faults.delay_min + if far { ms(20) } else { Duration::ZERO };
+            let at = self.now + way + self.random.duration_below(spread);
             self.deliver(at, to, Input::Packet { from: id(from), bytes: bytes.clone() });
         }
+    }
+
+    fn is_apart(&self, from: usize, to: usize) -> bool {
+        self.side.get(&from) != self.side.get(&to) || self.cut.contains(&(from, to))
     }
 
     fn deliver(&mut self, at: Time, to: usize, input: Input) {
@@ -339,6 +369,21 @@ impl Sim {
         self.running()
             .filter(|&j| j != i)
             .all(|j| self.machine(j).directory().get(&id(i)).is_some_and(|c| c.state == state))
+    }
+
+    /// Who sees whom as a suspect.
+    pub fn suspects(&self) -> Vec<(usize, usize)> {
+        let seen = |i: usize| {
+            let all = self.machine(i).directory();
+            let suspects = all.iter().filter(|(_, c)| c.state == State::Suspect);
+            suspects.map(|(id, _)| (i, self.numbers[&id])).collect::<Vec<_>>()
+        };
+        self.running().flat_map(seen).collect()
+    }
+
+    /// How many members `i` knows as live, itself included.
+    pub fn live_at(&self, i: usize) -> usize {
+        1 + self.machine(i).directory().iter().filter(|(_, c)| c.state.is_live()).count()
     }
 
     /// How often a member in `about` was declared down.

@@ -1,47 +1,43 @@
 //! Between the suspicion and the verdict: what keeps one sick member from
-//! burying healthy ones.
+//! burying healthy ones, and what makes several healthy ones quick.
 //!
 //! In foca the prober alone passes the verdict, and nobody can refute it. So
 //! here a suspect is asked in person several times, with the suspicion in the
 //! question; who was heard lately is not condemned; who hears nobody condemns
-//! nobody, but only presumes; who is unwell waits longer; and somebody else's
-//! obituary for a member that was just heard is checked first.
+//! nobody, but only presumes; who is unwell waits longer.
+//!
+//! In a cluster of up to a hundred or so, everybody who learns of a suspicion asks
+//! the suspect itself. Who gets no answer says so to all ([`Aside::Doubt`]), and
+//! each such word that is somebody's own shortens everybody's patience, the first
+//! ones most (Lifeguard's dynamic suspicion). A suspicion that nobody
+//! confirms lasts three times as long.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use foca::{Incarnation, Member, Message};
 
-use super::{
-    Due, Effect, LEFT, Membership,
-    packet::{Identity, Packet},
-    settings,
-};
+use super::{Due, Effect, Membership, NEVER, packet::Aside, run::Run, settings};
 use crate::base::{MemberId, Time};
 
-/// A member that did not answer.
+/// A member that did not answer somebody.
 #[derive(Clone, Debug)]
 pub(super) struct Suspicion {
-    identity: Identity,
-    incarnation: Incarnation,
-    since: Time,
+    pub(super) run: Run,
+    pub(super) incarnation: Incarnation,
+    pub(super) since: Time,
+    /// The patience with it once enough others confirm it.
     fuse: Duration,
+    /// Whether it failed to answer this member's own question.
+    pub(super) own: bool,
+    /// Whether this member began it, and not another.
+    first: bool,
+    /// Whether its host said that nobody listens there.
+    refused: bool,
+    /// The others that it failed to answer.
+    confirmed: BTreeSet<u32>,
+    told: bool,
     /// The time of the next review: timers set before are void.
     review_at: Time,
-}
-
-impl Suspicion {
-    /// Which run of a member did not answer.
-    pub(super) fn accused(&self) -> (Identity, Incarnation) {
-        (self.identity, self.incarnation)
-    }
-}
-
-/// Somebody else's verdict that we have reason to doubt.
-#[derive(Clone, Debug)]
-pub(super) struct Dispute {
-    identity: Identity,
-    incarnation: Incarnation,
-    since: Time,
 }
 
 impl Membership {
@@ -49,14 +45,14 @@ impl Membership {
     /// that over.
     pub(super) fn suspect_by_probe(
         &mut self,
-        identity: Identity,
+        run: Run,
         incarnation: Incarnation,
         effects: &mut Vec<Effect>,
     ) {
         if self.now.since(self.heard_any) >= settings::UNWELL_SILENCE {
             self.worsen();
         }
-        self.suspect(identity, incarnation, settings::fuse(self.size()), effects);
+        self.suspect(run, incarnation, settings::fuse(self.table.size()), false, effects);
     }
 
     fn worsen(&mut self) {
@@ -64,202 +60,289 @@ impl Membership {
     }
 
     /// The transport lost a member: suspect it now and not at the next probe.
-    pub(super) fn suspect_by_hint(&mut self, id: MemberId, effects: &mut Vec<Effect>) {
-        self.suspect_unasked(id, settings::HINT_FUSE, effects);
+    pub(super) fn suspect_by_hint(
+        &mut self,
+        member: MemberId,
+        refused: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let fuse = if refused { settings::REFUSED_FUSE } else { settings::HINT_FUSE };
+        if let Some(slot) = self.table.slot(member) {
+            self.suspect_unasked(slot, fuse, refused, effects);
+        }
     }
 
     /// Asks the members that were quiet for long, and suspects those that
     /// don't answer.
     pub(super) fn make_rounds(&mut self, effects: &mut Vec<Effect>) {
-        let Some(quiet_max) = settings::quiet_max(self.size()) else {
+        let Some(quiet_max) = settings::quiet_max(self.table.size()) else {
             self.schedule(self.now + settings::ROUNDS_PERIOD_LARGE, Due::Rounds);
             return;
         };
         self.schedule(self.now + settings::ROUNDS_PERIOD, Due::Rounds);
-        let quiet: Vec<(MemberId, Identity, u32)> = self
-            .peers
-            .iter()
-            .filter(|(id, peer)| {
-                let heard = peer.heard.map_or(peer.live_from, |at| at.max(peer.live_from));
-                self.now.since(heard) >= quiet_max
-                    && self.is_live(**id)
-                    && !self.suspicions.contains_key(*id)
-            })
-            .filter_map(|(id, peer)| Some((*id, peer.identity?, peer.asked)))
-            .collect();
-        for (id, identity, asked) in quiet {
-            if asked >= settings::ROUNDS_ASKS {
-                self.suspect_unasked(id, settings::fuse(self.size()), effects);
+        let is_quiet = |slot: &u32| {
+            let peer = self.table.peer(*slot);
+            self.now.since(peer.heard.max(peer.live_from)) >= quiet_max
+                && !self.suspicions.contains_key(slot)
+        };
+        let quiet: Vec<u32> = self.table.live().filter(is_quiet).collect();
+        for slot in quiet {
+            let peer = self.table.peer_mut(slot);
+            if u32::from(peer.asked) >= settings::ROUNDS_ASKS {
+                self.suspect_unasked(slot, settings::fuse(self.table.size()), false, effects);
                 continue;
             }
-            if let Some(peer) = self.peers.get_mut(&id) {
-                peer.asked += 1;
-            }
-            self.send_own(identity, Message::Ping(0), Vec::new(), effects);
+            peer.asked += 1;
+            self.send_own(self.table.run(slot), Message::Ping(0), Vec::new(), effects);
         }
     }
 
     /// Suspects a live member without a failed probe of foca's.
-    fn suspect_unasked(&mut self, id: MemberId, fuse: Duration, effects: &mut Vec<Effect>) {
-        let Some(identity) = self.peers.get(&id).and_then(|peer| peer.identity) else { return };
-        let Some((incarnation, state)) = self.in_foca(identity) else { return };
-        if state == foca::State::Down {
-            return;
-        }
-        let suspect = Member::new(identity, incarnation, foca::State::Suspect);
-        let _ = self.foca.apply_many(std::iter::once(suspect), true, &mut self.outbox);
-        self.outbox.changed = true;
-        self.suspect(identity, incarnation, fuse, effects);
-    }
-
-    fn suspect(
+    fn suspect_unasked(
         &mut self,
-        identity: Identity,
-        incarnation: Incarnation,
+        slot: u32,
         fuse: Duration,
+        refused: bool,
         effects: &mut Vec<Effect>,
     ) {
-        if let Some(open) = self.suspicions.get_mut(&identity.member)
-            && open.identity == identity
+        let peer = self.table.peer(slot);
+        let (run, incarnation) = (self.table.run(slot), peer.incarnation);
+        if !peer.is_seen() || peer.verdict == foca::State::Down {
+            return;
+        }
+        self.tell_foca(Member::new(run, incarnation, foca::State::Suspect));
+        self.suspect(run, incarnation, fuse, refused, effects);
+    }
+
+    /// This member has a reason of its own.
+    fn suspect(
+        &mut self,
+        run: Run,
+        incarnation: Incarnation,
+        fuse: Duration,
+        refused: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Some(open) = self.suspicions.get_mut(&run.slot)
+            && open.run == run
             && open.incarnation == incarnation
         {
             open.fuse = open.fuse.min(fuse);
+            open.refused |= refused;
+            open.own = true;
+        } else {
+            self.open(run, incarnation, fuse, refused, true);
+            self.poke(run, incarnation, effects);
+        }
+        self.confirm(run.slot, effects);
+        self.review_soon(run.slot);
+    }
+
+    fn open(
+        &mut self,
+        run: Run,
+        incarnation: Incarnation,
+        fuse: Duration,
+        refused: bool,
+        own: bool,
+    ) {
+        let suspicion = Suspicion {
+            run,
+            incarnation,
+            since: self.now,
+            fuse,
+            own,
+            first: own,
+            refused,
+            confirmed: BTreeSet::new(),
+            told: false,
+            review_at: NEVER,
+        };
+        self.suspicions.insert(run.slot, suspicion);
+    }
+
+    /// Somebody else suspects this run: see for ourselves. In a large cluster a few of us do.
+    pub(super) fn learn_of_suspicion(
+        &mut self,
+        run: Run,
+        incarnation: Incarnation,
+        effects: &mut Vec<Effect>,
+    ) {
+        let open = self.suspicions.get(&run.slot);
+        if open.is_some_and(|s| s.run == run && s.incarnation == incarnation) {
             return;
         }
-        let since = self.now;
-        let suspicion = Suspicion { identity, incarnation, since, fuse, review_at: since };
-        self.suspicions.insert(identity.member, suspicion);
-        self.review_soon(identity.member);
-        self.poke(identity, incarnation, effects);
+        let size = self.table.size();
+        if size > settings::CROWD && self.random.below(size as u64) >= settings::CROWD as u64 / 2 {
+            return;
+        }
+        self.open(run, incarnation, settings::fuse(size), false, false);
+        self.poke(run, incarnation, effects);
+        self.review_soon(run.slot);
+    }
+
+    /// Sees to it that every suspect is asked until it answers or is judged: who began the
+    /// suspicion may be gone, and no probe that succeeds ends one.
+    pub(super) fn look_after_suspects(&mut self, effects: &mut Vec<Effect>) {
+        let is_left_alone = |slot: &u32| {
+            self.table.peer(*slot).verdict == foca::State::Suspect
+                && !self.suspicions.contains_key(slot)
+        };
+        let left_alone: Vec<u32> = self.table.live().filter(is_left_alone).collect();
+        for slot in left_alone {
+            let (run, incarnation) = (self.table.run(slot), self.table.peer(slot).incarnation);
+            self.open(run, incarnation, settings::fuse(self.table.size()), false, false);
+            self.poke(run, incarnation, effects);
+            self.review_soon(slot);
+        }
+    }
+
+    /// Tells all that the suspect does not answer this member, unless enough said so.
+    fn confirm(&mut self, slot: u32, effects: &mut Vec<Effect>) {
+        let wanted = settings::confirmations(self.table.size());
+        let me_alone = self.now.since(self.heard_any) >= settings::SILENCE;
+        let Some(open) = self.suspicions.get_mut(&slot) else { return };
+        if open.told || me_alone || open.confirmed.len() > wanted || wanted == 0 {
+            return;
+        }
+        open.told = true;
+        let (run, incarnation) = (open.run, open.incarnation);
+        let suspect = self.table.id(slot);
+        let doubt = Aside::Doubt { suspect, generation: run.generation, incarnation };
+        let Ok(bytes) = doubt.encode() else { return };
+        let others: Vec<u32> = self.table.live().filter(|other| *other != slot).collect();
+        for other in others {
+            self.send(other, bytes.clone(), effects);
+        }
+    }
+
+    /// What another member's driver says beside SWIM.
+    pub(super) fn on_aside(&mut self, from: u32, aside: &Aside) {
+        let Aside::Doubt { suspect, generation, incarnation } = *aside;
+        let Some(slot) = self.table.slot(suspect).filter(|slot| *slot != from) else { return };
+        let peer = self.table.peer(slot);
+        if peer.generation != generation
+            || peer.verdict == foca::State::Down
+            || incarnation < peer.incarnation
+            || !self.table.peer(from).state.is_live()
+        {
+            return;
+        }
+        if self.suspicions.get(&slot).is_none_or(|open| open.incarnation != incarnation) {
+            self.doubted.push((from, slot, incarnation));
+            self.tell_foca(Member::new(self.table.run(slot), incarnation, foca::State::Suspect));
+            return;
+        }
+        self.heed_doubt(from, slot, incarnation);
+    }
+
+    /// Counts a confirmation.
+    pub(super) fn heed_doubt(&mut self, from: u32, slot: u32, incarnation: Incarnation) {
+        if let Some(open) = self.suspicions.get_mut(&slot)
+            && open.incarnation == incarnation
+            && open.confirmed.insert(from)
+        {
+            self.review_soon(slot);
+        }
+    }
+
+    /// How long to wait for a sign of life.
+    fn patience(&self, open: &Suspicion) -> Duration {
+        // Who only heard of it leaves the verdict to those who found out.
+        let late = if open.first { Duration::ZERO } else { settings::SECOND_HAND };
+        let fuse = if open.refused { settings::REFUSED_FUSE } else { open.fuse };
+        let wanted = settings::confirmations(self.table.size());
+        if open.refused {
+            return fuse + late;
+        }
+        settings::stretched(fuse, wanted, open.confirmed.len()) + late
     }
 
     /// At the next poke, or when the verdict is due.
-    fn review_soon(&mut self, id: MemberId) {
-        if let Some(suspicion) = self.suspicions.get_mut(&id) {
-            let due = suspicion.since + suspicion.fuse * (1 + self.unwell);
-            let poke = self.now + settings::POKE_PERIOD;
-            let at = if due > self.now { due.min(poke) } else { poke };
-            suspicion.review_at = at;
-            self.schedule(at, Due::Suspicion(id));
+    fn review_soon(&mut self, slot: u32) {
+        let Some(open) = self.suspicions.get(&slot) else { return };
+        let due = open.since + self.patience(open) * (1 + self.unwell);
+        let poke = self.now + settings::POKE_PERIOD;
+        let mut at = if due > self.now { due.min(poke) } else { poke };
+        // A poke that was about to come is not put off by news.
+        if open.review_at > self.now {
+            at = at.min(open.review_at);
+        }
+        if let Some(open) = self.suspicions.get_mut(&slot)
+            && open.review_at != at
+        {
+            open.review_at = at;
+            self.schedule(at, Due::Suspicion(slot));
         }
     }
 
     /// Asks a suspect for a sign of life, and tells it that it is one, so that
     /// the answer refutes the suspicion.
-    fn poke(&mut self, dst: Identity, incarnation: Incarnation, effects: &mut Vec<Effect>) {
+    pub(super) fn poke(&mut self, dst: Run, incarnation: Incarnation, effects: &mut Vec<Effect>) {
         let news = Member::new(dst, incarnation, foca::State::Suspect);
         self.send_own(dst, Message::Ping(0), vec![news], effects);
     }
 
-    pub(super) fn review_suspicion(&mut self, id: MemberId, at: Time, effects: &mut Vec<Effect>) {
-        let Some(open) = self.suspicions.get(&id).filter(|s| s.review_at == at).cloned() else {
+    pub(super) fn review_suspicion(&mut self, slot: u32, at: Time, effects: &mut Vec<Effect>) {
+        let Some(open) = self.suspicions.get(&slot).filter(|s| s.review_at == at).cloned() else {
             return;
         };
-        let standing = self.in_foca(open.identity);
-        if standing != Some((open.incarnation, foca::State::Suspect)) {
-            self.suspicions.remove(&id);
+        let peer = *self.table.peer(slot);
+        let standing = (peer.generation, peer.incarnation, peer.verdict);
+        if standing != (open.run.generation, open.incarnation, foca::State::Suspect) {
+            self.suspicions.remove(&slot);
             // Renewed or decided by others; or refuted, and then the fault may
             // be that this member hears badly. Answers to its probes undo it.
-            if standing.is_some_and(|(_, state)| state != foca::State::Down) {
+            if open.first
+                && peer.generation == open.run.generation
+                && peer.verdict != foca::State::Down
+            {
                 self.worsen();
             }
             return;
         }
+        if !open.own
+            && peer.heard <= open.since
+            && self.now.since(open.since) >= settings::POKE_PERIOD
+        {
+            if let Some(open) = self.suspicions.get_mut(&slot) {
+                open.own = true;
+            }
+            self.confirm(slot, effects);
+        }
         let silent =
             self.now.since(self.heard_any) >= settings::SILENCE || self.heard_any <= open.since;
         if silent && self.now.since(open.since) >= open.fuse {
-            if self.presumed.insert(id) {
-                self.outbox.changed = true;
+            if self.presumed.insert(slot) {
+                self.outbox.touched.push(slot);
             }
-        } else if !silent && self.presumed.contains(&id) {
+        } else if !silent && self.presumed.contains(&slot) {
             // Somebody is heard again: from here on the suspect has its full time.
-            if let Some(suspicion) = self.suspicions.get_mut(&id)
-                && self.now.since(suspicion.since) > suspicion.fuse
+            let now = self.now;
+            if let Some(suspicion) = self.suspicions.get_mut(&slot)
+                && now.since(suspicion.since) > suspicion.fuse
             {
-                suspicion.since = self.now;
+                suspicion.since = now;
             }
         }
-        let reprieved = silent || self.is_reprieved(&open);
-        if reprieved {
-            self.poke(open.identity, open.incarnation, effects);
-            self.review_soon(id);
+        if silent || self.is_reprieved(slot) {
+            self.poke(open.run, open.incarnation, effects);
+            self.review_soon(slot);
             return;
         }
-        self.suspicions.remove(&id);
-        self.bury(open.identity, open.incarnation);
+        self.suspicions.remove(&slot);
+        self.bury(open.run, open.incarnation, effects);
     }
 
     /// Whether it is too early for a verdict.
-    fn is_reprieved(&self, open: &Suspicion) -> bool {
-        let since = self.suspicions.get(&open.identity.member).map_or(open.since, |s| s.since);
-        let age = self.now.since(since);
-        let heard = self.peers.get(&open.identity.member).and_then(|peer| peer.heard);
-        let heard_lately = heard.is_some_and(|at| at > since && self.now.since(at) < open.fuse);
+    fn is_reprieved(&self, slot: u32) -> bool {
+        let Some(open) = self.suspicions.get(&slot) else { return true };
+        let age = self.now.since(open.since);
+        let heard = self.table.peer(slot).heard;
+        let heard_lately = heard > open.since && self.now.since(heard) < open.fuse;
         self.now < self.verdicts_from
-            || age < open.fuse * (1 + self.unwell)
+            || !open.own
+            || age < self.patience(open) * (1 + self.unwell)
             || (heard_lately && age < settings::ONE_WAY_MAX)
-    }
-
-    /// Takes out of `packet` what others say of the death of members that this
-    /// one just heard; each is asked, and believed dead if it doesn't answer.
-    pub(super) fn dispute(&mut self, packet: &mut Packet, effects: &mut Vec<Effect>) {
-        let src = packet.header.src.member;
-        let mut doubted = Vec::new();
-        packet.updates.retain(|update| {
-            let id = update.id();
-            let doubt = update.state() == foca::State::Down
-                && update.incarnation() != LEFT
-                && id.member != src
-                && self.peers.get(&id.member).is_some_and(|peer| {
-                    peer.identity == Some(*id)
-                        && peer.heard.is_some_and(|at| self.now.since(at) < settings::FRESH)
-                });
-            if doubt {
-                doubted.push((*id, update.incarnation()));
-            }
-            !doubt
-        });
-        for (identity, incarnation) in doubted {
-            if self.disputes.contains_key(&identity.member) || !self.is_live(identity.member) {
-                continue;
-            }
-            let dispute = Dispute { identity, incarnation, since: self.now };
-            self.disputes.insert(identity.member, dispute);
-            let at = self.now + settings::DISPUTE;
-            self.schedule(at, Due::Dispute(identity.member));
-            let known = self.peers.get(&identity.member).map_or(0, |peer| peer.incarnation);
-            self.poke(identity, known.max(incarnation), effects);
-        }
-    }
-
-    pub(super) fn close_dispute(&mut self, id: MemberId) {
-        let Some(dispute) = self.disputes.get(&id) else { return };
-        if self.now.since(dispute.since) < settings::DISPUTE {
-            // The timer of an earlier dispute about the same member.
-            return;
-        }
-        let Some(dispute) = self.disputes.remove(&id) else { return };
-        let heard = self.peers.get(&id).and_then(|peer| peer.heard);
-        if heard.is_some_and(|at| at > dispute.since) {
-            return;
-        }
-        self.bury(dispute.identity, dispute.incarnation);
-    }
-
-    /// The verdict, and the word of it at once: the next gossip is up to 200 ms
-    /// away.
-    fn bury(&mut self, identity: Identity, incarnation: Incarnation) {
-        let down = Member::new(identity, incarnation, foca::State::Down);
-        let _ = self.foca.apply_many(std::iter::once(down), true, &mut self.outbox);
-        let _ = self.foca.gossip(&mut self.outbox);
-        self.outbox.changed = true;
-    }
-
-    /// What foca thinks of exactly this run of a member.
-    fn in_foca(&self, identity: Identity) -> Option<(Incarnation, foca::State)> {
-        self.foca
-            .iter_membership_state()
-            .find(|m| *m.id() == identity)
-            .map(|m| (m.incarnation(), m.state()))
     }
 }

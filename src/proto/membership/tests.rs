@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use foca::{Header, Member, Message};
 
 use super::{
-    Effect, Input, Membership, State,
-    packet::{Identity, Packet},
+    Effect, Input, Membership, Reach, State,
+    packet::{Aside, Identity, Packet},
     random::Random,
     sim::{Faults, Sim, address, id, ms, roster},
 };
@@ -22,11 +22,22 @@ fn summary(times: &[Duration]) -> (u128, u128) {
     (sum / times.len() as u128, times.iter().map(Duration::as_millis).max().unwrap_or(0))
 }
 
-fn detection(n: usize, hints: bool, seeds: u64) -> (u128, u128) {
+/// How a killed member's end shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Not at all.
+    Silent,
+    /// Every connection breaks.
+    Lost,
+    /// Its host says that nobody listens, to whoever sends it something.
+    Refused,
+}
+
+fn detection(n: usize, end: End, seeds: u64) -> (u128, u128) {
     let times: Vec<Duration> = (0..seeds)
         .map(|seed| {
             let mut sim = Sim::started(n, seed, Faults::LAN);
-            sim.hints = hints;
+            (sim.hints, sim.refusals) = (end == End::Lost, end == End::Refused);
             sim.run(ms(137 * seed));
             let victim = seed as usize % n;
             sim.kill(victim);
@@ -40,17 +51,36 @@ fn detection(n: usize, hints: bool, seeds: u64) -> (u128, u128) {
 
 #[test]
 fn a_killed_member_is_down_everywhere_soon() {
+    println!("members  until all know, ms mean (max):  silent  connections lost  port refused");
     for (n, seeds, max) in
-        [(2, 10, 2_500), (5, 40, 2_500), (12, 10, 2_500), (16, 10, 4_000), (64, 8, 4_000)]
+        [(2, 10, 2_500), (5, 40, 2_500), (12, 10, 2_500), (16, 10, 3_000), (64, 12, 3_000)]
     {
-        let (mean, worst) = detection(n, false, seeds);
-        let (hint_mean, hint_worst) = detection(n, true, seeds);
-        println!(
-            "{n} members: kill known to all after {mean} ms (max {worst}); with the transport's hint {hint_mean} ms (max {hint_worst})"
-        );
-        assert!(worst < max, "{n} members: {worst} ms");
-        assert!(hint_worst < 1_500, "{n} members with hints: {hint_worst} ms");
+        let silent = detection(n, End::Silent, seeds);
+        let lost = detection(n, End::Lost, seeds);
+        let refused = detection(n, End::Refused, seeds);
+        println!("{n:>7}  {silent:?}  {lost:?}  {refused:?}");
+        assert!(silent.1 < max, "{n} members: {} ms", silent.1);
+        assert!(lost.1 < 1_500, "{n} members with hints: {} ms", lost.1);
+        assert!(refused.0 < 1_000, "{n} members, port refused: {} ms", refused.0);
     }
+}
+
+/// Lifeguard's point: more eyes are quicker. With confirmations switched off (as in a crowd)
+/// this takes longer, and one accuser alone takes longer still.
+#[test]
+fn confirmations_shorten_the_wait_and_their_absence_prolongs_it() {
+    use super::settings::{CROWD, confirmations, fuse, stretched};
+    let wanted = confirmations(64);
+    let waits: Vec<Duration> = (0..=wanted).map(|c| stretched(fuse(64), wanted, c)).collect();
+    assert!(waits.is_sorted_by(|a, b| a > b), "{waits:?}");
+    assert_eq!((waits[0], waits[wanted]), (fuse(64) * 3, fuse(64)));
+    assert_eq!((confirmations(2), confirmations(3), confirmations(CROWD + 1)), (0, 1, 0));
+    // One cut link: the accuser asks in vain, everybody else is answered.
+    let mut sim = Sim::started(16, 4, Faults::LAN);
+    sim.changes.clear();
+    sim.cut = [(0, 1), (1, 0)].into();
+    sim.run(120 * SECOND);
+    assert_eq!(sim.downs(|_| true), 0, "a cut link buries nobody");
 }
 
 fn false_accusations(n: usize, faults: Faults, seeds: u64, span: Duration) -> usize {
@@ -70,6 +100,26 @@ fn false_accusations(n: usize, faults: Faults, seeds: u64, span: Duration) -> us
 fn nobody_is_accused_falsely_on_a_lan() {
     assert_eq!(false_accusations(5, Faults::LAN, 2, 600 * SECOND), 0);
     assert_eq!(false_accusations(32, Faults::LAN, 1, 600 * SECOND), 0);
+}
+
+/// A third of the members get the processor for a moment and then not for long.
+#[test]
+fn the_starved_accuse_nobody() {
+    for seed in 0..2 {
+        let (n, sick) = (64, 21);
+        let mut sim = Sim::started(n, seed, Faults::LAN);
+        let mut chance = Random::new(seed);
+        sim.changes.clear();
+        for _ in 0..60 {
+            (0..sick).for_each(|i| sim.pause(i));
+            sim.run(ms(150) + chance.duration_below(ms(700)));
+            (0..sick).for_each(|i| sim.resume(i));
+            sim.run(chance.duration_below(ms(60)));
+        }
+        let (healthy, starved) = (sim.downs(|i| i >= sick), sim.downs(|i| i < sick));
+        println!("seed {seed}: a third starved: accused {healthy} healthy, {starved} starved");
+        assert_eq!(healthy, 0);
+    }
 }
 
 #[test]
@@ -132,18 +182,18 @@ fn a_partition_heals() {
     }
 }
 
-/// A member that was buried and takes a new identity had suspects of its own:
-/// they are asked once more, and not suspected for ever.
+/// Whoever is renewed while it suspects others takes that up again: nobody stays a suspect.
 #[test]
-fn no_suspicion_outlasts_a_partition() {
-    for seed in 0..40 {
-        let mut sim = Sim::started(5, seed, Faults::LAN);
-        sim.side.insert(0, 1);
-        sim.run(ms(1_000 + 100 * seed));
+fn no_suspicion_stands_for_ever() {
+    for seed in 0..30 {
+        let n = 5 + seed as usize % 3;
+        let mut sim = Sim::started(n, seed, Faults::LAN);
+        sim.side = [(0, 1)].into();
+        sim.run(ms(900 + 177 * seed));
         sim.side.clear();
-        let all_alive = |sim: &Sim| (0..5).all(|i| sim.all_see(i, State::Alive));
-        let took = sim.run_until(10 * SECOND, all_alive);
-        assert!(took.is_some(), "seed {seed}: somebody is suspected for ever");
+        sim.run(6 * SECOND);
+        assert!(sim.all_live(), "seed {seed}");
+        assert_eq!(sim.suspects(), [], "seed {seed}: who sees whom as a suspect");
     }
 }
 
@@ -165,8 +215,166 @@ fn islands_always_merge() {
     }
 }
 
+/// Any pattern of lost joins: each link works or not, another one for each pair and each
+/// second, and it ends in one cluster as soon as the network allows it.
 #[test]
-fn a_mass_start_meets_within_two_seconds() {
+fn no_islands_and_no_lonely_members() {
+    for seed in 0..20 {
+        let mut chance = Random::new(seed);
+        let n = 3 + chance.below(30) as usize;
+        let mut sim = Sim::new(n, seed, if seed % 2 == 0 { Faults::LAN } else { Faults::ROUGH });
+        let working = 3 + chance.below(40);
+        for _ in 0..30 {
+            let stopped: Vec<usize> = (0..n).filter(|i| !sim.running().any(|j| j == *i)).collect();
+            for i in stopped {
+                if chance.below(4) == 0 {
+                    sim.start(i);
+                }
+            }
+            let links = (0..n).flat_map(|i| (0..n).map(move |j| (i, j)));
+            sim.cut = links.filter(|_| chance.below(100) >= working).collect();
+            match chance.below(6) {
+                0 => sim.side = (0..n).map(|i| (i, chance.below(4) as usize)).collect(),
+                1 => sim.side.clear(),
+                2 => sim.kill(chance.below(n as u64) as usize),
+                _ => {}
+            }
+            sim.run(chance.duration_below(3 * SECOND));
+        }
+        sim.side.clear();
+        sim.cut.clear();
+        let stopped: Vec<usize> = (0..n).filter(|i| !sim.running().any(|j| j == *i)).collect();
+        stopped.into_iter().for_each(|i| sim.start(i));
+        let took = sim.run_until(60 * SECOND, Sim::all_live);
+        let took = took.unwrap_or_else(|| panic!("seed {seed}: {n} members became one cluster"));
+        println!("seed {seed}: {n} members, {working} % of the links: one after {took:?}");
+        assert!(took < 10 * SECOND, "seed {seed}: {took:?}");
+        sim.changes.clear();
+        sim.run(30 * SECOND);
+        assert_eq!(sim.downs(|_| true), 0, "seed {seed}: and they stay one");
+    }
+}
+
+/// What gossip has long forgotten, a newcomer learns from whom it meets first.
+#[test]
+fn a_newcomer_is_told_everything_by_the_first_that_answers() {
+    let n = 100;
+    let mut sim = Sim::new(n, 5, Faults::LAN);
+    (0..n - 1).for_each(|i| sim.start(i));
+    sim.run(60 * SECOND);
+    // It can talk to one member only.
+    sim.side = [(n - 1, 1), (0, 1)].into();
+    sim.start(n - 1);
+    let took = sim.run_until(ms(900), |sim| sim.live_at(n - 1) == n);
+    println!("a newcomer knows all {n} after {took:?}");
+    assert!(took.is_some(), "it knows {} of {n}", sim.live_at(n - 1));
+}
+
+/// News that gossip has ceased to carry still arrives.
+#[test]
+fn missed_news_arrives_by_comparing() {
+    let mut sim = Sim::started(8, 5, Faults::LAN);
+    // Nobody's packets about the goodbye reach member 0, and gossip ends meanwhile.
+    sim.side = [(0, 1)].into();
+    sim.leave(7);
+    sim.run(ms(450));
+    sim.side.clear();
+    let knows = |sim: &Sim| sim.machine(0).directory().get(&id(7)).map(|c| c.state);
+    let took = sim.run_until(60 * SECOND, |sim| knows(sim) == Some(State::Left));
+    println!("missed a goodbye: knows after {took:?}");
+    assert!(took.is_some(), "{:?}", knows(&sim));
+}
+
+#[test]
+fn a_one_way_cut_is_seen_from_both_ends() {
+    let mut sim = Sim::started(12, 3, Faults::LAN);
+    sim.changes.clear();
+    let all =
+        |sim: &Sim| (0..12).all(|i| (0..12).all(|j| i == j || sim.machine(i).is_reached(id(j))));
+    assert!(all(&sim), "all reach all");
+    sim.cut = [(2, 5)].into();
+    let unreached = |sim: &Sim, i: usize, j: usize| !sim.machine(i).is_reached(id(j));
+    let took = sim.run_until(30 * SECOND, |sim| unreached(sim, 2, 5) && unreached(sim, 5, 2));
+    println!("a one-way cut among 12 was seen after {took:?}");
+    assert!(took.is_some());
+    let others = (0..12).flat_map(|i| (0..12).map(move |j| (i, j)));
+    let others = others.filter(|(i, j)| i != j && ![(2, 5), (5, 2)].contains(&(*i, *j)));
+    assert!(others.into_iter().all(|(i, j)| !unreached(&sim, i, j)), "nobody else");
+    assert!(sim.all_live() && sim.downs(|_| true) == 0, "it is live, by what others say");
+    // And everybody can tell who doesn't reach whom. Those two hear it of each other
+    // through the rest only.
+    sim.run(60 * SECOND);
+    for i in 0..12 {
+        let reach = sim.machine(i).reach();
+        assert_eq!(reach.len(), 12);
+        for Reach { member, unreached, .. } in reach {
+            let expected: std::collections::BTreeSet<_> = match member {
+                who if who == id(2) => [id(5)].into(),
+                who if who == id(5) => [id(2)].into(),
+                _ => [].into(),
+            };
+            assert_eq!(unreached, Some(expected), "{i} of {member}");
+        }
+    }
+    sim.cut.clear();
+    let took = sim.run_until(30 * SECOND, all);
+    println!("and its end after {took:?}");
+    assert!(took.is_some_and(|took| took < 10 * SECOND), "{took:?}");
+}
+
+/// A member of which others tell is live, and given no work before it answered us.
+#[test]
+fn hearsay_is_not_reach() {
+    let mut sim = Sim::new(6, 3, Faults::LAN);
+    sim.cut = [(0, 5), (5, 0)].into();
+    (0..6).for_each(|i| sim.start(i));
+    sim.run(3 * SECOND);
+    assert!(sim.machine(0).is_live(id(5)) && !sim.machine(0).is_reached(id(5)));
+    assert!(sim.machine(1).is_reached(id(5)));
+}
+
+/// Two sites: the distance between any two members, told by a third.
+#[test]
+fn round_trips_are_told_by_members_that_never_measured_them() {
+    let n = 16;
+    let mut sim = Sim::started(n, 3, Faults::LAN);
+    sim.far = (0..n / 2).collect();
+    sim.run(300 * SECOND);
+    let rtt = |sim: &Sim, a, b| sim.machine(3).round_trip(id(a), id(b)).expect("both said");
+    let (near, far) = (rtt(&sim, 9, 12), rtt(&sim, 1, 12));
+    println!("round trips: {near:?} inside a site, {far:?} between the two");
+    assert!(near < ms(8) && far > ms(25) && far < ms(60));
+}
+
+/// A network where a round trip takes 300 ms and more: at the pace of a local one members
+/// accuse each other, at that of a wide one they don't, and the dead are found.
+#[test]
+fn a_wide_network_needs_the_wide_pace() {
+    let wide =
+        Faults { loss_percent: 3, duplicate_percent: 0, delay_min: ms(140), delay_max: ms(260) };
+    let suspicions = |pace| {
+        let mut sim = Sim::new(12, 9, wide);
+        sim.pace = pace;
+        (0..12).for_each(|i| sim.start(i));
+        sim.run(20 * SECOND);
+        assert!(sim.all_live(), "pace {pace}");
+        sim.changes.clear();
+        sim.run(300 * SECOND);
+        let suspected = sim.changes.iter().filter(|c| c.3 == State::Suspect).count();
+        let downs = sim.downs(|_| true);
+        sim.kill(4);
+        let took = sim.run_until(60 * SECOND, |sim| sim.all_see(4, State::Down));
+        println!("pace {pace}: {suspected} suspicions, {downs} false, a kill known after {took:?}");
+        assert!(took.is_some());
+        (suspected, downs)
+    };
+    let (lan, wan) = (suspicions(1), suspicions(4));
+    assert_eq!(wan.1, 0);
+    assert!(wan.0 * 10 < lan.0, "{wan:?} {lan:?}");
+}
+
+#[test]
+fn a_mass_start_meets_within_a_second() {
     for (faults, seed) in [(Faults::LAN, 1), (Faults::LAN, 2), (Faults::ROUGH, 3)] {
         let mut sim = Sim::new(64, seed, faults);
         for i in 0..64 {
@@ -174,13 +382,13 @@ fn a_mass_start_meets_within_two_seconds() {
         }
         let took = sim.run_until(30 * SECOND, Sim::all_live).expect("they met");
         println!("64 members met after {} ms, {} bytes", took.as_millis(), sim.sent_bytes());
-        assert!(took < 2 * SECOND, "{took:?}");
+        assert!(took < SECOND, "{took:?}");
     }
 }
 
 #[test]
 fn members_that_stand_still_accuse_nobody() {
-    for (n, sick, seeds) in [(5, 1, 4), (64, 8, 1)] {
+    for (n, sick, seeds) in [(5, 1, 4), (64, 8, 2)] {
         for seed in 0..seeds {
             let mut sim = Sim::started(n, seed, Faults::LAN);
             sim.changes.clear();
@@ -208,7 +416,7 @@ fn a_member_that_hears_a_fifth_buries_nobody_for_long() {
     sim.run(60 * SECOND);
     let others = sim.changes.iter().filter(|c| c.1 != 0 && c.2 != 0 && c.3 == State::Down).count();
     println!("one hears a fifth: {others} false verdicts about healthy members at others");
-    assert!(others < 19, "not even one per healthy member");
+    assert!(others < 5, "others have heard them, or ask first");
     let healthy = |i: usize| (1..20).all(|j| sim.machine(i).is_live(id(j)));
     assert!((1..20).all(healthy));
 }
@@ -304,10 +512,29 @@ fn leaving_is_told_from_dying() {
     assert!(took < 2 * SECOND, "{took:?}");
 }
 
+/// An observer that restarts was told nothing by the one that left: the others tell it.
+#[test]
+fn who_left_has_left_for_an_observer_that_restarts_too() {
+    let mut sim = Sim::started(5, 3, Faults::LAN);
+    sim.leave(4);
+    sim.run(60 * SECOND);
+    for observer in 0..3 {
+        sim.kill(observer);
+        sim.run(3 * SECOND);
+        sim.start(observer);
+        let took = sim.run_until(30 * SECOND, |sim| sim.all_see(4, State::Left));
+        println!("restarted observer {observer} knows of the leave after {took:?}");
+        assert!(took.is_some_and(|took| took < 2 * SECOND), "{took:?}");
+    }
+    sim.kill(3);
+    sim.run(10 * SECOND);
+    assert!(sim.all_see(3, State::Down) && sim.all_see(4, State::Left), "told apart");
+}
+
 #[test]
 fn a_removed_member_is_forgotten_and_stays_so() {
     let mut sim = Sim::started(5, 3, Faults::LAN);
-    sim.set_roster(roster(0..4));
+    sim.set_roster(&roster(0..4));
     sim.run(30 * SECOND);
     for i in 0..4 {
         assert!(!sim.machine(i).directory().contains_key(&id(4)));
@@ -315,7 +542,7 @@ fn a_removed_member_is_forgotten_and_stays_so() {
     }
     // The removed one, whom nobody answers any more, may think what it likes.
     assert!(sim.changes.iter().all(|c| c.1 == 4 || c.3 != State::Down));
-    sim.set_roster(roster(0..5));
+    sim.set_roster(&roster(0..5));
     let took = sim.run_until(5 * SECOND, Sim::all_live).expect("it is enrolled again");
     assert!(took < 2 * SECOND, "{took:?}");
 }
@@ -451,21 +678,24 @@ proptest! {
             let mine = Identity::new(id(0), address(0), machine.generation());
             let dst = if pause % 4 == 0 { dst } else { mine };
             let header = Header { src, src_incarnation, dst, message };
-            let Ok(bytes) = (Packet { header, updates }).encode() else { continue };
+            let Ok((bytes, _)) = (Packet { header, updates }).encode() else { continue };
             now = now + ms(pause);
             machine.handle(now, Input::Packet { from: id(from), bytes }, &mut effects);
             machine.tick(now, &mut effects);
         }
-        prop_assert!(machine.directory().keys().eq(roster(1..4).members.iter().map(|m| &m.id)
+        prop_assert!(machine.directory().keys().eq(roster(1..4).members.iter().map(|m| m.id)
             .collect::<std::collections::BTreeSet<_>>()));
         for effect in effects {
             match effect {
                 Effect::Send { to, bytes, .. } => {
                     prop_assert!(machine.directory().contains_key(&to));
                     prop_assert!(bytes.len() <= limits::SWIM_PACKET_MAX);
-                    prop_assert!(Packet::decode(&bytes).is_ok());
+                    prop_assert!(Packet::decode(&bytes).is_ok() || Aside::decode(&bytes).is_ok());
                 }
-                Effect::Changed { member, .. } | Effect::Moved { member, .. } => {
+                Effect::Exchange { to, .. } => prop_assert!(machine.directory().contains_key(&to)),
+                Effect::Changed { member, .. }
+                | Effect::Reached { member, .. }
+                | Effect::Moved { member, .. } => {
                     prop_assert!(machine.directory().contains_key(&member));
                 }
                 Effect::Generation(_) => {}

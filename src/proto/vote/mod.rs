@@ -17,6 +17,7 @@ use crate::base::{
     AppName, Digest, MemberId, SecretKey, Signature, Time,
     catalog::{Catalog, VotePolicy},
     limits,
+    planted::{self, Bug},
     wire::{self, Kind, WireError},
 };
 
@@ -62,6 +63,16 @@ pub struct Ballot {
     pub whole: Vec<Digest>,
     /// Bytes of the staged version that have arrived: progress, not a claim.
     pub staged_bytes: u64,
+}
+
+impl Ballot {
+    /// Whether it means what `other` means, whenever both were made.
+    fn says_the_same_as(&self, other: &Self) -> bool {
+        let Self { member, sequence, stamp: _, digest, differing, lacking, whole, staged_bytes: _ } =
+            self;
+        (member, sequence, digest) == (&other.member, &other.sequence, &other.digest)
+            && (differing, lacking, whole) == (&other.differing, &other.lacking, &other.whole)
+    }
 }
 
 /// One application on one member that is not as committed.
@@ -125,6 +136,11 @@ impl SignedBallot {
         Self { bytes, signature }
     }
 
+    /// What it says, whether or not its member signed it: for who only watches.
+    pub fn unproven(&self) -> Result<Ballot, BallotError> {
+        Ok(wire::decode(Kind::Message, &self.bytes)?)
+    }
+
     /// The ballot, if an enrolled member signed it.
     pub fn open(&self, catalog: &Catalog) -> Result<Ballot, BallotError> {
         let ballot: Ballot = wire::decode(Kind::Message, &self.bytes)?;
@@ -147,6 +163,7 @@ pub struct Votes {
     received: BTreeMap<MemberId, (Ballot, Option<Time>)>,
     /// How many are enrolled.
     members: usize,
+    changes: u64,
 }
 
 /// How an application stands on one member, as far as its ballot tells.
@@ -200,14 +217,35 @@ impl Votes {
         if known.is_some_and(|(held, _)| held.stamp >= ballot.stamp) {
             return Err(BallotError::Stale);
         }
+        let same = known
+            .is_some_and(|(held, at)| self.is_fresh(now, *at) && held.says_the_same_as(&ballot));
+        self.changes += u64::from(!same);
         self.received.insert(ballot.member, (ballot, Some(now)));
         Ok(())
+    }
+
+    /// Counts whatever may change a tally: while it stays the same, until
+    /// [`Votes::fresh_until`] and with the same catalog, so does every tally.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// When the first ballot that is fresh at `now` will not be any more.
+    pub fn fresh_until(&self, now: Time) -> Option<Time> {
+        let fresh = self.received.values().filter(|(_, at)| self.is_fresh(now, *at));
+        fresh.filter_map(|(_, at)| Some((*at)? + fresh_for(self.members))).min()
+    }
+
+    fn is_fresh(&self, now: Time, at: Option<Time>) -> bool {
+        let fresh = at.is_some_and(|at| now.since(at) < fresh_for(self.members));
+        fresh || planted::is(Bug::ExpiredBallotCounted)
     }
 
     /// Forgets everybody who is not enrolled.
     pub fn retain(&mut self, catalog: &Catalog) {
         self.members = catalog.roster.members.len();
         self.received.retain(|member, _| catalog.roster.contains(*member));
+        self.changes += 1;
     }
 
     /// The ballot of `member` is no longer in hand: it is out of reach, and
@@ -215,6 +253,7 @@ impl Votes {
     pub fn lapse(&mut self, member: MemberId) {
         if let Some((_, at)) = self.received.get_mut(&member) {
             *at = None;
+            self.changes += 1;
         }
     }
 
@@ -226,7 +265,7 @@ impl Votes {
     /// The fresh ballot of `member`.
     pub fn fresh(&self, now: Time, member: MemberId) -> Option<&Ballot> {
         let (ballot, at) = self.received.get(&member)?;
-        (now.since((*at)?) < fresh_for(self.members)).then_some(ballot)
+        self.is_fresh(now, *at).then_some(ballot)
     }
 
     /// Who has said, freshly, that it holds `root` whole: any root that is
@@ -250,7 +289,10 @@ impl Votes {
             steady: BTreeMap::new(),
         };
         for voter in catalog.roster.members.iter().filter(|m| m.voter) {
-            let ballot = self.fresh(now, voter.id).filter(|b| b.sequence == catalog.sequence);
+            let current_one = |b: &&Ballot| {
+                b.sequence == catalog.sequence || planted::is(Bug::OldSequenceCounted)
+            };
+            let ballot = self.fresh(now, voter.id).filter(current_one);
             let position = match ballot {
                 None => Position::Silent,
                 Some(ballot) => {
@@ -275,6 +317,9 @@ impl Votes {
                 }
             };
             tally.positions.insert(voter.id, position);
+        }
+        if planted::is(Bug::QuorumOfThoseInView) {
+            tally.majority = tally.in_hand() / 2 + 1;
         }
         Some(tally)
     }
@@ -314,16 +359,19 @@ impl Tally {
 
     /// What follows, by the table in the design.
     pub fn verdict(&self, policy: VotePolicy) -> Verdict {
-        if self.in_hand() < self.majority {
+        let twice = usize::from(planted::is(Bug::VoteCountedTwice));
+        if self.in_hand() + twice < self.majority && !planted::is(Bug::RepairedByMinority) {
             let lost = self.is_waited_for_in_vain();
             return if lost { Verdict::Hung } else { Verdict::Undecided };
         }
         let groups = self.groups();
-        let leader = groups.iter().find(|(_, members)| members.len() >= self.majority);
+        let fewer = usize::from(planted::is(Bug::AdoptedByFewer));
+        let enough = |members: &BTreeSet<MemberId>| members.len() + twice + fewer >= self.majority;
+        let leader = groups.iter().find(|(_, members)| enough(members));
         match leader {
             Some((root, _)) if *root == self.committed => Verdict::Committed,
             Some((root, _)) => {
-                let steady = self.steady.get(root).map_or(0, BTreeSet::len) >= self.majority;
+                let steady = self.steady.get(root).is_some_and(enough);
                 match policy {
                     _ if !steady => Verdict::Undecided,
                     VotePolicy::Majority => Verdict::Other(*root),

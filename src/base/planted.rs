@@ -1,0 +1,118 @@
+//! Bugs planted on purpose, each at the place in the core where somebody could
+//! make it by mistake: they show that the checks of the simulator see it.
+//!
+//! Without the feature `planted-bugs`, which no default build has, [`is`] is
+//! the constant `false` and nothing is left of them. Testing the tests this
+//! way is mutation testing (DeMillo, Lipton, Sayward, 1978), by hand.
+
+/// A bug that can be planted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bug {
+    /// The vote takes a majority of the ballots in hand for one of the roster.
+    QuorumOfThoseInView,
+    /// A majority is half, and not more than half.
+    MajorityOffByOne,
+    /// Messages leave before the record that they depend on is on disk.
+    SkippedSync,
+    /// A restarted voter does not know any more what it promised.
+    ForgottenPromise,
+    /// A voter accepts what is below its promise.
+    AcceptedBelowPromise,
+    /// One answer less than a majority is enough to propose.
+    PromisesOfFewer,
+    /// A proposer does not look at what was accepted before.
+    SteppedOver,
+    /// A restarted proposer uses its last number once more.
+    BallotNumberReused,
+    /// A roster change needs no majority of the roster before it.
+    RosterWithoutOldMajority,
+    /// A catalog of a lower sequence replaces the committed one.
+    WentBack,
+    /// A ballot made at an older catalog is counted in the vote.
+    OldSequenceCounted,
+    /// A ballot that is no longer fresh is counted in the vote.
+    ExpiredBallotCounted,
+    /// One vote of each group counts twice.
+    VoteCountedTwice,
+    /// Content is repaired by the word of less than a majority.
+    RepairedByMinority,
+    /// What one less than a majority holds is adopted.
+    AdoptedByFewer,
+    /// The live content is switched although the store lacks some of it.
+    SwitchedBeforeWhole,
+    /// A version is committed as soon as one member holds it whole.
+    CommittedBeforeWhole,
+    /// A publication does not check what it was made against.
+    CompareAndSetSkipped,
+    /// A takeover forgets what was staged.
+    TakeoverDropsStaged,
+    /// A window with manual failover is taken over like any other.
+    ManualTakenOver,
+    /// The store drops what is being published.
+    StagedContentDropped,
+    /// Members go on listening to one that they know to be removed.
+    RemovedStillHeard,
+    /// A member that has left stops while it may be the only one that knows.
+    LeftTooSoon,
+    /// A refusal does not say that the change may still come into force.
+    DoubtUnsaid,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 24] = [
+        Self::QuorumOfThoseInView,
+        Self::MajorityOffByOne,
+        Self::SkippedSync,
+        Self::ForgottenPromise,
+        Self::AcceptedBelowPromise,
+        Self::PromisesOfFewer,
+        Self::SteppedOver,
+        Self::BallotNumberReused,
+        Self::RosterWithoutOldMajority,
+        Self::WentBack,
+        Self::OldSequenceCounted,
+        Self::ExpiredBallotCounted,
+        Self::VoteCountedTwice,
+        Self::RepairedByMinority,
+        Self::AdoptedByFewer,
+        Self::SwitchedBeforeWhole,
+        Self::CommittedBeforeWhole,
+        Self::CompareAndSetSkipped,
+        Self::TakeoverDropsStaged,
+        Self::ManualTakenOver,
+        Self::StagedContentDropped,
+        Self::RemovedStillHeard,
+        Self::LeftTooSoon,
+        Self::DoubtUnsaid,
+    ];
+
+    /// The bug with this name, as `Debug` writes it.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|bug| format!("{bug:?}") == name)
+    }
+}
+
+/// Whether `bug` is planted: never, in this build.
+#[cfg(not(feature = "planted-bugs"))]
+#[inline(always)]
+pub const fn is(_bug: Bug) -> bool {
+    false
+}
+
+#[cfg(feature = "planted-bugs")]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Whether `bug` is planted on this thread.
+#[cfg(feature = "planted-bugs")]
+pub fn is(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+/// Plants `bug`, or none, on this thread.
+#[cfg(feature = "planted-bugs")]
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
