@@ -468,7 +468,7 @@ pub(super) struct Sim {
     pub script: Option<PathBuf>,
     /// The network: a local one, or sites far from each other.
     #[arg(long, default_value = "lan")]
-    pub profile: ProfileWord,
+    pub profile: WeatherWord,
     /// Packets that are lost [default: by profile].
     #[arg(long, value_name = "SHARE")]
     pub loss: Option<Loss>,
@@ -575,7 +575,7 @@ impl std::str::FromStr for Rate {
 
 /// See [`sim::Weather`].
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum ProfileWord {
+pub(super) enum WeatherWord {
     /// 0.1 to 2 ms, nothing lost.
     Lan,
     /// 10 to 80 ms, 0.5 % lost.

@@ -335,7 +335,7 @@ impl<'a> Crowd<'a> {
                         self.transmit(i, to, Carrier::Stream { repeatable: false }, input);
                     }
                 }
-                Effect::Changed { member, state } => {
+                Effect::Changed { member, state, .. } => {
                     let Some(&about) = self.index.get(&member) else { continue };
                     if state != State::Suspect {
                         let live = state.is_live();

@@ -117,8 +117,8 @@ fn scenarios(options: &args::Sim) -> Result<Vec<Scenario>, Refusal> {
 
 fn weather(options: &args::Sim) -> Weather {
     let mut weather = match options.profile {
-        args::ProfileWord::Lan => Weather::LAN,
-        args::ProfileWord::Wan => Weather::WAN,
+        args::WeatherWord::Lan => Weather::LAN,
+        args::WeatherWord::Wan => Weather::WAN,
     };
     if let Some(loss) = options.loss {
         weather.loss = loss.0;

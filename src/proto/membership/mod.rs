@@ -18,7 +18,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::Arc,
-    time::Duration,
 };
 
 use foca::{Foca, Incarnation, Member, Message, NoCustomBroadcast, Timer};
