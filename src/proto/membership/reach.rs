@@ -83,10 +83,9 @@ impl Membership {
             if age < settings::REACH_PERIOD {
                 continue;
             }
-            if age >= settings::REACH_MAX && peer.reached {
+            if age >= settings::REACH_MAX && self.missed.insert(slot) {
                 peer.reached = false;
                 effects.push(Effect::Reached { member: self.table.id(slot), reached: false });
-                self.missed.insert(slot);
                 self.tell_of_reach(effects);
             }
             // Every time at first, then less and less often, for ever.

@@ -167,6 +167,25 @@ fn a_one_way_cut_is_seen_from_both_ends() {
     assert!(took.is_some_and(|took| took < 10 * SECOND), "{took:?}");
 }
 
+/// Once it was asked for a while everybody is told, and told when it is over: nobody is
+/// reported to be out of reach who only comes back.
+#[test]
+fn who_returns_is_not_reported_out_of_reach() {
+    for seed in 0..20 {
+        let mut sim = Sim::started(5, seed, Faults::LAN);
+        sim.kill(1);
+        sim.run(ms(300 + 200 * seed));
+        sim.start(1);
+        sim.run(5 * SECOND);
+        for i in 0..5 {
+            for Reach { member, unreached, .. } in sim.machine(i).reach() {
+                let fine = unreached.is_none_or(|names| names.is_empty());
+                assert!(fine, "seed {seed}: {i} hears from {member} of one out of reach");
+            }
+        }
+    }
+}
+
 /// A member of which others tell is live, and given no work before it answered us.
 #[test]
 fn hearsay_is_not_reach() {
