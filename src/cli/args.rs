@@ -466,7 +466,7 @@ pub(super) struct Sim {
     /// What happens at which time; without it and without a rate, a short tour.
     #[arg(long, value_name = "FILE")]
     pub script: Option<PathBuf>,
-    /// The network: a local one, or sites far from each other.
+    /// The network: a local one, or sites far from each other; `up --profile` is the same.
     #[arg(long, default_value = "lan")]
     pub profile: WeatherWord,
     /// Packets that are lost [default: by profile].

@@ -34,6 +34,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
+pub use crowd::Workers;
 pub use invariant::{Invariant, Situation, Violation};
 pub use measure::{Accusations, Measured, Spread, Times, Traffic};
 pub use scenario::{
@@ -178,9 +179,22 @@ pub fn simulate(
     scenario: &Scenario,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Measured, String> {
+    simulate_on(scenario, &|count, work| (0..count).for_each(work), progress)
+}
+
+/// As [`simulate`]. `workers` may be quicker with a large cluster, which takes
+/// longer to make than to run; what comes of it is the same.
+///
+/// # Errors
+/// What [`Scenario::check`] finds.
+pub fn simulate_on(
+    scenario: &Scenario,
+    workers: Workers<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Measured, String> {
     scenario.check()?;
     Ok(match scenario.engine {
         Engine::Whole => given::run(scenario, progress),
-        Engine::Membership => crowd::Crowd::new(scenario, progress).run(progress),
+        Engine::Membership => crowd::Crowd::new(scenario, workers, progress).run(progress),
     })
 }

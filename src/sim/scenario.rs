@@ -46,6 +46,9 @@ pub struct Scenario {
     pub span: Duration,
     /// The network.
     pub weather: Weather,
+    /// How patient the failure detectors are: times as long as on a local
+    /// network, as the profile of `althing up` says.
+    pub pace: u32,
     /// What happens by itself.
     pub rates: Rates,
     /// The last so many members are starved: everything reaches them late.
@@ -69,6 +72,7 @@ impl Scenario {
             seed,
             span: Duration::from_secs(60),
             weather: Weather::LAN,
+            pace: 1,
             rates: Rates::default(),
             slow: 0,
             bad_disks: false,

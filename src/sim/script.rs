@@ -63,7 +63,9 @@ pub fn parse(text: &str, members: usize) -> Result<Vec<Step>, ScriptError> {
             });
         }
         // Whom it names is checked once all that joins is known.
-        let step = step(code, line, MEMBERS_MAX).map_err(|what| ScriptError { line, what })?;
+        // Where it is wrong, it says whom there is and not whom there could be.
+        let step = step(code, line, MEMBERS_MAX).or_else(|_| self::step(code, line, members));
+        let step = step.map_err(|what| ScriptError { line, what })?;
         steps.push(step);
     }
     steps.sort_by_key(|step: &Step| step.at);

@@ -415,7 +415,10 @@ impl World {
         server.disk.rotten.clear();
         let config = Config { key: server.key.clone(), address: server.address, seed };
         let mut effects = Vec::new();
-        let member = Member::new(server.time(now), wall, config, restored, &mut effects);
+        let mut member = Member::new(server.time(now), wall, config, restored, &mut effects);
+        if let Some(given) = &self.given {
+            member.set_pace(server.time(now), given.pace());
+        }
         server.member = Some(member);
         self.note_run(s);
         let text = format!("starts, generation {generation}");

@@ -8,6 +8,7 @@ mod report;
 use std::{
     path::Path,
     process::ExitCode,
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -30,7 +31,8 @@ pub(super) fn run(options: &args::Sim, output: &Output) -> Result<ExitCode, Refu
     for scenario in &scenarios {
         let begun = Instant::now();
         let mut meter = Meter { output, begun, shown: begun, members: scenario.members };
-        let measured = sim::simulate(scenario, &mut |progress| meter.show(progress));
+        let measured =
+            sim::simulate_on(scenario, &on_all_cores, &mut |progress| meter.show(progress));
         meter.clear();
         runs.push((measured.map_err(wrong)?, begun.elapsed()));
     }
@@ -89,6 +91,10 @@ fn scenarios(options: &args::Sim) -> Result<Vec<Scenario>, Refusal> {
         scenario.engine = if membership { Engine::Membership } else { Engine::Whole };
         scenario.span = options.time.0;
         scenario.weather = weather(options);
+        scenario.pace = match options.profile {
+            args::WeatherWord::Lan => args::ProfileWord::Lan.pace(),
+            args::WeatherWord::Wan => args::ProfileWord::Wan.pace(),
+        };
         scenario.rates = Rates {
             crash: options.crash.map(|rate| rate.0),
             pause: options.pause.map(|rate| rate.0),
@@ -136,6 +142,25 @@ fn read(path: &Path) -> Result<String, Refusal> {
         return Err(unread("it is larger than a script can be".to_owned()));
     }
     std::fs::read_to_string(path).map_err(|error| unread(error.to_string()))
+}
+
+/// See [`sim::Workers`].
+fn on_all_cores(count: usize, work: &(dyn Fn(usize) + Sync)) {
+    let next = AtomicUsize::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(count);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= count {
+                        return;
+                    }
+                    work(number);
+                }
+            });
+        }
+    });
 }
 
 /// What happens where nobody says anything: enough to see what the figures mean.
