@@ -300,7 +300,7 @@ impl Story {
     }
 
     /// The same story in other noise: other delays and losses.
-    pub(super) fn in_noise(&self, noise: u64) -> Self {
+    pub fn in_noise(&self, noise: u64) -> Self {
         let seed = self.seed.wrapping_add(noise.wrapping_mul(0x9e37_79b9)) & SEED_MAX;
         Self { seed, ..self.clone() }
     }
