@@ -226,6 +226,30 @@ impl Mix {
         }
     }
 
+    /// Of a scenario, which says itself what happens.
+    pub fn given(members: usize, skewed_clocks: bool, bad_disks: bool) -> Self {
+        let bad = |good, bad| if bad_disks { bad } else { good };
+        Self {
+            members,
+            apps: 1,
+            skewed_clocks,
+            real_signatures: false,
+            timer_late_us: 2_000,
+            content_bytes_max: 1_000_000,
+            fetch_mb_s: 100,
+            work_us_max: 50_000,
+            work_fails: bad(0, 50),
+            fault_us_max: SECOND,
+            sync_us_max: u64::from(bad(10_000, 80_000)),
+            sync_hangs: bad(0, 10),
+            datagram_loss: 0,
+            stream_loss: 0,
+            duplicate: 0,
+            delay_us_max: 0,
+            tail: 0,
+        }
+    }
+
     /// How long a sync takes, in microseconds.
     pub fn sync(&self, rng: &mut SmallRng) -> u64 {
         if rng.random_range(0..1_000) < self.sync_hangs {

@@ -56,7 +56,8 @@ impl Membership {
             self.table.peer_mut(slot).reached = true;
             return;
         }
-        let at = self.now + self.random.duration_below(settings::GREET_WITHIN);
+        let span = settings::greet_within(self.table.size());
+        let at = self.now + self.random.duration_below(span);
         self.schedule(at, Due::Greet(slot));
     }
 
