@@ -743,7 +743,7 @@ impl Member {
         };
         self.tell(effects, severity, EventKind::Member, None, text.to_owned());
         self.answer_all(effects);
-        if (left || !self.started) && !planted::is(Bug::LeftTooSoon) {
+        if left || !self.started {
             if !self.started {
                 effects.push(Effect::Peers(self.catalog().roster.clone()));
             }

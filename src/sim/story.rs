@@ -203,7 +203,8 @@ impl Mix {
             1 if long => rng.random_range(3..=most.min(5)),
             _ => rng.random_range(3..=most),
         };
-        let fault_s = if long { [3, 60, 300] } else { [1, 3, 12] };
+        // The longest outlast the time that a ballot is fresh.
+        let fault_s = if long { [3, 60, 300] } else { [1, 5, 25] };
         Self {
             members,
             apps: 1 + rng.random_range(0..3_usize),
@@ -324,7 +325,7 @@ impl Story {
     }
 
     /// The same story in other noise: other delays and losses.
-    pub(super) fn in_noise(&self, noise: u64) -> Self {
+    pub fn in_noise(&self, noise: u64) -> Self {
         let seed = self.seed.wrapping_add(noise.wrapping_mul(0x9e37_79b9)) & SEED_MAX;
         Self { seed, ..self.clone() }
     }
