@@ -33,7 +33,7 @@ impl Membership {
             let at = self.now + self.random.duration_below(settings::FIRST_WITHIN);
             self.knock_at(slot, at);
         }
-        let span = settings::greet_within(self.table.size());
+        let span = settings::knock_rest_within(self.table.size());
         for slot in others {
             let at = self.now + settings::KNOCK_REST + self.random.duration_below(span);
             self.knock_at(slot, at);

@@ -127,8 +127,13 @@ pub fn quiet_max(n: usize) -> Option<Duration> {
 /// Within this time every newcomer is asked directly in a cluster of `n`: each question is a
 /// handshake, and all members ask.
 pub fn greet_within(n: usize) -> Duration {
-    let each = if n <= FEW { 3 } else { 8 };
+    let each = if n <= FEW { 3 } else { 40 };
     Duration::from_millis(each) * u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// Within this time a member that has just started knocks at the rest.
+pub fn knock_rest_within(n: usize) -> Duration {
+    Duration::from_millis(8) * u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 /// The longest pause between two knocks at one member in a cluster of `n`.
