@@ -1,0 +1,643 @@
+//! Every decoder of what comes from the network or from a disk, as a function
+//! of bytes that must not panic, hang, or take memory for a mere claim, and
+//! whose result must survive being written and read again. What is decoded is
+//! also used, as far as that is possible without a cluster.
+//!
+//! Read by `tests/fuzz_corpus.rs`, which replays the corpus in every test run,
+//! and by the fuzzer in this folder.
+
+use std::{collections::BTreeMap, fmt::Debug, fs};
+
+use althing::{
+    base::{
+        AppName, Digest, MemberId, MemberName, PublicKey, Reason, Refusal, RelPath, SecretKey,
+        Signature, Time, WallTime,
+        catalog::{AppSpec, Catalog, Enrolled, Invite, Origin, Publication, Version},
+        tree::{self, Chunk, Entry, Node, Tree},
+        wire::{self, Kind},
+    },
+    driver::files::StatCache,
+    gateway::{encoding, range, request},
+    member::{
+        Answer, Message,
+        admission::{Knock, Token, Welcome},
+        change::{Change, Open},
+        command::Command,
+    },
+    node::{Publish, manifest::Manifest},
+    proto::{
+        catalog::{self, Record, Register, Transition},
+        membership::packet::{Aside, Identity, Packet},
+        replication::{ActionList, IHaveList, Update, UpdateList},
+        rumor::{self, Rumor, RumorKind},
+        vote::{Ballot, SignedBallot},
+    },
+    store::{ContentStore, record},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// One decoder.
+pub struct Target {
+    /// Its name, and the name of its folder in `fuzz/corpus`.
+    pub name: &'static str,
+    /// Feeds it; panics where a rule is broken.
+    pub run: fn(&[u8]),
+    /// Real input to start from.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+/// All of them.
+pub const TARGETS: [Target; 20] = [
+    Target { name: "message", run: message, seeds: message_seeds },
+    Target { name: "register", run: register, seeds: register_seeds },
+    Target { name: "record", run: member_record, seeds: member_record_seeds },
+    Target { name: "catalog", run: catalog, seeds: catalog_seeds },
+    Target { name: "change", run: change, seeds: change_seeds },
+    Target { name: "ballot", run: ballot, seeds: ballot_seeds },
+    Target { name: "token", run: token, seeds: token_seeds },
+    Target { name: "knock", run: knock, seeds: knock_seeds },
+    Target { name: "welcome", run: welcome, seeds: welcome_seeds },
+    Target { name: "packet", run: packet, seeds: packet_seeds },
+    Target { name: "aside", run: aside, seeds: aside_seeds },
+    Target { name: "rumor", run: rumors, seeds: rumor_seeds },
+    Target { name: "lists", run: lists, seeds: lists_seeds },
+    Target { name: "tree", run: listing, seeds: listing_seeds },
+    Target { name: "path", run: path, seeds: path_seeds },
+    Target { name: "request", run: http_request, seeds: request_seeds },
+    Target { name: "manifest", run: manifest, seeds: manifest_seeds },
+    Target { name: "json", run: json, seeds: json_seeds },
+    Target { name: "stat_cache", run: stat_cache, seeds: stat_cache_seeds },
+    Target { name: "disk", run: disk, seeds: disk_seeds },
+];
+
+/// Decodes; what is decoded must come back the same when it is written again.
+fn there_and_back<T>(kind: Kind, bytes: &[u8]) -> Option<T>
+where
+    T: Serialize + DeserializeOwned + PartialEq + Debug,
+{
+    let value: T = wire::decode(kind, bytes).ok()?;
+    let again = wire::try_encode(kind, &value).expect("what was read can be written");
+    assert!(again.len() <= bytes.len(), "the shortest encoding is the one that is written");
+    assert_eq!(wire::decode::<T>(kind, &again).as_ref(), Ok(&value));
+    Some(value)
+}
+
+fn key(n: u8) -> SecretKey {
+    SecretKey::from_seed([n; 32])
+}
+
+fn enrolled(n: u8) -> Enrolled {
+    let key = key(n);
+    Enrolled {
+        id: key.member(),
+        key: key.public(),
+        name: MemberName::parse(&format!("m{n}")).expect("a good name"),
+        address: ([127, 0, 0, 1], 7700).into(),
+        tags: BTreeMap::from([("zone".to_owned(), "a".to_owned())]),
+        voter: true,
+        standby: false,
+    }
+}
+
+fn founder() -> Record {
+    Record::found([9; 32], &key(1), enrolled(1))
+}
+
+fn app() -> AppName {
+    AppName::parse("web").expect("a good name")
+}
+
+fn version(number: u64) -> Version {
+    Version {
+        number,
+        root: Digest::of_bytes(b"root"),
+        files: 1,
+        bytes: 5,
+        spec: AppSpec { hosts: vec!["www.example.org".to_owned()], ..AppSpec::default() },
+        publisher: key(1).member(),
+        published_at: WallTime(1_700_000_000_000),
+        message: "first".to_owned(),
+        origin: Origin::Published,
+    }
+}
+
+fn open() -> Change {
+    let publication =
+        Publication { request: 7, app: app(), base: 0, version: version(1), committed: false };
+    Change::Open(Box::new(Open {
+        coordinator: key(1).member(),
+        opened_by: key(1).member(),
+        opened_at: WallTime(3),
+        scope: vec![],
+        failover: None,
+        publication: Some(publication),
+    }))
+}
+
+fn changes() -> Vec<Change> {
+    let me = key(1).member();
+    let invite =
+        Invite { key: key(5).public(), expires_at: WallTime(9), uses_left: 2, issued_by: me };
+    vec![
+        open(),
+        Change::Invite { invite, at: WallTime(1) },
+        Change::Admit { entry: enrolled(2), invite: key(5).public(), at: WallTime(2) },
+        Change::Enfranchise { member: key(2).member() },
+        Change::Remove { member: key(2).member() },
+        Change::Failover { first: vec![me] },
+        Change::Policy { failover: None, vote: None },
+        Change::TakeOver { window: 2, from: me, by: key(2).member(), ordered: true },
+        Change::Commit { window: 2, request: 7, by: me, whole: vec![me] },
+        Change::Finish { window: 2, request: 7, by: me, committed: true, why: "done".into() },
+        Change::Close { window: 2 },
+        Change::AdoptMajority { app: app(), version: Box::new(version(2)), whole: vec![me] },
+    ]
+}
+
+/// A catalog in which everything has happened: each change made to the last.
+fn full_catalog() -> Catalog {
+    let mut base = founder().committed.catalog;
+    for change in changes().into_iter().filter(|c| !matches!(c, Change::Remove { .. })) {
+        if let Ok(Some(next)) = change.apply(&base) {
+            base = Catalog { sequence: base.sequence + 1, ..next };
+        }
+    }
+    base
+}
+
+fn encoded<T: Serialize>(kind: Kind, values: &[T]) -> Vec<Vec<u8>> {
+    values.iter().map(|value| wire::encode(kind, value)).collect()
+}
+
+// What members say to each other.
+
+fn message(bytes: &[u8]) {
+    if let Some(Message::Ballot(signed)) = there_and_back::<Message>(Kind::Message, bytes) {
+        let _ = signed.open(&founder().committed.catalog);
+    }
+}
+
+fn message_seeds() -> Vec<Vec<u8>> {
+    let refusal = Refusal::new(Reason::Busy, "what", "why", "todo");
+    let messages = [
+        Message::Register(catalog::Message::Ask { sequence: 7 }),
+        Message::Ballot(SignedBallot::new(&key(1), &sample_ballot())),
+        Message::Forward { id: 2, change: Box::new(open()) },
+        Message::Forwarded { id: 1, answer: Answer::Refused(refusal) },
+        Message::Forwarded { id: 1, answer: Answer::Elsewhere(key(2).member()) },
+        Message::Forwarded { id: 1, answer: Answer::Done(9) },
+        Message::Resolve { id: 3, app: app() },
+    ];
+    encoded(Kind::Message, &messages)
+}
+
+/// Messages of the register, taken by the register of a member that is in
+/// the middle of a proposal; at the end it must still answer.
+fn register(bytes: &[u8]) {
+    let Some(message) = there_and_back::<catalog::Message>(Kind::Message, bytes) else { return };
+    let mut register: Register<Change> = Register::new(key(1), founder(), 0);
+    let mut effects = Vec::new();
+    register.propose(Time(0), 1, open(), &mut effects);
+    register.persisted(Time(0), 1, &mut effects);
+    for from in [key(2).member(), key(1).member()] {
+        register.handle(Time(1), from, message.clone(), &mut effects);
+        register.persisted(Time(1), u64::MAX, &mut effects);
+    }
+    while let Some(due) = register.deadline() {
+        register.tick(due, &mut effects);
+        register.persisted(due, u64::MAX, &mut effects);
+    }
+    assert!(register.record().lineage.check(register.committed().catalog.cluster).is_ok());
+}
+
+fn register_seeds() -> Vec<Vec<u8>> {
+    let record = founder();
+    let ballot = catalog::BallotNumber { round: 2, proposer: key(1).member() };
+    let other = catalog::BallotNumber { round: 3, proposer: key(2).member() };
+    let catch_up = || {
+        Some(Box::new(catalog::CatchUp {
+            committed: record.committed.clone(),
+            links: record.lineage.after(0),
+        }))
+    };
+    let accepted = catalog::Accepted { ballot, catalog: Box::new(full_catalog()) };
+    let messages = [
+        catalog::Message::Prepare { ballot: other, committed: 1 },
+        catalog::Message::Promise { ballot, accepted: Some(accepted), catch_up: catch_up() },
+        catalog::Message::Refused { ballot, promised: other, catch_up: catch_up() },
+        catalog::Message::Accept { ballot: other, catalog: Box::new(full_catalog()) },
+        catalog::Message::Accepted {
+            ballot,
+            digest: full_catalog().digest(),
+            signature: Signature([7; 64]),
+        },
+        catalog::Message::Commit(catch_up().expect("made so")),
+        catalog::Message::Ask { sequence: 0 },
+    ];
+    encoded(Kind::Message, &messages)
+}
+
+fn member_record(bytes: &[u8]) {
+    let Some(record) = there_and_back::<Record>(Kind::Record, bytes) else { return };
+    let cluster = record.committed.catalog.cluster;
+    let _ = record.lineage.check(cluster);
+    let _ = record.lineage.after(0);
+    catalog_is_usable(&record.committed.catalog);
+}
+
+fn member_record_seeds() -> Vec<Vec<u8>> {
+    let mut busy = founder();
+    let ballot = catalog::BallotNumber { round: 3, proposer: key(1).member() };
+    busy.accepted = Some(catalog::Accepted { ballot, catalog: Box::new(full_catalog()) });
+    encoded(Kind::Record, &[founder(), busy])
+}
+
+fn catalog_is_usable(catalog: &Catalog) {
+    let _ = (catalog.digest(), catalog.roots());
+    for roster in catalog.rosters() {
+        let _ = (roster.majority(), roster.digest());
+    }
+}
+
+fn catalog(bytes: &[u8]) {
+    if let Some(catalog) = there_and_back::<Catalog>(Kind::Message, bytes) {
+        catalog_is_usable(&catalog);
+        for change in changes() {
+            let _ = change.apply(&catalog);
+        }
+    }
+}
+
+fn catalog_seeds() -> Vec<Vec<u8>> {
+    encoded(Kind::Message, &[founder().committed.catalog, full_catalog()])
+}
+
+fn change(bytes: &[u8]) {
+    let Some(change) = there_and_back::<Change>(Kind::Message, bytes) else { return };
+    for base in [founder().committed.catalog, full_catalog()] {
+        let Ok(Some(next)) = change.apply(&base) else { continue };
+        assert_ne!(next, base, "a change that changes nothing");
+        catalog_is_usable(&next);
+        for other in changes() {
+            let _ = other.apply(&next);
+        }
+    }
+}
+
+fn change_seeds() -> Vec<Vec<u8>> {
+    encoded(Kind::Message, &changes())
+}
+
+fn sample_ballot() -> Ballot {
+    Ballot {
+        member: key(1).member(),
+        sequence: 1,
+        stamp: 4,
+        digest: Digest::of_bytes(b"roots"),
+        differing: vec![],
+        lacking: vec![app()],
+        whole: vec![Digest::of_bytes(b"root")],
+        staged_bytes: 5,
+    }
+}
+
+fn ballot(bytes: &[u8]) {
+    there_and_back::<Ballot>(Kind::Message, bytes);
+    if let Some(signed) = there_and_back::<SignedBallot>(Kind::Message, bytes) {
+        let _ = signed.open(&founder().committed.catalog);
+    }
+}
+
+fn ballot_seeds() -> Vec<Vec<u8>> {
+    let mut seeds = encoded(Kind::Message, &[sample_ballot()]);
+    seeds.extend(encoded(Kind::Message, &[SignedBallot::new(&key(1), &sample_ballot())]));
+    seeds
+}
+
+// The door.
+
+fn sample_token() -> Token {
+    Token {
+        cluster: founder().committed.catalog.cluster,
+        sequence: 1,
+        seed: [5; 32],
+        expires_at: WallTime(9),
+        anchor: founder().lineage.anchor(),
+        addresses: vec![([127, 0, 0, 1], 7700).into()],
+    }
+}
+
+fn token(bytes: &[u8]) {
+    there_and_back::<Token>(Kind::Knock, bytes);
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    if let Ok(token) = Token::parse(text) {
+        assert_eq!(Token::parse(&token.to_text()), Ok(token));
+    }
+}
+
+fn token_seeds() -> Vec<Vec<u8>> {
+    vec![sample_token().to_text().into_bytes(), wire::encode(Kind::Knock, &sample_token())]
+}
+
+fn knock(bytes: &[u8]) {
+    if let Some(knock) = there_and_back::<Knock>(Kind::Knock, bytes) {
+        let cluster = sample_token().cluster;
+        let _ = knock.is_proven(cluster, &key(2).public(), &[1; 32]);
+    }
+}
+
+fn knock_seeds() -> Vec<Vec<u8>> {
+    let name = MemberName::parse("new").expect("a good name");
+    let address = ([10, 0, 0, 1], 7700).into();
+    let tags = BTreeMap::from([("zone".to_owned(), "a".to_owned())]);
+    let knock = Knock::new(&sample_token(), key(2).public(), &[1; 32], name, address, tags, false);
+    encoded(Kind::Knock, &[knock])
+}
+
+fn welcome(bytes: &[u8]) {
+    let Some(welcome) = there_and_back::<Welcome>(Kind::Message, bytes) else { return };
+    let (me, server): (MemberId, PublicKey) = (key(2).member(), key(1).public());
+    if let Ok(record) = welcome.accept(&sample_token(), me, server) {
+        assert_eq!(record.lineage.check(sample_token().cluster), Ok(()));
+    }
+}
+
+fn welcome_seeds() -> Vec<Vec<u8>> {
+    let Record { committed, lineage, .. } = founder();
+    let refusal = Refusal::new(Reason::Forbidden, "what", "why", "todo");
+    let committed = Box::new(committed);
+    encoded(Kind::Message, &[Welcome::Admitted { committed, lineage }, Welcome::Refused(refusal)])
+}
+
+fn packet(bytes: &[u8]) {
+    if let Ok(packet) = Packet::decode(bytes) {
+        let (again, _) = packet.encode().expect("what was read can be written");
+        assert_eq!(Packet::decode(&again).expect("what was written can be read"), packet);
+        let _ = packet.third();
+    }
+}
+
+fn packet_seeds() -> Vec<Vec<u8>> {
+    let identity = |n: u8| Identity::new(key(n).member(), ([10, 0, 0, n], 7700).into(), 4);
+    let messages = [
+        foca::Message::Ping(3),
+        foca::Message::Ack(3),
+        foca::Message::PingReq { target: identity(3), probe_number: 3 },
+        foca::Message::Gossip,
+        foca::Message::Announce,
+    ];
+    let packet = |message| Packet {
+        header: foca::Header { src: identity(1), src_incarnation: 2, dst: identity(2), message },
+        updates: vec![foca::Member::new(identity(3), 1, foca::State::Suspect)],
+    };
+    messages.into_iter().map(|m| packet(m).encode().expect("it fits").0).collect()
+}
+
+fn aside(bytes: &[u8]) {
+    if let Ok(aside) = Aside::decode(bytes) {
+        let again = aside.encode().expect("what was read can be written");
+        assert!(Aside::is_one(&again));
+        assert_eq!(Aside::decode(&again).expect("what was written can be read"), aside);
+    }
+}
+
+fn aside_seeds() -> Vec<Vec<u8>> {
+    let doubt = Aside::Doubt { suspect: key(2).member(), generation: 4, incarnation: 1 };
+    vec![doubt.encode().expect("it fits")]
+}
+
+fn rumors(bytes: &[u8]) {
+    there_and_back::<rumor::Message>(Kind::Message, bytes);
+    if bytes.len() <= Kind::Rumor.size_max() {
+        there_and_back::<Rumor>(Kind::Rumor, bytes);
+    }
+}
+
+fn rumor_seeds() -> Vec<Vec<u8>> {
+    let names = vec![(key(1).member(), 4), (key(2).member(), 5)];
+    let messages = [
+        rumor::Message::Tell(vec![]),
+        rumor::Message::Have(names.clone()),
+        rumor::Message::Want(names),
+        rumor::Message::Answer { number: 4, text: Some("yes".to_owned()) },
+    ];
+    let mut seeds = encoded(Kind::Message, &messages);
+    let rumor = Rumor {
+        origin: key(1).member(),
+        number: 4,
+        clock: 7,
+        kind: RumorKind::Query { wait_ms: 500 },
+        name: "load".to_owned(),
+        payload: "?".to_owned(),
+    };
+    seeds.extend(encoded(Kind::Rumor, &[rumor]));
+    seeds
+}
+
+// Content.
+
+fn sample_tree() -> Tree {
+    let path = |text: &str| RelPath::parse(text.as_bytes()).expect("a good path");
+    let chunk = Chunk { digest: Digest::of_bytes(b"hello"), len: 5 };
+    let file = Node::File {
+        mode: 0o644,
+        size: 5,
+        digest: Digest::of_bytes(b"hello"),
+        chunks: vec![chunk],
+    };
+    Tree::new(vec![
+        Entry { path: path("css"), node: Node::Directory { mode: 0o755 } },
+        Entry { path: path("css/a.css"), node: file.clone() },
+        Entry { path: path("index.html"), node: file },
+        Entry { path: path("link"), node: Node::Symlink { target: b"index.html".to_vec() } },
+    ])
+    .expect("a good tree")
+}
+
+fn lists(bytes: &[u8]) {
+    if let Some(asked) = there_and_back::<ActionList>(Kind::Message, bytes) {
+        let _ = asked.bytes();
+    }
+    there_and_back::<UpdateList>(Kind::Message, bytes);
+    if let Some(have) = there_and_back::<IHaveList>(Kind::Tree, bytes) {
+        let _ = have.root();
+    }
+}
+
+fn lists_seeds() -> Vec<Vec<u8>> {
+    let chunks: Vec<Chunk> = sample_tree().chunks().into_iter().collect();
+    let mut seeds = encoded(Kind::Message, &[ActionList { chunks: chunks.clone() }]);
+    let mut updates = UpdateList::between(&Tree::default(), &sample_tree());
+    let content = althing::proto::replication::Content::Inline;
+    updates.updates.push(Update::Chunk { chunk: chunks[0], content });
+    seeds.extend(encoded(Kind::Message, &[updates]));
+    seeds.extend(encoded(Kind::Tree, &[IHaveList::new(sample_tree())]));
+    seeds
+}
+
+fn listing(bytes: &[u8]) {
+    let Some(tree) = there_and_back::<Tree>(Kind::Tree, bytes) else { return };
+    let _ = (tree.root(), tree.chunks(), tree.bytes(), tree.files());
+    for entry in tree.entries() {
+        assert_eq!(tree.get(&entry.path), Some(&entry.node), "an entry is found by its path");
+        let file = entry.path.to_path();
+        assert!(file.is_relative() && file.components().count() > 0);
+    }
+    assert!(tree::changes(&tree, &tree).is_empty());
+    for change in tree::changes(&sample_tree(), &tree) {
+        let _ = change.path();
+    }
+}
+
+fn listing_seeds() -> Vec<Vec<u8>> {
+    encoded(Kind::Tree, &[Tree::default(), sample_tree()])
+}
+
+fn path(bytes: &[u8]) {
+    let Ok(path) = RelPath::parse(bytes) else { return };
+    assert_eq!(path.as_bytes(), bytes);
+    let normal = |c| matches!(c, std::path::Component::Normal(_));
+    assert!(path.to_path().components().all(normal), "{path:?} leaves the root");
+    if let Some(parent) = path.parent() {
+        assert_eq!(parent.join(path.file_name()).as_ref(), Ok(&path));
+    }
+    there_and_back::<RelPath>(Kind::Message, &wire::encode(Kind::Message, &path));
+}
+
+fn path_seeds() -> Vec<Vec<u8>> {
+    ["index.html", "a/b/c", "..a/b..", "\u{e9}/x"].map(|p| p.as_bytes().to_vec()).to_vec()
+}
+
+// The gateway.
+
+fn http_request(bytes: &[u8]) {
+    if let Ok(Some((_, used))) = request::parse(bytes) {
+        assert!(used > 0 && used <= bytes.len());
+        // A head is whole or not, whatever lies behind it.
+        assert!(matches!(request::parse(&bytes[..used]), Ok(Some((_, again))) if again == used));
+    }
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    if let Ok(wanted) = request::decode_path(text) {
+        for component in &wanted.components {
+            assert!(!component.is_empty() && component != b"." && component != b"..");
+            assert!(!component.contains(&b'/') && !component.contains(&0));
+        }
+    }
+    for size in [0, 1, 1_000, u64::MAX] {
+        if let range::Part::Bytes(part) = range::parse(text, size) {
+            assert!(part.start < part.end && part.end <= size, "{part:?} of {size}");
+        }
+    }
+    let _ = encoding::accepts_gzip(text);
+}
+
+fn request_seeds() -> Vec<Vec<u8>> {
+    [
+        "GET / HTTP/1.1\r\nHost: www.example.org\r\n\r\n",
+        "GET /a%20b/c?d=e HTTP/1.1\r\nHost: a:80\r\nRange: bytes=0-4\r\n\
+         If-None-Match: \"x\", W/\"y\"\r\nAccept-Encoding: gzip;q=0.5, br\r\n\r\n",
+        "HEAD http://a/b HTTP/1.0\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello",
+        "GET /a HTTP/1.1\r\nHost: a\r\nIf-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "/css/%2e%2e/a.css/",
+        "bytes=5-9",
+        "bytes=-18446744073709551615",
+        "gzip;q=1.0, *;q=0",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
+}
+
+// What people write.
+
+fn manifest(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    if let Ok(manifest) = Manifest::parse(text) {
+        let _ = manifest.resolve(Some(app()), vec!["a.example".to_owned()], true);
+    }
+}
+
+fn manifest_seeds() -> Vec<Vec<u8>> {
+    let text = "[application]\nname = \"web\"\nhosts = [\"www.example.org\"]\ndefault = true\n\
+                path = \"/srv/www\"\nignore = [\"*.log\"]\nindex = \"index.html\"\n\
+                not_found = \"404.html\"\n";
+    vec![text.as_bytes().to_vec(), b"[application\nname = 3".to_vec()]
+}
+
+/// What the admin API reads: commands and publications.
+fn json(bytes: &[u8]) {
+    fn read<T: DeserializeOwned + Serialize + PartialEq + Debug>(bytes: &[u8]) {
+        if let Ok(value) = serde_json::from_slice::<T>(bytes) {
+            let again = serde_json::to_vec(&value).expect("what was read can be written");
+            let value = Some(value);
+            assert_eq!(serde_json::from_slice(&again).ok(), value);
+        }
+    }
+    read::<Command>(bytes);
+    read::<Publish>(bytes);
+}
+
+fn json_seeds() -> Vec<Vec<u8>> {
+    let commands = [
+        Command::Invite { seed: [1; 32], uses: 2, valid_s: 60 },
+        Command::Leave,
+        Command::Rollback { app: app(), version: Some(1) },
+        Command::WindowOpen { scope: vec![app()], failover: None },
+    ];
+    let publish = Publish {
+        app: None,
+        source: "/srv/www".into(),
+        message: "hello".into(),
+        base: Some(u64::MAX),
+        hosts: vec!["a.example".into()],
+    };
+    let mut seeds: Vec<Vec<u8>> =
+        commands.iter().map(|c| serde_json::to_vec(c).expect("plain data")).collect();
+    seeds.push(serde_json::to_vec(&publish).expect("plain data"));
+    seeds
+}
+
+// The disk.
+
+fn stat_cache(bytes: &[u8]) {
+    let cache = StatCache::decode(bytes);
+    if let Some(again) = cache.encode() {
+        assert_eq!(StatCache::decode(&again), cache);
+    }
+}
+
+fn stat_cache_seeds() -> Vec<Vec<u8>> {
+    vec![StatCache::new().encode().expect("it is small")]
+}
+
+/// A record's file, and a pack whose index was lost.
+fn disk(bytes: &[u8]) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("record");
+    fs::write(&file, bytes).expect("a file in it");
+    if let Ok(Some(payload)) = record::load(&file) {
+        record::save(&file, &payload).expect("what was read can be written");
+        assert_eq!(record::load(&file).ok().flatten(), Some(payload));
+    }
+    let content = dir.path().join("content");
+    fs::create_dir_all(content.join("packs")).expect("a directory in it");
+    fs::write(content.join("packs/0000000000000001.pack"), bytes).expect("a file in it");
+    let store = ContentStore::open(&content).expect("whatever a pack holds, the store opens");
+    let known = Digest::of_bytes(b"hello");
+    if store.has(&known).expect("an index that answers") {
+        assert_eq!(store.read(&known).expect("it was found whole"), b"hello");
+    }
+}
+
+fn disk_seeds() -> Vec<Vec<u8>> {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("record");
+    record::save(&file, b"what was promised").expect("a file in it");
+    let mut pack = b"althpak\x01".to_vec();
+    for content in [&b"hello"[..], b"world"] {
+        pack.extend_from_slice(&(content.len() as u32).to_le_bytes());
+        pack.extend_from_slice(&Digest::of_bytes(content).0);
+        pack.extend_from_slice(content);
+    }
+    vec![fs::read(&file).expect("just written"), pack]
+}
