@@ -329,7 +329,7 @@ fn add_invite(next: &mut Catalog, invite: &Invite, at: WallTime) -> Result<bool,
     }
     // Kept for a day beyond their end, so that the reason can be told.
     const REMEMBERED_MS: u64 = 24 * 3_600 * 1_000;
-    next.invites.retain(|i| i.expires_at.0 + REMEMBERED_MS > at.0);
+    next.invites.retain(|i| i.expires_at.0.saturating_add(REMEMBERED_MS) > at.0);
     if next.invites.len() >= limits::INVITES_MAX {
         return Err(Refusal::new(
             Reason::Busy,
@@ -655,7 +655,9 @@ fn adopt(
     if application.current().root == version.root {
         return Ok(false);
     }
-    if next.window_covers(app) || application.current().number + 1 != version.number {
+    if next.window_covers(app)
+        || application.current().number.checked_add(1) != Some(version.number)
+    {
         return Err(Refusal::new(
             Reason::Conflict,
             "The majority's content was not adopted.",

@@ -56,3 +56,82 @@ pub enum Answer {
     /// A member that stands before me in the failover list is live: ask it.
     Elsewhere(MemberId),
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        base::{
+            Reason, SecretKey,
+            wire::{self, Kind},
+        },
+        member::admission::{Knock, Token, Welcome},
+        proto::catalog::Record,
+    };
+
+    fn refusal() -> Refusal {
+        Refusal::new(Reason::Busy, "what", "why", "todo")
+    }
+
+    /// One of each kind, encoded.
+    fn samples() -> Vec<Vec<u8>> {
+        let key = SecretKey::from_seed([3; 32]);
+        let ask = catalog::Message::Ask { sequence: 7 };
+        let answer = Answer::Refused(refusal());
+        let remove = Change::Remove { member: key.member() };
+        let messages = [
+            Message::Register(ask),
+            Message::Forwarded { id: 1, answer },
+            Message::Forward { id: 2, change: Box::new(remove) },
+            Message::Resolve { id: 3, app: AppName::parse("web").unwrap() },
+        ];
+        let mut samples: Vec<Vec<u8>> =
+            messages.iter().map(|m| wire::encode(Kind::Message, m)).collect();
+        samples.push(wire::encode(Kind::Message, &Welcome::Refused(refusal())));
+        samples
+    }
+
+    fn is_refused(bytes: &[u8]) -> bool {
+        wire::decode::<Message>(Kind::Message, bytes).is_err()
+            && wire::decode::<Welcome>(Kind::Message, bytes).is_err()
+    }
+
+    #[test]
+    fn what_is_cut_short_or_has_something_behind_it_is_refused() {
+        for sample in samples() {
+            assert!(!is_refused(&sample), "the sample itself is good");
+            for cut in 0..sample.len() {
+                assert!(is_refused(&sample[..cut]), "{cut} of {} bytes", sample.len());
+            }
+            let longer = [sample.as_slice(), &[0]].concat();
+            assert!(is_refused(&longer));
+        }
+        let oversized = vec![1; Kind::Message.size_max() + 1];
+        assert!(is_refused(&oversized));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(mut bytes in proptest::collection::vec(any::<u8>(), 1..600)) {
+            bytes[0] = wire::VERSION; // past the first check
+            let _ = wire::decode::<Message>(Kind::Message, &bytes);
+            let _ = wire::decode::<Welcome>(Kind::Message, &bytes);
+            let _ = wire::decode::<Record>(Kind::Record, &bytes);
+            if bytes.len() <= Kind::Knock.size_max() {
+                let _ = wire::decode::<Knock>(Kind::Knock, &bytes);
+                let _ = wire::decode::<Token>(Kind::Knock, &bytes);
+            }
+        }
+
+        #[test]
+        fn a_damaged_message_never_panics(pick in 0_usize..5, at in any::<prop::sample::Index>(), byte: u8) {
+            let mut bytes = samples().swap_remove(pick);
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let _ = wire::decode::<Message>(Kind::Message, &bytes);
+            let _ = wire::decode::<Welcome>(Kind::Message, &bytes);
+        }
+    }
+}

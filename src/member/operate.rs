@@ -394,7 +394,7 @@ impl Member {
         }
         self.content.now_whole(staged.root);
         let version = Version {
-            number: base + 1,
+            number: base.saturating_add(1),
             root: staged.root,
             files: staged.files,
             bytes: staged.bytes,
@@ -567,7 +567,8 @@ impl Member {
     ) {
         let Change::Open(mut open) = change else { return };
         // What is asked for is a publication that is yet to be made.
-        let sound = |p: &Publication| !p.committed && p.version.number == p.base + 1;
+        let sound =
+            |p: &Publication| !p.committed && p.base.checked_add(1) == Some(p.version.number);
         if !open.publication.as_ref().is_none_or(sound) {
             return;
         }

@@ -19,7 +19,7 @@ use std::{
 };
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::certificate::{
     BallotNumber, CatchUp, Certificate, Committed, sign_accept, verify_accept,
@@ -30,6 +30,7 @@ use crate::base::{
     catalog::{Catalog, Enrolled},
     limits,
     planted::{self, Bug},
+    wire::{self, Kind},
 };
 
 /// How long one attempt may take before it is made anew: several round trips
@@ -146,6 +147,14 @@ impl Record {
         let promised = BallotNumber { round: 0, proposer: me };
         Self { promised, accepted: None, committed, lineage }
     }
+
+    /// As [`Register::state`].
+    pub fn state(&self) -> Vec<u8> {
+        let rosters: Vec<_> =
+            self.lineage.after(0).into_iter().map(|link| link.certificate.header).collect();
+        let committed = &self.committed.catalog;
+        wire::encode(Kind::Record, &(self.promised, &self.accepted, committed, rosters))
+    }
 }
 
 /// What the register wants done.
@@ -179,6 +188,7 @@ pub enum Effect<C> {
 }
 
 /// One member's share in the register.
+#[derive(Clone)]
 pub struct Register<C> {
     key: SecretKey,
     me: MemberId,
@@ -196,38 +206,48 @@ pub struct Register<C> {
     phase: Phase,
 }
 
+#[derive(Clone, Serialize)]
 enum Gated<C> {
     Send(MemberId, Message),
-    Announce(Arc<Committed>),
+    Announce(#[serde(serialize_with = "pointed_to")] Arc<Committed>),
     Ended { id: u64, change: C, result: Result<u64, Refusal> },
 }
 
+// What [`Register::state`] skips are times, and what only pauses and words depend on.
+#[derive(Clone, Serialize)]
 struct Proposal<C> {
     id: u64,
     change: C,
     /// Set when the first attempt starts.
+    #[serde(skip)]
     until: Option<Time>,
+    #[serde(skip)]
     attempts: u32,
     /// The catalog that was sent out to be accepted for this very change:
     /// another proposer may have finished it for us.
     offered: Option<(u64, Digest)>,
     /// The most voters of one roster that answered in an attempt, for the refusal.
+    #[serde(skip)]
     answered_max: usize,
 }
 
+#[derive(Clone, Serialize)]
 enum Phase {
     Idle,
     Pausing {
+        #[serde(skip)]
         until: Time,
     },
     Preparing {
         ballot: BallotNumber,
+        #[serde(skip)]
         until: Time,
         asked: BTreeSet<MemberId>,
         promises: BTreeMap<MemberId, Option<Accepted>>,
     },
     Accepting {
         ballot: BallotNumber,
+        #[serde(skip)]
         until: Time,
         catalog: Box<Catalog>,
         digest: Digest,
@@ -323,14 +343,38 @@ impl<C: Transition> Register<C> {
 
     /// Time has passed.
     pub fn tick(&mut self, now: Time, effects: &mut Vec<Effect<C>>) {
-        if self.deadline().is_none_or(|due| now < due) {
-            return;
+        if self.deadline().is_some_and(|due| due <= now) {
+            self.expire(now, effects);
         }
+    }
+
+    /// Ends the attempt or the pause under way, as its timer does: for a checker
+    /// that tries every order of events and has no clock.
+    pub fn expire(&mut self, now: Time, effects: &mut Vec<Effect<C>>) {
         match &self.phase {
             Phase::Idle => {}
             Phase::Pausing { .. } => self.prepare(now, effects),
             Phase::Preparing { .. } | Phase::Accepting { .. } => self.pause(now, effects),
         }
+    }
+
+    /// All that decides what this member's register does next, apart from time
+    /// and chance, as bytes: where they are equal, equal inputs have equal
+    /// effects. A model checker tells states apart by it. Of the proofs it
+    /// holds what they prove; whose signatures are in them changes nothing.
+    pub fn state(&self) -> Vec<u8>
+    where
+        C: Serialize,
+    {
+        // Tokens only count on: what matters is how far the disk is behind.
+        let gated: Vec<(u64, &Gated<C>)> = self
+            .gated
+            .iter()
+            .map(|(token, what)| (token.saturating_sub(self.persisted), what))
+            .collect();
+        let unsynced = self.token.saturating_sub(self.persisted);
+        let machine = (self.round_max, &self.queue, &self.phase, unsynced, gated);
+        wire::encode(Kind::Record, &(self.record.state(), &self.visible.catalog, machine))
     }
 
     /// The record with `token`, and so all before it, is on disk.
@@ -809,6 +853,10 @@ impl<C: Transition> Register<C> {
             self.prepare(now, effects);
         }
     }
+}
+
+fn pointed_to<S: Serializer>(value: &Arc<Committed>, serializer: S) -> Result<S::Ok, S::Error> {
+    value.serialize(serializer)
 }
 
 fn voters(catalog: &Catalog) -> BTreeSet<MemberId> {

@@ -30,7 +30,7 @@ mod coordinate;
 mod exchange;
 mod interface;
 mod knocking;
-mod packet;
+pub mod packet;
 mod random;
 mod reach;
 mod receive;
