@@ -112,7 +112,7 @@ fn a_cluster_that_was_down_as_a_whole_comes_back_by_itself() {
     let lab = Lab::new((72, 3));
     let mut members = lab.cluster(["a", "b", "c", "d", "e"]);
     members[1].publish(&lab.site("one", &[("index.html", "one")]), &["--app", "web"]).unwrap();
-    all_serve(&members.iter().collect::<Vec<_>>(), "1", "one");
+    all_serve(&members.iter().collect::<Vec<_>>(), "web/1", "one");
     for member in &mut members {
         member.kill();
     }
@@ -134,9 +134,9 @@ fn a_cluster_that_was_down_as_a_whole_comes_back_by_itself() {
     });
     let took = start.elapsed();
     println!("five members, killed and started again: healthy after {took:?}");
-    all_serve(&members.iter().collect::<Vec<_>>(), "1", "one");
+    all_serve(&members.iter().collect::<Vec<_>>(), "web/1", "one");
     members[3].publish(&lab.site("two", &[("index.html", "two")]), &["--app", "web"]).unwrap();
-    all_serve(&members.iter().collect::<Vec<_>>(), "2", "two");
+    all_serve(&members.iter().collect::<Vec<_>>(), "web/2", "two");
 }
 
 #[test]

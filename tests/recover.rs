@@ -70,7 +70,7 @@ fn a_cluster_whose_majority_is_destroyed_is_recovered_and_goes_on() {
     let members = lab.cluster(["a", "b", "c", "d", "e"]);
     let old_cluster = members[0].view().unwrap()["cluster"].as_str().unwrap().to_owned();
     members[2].publish(&lab.site("one", &[("index.html", "one")]), &["--app", "web"]).unwrap();
-    all_serve(&members.iter().collect::<Vec<_>>(), "1", "one");
+    all_serve(&members.iter().collect::<Vec<_>>(), "web/1", "one");
     let healthy = members[0].run(&["recover"]).unwrap_err();
     healthy.is(5, "conflict", "a majority");
 
@@ -112,7 +112,7 @@ fn a_cluster_whose_majority_is_destroyed_is_recovered_and_goes_on() {
     assert_eq!(view["cluster"], done["cluster"]);
     assert_eq!((&view["voters"], &view["majority"]), (&1.into(), &1.into()));
     assert!(a.events().contains("succeeds cluster"), "{}", a.events());
-    all_serve(&[&a], "1", "one");
+    all_serve(&[&a], "web/1", "one");
 
     // The other survivor follows by an operator's act alone.
     until("the other survivor says what has happened", || {
@@ -130,12 +130,12 @@ fn a_cluster_whose_majority_is_destroyed_is_recovered_and_goes_on() {
     let survivors = [a, b];
     settled(&survivors);
     let [a, b] = survivors;
-    all_serve(&[&a, &b], "1", "one");
+    all_serve(&[&a, &b], "web/1", "one");
     let metrics = b.run(&["metrics"]).unwrap();
     assert!(metrics["bytes_received"].as_u64().unwrap() > 0, "{metrics}");
 
     b.publish(&lab.site("two", &[("index.html", "two")]), &["--app", "web"]).unwrap();
-    all_serve(&[&a, &b], "2", "two");
+    all_serve(&[&a, &b], "web/2", "two");
     let history = a.run(&["history", "web"]).unwrap();
     assert_eq!(history.as_array().unwrap().len(), 2, "{history}");
     let answered = reader.ended();
@@ -150,7 +150,7 @@ fn a_cluster_whose_majority_is_destroyed_is_recovered_and_goes_on() {
     assert_eq!(c.view().unwrap()["cluster"].as_str().unwrap(), old_cluster);
     let late = c.publish(&lab.site("late", &[("index.html", "late")]), &["--app", "web"]);
     late.unwrap_err().is(6, "no-majority", "recovered there without this member");
-    all_serve(&[&a, &b], "2", "two");
+    all_serve(&[&a, &b], "web/2", "two");
     let names: Vec<String> = a.view().unwrap()["members"]
         .as_array()
         .unwrap()

@@ -52,15 +52,13 @@ pub enum Bug {
     StagedContentDropped,
     /// Members go on listening to one that they know to be removed.
     RemovedStillHeard,
-    /// A member that has left stops while it may be the only one that knows.
-    LeftTooSoon,
     /// A refusal does not say that the change may still come into force.
     DoubtUnsaid,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 23] = [
         Self::QuorumOfThoseInView,
         Self::MajorityOffByOne,
         Self::SkippedSync,
@@ -83,7 +81,6 @@ impl Bug {
         Self::ManualTakenOver,
         Self::StagedContentDropped,
         Self::RemovedStillHeard,
-        Self::LeftTooSoon,
         Self::DoubtUnsaid,
     ];
 

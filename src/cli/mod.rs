@@ -13,6 +13,7 @@ mod publish;
 mod reach;
 mod recover;
 mod show;
+mod sim;
 mod table;
 mod units;
 mod up;
@@ -84,6 +85,7 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
     match args.action {
         Action::Up(options) => up::run(options, data, output).await,
         Action::Demo(options) => demo::run(options, output).await,
+        Action::Sim(options) => sim::run(&options, output),
         Action::Invite { uses, valid } => operate::invite(&client, output, uses, valid).await,
         Action::Publish(options) => publish::run(&client, output, options).await,
         Action::Members { reach: false } => show::members(&client, output).await,

@@ -147,7 +147,7 @@ mod tests {
             serde_json::json!({
                 "name": name, "id": "", "address": "", "state": state, "state_for_ms": 0,
                 "me": false, "voter": true, "standby": false, "coordinator": false,
-                "sequence": null, "service": "",
+                "sequence": null, "service": "", "reached": true, "tags": {},
             })
         };
         serde_json::from_value(serde_json::json!({

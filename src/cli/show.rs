@@ -444,7 +444,8 @@ pub(super) async fn events(
         return Ok(ExitCode::SUCCESS);
     }
     if events.is_empty() && !follow {
-        output.line("Nothing of that kind has happened since this member started.");
+        let what = if kinds.is_empty() { "Nothing" } else { "Nothing of that kind" };
+        output.line(&format!("{what} has happened since this member started."));
     }
     loop {
         for event in &events {

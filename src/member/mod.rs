@@ -65,6 +65,11 @@ const FAREWELL: Duration = Duration::from_millis(250);
 const BALLOT_SOON: Duration = Duration::from_millis(5);
 /// How often a fetch under way is reported.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+/// Up to so many members say at once to each that becomes live what they hold.
+const GREETED_AT_ONCE: usize = 16;
+/// In a larger cluster a member that has started waits for so long, and up to twice, because
+/// others may have started with it.
+const SETTLING: Duration = Duration::from_secs(2);
 /// How soon a member asks for its vote again when it was not given.
 const VOTE_RETRY: Duration = Duration::from_secs(1);
 /// How soon a step of the window is proposed again when it failed.
@@ -114,6 +119,7 @@ pub struct Member {
     purposes: BTreeMap<u64, Purpose>,
     proposal_next: u64,
     ballot_stamp: u64,
+    started_at: Time,
     ballot_due: Option<Time>,
     ballot_repeat: Time,
     progress_at: Time,
@@ -185,6 +191,7 @@ impl Member {
             purposes: BTreeMap::new(),
             proposal_next: 0,
             ballot_stamp: generation << 20,
+            started_at: now,
             ballot_due: Some(now),
             ballot_repeat: now,
             progress_at: now,
@@ -444,8 +451,7 @@ impl Member {
                     } else if !before.is_live() {
                         // It may have missed what we said while it was away, and
                         // we what it said.
-                        let signed = self.make_ballot(now);
-                        self.send(member, &Message::Greeting(signed), effects);
+                        self.greet(now, member, effects);
                         let mut wants = Vec::new();
                         self.rumors.returned(member, &mut wants);
                         self.heed_rumors(now, wants, effects);
@@ -489,6 +495,19 @@ impl Member {
             }
         };
         self.tell_of(effects, severity, EventKind::Membership, member, None, text);
+    }
+
+    /// Sends what this member holds to one that has become live, and asks for the same. Not
+    /// where many start together: then each says it once, a moment later, to all.
+    fn greet(&mut self, now: Time, member: MemberId, effects: &mut Vec<Effect>) {
+        let crowd = self.catalog().roster.members.len() > GREETED_AT_ONCE;
+        if crowd && now < self.started_at + SETTLING {
+            let due = self.started_at + SETTLING + self.rng.random_range(Duration::ZERO..SETTLING);
+            self.ballot_due = Some(self.ballot_due.map_or(due, |at| at.min(due)));
+            return;
+        }
+        let signed = self.make_ballot(now);
+        self.send(member, &Message::Greeting(signed), effects);
     }
 
     /// That a peer is reached at first is no news; that it isn't any more is, and its end.
@@ -724,7 +743,7 @@ impl Member {
         };
         self.tell(effects, severity, EventKind::Member, None, text.to_owned());
         self.answer_all(effects);
-        if (left || !self.started) && !planted::is(Bug::LeftTooSoon) {
+        if left || !self.started {
             if !self.started {
                 effects.push(Effect::Peers(self.catalog().roster.clone()));
             }

@@ -79,7 +79,8 @@ impl Node {
 
     async fn lost(&mut self) -> MemberId {
         loop {
-            if let NetEvent::Lost { member } = self.next().await {
+            // The host of one that was killed may say so first.
+            if let NetEvent::Lost { member } | NetEvent::Refused { member } = self.next().await {
                 return member;
             }
         }

@@ -162,14 +162,18 @@ impl Recovery {
     pub fn succeed(self, kept_members: &[String]) -> Result<Recovered, Refusal> {
         let next = self.record.succeed(rand::random(), &self.key).ok_or_else(not_enrolled)?;
         let before = self.record.newest();
-        let survey = self.survey()?;
-        let struck: Vec<String> =
-            survey.others.into_iter().filter(|name| !kept_members.contains(name)).collect();
+        let me = self.key.member();
+        let others = before.roster.members.iter().filter(|m| m.id != me);
+        let struck: Vec<String> = others
+            .map(|m| m.name.to_string())
+            .filter(|name| !kept_members.contains(name))
+            .collect();
+        let name = next.committed.catalog.roster.get(me).map(|m| m.name.to_string());
         let text = format!(
             "this cluster succeeds cluster {}, which had lost its majority: recovered by an \
              operator on {} from catalog {}; struck off: {}; to rejoin: {}",
             before.cluster,
-            survey.me,
+            name.unwrap_or_default(),
             before.sequence,
             listed(&struck),
             listed(kept_members)

@@ -128,6 +128,8 @@ pub(super) fn spawn(parts: Parts) -> Result<(Handle, JoinHandle<Ended>), Refusal
     };
     let shutdown = CancellationToken::new();
     let sites = Arc::new(SiteTable::default());
+    // Before the first request: nobody is told that there is nothing.
+    sites.set(member.routes(Time(0)), &parts.content);
     let stats = Arc::new(gateway::Stats::default());
     if let Some(listener) = parts.listener {
         let forwarder = Arc::new(Forwarder(parts.network.clone()));
@@ -220,7 +222,6 @@ impl Loop {
         mut notes: mpsc::UnboundedReceiver<Note>,
     ) {
         while self.ended.is_none() {
-            self.count_queues(&network, &notes);
             let wake = self.wake_at();
             tokio::select! {
                 biased;
@@ -232,6 +233,7 @@ impl Loop {
                 },
                 () = sleep_until(wake) => {}
             }
+            self.count_queues(&network, &notes);
             // One of each first, so that a flood from the network can starve
             // neither the disk's answers nor an operator.
             if let Ok(note) = notes.try_recv() {
@@ -267,8 +269,7 @@ impl Loop {
         }
     }
 
-    /// How much waits: counted when the loop is about to wait itself, and so
-    /// after every batch.
+    /// How much waits behind what just woke the loop.
     fn count_queues(
         &mut self,
         network: &mpsc::Receiver<NetEvent>,

@@ -355,20 +355,41 @@ impl Checker {
         fail(Invariant::WholeVersions, detail)
     }
 
-    /// A member keeps `roots` and drops everything else.
-    pub fn retain(&self, server: &Server, roots: &BTreeSet<Digest>) -> Result<(), Violation> {
-        let Some(newest) = self.newest() else { return Ok(()) };
-        let staged = newest.window.iter().filter_map(|w| w.publication.as_ref());
-        let staged = staged.map(|p| (&p.app, p.version.root));
-        let current = newest.applications.iter().map(|(app, a)| (app, a.current().root));
-        for (app, root) in current.chain(staged) {
-            if server.disk.whole.contains(&root) && !roots.contains(&root) {
+    /// Server `at` keeps `roots` and drops everything else.
+    pub fn retain(
+        &self,
+        at: usize,
+        servers: &[Server],
+        roots: &BTreeSet<Digest>,
+    ) -> Result<(), Violation> {
+        let server = &servers[at];
+        let (Some(newest), Some(member)) = (self.newest(), &server.member) else { return Ok(()) };
+        for (app, root) in named(newest) {
+            if !server.disk.whole.contains(&root) || roots.contains(&root) {
+                continue;
+            }
+            // One that is behind can't know. It is not counted on, so enough
+            // others hold it; it will fetch it again.
+            let knows = named(member.catalog()).any(|(_, known)| known == root);
+            let has = |s: &Server| {
+                s.id != server.id
+                    && (s.disk.whole.contains(&root) || s.disk.ever_rotten.contains(&root))
+            };
+            let staged = newest.application(app).is_none_or(|a| a.current().root != root);
+            if knows || !(staged || majority_of(&newest.roster, servers, has)) {
                 let detail = format!("{} drops {root:?} of {app}", server.name);
                 return fail(Invariant::NothingDropped, detail);
             }
         }
         Ok(())
     }
+}
+
+/// The roots that `catalog` says are, or are becoming, the committed versions.
+fn named(catalog: &Catalog) -> impl Iterator<Item = (&AppName, Digest)> {
+    let staged = catalog.window.iter().filter_map(|w| w.publication.as_ref());
+    let staged = staged.map(|p| (&p.app, p.version.root));
+    catalog.applications.iter().map(|(app, a)| (app, a.current().root)).chain(staged)
 }
 
 /// Whether a majority of the voters of `roster` fulfil `what`, running or not.

@@ -69,7 +69,7 @@ impl World {
             // Bytes for each microsecond are megabytes for each second.
             pace: bytes / self.mix.fetch_mb_s.max(1) / FETCH_STEPS + 500,
         };
-        self.say(Some(s), &format!("fetches {root:?} from m{holder}"));
+        self.say(Some(s), &format!("fetches {root:?} from {}", self.servers[holder].name));
         self.later(fetching.pace, Happening::Fetching(fetching));
         Ok(())
     }
@@ -107,7 +107,7 @@ impl World {
             Input::Fetching { root, bytes }
         };
         if let Input::Fetched { result, .. } = &input {
-            let text = format!("fetch of {root:?} from m{from}: {result:?}");
+            let text = format!("fetch of {root:?} from {}: {result:?}", self.servers[from].name);
             self.say(Some(s), &text);
             if !reachable {
                 // A dead connection takes its time to be noticed.
@@ -176,6 +176,7 @@ impl World {
                 Input::Ingested { app, result }
             }
         };
+        self.review_given();
         self.feed(s, input, Tag::Other)
     }
 

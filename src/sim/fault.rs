@@ -374,7 +374,7 @@ impl World {
         self.lose(s, root);
     }
 
-    fn lose(&mut self, s: usize, root: crate::base::Digest) {
+    pub(super) fn lose(&mut self, s: usize, root: crate::base::Digest) {
         let disk = &mut self.servers[s].disk;
         if disk.whole.remove(&root) {
             disk.rotten.insert(root);
@@ -448,7 +448,7 @@ impl World {
     }
 
     /// What is not well, if anything.
-    fn trouble(&self) -> Option<String> {
+    pub(super) fn trouble(&self) -> Option<String> {
         let newest = self.newest();
         if let Some(window) = &newest.window {
             return Some(format!("window {} is open", window.id));

@@ -12,10 +12,16 @@
 
 mod check;
 mod content;
+mod crowd;
 mod fault;
+mod given;
 mod invariant;
+mod measure;
 mod network;
 mod operate;
+pub mod quantity;
+mod scenario;
+mod script;
 mod server;
 mod shrink;
 mod story;
@@ -28,7 +34,13 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
+pub use crowd::Workers;
 pub use invariant::{Invariant, Situation, Violation};
+pub use measure::{Accusations, Measured, Spread, Times, Traffic};
+pub use scenario::{
+    Action, Engine, MEMBERS_MAX, Rate, Rates, Scenario, Step, WELL_AFTER, WHOLE_MAX, Weather,
+};
+pub use script::{ScriptError, parse as parse_script};
 pub use shrink::shrink;
 pub use story::Story;
 
@@ -138,4 +150,51 @@ pub fn must_hold(seed: u64, plan: &Plan) -> Report {
         panic!("seed {seed}: {violation}\n{}", report.trace.join("\n"));
     }
     report
+}
+
+/// How far a scenario has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The members are made, or join.
+    Preparing {
+        /// So many are ready.
+        ready: usize,
+        /// Of so many.
+        members: usize,
+    },
+    /// It runs.
+    Running {
+        /// Virtual time that has passed, in microseconds.
+        done_us: u64,
+        /// Of so much.
+        total_us: u64,
+    },
+}
+
+/// Runs what `scenario` says, and measures it. Tells `progress` now and then.
+///
+/// # Errors
+/// What [`Scenario::check`] finds.
+pub fn simulate(
+    scenario: &Scenario,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Measured, String> {
+    simulate_on(scenario, &|count, work| (0..count).for_each(work), progress)
+}
+
+/// As [`simulate`]. `workers` may be quicker with a large cluster, which takes
+/// longer to make than to run; what comes of it is the same.
+///
+/// # Errors
+/// What [`Scenario::check`] finds.
+pub fn simulate_on(
+    scenario: &Scenario,
+    workers: Workers<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Measured, String> {
+    scenario.check()?;
+    Ok(match scenario.engine {
+        Engine::Whole => given::run(scenario, progress),
+        Engine::Membership => crowd::Crowd::new(scenario, workers, progress).run(progress),
+    })
 }

@@ -93,6 +93,24 @@ impl Network {
         partition
     }
 
+    /// Cuts all of `groups` off from each other. Returns the number to heal it by.
+    pub fn split(&mut self, groups: &[BTreeSet<usize>]) -> u64 {
+        self.partitions += 1;
+        let partition = self.partitions;
+        for (index, from) in groups.iter().enumerate() {
+            for (_, to) in groups.iter().enumerate().filter(|(other, _)| *other != index) {
+                self.cuts.push(Cut { partition, from: from.clone(), to: to.clone() });
+            }
+        }
+        partition
+    }
+
+    /// Ends every partition.
+    pub fn heal_all(&mut self) {
+        self.cuts.clear();
+        self.lossy.clear();
+    }
+
     /// Loses `loss` thousandths of what `from` sends to `to`, and nothing of the
     /// way back. Returns the number to heal it by.
     pub fn lose(&mut self, from: BTreeSet<usize>, to: BTreeSet<usize>, loss: u32) -> u64 {

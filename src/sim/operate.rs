@@ -58,6 +58,8 @@ pub(super) enum What {
 pub(super) struct Ticket {
     pub server: usize,
     pub what: What,
+    /// When it was asked.
+    pub at: u64,
     /// The state of the network if the member was on a side without a majority.
     minority: Option<(u64, usize)>,
 }
@@ -80,7 +82,7 @@ impl World {
         if let (What::Order, Some(window)) = (&what, window) {
             self.checker.orders.insert(window.id);
         }
-        let ticket = Ticket { server: s, what, minority };
+        let ticket = Ticket { server: s, what, at: self.now, minority };
         self.command(s, command, ticket)
     }
 
@@ -195,8 +197,9 @@ impl World {
     /// An invitation for `newcomers` new servers.
     pub(super) fn invite(&mut self, s: usize, newcomers: usize) -> Result<(), Violation> {
         let enrolled = self.newest().roster.members.len();
-        let most = self.mix.members.max(7);
-        if self.servers.len() + newcomers > most + 7 || enrolled + newcomers > most + 2 {
+        let (servers, most) = (self.servers.len() + newcomers, self.mix.members.max(7));
+        let drawn = servers > most + 7 || enrolled + newcomers > most + 2;
+        if self.servers_max.map_or(drawn, |max| servers > max) {
             return Ok(());
         }
         let uses = u32::try_from(newcomers).unwrap_or(1);
@@ -246,7 +249,7 @@ impl World {
         let tags = std::collections::BTreeMap::new();
         let knock = Knock::new(&joining.token, key, &exporter, name, address, tags, false);
         let bytes = wire::encode(Kind::Knock, &knock);
-        self.say(Some(s), &format!("knocks at m{to}"));
+        self.say(Some(s), &format!("knocks at {}", self.servers[to].name));
         if self.network.connects(s, to) {
             let delay = self.network.delay(&mut self.rng);
             self.later(delay, Happening::Knocked { to, from: s, exporter, bytes });
@@ -314,7 +317,7 @@ impl World {
                 fail(Invariant::Welcomed, refusal.to_string())
             }
             Err(refusal) => {
-                let text = format!("was not let in by m{by}: {}", refusal.why);
+                let text = format!("was not let in by {}: {}", self.servers[by].name, refusal.why);
                 self.say(Some(s), &text);
                 Ok(())
             }
@@ -339,6 +342,7 @@ impl World {
         let Some(ticket) = self.tickets.remove(&number) else {
             return fail(Invariant::OneAnswer, format!("ticket {number} is answered twice"));
         };
+        self.answered_given(&ticket, &result);
         if let Some(state) = ticket.minority {
             match &result {
                 Ok(_) if self.network.state() == state && !matches!(ticket.what, What::Close) => {

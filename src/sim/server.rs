@@ -162,6 +162,10 @@ pub(super) struct Server {
     pub run: u64,
     /// When this run started.
     pub boot: u64,
+    /// Its process is dead, and its host says that nobody listens there.
+    pub refuses: bool,
+    /// Everything reaches it late.
+    pub slow: bool,
     /// How wrong its wall clock is, in milliseconds ahead of an hour behind.
     pub skew_ms: u64,
     /// Whom its transport accepts.
@@ -194,9 +198,15 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// A server that was never started.
-    pub fn new(number: usize, key: SecretKey, skew_ms: u64) -> Result<Self, Invariant> {
-        let name = MemberName::parse(&format!("m{number}")).expect("a letter and digits");
+    /// A server that was never started. The first one's name bears `first_name`.
+    pub fn new(
+        number: usize,
+        first_name: usize,
+        key: SecretKey,
+        skew_ms: u64,
+    ) -> Result<Self, Invariant> {
+        let name = format!("m{}", number + first_name);
+        let name = MemberName::parse(&name).expect("a letter and digits");
         let host = u8::try_from(number + 1).map_err(|_| Invariant::Simulator)?;
         Ok(Self {
             id: key.member(),
@@ -207,6 +217,8 @@ impl Server {
             member: None,
             run: 0,
             boot: 0,
+            refuses: false,
+            slow: false,
             skew_ms,
             peers: BTreeSet::new(),
             tick_at: None,

@@ -203,7 +203,8 @@ impl Mix {
             1 if long => rng.random_range(3..=most.min(5)),
             _ => rng.random_range(3..=most),
         };
-        let fault_s = if long { [3, 60, 300] } else { [1, 3, 12] };
+        // The longest outlast the time that a ballot is fresh.
+        let fault_s = if long { [3, 60, 300] } else { [1, 5, 25] };
         Self {
             members,
             apps: 1 + rng.random_range(0..3_usize),
@@ -222,6 +223,30 @@ impl Mix {
             duplicate,
             delay_us_max: [1_000, 10_000, 80_000, 250_000][rng.random_range(0..4)],
             tail,
+        }
+    }
+
+    /// Of a scenario, which says itself what happens.
+    pub fn given(members: usize, skewed_clocks: bool, bad_disks: bool) -> Self {
+        let bad = |good, bad| if bad_disks { bad } else { good };
+        Self {
+            members,
+            apps: 1,
+            skewed_clocks,
+            real_signatures: false,
+            timer_late_us: 2_000,
+            content_bytes_max: 1_000_000,
+            fetch_mb_s: 100,
+            work_us_max: 50_000,
+            work_fails: bad(0, 50),
+            fault_us_max: SECOND,
+            sync_us_max: u64::from(bad(10_000, 80_000)),
+            sync_hangs: bad(0, 10),
+            datagram_loss: 0,
+            stream_loss: 0,
+            duplicate: 0,
+            delay_us_max: 0,
+            tail: 0,
         }
     }
 
@@ -300,7 +325,7 @@ impl Story {
     }
 
     /// The same story in other noise: other delays and losses.
-    pub(super) fn in_noise(&self, noise: u64) -> Self {
+    pub fn in_noise(&self, noise: u64) -> Self {
         let seed = self.seed.wrapping_add(noise.wrapping_mul(0x9e37_79b9)) & SEED_MAX;
         Self { seed, ..self.clone() }
     }

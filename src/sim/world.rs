@@ -13,6 +13,7 @@ use super::{
     Invariant, Plan, Report, Situation, Story, Violation,
     check::{Checker, fail},
     fault::Ambush,
+    given::{Given, Next},
     network::{Carrier, Network},
     operate::Ticket,
     server::{Disk, Server, Tag},
@@ -102,6 +103,7 @@ pub(super) enum Happening {
     },
     /// Of the story.
     Step(usize),
+    Given(Next),
 }
 
 /// The world.
@@ -133,6 +135,12 @@ pub(super) struct World {
     pub ambush: Option<Ambush>,
     /// The ticket of the last publication that succeeded.
     pub last_published: Option<u64>,
+    /// Servers that there ever are, where the bounds of a drawn run don't hold.
+    pub servers_max: Option<usize>,
+    /// The number in the name of the founder.
+    pub first_name: usize,
+    /// Where a scenario says what happens.
+    pub given: Option<Box<Given>>,
     /// What is going to happen: when, in which order, and where in `happenings`.
     queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
     happenings: Vec<Option<Happening>>,
@@ -171,6 +179,9 @@ impl World {
             last_said: None,
             ambush: None,
             last_published: None,
+            servers_max: None,
+            first_name: 0,
+            given: None,
             queue: BinaryHeap::new(),
             happenings: Vec::new(),
             vacant: Vec::new(),
@@ -189,6 +200,11 @@ impl World {
         self.run_until(self.now + self.storm_us)?;
         self.end_storm()?;
         self.heal()
+    }
+
+    /// Events so far.
+    pub fn steps(&self) -> u64 {
+        self.steps
     }
 
     /// What came of it.
@@ -305,6 +321,7 @@ impl World {
                 }
             }
             Happening::Step(number) => self.step(number),
+            Happening::Given(next) => self.happen_given(next),
             Happening::Own { .. }
             | Happening::Tick { .. }
             | Happening::Synced { .. }
@@ -315,7 +332,7 @@ impl World {
 
     // Starts and ends.
 
-    fn found(&mut self) -> Result<(), Violation> {
+    pub fn found(&mut self) -> Result<(), Violation> {
         let founder = self.new_server()?;
         let nonce = self.rng.random();
         let server = &mut self.servers[founder];
@@ -342,7 +359,7 @@ impl World {
         // Half an hour either way around an hour behind.
         let skew = self.rng.random_range(1_800_000..=5_400_000);
         let skew = if self.mix.skewed_clocks { skew } else { 3_600_000 };
-        let server = Server::new(number, key, skew)
+        let server = Server::new(number, self.first_name, key, skew)
             .map_err(|invariant| Violation { invariant, detail: "too many servers".to_owned() })?;
         self.index.insert(server.id, number);
         self.servers.push(server);
@@ -365,6 +382,7 @@ impl World {
         }
         let Some(record) = server.disk.read_record() else { return Ok(()) };
         server.run += 1;
+        server.refuses = false;
         server.boot = now;
         server.peers.clear();
         server.heard.clear();
@@ -397,8 +415,12 @@ impl World {
         server.disk.rotten.clear();
         let config = Config { key: server.key.clone(), address: server.address, seed };
         let mut effects = Vec::new();
-        let member = Member::new(server.time(now), wall, config, restored, &mut effects);
+        let mut member = Member::new(server.time(now), wall, config, restored, &mut effects);
+        if let Some(given) = &self.given {
+            member.set_pace(server.time(now), given.pace());
+        }
         server.member = Some(member);
+        self.note_run(s);
         let text = format!("starts, generation {generation}");
         self.say(Some(s), &text);
         self.after(s, effects)
@@ -471,12 +493,13 @@ impl World {
         server.writes.clear();
         server.work.clear();
         server.tick_at = None;
+        self.note_run(s);
         self.tickets.retain(|_, ticket| ticket.server != s);
         self.knocks.retain(|_, (at, _)| *at != s);
     }
 
     /// The process goes on after it stood still.
-    fn resume(&mut self, s: usize) -> Result<(), Violation> {
+    pub fn resume(&mut self, s: usize) -> Result<(), Violation> {
         let Some(waiting) = self.servers[s].paused.take() else { return Ok(()) };
         self.say(Some(s), &format!("goes on, {} inputs waited", waiting.len()));
         for (input, tag) in waiting {
@@ -550,7 +573,8 @@ impl World {
         let due = (deadline.0 + server.boot).saturating_sub(1_000).max(self.now);
         if server.tick_at.is_none_or(|at| due < at) {
             // Timers fire late, never early.
-            let late = self.rng.random_range(1..=self.mix.timer_late_us);
+            let late = self.rng.random_range(1..=self.mix.timer_late_us) + self.lag(s);
+            let server = &mut self.servers[s];
             let run = server.run;
             server.tick_at = Some(due + late);
             self.later(due + late - self.now, Happening::Tick { server: s, run });
@@ -575,6 +599,7 @@ impl World {
         match effect {
             Effect::Packet { to, bytes } => {
                 self.trace.number(bytes.len() as u64);
+                self.count(s, bytes.len());
                 let input = Input::Packet { from: self.servers[s].id, bytes };
                 self.send(s, to, Carrier::Datagram, input, Tag::Other);
                 Ok(())
@@ -612,13 +637,14 @@ impl World {
             Effect::Ingest { app } => self.work(s, app, super::server::Work::Ingest),
             Effect::Retain { roots } => {
                 let roots: BTreeSet<Digest> = roots.into_iter().collect();
-                self.checker.retain(&self.servers[s], &roots)?;
+                self.checker.retain(s, &self.servers, &roots)?;
                 self.servers[s].disk.whole.retain(|root| roots.contains(root));
                 Ok(())
             }
             Effect::Event(event) => {
                 let text = format!("[{:?}] {}", event.severity, event.text);
                 self.say(Some(s), &text);
+                self.observe(s, &event);
                 Ok(())
             }
             Effect::Expelled { .. } => Ok(()),
@@ -638,6 +664,7 @@ impl World {
         };
         self.checker.sent(&self.servers[s], &message)?;
         self.trace.number(bytes.len() as u64);
+        self.count(s, bytes.len());
         let id = self.servers[s].id;
         let repeatable =
             matches!(message, Message::Register(_) | Message::Ballot(_) | Message::Greeting(_));
@@ -654,7 +681,7 @@ impl World {
             _ => Tag::Other,
         };
         if let (Some(text), Some(peer)) = (told(&message), self.index.get(&to)) {
-            let text = format!("-> m{peer}: {text}");
+            let text = format!("-> {}: {text}", self.servers[*peer].name);
             self.say(Some(s), &text);
         }
         let said = bytes.clone();
@@ -682,17 +709,33 @@ impl World {
     fn send(&mut self, from: usize, to: MemberId, carrier: Carrier, input: Input, tag: Tag) {
         let Some(&to) = self.index.get(&to) else { return };
         let run = self.servers[to].run;
-        if !self.network.reaches(from, to) || self.servers[to].member.is_none() {
+        if !self.network.reaches(from, to) {
+            return;
+        }
+        if self.servers[to].member.is_none() {
+            self.refuse(from, to);
             return;
         }
         let [first, again] = self.network.delays((from, to), carrier, &mut self.rng);
         if let Some(delay) = again {
-            let input = input.clone();
+            let (input, delay) = (input.clone(), delay + self.lag(to));
             self.later(delay, Happening::Deliver { to, run, from, input, tag });
         }
         if let Some(delay) = first {
+            let delay = delay + self.lag(to);
             self.later(delay, Happening::Deliver { to, run, from, input, tag });
         }
+    }
+
+    /// The host of a process that is no more says so.
+    fn refuse(&mut self, from: usize, to: usize) {
+        if !self.servers[to].refuses || !self.network.reaches(to, from) {
+            return;
+        }
+        let (member, run) = (self.servers[to].id, self.servers[from].run);
+        let delay = self.network.delay(&mut self.rng) * 2;
+        let input = Input::Refused { member };
+        self.later(delay, Happening::Own { server: from, run, input });
     }
 
     // The disk.
@@ -701,12 +744,14 @@ impl World {
         let id = self.servers[s].id;
         if self.checker.record(self.now, id, &record, &self.servers)? {
             let catalog = &record.committed.catalog;
+            let proposer = record.committed.certificate.ballot.proposer;
             let text = format!(
-                "learns catalog {} first, of m{}",
+                "learns catalog {} first, of {}",
                 catalog.sequence,
-                self.index.get(&record.committed.certificate.ballot.proposer).unwrap_or(&0)
+                self.servers[*self.index.get(&proposer).unwrap_or(&0)].name
             );
             self.say(Some(s), &text);
+            self.review_given();
         }
         let sync = self.mix.sync(&mut self.rng) * self.slower(s);
         let now = self.now;

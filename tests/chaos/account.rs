@@ -26,10 +26,11 @@ pub enum Told {
 pub struct Account {
     /// Invariants that were broken, in words.
     broken: Vec<String>,
-    /// By sequence: what the catalog says, and who said so first.
-    catalogs: BTreeMap<u64, (Value, String)>,
-    /// The highest sequence that each member said it knows.
-    sequences: BTreeMap<String, u64>,
+    /// By cluster (a recovery makes another one) and sequence: what the catalog
+    /// says, and who said so first.
+    catalogs: BTreeMap<(String, u64), (Value, String)>,
+    /// The highest sequence of each cluster that each member said it knows.
+    sequences: BTreeMap<(String, String), u64>,
     /// By number: the root and the message of each version.
     versions: BTreeMap<u64, (String, String)>,
     /// By number: what its files are marked with.
@@ -60,15 +61,17 @@ impl Account {
         let Some(sequence) = view["sequence"].as_u64() else {
             return self.breaks(format!("{by} tells a view without a sequence: {view}"));
         };
-        let before = self.sequences.entry(by.to_owned()).or_default();
+        let cluster = view["cluster"].as_str().unwrap_or_default().to_owned();
+        let before = self.sequences.entry((cluster.clone(), by.to_owned())).or_default();
         let known = *before;
         *before = known.max(sequence);
         if sequence < known {
             self.breaks(format!("{by} went back from sequence {known} to {sequence}"));
         }
         let catalog = catalog_of(view);
-        match self.catalogs.get(&sequence) {
-            None => drop(self.catalogs.insert(sequence, (catalog, by.to_owned()))),
+        let place = (cluster, sequence);
+        match self.catalogs.get(&place) {
+            None => drop(self.catalogs.insert(place, (catalog, by.to_owned()))),
             Some((other, who)) if *other != catalog => {
                 let text = format!(
                     "{by} and {who} know different catalogs of sequence {sequence}: {catalog} and \

@@ -106,7 +106,17 @@ impl Cluster {
         let plan = self.plans[host - 1].clone().joining(inviter.address(), &token);
         self.running[host - 1] = Some(plan.up().unwrap());
         self.watch.runs(host - 1, true);
-        self.hosts.push(host);
+        if !self.hosts.contains(&host) {
+            self.hosts.push(host);
+        }
+        self.let_publish();
+    }
+
+    /// Its process and its disk are gone, and it is not waited for any more.
+    pub fn destroy(&mut self, host: usize) {
+        self.kill(host);
+        self.hosts.retain(|other| *other != host);
+        fs::remove_dir_all(self.data(host)).unwrap();
         self.let_publish();
     }
 

@@ -8,7 +8,7 @@ use std::{
 use rand::{Rng, seq::SliceRandom};
 
 use crate::{
-    cluster::{Cluster, SMALL},
+    cluster::{CALM_WITHIN, Cluster, SMALL},
     common::{self, run_on},
     network::Network,
     scenario::scenario,
@@ -127,6 +127,43 @@ fn the_whole_cluster_is_killed() {
             let took = started.elapsed().as_secs_f64();
             cluster.say(&format!("a version is in force {took:.1} s after the start"));
         }
+        cluster.calm()
+    });
+}
+
+/// Three of five are destroyed with their disks. The rest go on serving, change
+/// nothing by themselves, and are one cluster again by an operator's word; new
+/// servers take the place of the lost ones.
+#[test]
+fn a_majority_is_destroyed() {
+    scenario("whole::a_majority_is_destroyed", |rng| {
+        let mut cluster = Cluster::start(5, 0, rng);
+        let version = cluster.publish(3, SMALL).unwrap();
+        cluster.until_one("all have it", NOTICED);
+        (3..=5).for_each(|host| cluster.destroy(host));
+        cluster.say("m3, m4 and m5 are destroyed");
+        thread::sleep(NOTICED);
+        cluster.publish(1, SMALL).unwrap_err().is(6, "no-majority", "voters");
+
+        cluster.shut_down(1);
+        run_on(&cluster.data(1), &["recover", "--keep", "m2", "--yes"]).unwrap();
+        cluster.up(1);
+        cluster.expect_again(1);
+        cluster.shut_down(2);
+        run_on(&cluster.data(2), &["recover", "--rejoin", "--yes"]).unwrap();
+        cluster.join(2);
+        cluster.expect_again(2);
+        cluster.until_one("recovered", CALM_WITHIN);
+        for host in 1..=2 {
+            let found = whole_page((Network::address(host), 8080).into(), "/big.txt");
+            assert_eq!(found.unwrap().0, version, "served by m{host}");
+        }
+        cluster.publish_on();
+        for host in 3..=5 {
+            cluster.join(host);
+            cluster.expect_again(host);
+        }
+        thread::sleep(Duration::from_secs(3));
         cluster.calm()
     });
 }

@@ -11,6 +11,35 @@ use super::{Due, Effect, Membership, settings};
 use crate::base::Time;
 
 impl Membership {
+    /// Newcomers are knocked at within 2 ms each, so that a thousand make no burst.
+    pub(super) fn knock_all(&mut self, new: Vec<u32>) {
+        let span = Duration::from_millis(2) * u32::try_from(self.table.size()).unwrap_or(1_000);
+        for slot in new {
+            let at = self.now + self.random.duration_below(span);
+            self.knock_at(slot, at);
+        }
+    }
+
+    /// A member that has just started knocks at a few at once: the first that answers tells
+    /// it of all others. Only those that are still not live then are knocked at one
+    /// by one. When sixty start together, that is some hundred handshakes before all know
+    /// all, and not four thousand.
+    pub(super) fn knock_first(&mut self, mut others: Vec<u32>) {
+        if others.len() <= settings::FEW {
+            return self.knock_all(others);
+        }
+        for _ in 0..settings::FIRST_KNOCKS {
+            let slot = others.swap_remove(self.random.below(others.len() as u64) as usize);
+            let at = self.now + self.random.duration_below(settings::FIRST_WITHIN);
+            self.knock_at(slot, at);
+        }
+        let span = settings::knock_rest_within(self.table.size());
+        for slot in others {
+            let at = self.now + settings::KNOCK_REST + self.random.duration_below(span);
+            self.knock_at(slot, at);
+        }
+    }
+
     pub(super) fn knock_afresh(&mut self, slot: u32, after: Duration) {
         self.table.peer_mut(slot).knocks = 0;
         let at = self.now + after + self.random.duration_below(settings::KNOCK_FIRST);

@@ -18,7 +18,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::Arc,
-    time::Duration,
 };
 
 use foca::{Foca, Incarnation, Member, Message, NoCustomBroadcast, Timer};
@@ -171,15 +170,11 @@ impl Membership {
         for slot in gone {
             self.forget(slot);
         }
-        // Newcomers are knocked at within 2 ms each, so that a thousand make
-        // no burst.
-        let span = Duration::from_millis(2) * u32::try_from(self.table.size()).unwrap_or(1_000);
-        for slot in new {
-            let at = self.now + self.random.duration_below(span);
-            self.knock_at(slot, at);
-        }
         if self.exchanges == 0 {
             self.exchange_soon();
+            self.knock_first(new);
+        } else {
+            self.knock_all(new);
         }
         // Refused only where a period changes, and ours are constant.
         let accepted = self.foca.set_config(settings::config(self.table.size()));

@@ -56,7 +56,8 @@ impl Membership {
             self.table.peer_mut(slot).reached = true;
             return;
         }
-        let at = self.now + self.random.duration_below(settings::GREET_WITHIN);
+        let span = settings::greet_within(self.table.size());
+        let at = self.now + self.random.duration_below(span);
         self.schedule(at, Due::Greet(slot));
     }
 
@@ -82,10 +83,9 @@ impl Membership {
             if age < settings::REACH_PERIOD {
                 continue;
             }
-            if age >= settings::REACH_MAX && peer.reached {
+            if age >= settings::REACH_MAX && self.missed.insert(slot) {
                 peer.reached = false;
                 effects.push(Effect::Reached { member: self.table.id(slot), reached: false });
-                self.missed.insert(slot);
                 self.tell_of_reach(effects);
             }
             // Every time at first, then less and less often, for ever.

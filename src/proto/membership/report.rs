@@ -43,7 +43,9 @@ pub struct Reach {
 impl Membership {
     /// What this member has to say.
     fn report(&self) -> Report {
-        let unreached = self.table.live().filter(|slot| !self.table.peer(*slot).reached);
+        // Who has just come and was not asked yet, or not for long enough, is not one of
+        // them: nobody would be told soon that this is over.
+        let unreached = self.table.live().filter(|slot| self.missed.contains(slot));
         Report {
             member: self.table.me,
             generation: self.generation(),

@@ -48,8 +48,14 @@ pub const REACH_PERIOD: Duration = Duration::from_millis(500);
 pub const REACH_MAX: Duration = Duration::from_secs(2);
 /// Up to this size every newcomer is asked directly at once.
 pub const GREET_MAX: usize = 256;
-/// Within this time.
-pub const GREET_WITHIN: Duration = Duration::from_millis(50);
+/// So many others are knocked at, and asked, all at once.
+pub const FEW: usize = 16;
+/// Of more than that, so many first,
+pub const FIRST_KNOCKS: usize = 6;
+/// within this time,
+pub const FIRST_WITHIN: Duration = Duration::from_millis(20);
+/// and the rest no sooner than this.
+pub const KNOCK_REST: Duration = Duration::from_millis(500);
 /// Up to this size members keep what each other one says of its links.
 pub const REPORTS_MAX: usize = 1_024;
 /// The first comparison of what is known; the pauses double.
@@ -116,6 +122,18 @@ pub fn stretched(fuse: Duration, wanted: usize, confirmed: usize) -> Duration {
 /// `n`; none where there are enough others whose probes find it.
 pub fn quiet_max(n: usize) -> Option<Duration> {
     (n <= 12).then(|| Duration::from_millis(100 * n as u64).max(Duration::from_millis(750)))
+}
+
+/// Within this time every newcomer is asked directly in a cluster of `n`: each question is a
+/// handshake, and all members ask.
+pub fn greet_within(n: usize) -> Duration {
+    let each = if n <= FEW { 3 } else { 40 };
+    Duration::from_millis(each) * u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// Within this time a member that has just started knocks at the rest.
+pub fn knock_rest_within(n: usize) -> Duration {
+    Duration::from_millis(8) * u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 /// The longest pause between two knocks at one member in a cluster of `n`.

@@ -212,6 +212,8 @@ impl Membership {
             peer.knock_at = super::NEVER;
             peer.live_from = now;
             peer.asked = 0;
+            // What it owed while it was away counts for nothing.
+            (peer.asked_at, peer.questions) = (now, 0);
             self.came_alive(slot);
         } else if was_live && !state.is_live() {
             self.table.peer_mut(slot).reached = false;

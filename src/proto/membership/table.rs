@@ -195,6 +195,14 @@ impl Table {
         (1..self.peers.len() as u32).filter(|slot| self.is_enrolled(*slot))
     }
 
+    /// The slots of all enrolled members, this one included, in the order of their ids.
+    pub fn slots_by_id(&self) -> impl Iterator<Item = u32> + '_ {
+        self.index.sorted.iter().map(|position| position + 1).filter_map(|slot| {
+            let mine = slot == self.my_slot;
+            (mine || self.is_enrolled(slot)).then_some(if mine { ME } else { slot })
+        })
+    }
+
     pub fn id(&self, slot: u32) -> MemberId {
         if slot == ME { self.me } else { self.index.ids[slot as usize - 1] }
     }
