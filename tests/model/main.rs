@@ -9,9 +9,10 @@
 //! Two things are merged, because that changes nothing that can be seen from
 //! outside. *Answers* (promise, refusal, accept) reach the one who asked at
 //! once or never: a late one is as good as one to a question that came late,
-//! or as one that is lost. *The disk* syncs at once, or the member crashes
-//! before it did: nothing that depends on a record leaves earlier. Each is
-//! taken apart again in a model of its own.
+//! or as one that is lost; `two_proposers_and_late_answers` takes this apart
+//! again. *The disk* syncs at once, or the member crashes before it did:
+//! nothing that depends on a record leaves earlier. `ALTHING_MODEL="eager=0"`
+//! takes that apart, and has too many states to be explored to the end.
 
 mod history;
 mod node;
@@ -117,10 +118,6 @@ fn duel() -> World {
     World::new(3, |c| c.roster = roster(3, 0), scripts)
 }
 
-fn alone() -> World {
-    World::new(3, |c| c.roster = roster(3, 0), vec![vec![Step::Mark(1)]])
-}
-
 fn join() -> World {
     let scripts = vec![vec![Step::Join(id(3))], vec![Step::Mark(2)]];
     World::new(4, |c| c.roster = roster(3, 1), scripts)
@@ -180,12 +177,6 @@ fn a_window_fails_over() {
 #[test]
 fn two_proposers_and_late_answers() {
     explore("two proposers, late answers", duel(), Bounds { prompt: false, ..UP });
-}
-
-/// A slow disk: members go on while it is at work.
-#[test]
-fn one_proposer_and_a_slow_disk() {
-    explore("one proposer, slow disk", alone(), Bounds { prompt: false, eager: false, ..DOWN });
 }
 
 #[test]
