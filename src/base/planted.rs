@@ -30,8 +30,6 @@ pub enum Bug {
     WentBack,
     /// A ballot made at an older catalog is counted in the vote.
     OldSequenceCounted,
-    /// A ballot that is no longer fresh is counted in the vote.
-    ExpiredBallotCounted,
     /// One vote of each group counts twice.
     VoteCountedTwice,
     /// Content is repaired by the word of less than a majority.
@@ -58,7 +56,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 22] = [
         Self::QuorumOfThoseInView,
         Self::MajorityOffByOne,
         Self::SkippedSync,
@@ -70,7 +68,6 @@ impl Bug {
         Self::RosterWithoutOldMajority,
         Self::WentBack,
         Self::OldSequenceCounted,
-        Self::ExpiredBallotCounted,
         Self::VoteCountedTwice,
         Self::RepairedByMinority,
         Self::AdoptedByFewer,

@@ -203,8 +203,7 @@ impl Mix {
             1 if long => rng.random_range(3..=most.min(5)),
             _ => rng.random_range(3..=most),
         };
-        // The longest outlast the time that a ballot is fresh.
-        let fault_s = if long { [3, 60, 300] } else { [1, 5, 25] };
+        let fault_s = if long { [3, 60, 300] } else { [1, 3, 12] };
         Self {
             members,
             apps: 1 + rng.random_range(0..3_usize),
