@@ -48,9 +48,10 @@ fn whole_members_do_what_the_script_says() {
 
 #[test]
 fn membership_alone_learns_of_failures_in_a_large_cluster() {
-    let script = "at 5s silence m7\nat 5s kill m9\nat 15s restart m7..m9\nat 20s join 2\n\
-                  at 25s leave m3\nat 30s pause m5\nat 38s resume m5\n";
-    let measured = run(&scenario(150, Engine::Membership, 45, script));
+    // Not before all have been greeted, or an idle member is not idle yet.
+    let script = "at 25s silence m7\nat 25s kill m9\nat 35s restart m7..m9\nat 40s join 2\n\
+                  at 45s leave m3\nat 50s pause m5\nat 58s resume m5\n";
+    let measured = run(&scenario(150, Engine::Membership, 65, script));
     let story = measured.story.join("\n");
     assert_eq!(measured.failures.len(), 4);
     for failure in &measured.failures {
