@@ -37,10 +37,6 @@ const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// A connection on which nothing arrives for so long is over. There is no
 /// keep-alive: members that need each other probe each other.
 const IDLE: Duration = Duration::from_secs(12);
-/// The same for conversations. Each member probes two others a second, so among 64 any two
-/// speak every 16 s: were it shorter than that, nearly every probe would be a
-/// handshake. SWIM finds the silent, long before.
-const IDLE_TALK: Duration = Duration::from_secs(150);
 /// Alerts of TLS (RFC 8446 section 6): access_denied, no_application_protocol.
 const ALERT_ACCESS_DENIED: u8 = 49;
 const ALERT_NO_PROTOCOL: u8 = 120;
@@ -111,8 +107,7 @@ impl Class {
         // One more one-way stream than the class has: the welcome.
         let uni = self.uni_max() + 1;
         let streams = uni + self.bidi_max();
-        let idle = if self == Self::Talk { IDLE_TALK } else { IDLE };
-        let mut transport = common_transport(idle);
+        let mut transport = common_transport();
         transport
             .stream_receive_window(VarInt::from_u32(self.stream_window()))
             .receive_window(VarInt::from_u32(self.stream_window() * streams))
@@ -136,8 +131,7 @@ const ACCEPTED_STREAM_WINDOW: u32 = 256 << 10;
 
 /// The terms for the side that is dialled, before the class is known.
 pub(super) fn acceptor_transport() -> Arc<TransportConfig> {
-    // The shorter one of the two sides counts, and the dialler knows the class.
-    let mut transport = common_transport(IDLE_TALK);
+    let mut transport = common_transport();
     transport
         .stream_receive_window(VarInt::from_u32(ACCEPTED_STREAM_WINDOW))
         .receive_window(VarInt::from_u32(limits::KNOCK_MAX as u32 + 1))
@@ -146,9 +140,9 @@ pub(super) fn acceptor_transport() -> Arc<TransportConfig> {
     Arc::new(transport)
 }
 
-fn common_transport(idle: Duration) -> TransportConfig {
+fn common_transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
-    let idle = IdleTimeout::try_from(idle).expect("some minutes fit QUIC's 62 bits of ms");
+    let idle = IdleTimeout::try_from(IDLE).expect("twelve seconds fit QUIC's 62 bits of ms");
     transport
         .max_idle_timeout(Some(idle))
         .send_window(4 << 20)

@@ -127,7 +127,7 @@ pub fn quiet_max(n: usize) -> Option<Duration> {
 /// Within this time every newcomer is asked directly in a cluster of `n`: each question is a
 /// handshake, and all members ask.
 pub fn greet_within(n: usize) -> Duration {
-    let each = if n <= FEW { 3 } else { 40 };
+    let each = if n <= FEW { 3 } else { 8 };
     Duration::from_millis(each) * u32::try_from(n).unwrap_or(u32::MAX)
 }
 
