@@ -297,7 +297,7 @@ impl Cluster {
                 return Err(format!("m{host} sees a window: {window}"));
             }
             let apps = view["applications"].as_array().ok_or("no applications")?;
-            if !apps.iter().all(|app| app["vote"] == "unanimous") || view["health"] != "ok" {
+            if !apps.iter().all(|app| app["vote"] == "unanimous") || !is_well(&view) {
                 let votes: Vec<&Value> = apps.iter().map(|app| &app["positions"]).collect();
                 return Err(format!("m{host} is not well: {} {votes:?}", view["reasons"]));
             }
@@ -350,7 +350,8 @@ impl Cluster {
         for host in &self.hosts {
             let data = &self.plans[host - 1].data;
             let ask = |arguments: &[&str]| run_on(data, arguments).unwrap();
-            assert_eq!(ask(&["status"])["health"], "ok", "status of m{host}");
+            let status = ask(&["status"]);
+            assert!(is_well(&status), "status of m{host}: {status}");
             let members = ask(&["members"]);
             assert_eq!(members.as_array().map(Vec::len), Some(self.hosts.len()), "{members}");
             let votes = ask(&["votes"]).to_string();
@@ -362,6 +363,16 @@ impl Cluster {
         }
         assert_eq!(histories.len(), 1, "histories differ: {histories:?}");
     }
+}
+
+/// Nothing is wrong, as this view tells. What members say of their links may be
+/// old for a minute after the links were mended: they compare it with one other
+/// every 20 s or so. Whether they live and agree is not hearsay.
+fn is_well(view: &Value) -> bool {
+    let old_news = |reason: &Value| {
+        reason.as_str().is_some_and(|reason| reason.ends_with("see `althing members --reach`."))
+    };
+    view["reasons"].as_array().is_some_and(|reasons| reasons.iter().all(old_news))
 }
 
 impl Drop for Cluster {

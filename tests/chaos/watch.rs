@@ -159,8 +159,12 @@ impl Watch {
 pub fn view_of(socket: &Path) -> io::Result<Value> {
     let stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(VIEW_WITHIN))?;
-    let answer = exchange(stream, "/api/v1/view")?;
-    Ok(serde_json::from_slice(&answer.2)?)
+    let (status, _, body) = exchange(stream, "/api/v1/view")?;
+    if status != 200 {
+        // It is stopping, and says so.
+        return Err(io::Error::other(String::from_utf8_lossy(&body).into_owned()));
+    }
+    Ok(serde_json::from_slice(&body)?)
 }
 
 /// Asks a member's site for a page and checks that it is whole: one version
