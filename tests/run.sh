@@ -19,7 +19,7 @@ step cargo fmt --check
 step cargo clippy --all-targets --locked -- -D warnings
 step env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
 step cargo test --locked --lib --bins
-step cargo test --locked --lib -- --ignored # a quarter of a minute of real silence each
+step cargo test --locked --lib -- --ignored --skip how_it_scales # a quarter of a minute of real silence each; the figures of docs/performance.md on request
 step tests/previous.sh # what the rolling upgrade of tests/chaos starts from
 step cargo test --locked --test '*'
 step cargo test --locked --features planted-bugs --test simulation planted:: -- --nocapture
