@@ -137,6 +137,9 @@ pub enum Change {
         /// What the policy said when it was decided: under another one it is not done.
         seconds: u64,
     },
+    /// Change nothing. To propose it finishes what a majority may have accepted
+    /// and nobody knows to be committed, as every proposal does first.
+    Confirm,
 }
 
 /// A request to open a window.
@@ -191,6 +194,7 @@ impl Transition for Change {
             Self::Tags { member, set, unset } => retag(&mut next, *member, set, unset)?,
             Self::RemoveAfter { seconds } => remove_after(&mut next, *seconds)?,
             Self::Expire { member, seconds } => expire(&mut next, *member, *seconds)?,
+            Self::Confirm => false,
         };
         Ok(changed.then_some(next))
     }

@@ -48,6 +48,7 @@ mod parting;
 mod rumors;
 #[cfg(test)]
 mod tests;
+mod unfinished;
 pub mod view;
 
 pub use io::{ContentFailure, Effect, FetchFailure, Input, Repair, Restored};
@@ -132,6 +133,7 @@ pub struct Member {
     vote_pending: bool,
     adoption_pending: bool,
     expiry: expiry::Expiry,
+    unfinished: unfinished::Unfinished,
     ingested: BTreeMap<Digest, command::Staged>,
     /// Roster to tell the transport once the removed ones had their farewell.
     farewell: Option<(Time, Roster)>,
@@ -202,6 +204,7 @@ impl Member {
             vote_pending: false,
             adoption_pending: false,
             expiry: expiry::Expiry::default(),
+            unfinished: unfinished::Unfinished::default(),
             ingested: BTreeMap::new(),
             farewell: None,
             asked: BTreeMap::new(),
@@ -363,6 +366,7 @@ impl Member {
             self.asks.deadline(),
             self.rumors.deadline(),
             self.expiry_due(),
+            self.unfinished_due(),
             self.ballot_due,
             Some(self.ballot_repeat),
             // Held back after a failure: to be woken before that would be vain.
@@ -421,6 +425,7 @@ impl Member {
         self.content.drive(&around, &mut self.rng, effects);
         self.adopt_majority(now, catalog, effects);
         self.expire(now, catalog, effects);
+        self.finish_what_was_accepted(now, catalog, effects);
         self.step_window(now, catalog, effects);
         self.ask_for_vote(now, effects);
     }
@@ -743,7 +748,9 @@ impl Member {
         };
         self.tell(effects, severity, EventKind::Member, None, text.to_owned());
         self.answer_all(effects);
-        if left || !self.started {
+        // Who was told only by the others' silence has nothing to tell them.
+        let knows = !self.catalog().roster.contains(self.me);
+        if knows && (left || !self.started) {
             if !self.started {
                 effects.push(Effect::Peers(self.catalog().roster.clone()));
             }

@@ -63,6 +63,8 @@ pub(super) enum Purpose {
     Adoption,
     /// A member that was down for as long as the policy says.
     Expiry,
+    /// What another proposer left behind.
+    Unfinished,
 }
 
 /// Requests to open a window that are under way.
@@ -770,6 +772,7 @@ impl Member {
                 | Purpose::Step
                 | Purpose::Vote
                 | Purpose::Expiry
+                | Purpose::Unfinished
                 | Purpose::Adoption => {}
             }
         }
@@ -1059,6 +1062,7 @@ impl Member {
             Purpose::Vote => self.vote_pending = false,
             Purpose::Adoption => self.adoption_pending = false,
             Purpose::Expiry => self.expiry_ended(now, result.is_ok()),
+            Purpose::Unfinished => self.unfinished_ended(),
         }
     }
 }
@@ -1125,5 +1129,6 @@ fn told(member: &Member, change: &Change) -> Option<String> {
         Change::AdoptMajority { app, version, .. } => {
             format!("{app} version {}: what a majority held is right now", version.number)
         }
+        Change::Confirm => "what a proposer had left unfinished is settled".to_owned(),
     })
 }

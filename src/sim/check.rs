@@ -23,9 +23,9 @@ use crate::{
     },
 };
 
-/// How long before its commit a majority may have held what is adopted:
-/// so long beyond the time that a ballot is fresh. A change is tried for 6 s,
-/// a few times.
+/// How long before it is first proposed a majority may have held what is
+/// adopted: so long beyond the time that a ballot is fresh. A change is tried
+/// for 6 s, after a few others.
 const ADOPTION_WITHIN_US: u64 = 40_000_000;
 
 struct Known {
@@ -218,7 +218,9 @@ impl Checker {
                 self.reach(Situation::MajorityAdopted);
                 let members = catalog.roster.members.len();
                 let fresh_for = vote::fresh_for(members).as_micros() as u64;
-                let since = now.saturating_sub(ADOPTION_WITHIN_US + fresh_for);
+                // It may be finished much later, when nobody holds it any more.
+                let proposed_at = self.words.proposed_at(catalog.digest()).unwrap_or(now);
+                let since = proposed_at.saturating_sub(ADOPTION_WITHIN_US + fresh_for);
                 let root = current.root;
                 let held = |s: &Server| s.disk.held_since(app, root, since);
                 if !majority_of(&catalog.roster, servers, held) {
@@ -280,9 +282,9 @@ impl Checker {
     }
 
     /// A member sends `message`: may it say so?
-    pub fn sent(&mut self, from: &Server, message: &Message) -> Result<(), Violation> {
+    pub fn sent(&mut self, now: u64, from: &Server, message: &Message) -> Result<(), Violation> {
         let Message::Register(word) = message else { return Ok(()) };
-        if let Some(situation) = self.words.said(from, word)? {
+        if let Some(situation) = self.words.said(now, from, word)? {
             self.reach(situation);
         }
         Ok(())

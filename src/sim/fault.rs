@@ -413,11 +413,12 @@ impl World {
     /// publication.
     pub(super) fn heal(&mut self) -> Result<(), Violation> {
         self.heal_once()?;
-        let Some(&s) = self.enrolled_and_running().first() else {
-            return fail(Invariant::Healed, "nobody runs".to_owned());
-        };
-        // What was still on its way through the storm may come before it.
+        // What was still on its way through the storm may come before it, even
+        // the removal of the one that is asked.
         for _ in 0..5 {
+            let Some(&s) = self.enrolled_and_running().first() else {
+                return fail(Invariant::Healed, "nobody runs".to_owned());
+            };
             let number = self.publish(s)?;
             self.run_until(self.now + SECOND)?;
             self.heal_once()?;

@@ -26,8 +26,8 @@ struct Value {
 #[derive(Default)]
 pub(super) struct Words {
     values: BTreeMap<BallotNumber, Value>,
-    /// Who proposed a catalog first.
-    authors: BTreeMap<Digest, MemberId>,
+    /// Who proposed a catalog first, and when, in microseconds.
+    authors: BTreeMap<Digest, (MemberId, u64)>,
     /// The highest that each member gave its word for.
     promised: BTreeMap<MemberId, BallotNumber>,
     /// Whose disk has accepted what.
@@ -42,7 +42,12 @@ pub(super) struct Words {
 
 impl Words {
     /// A member says `word`. Is that what it may say? Returns what was met.
-    pub fn said(&mut self, from: &Server, word: &Word) -> Result<Option<Situation>, Violation> {
+    pub fn said(
+        &mut self,
+        now: u64,
+        from: &Server,
+        word: &Word,
+    ) -> Result<Option<Situation>, Violation> {
         let who = &from.name;
         let on_disk = from.disk.record.as_ref().map(|r| r.promised);
         let early = |what: &str| {
@@ -75,7 +80,7 @@ impl Words {
                     digest: catalog.digest(),
                     sequence: catalog.sequence,
                 };
-                self.proposed(from, *ballot, value)
+                self.proposed(now, from, *ballot, value)
             }
             Word::Commit(catch_up) => {
                 let sequence = catch_up.committed.catalog.sequence;
@@ -114,6 +119,7 @@ impl Words {
 
     fn proposed(
         &mut self,
+        now: u64,
         from: &Server,
         ballot: BallotNumber,
         value: Value,
@@ -132,14 +138,26 @@ impl Words {
                 return fail(Invariant::ChosenStays, detail);
             }
         }
-        let author = *self.authors.entry(value.digest).or_insert(from.id);
+        let (author, _) = *self.authors.entry(value.digest).or_insert((from.id, now));
         Ok((author != from.id).then_some(Situation::FinishedForAnother))
     }
 
+    /// When the catalog with `digest` was first proposed, in microseconds.
+    pub fn proposed_at(&self, digest: Digest) -> Option<u64> {
+        self.authors.get(&digest).map(|(_, at)| *at)
+    }
+
     /// The disk of `by` has accepted this.
-    pub fn accepted(&mut self, by: MemberId, accepted: &Accepted) -> Result<(), Violation> {
+    pub fn accepted(
+        &mut self,
+        now: u64,
+        by: MemberId,
+        accepted: &Accepted,
+    ) -> Result<(), Violation> {
         let Accepted { ballot, catalog } = accepted;
         let (digest, sequence) = (catalog.digest(), catalog.sequence);
+        // Its proposer's own disk may be the only one that ever has it.
+        self.authors.entry(digest).or_insert((ballot.proposer, now));
         let voters = self.accepts.entry((*ballot, digest)).or_default();
         if !voters.insert(by) {
             return Ok(());

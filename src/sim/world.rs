@@ -662,7 +662,7 @@ impl World {
                 detail: format!("a member sent what can't be read: {error}"),
             })?,
         };
-        self.checker.sent(&self.servers[s], &message)?;
+        self.checker.sent(self.now, &self.servers[s], &message)?;
         self.trace.number(bytes.len() as u64);
         self.count(s, bytes.len());
         let id = self.servers[s].id;
@@ -779,7 +779,7 @@ impl World {
         if server.disk.sync(record)
             && let Some(accepted) = server.disk.record.as_ref().and_then(|r| r.accepted.as_ref())
         {
-            self.checker.words.accepted(server.id, accepted)?;
+            self.checker.words.accepted(self.now, server.id, accepted)?;
         }
         Ok(())
     }

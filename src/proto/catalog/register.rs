@@ -301,6 +301,14 @@ impl<C: Transition> Register<C> {
         &self.record
     }
 
+    /// At which ballot this member accepted what it does not know to be
+    /// committed, if it did.
+    pub fn unfinished(&self) -> Option<BallotNumber> {
+        let accepted = self.record.accepted.as_ref()?;
+        let beyond = accepted.catalog.sequence > self.record.committed.catalog.sequence;
+        beyond.then_some(accepted.ballot)
+    }
+
     /// How many proposals wait or are under way.
     pub fn pending(&self) -> usize {
         self.queue.len()
