@@ -19,7 +19,7 @@ use crate::{
         limits,
         planted::{self, Bug},
     },
-    proto::vote::{Differing, SCANS_RUNNING, Tally, Verdict, Votes},
+    proto::vote::{self, Differing, SCANS_RUNNING, Tally, Verdict, Votes},
 };
 
 /// The shortest time between two scans of an application.
@@ -30,9 +30,9 @@ const SCAN_SHARE: u32 = 50;
 /// then every peer has scanned once since, so that the same edit made on a
 /// majority at once is seen as such, and the first to be scanned is not undone.
 const REPAIR_AFTER: Duration = Duration::from_millis(2_500);
-/// How long what was taken in from the live content is kept: longer than a
-/// ballot that offers it is fresh and an adoption is under way.
-const INGESTED_KEPT: Duration = Duration::from_secs(30);
+/// How long content that a ballot may have offered is kept beyond the time in
+/// which that ballot is fresh: as long as an adoption may be under way.
+const OFFERED_KEPT: Duration = Duration::from_secs(30);
 /// How long after a failure the same is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 /// How long a holder that failed us is passed over for the same content.
@@ -48,6 +48,9 @@ pub(super) struct Content {
     /// What was taken from the live content in this run, so that its files
     /// and bytes are known, and when.
     ingested: BTreeMap<Digest, Time>,
+    /// What the store held when this run began, and when that was: the run
+    /// before may have offered it.
+    restored: (Time, BTreeSet<Digest>),
     fetches: BTreeMap<Digest, Fetch>,
     failed: BTreeMap<(Digest, MemberId), Time>,
 }
@@ -122,11 +125,13 @@ impl Surroundings<'_> {
 }
 
 impl Content {
-    pub fn new(whole: Vec<Digest>, activated: BTreeMap<AppName, u64>) -> Self {
+    pub fn new(now: Time, whole: Vec<Digest>, activated: BTreeMap<AppName, u64>) -> Self {
         let holding = |activated| Holding { activated, ..Holding::default() };
+        let whole: BTreeSet<Digest> = whole.into_iter().collect();
         Self {
             holdings: activated.into_iter().map(|(app, n)| (app, holding(n))).collect(),
-            whole: whole.into_iter().collect(),
+            restored: (now, whole.clone()),
+            whole,
             ..Self::default()
         }
     }
@@ -171,8 +176,12 @@ impl Content {
         // A majority may be about to adopt it, and counts on it although it was
         // repaired or edited once more since.
         roots.extend(self.holdings.values().filter_map(|h| h.found.and_then(|f| f.root)));
-        let young = self.ingested.iter().filter(|(_, at)| now.since(**at) < INGESTED_KEPT);
+        let kept = vote::fresh_for(catalog.roster.members.len()) + OFFERED_KEPT;
+        let young = self.ingested.iter().filter(|(_, at)| now.since(**at) < kept);
         roots.extend(young.map(|(root, _)| *root));
+        if now.since(self.restored.0) < kept {
+            roots.extend(&self.restored.1);
+        }
         roots.extend(wanted);
         self.whole.retain(|root| roots.contains(root));
         self.ingested.retain(|root, _| roots.contains(root));

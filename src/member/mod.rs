@@ -187,7 +187,7 @@ impl Member {
             register,
             votes: Votes::default(),
             presider: Presider::default(),
-            content: Content::new(whole, activated),
+            content: Content::new(now, whole, activated),
             asks: Asks::default(),
             rumors,
             purposes: BTreeMap::new(),
