@@ -188,7 +188,7 @@ impl Member {
             votes: Votes::default(),
             presider: Presider::default(),
             content: Content::new(now, whole, activated),
-            asks: Asks::default(),
+            asks: Asks::new(generation),
             rumors,
             purposes: BTreeMap::new(),
             proposal_next: 0,

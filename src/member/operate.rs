@@ -68,8 +68,10 @@ pub(super) enum Purpose {
 }
 
 /// Requests to open a window that are under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Asks {
+    /// Of the last one. Never the same in two runs: an answer to the run before
+    /// may still be on its way.
     next: u64,
     open: BTreeMap<u64, Ask>,
     /// Members that wait for this one's content to decide a hung vote.
@@ -113,6 +115,11 @@ enum Resolving {
 }
 
 impl Asks {
+    /// None yet, in run `generation` of this member.
+    pub fn new(generation: u64) -> Self {
+        Self { next: generation << 20, open: BTreeMap::new(), resolving: BTreeMap::new() }
+    }
+
     /// What is to be published, before the catalog names it.
     pub fn roots(&self) -> impl Iterator<Item = Digest> {
         self.open.values().filter_map(|ask| Some(ask.open.publication.as_ref()?.version.root))

@@ -229,6 +229,10 @@ struct Proposal<C> {
     /// The most voters of one roster that answered in an attempt, for the refusal.
     #[serde(skip)]
     answered_max: usize,
+    /// Of the roster that the change would make: how many voters there are, and
+    /// how many of them answered, where these are too few.
+    #[serde(skip)]
+    too_few_after: Option<(usize, usize)>,
 }
 
 #[derive(Clone, Serialize)]
@@ -333,6 +337,7 @@ impl<C: Transition> Register<C> {
             attempts: 0,
             offered: None,
             answered_max: 0,
+            too_few_after: None,
         });
         if matches!(self.phase, Phase::Idle) {
             self.prepare(now, effects);
@@ -630,28 +635,40 @@ impl<C: Transition> Register<C> {
             .filter(|a| a.catalog.sequence > held.sequence && !planted::is(Bug::SteppedOver))
             .max_by_key(|a| a.ballot);
         let Some(highest) = highest else {
-            self.propose_change(now, ballot, effects);
+            self.propose_change(now, ballot, &answered, effects);
             return;
         };
         // Uncommitted for all we know: its rosters must have promised as well,
         // and then it is proposed again, unchanged.
         let catalog = highest.catalog.clone();
-        let missing: Vec<MemberId> = voters(&catalog).difference(asked).copied().collect();
-        asked.extend(missing.iter().copied());
         if catalog.rosters().all(|roster| roster.is_majority(&answered)) {
             self.accept(now, ballot, catalog, effects);
         } else {
-            let committed = held.sequence;
-            for to in missing.into_iter().filter(|to| *to != self.me) {
-                // Our own promise is on disk by now: it is among the answers
-                // of the majority or was synced before the first question left.
-                let message = Message::Prepare { ballot, committed };
-                effects.push(Effect::Send { to, message });
-            }
+            self.ask_more(&catalog, ballot, effects);
         }
     }
 
-    fn propose_change(&mut self, now: Time, ballot: BallotNumber, effects: &mut Vec<Effect<C>>) {
+    /// Asks those voters of `catalog` that were not asked yet.
+    fn ask_more(&mut self, catalog: &Catalog, ballot: BallotNumber, effects: &mut Vec<Effect<C>>) {
+        let Phase::Preparing { asked, .. } = &mut self.phase else { return };
+        let missing: Vec<MemberId> = voters(catalog).difference(asked).copied().collect();
+        asked.extend(missing.iter().copied());
+        let committed = self.record.committed.catalog.sequence;
+        for to in missing.into_iter().filter(|to| *to != self.me) {
+            // Our own promise is on disk by now: it is among the answers
+            // of the majority or was synced before the first question left.
+            let message = Message::Prepare { ballot, committed };
+            effects.push(Effect::Send { to, message });
+        }
+    }
+
+    fn propose_change(
+        &mut self,
+        now: Time,
+        ballot: BallotNumber,
+        answered: &BTreeSet<MemberId>,
+        effects: &mut Vec<Effect<C>>,
+    ) {
         let base = &self.record.committed.catalog;
         let Some(proposal) = self.queue.front_mut() else {
             self.phase = Phase::Idle;
@@ -672,6 +689,16 @@ impl<C: Transition> Register<C> {
                     self.end(now, Err(refusal), effects);
                     return;
                 }
+                // Once accepted anywhere, nothing else can be decided before it: so it is
+                // not proposed unless those who must accept it are there.
+                let enough = catalog.roster.is_majority(answered);
+                if catalog.roster_before.is_some() && !enough {
+                    let there = catalog.roster.voters().filter(|m| answered.contains(&m.id));
+                    proposal.too_few_after = Some((catalog.roster.voters().count(), there.count()));
+                    self.ask_more(&catalog, ballot, effects);
+                    return;
+                }
+                proposal.too_few_after = None;
                 proposal.offered = Some((catalog.sequence, catalog.digest()));
                 self.accept(now, ballot, Box::new(catalog), effects);
             }
@@ -777,6 +804,16 @@ impl<C: Transition> Register<C> {
                 ),
                 "Bring members back, or wait until the network is whole, and try again; if they are \
                  lost for ever, see `althing recover`.",
+            )
+        } else if let Some((after, there)) = proposal.too_few_after {
+            Refusal::new(
+                Reason::NoMajority,
+                "The change was not made.",
+                format!(
+                    "It would leave {after} voters, of which {there} answered: from then on they \
+                     could decide nothing, not even to undo it."
+                ),
+                "Bring members back, or remove those that are lost for ever first, and try again.",
             )
         } else {
             Refusal::new(
