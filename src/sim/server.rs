@@ -177,7 +177,8 @@ pub(super) struct Server {
     pub paused: Option<Vec<(Input, Tag)>>,
     /// Records that are not synced yet.
     pub writes: VecDeque<(u64, Box<Record>)>,
-    pub write_free_at: u64,
+    /// Whether the disk is at work on them.
+    pub writing: bool,
     pub work: BTreeMap<AppName, Work>,
     /// The newest ballots that it took in, by voter.
     pub heard: BTreeMap<MemberId, Heard>,
@@ -225,7 +226,7 @@ impl Server {
             spins: 0,
             paused: None,
             writes: VecDeque::new(),
-            write_free_at: 0,
+            writing: false,
             work: BTreeMap::new(),
             heard: BTreeMap::new(),
             asks: BTreeMap::new(),

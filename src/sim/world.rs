@@ -388,7 +388,7 @@ impl World {
         server.heard.clear();
         server.asks.clear();
         server.tick_at = None;
-        server.write_free_at = now;
+        server.writing = false;
         let wall = server.wall(now);
         let generation = (server.disk.generation + 1).max(wall.0);
         // The shell keeps it before it starts the member.
@@ -753,15 +753,22 @@ impl World {
             self.say(Some(s), &text);
             self.review_given();
         }
-        let sync = self.mix.sync(&mut self.rng) * self.slower(s);
-        let now = self.now;
-        let server = &mut self.servers[s];
-        let run = server.run;
-        server.writes.push_back((token, record));
-        server.write_free_at = server.write_free_at.max(now) + sync;
-        let at = server.write_free_at;
-        self.later(at - now, Happening::Synced { server: s, run, token });
+        self.servers[s].writes.push_back((token, record));
+        if !self.servers[s].writing {
+            self.write(s);
+        }
         Ok(())
+    }
+
+    /// Begins to write the newest record. It stands for all before it, as in the
+    /// shell: a slow disk is never a queue behind.
+    fn write(&mut self, s: usize) {
+        let sync = self.mix.sync(&mut self.rng) * self.slower(s);
+        let server = &mut self.servers[s];
+        let Some((token, _)) = server.writes.back() else { return };
+        server.writing = true;
+        let (run, token) = (server.run, *token);
+        self.later(sync, Happening::Synced { server: s, run, token });
     }
 
     fn synced(&mut self, s: usize, token: u64) -> Result<(), Violation> {
@@ -770,6 +777,8 @@ impl World {
                 self.sync_record(s, record)?;
             }
         }
+        self.servers[s].writing = false;
+        self.write(s);
         self.feed(s, Input::Persisted { token }, Tag::Other)
     }
 
