@@ -65,6 +65,10 @@ impl Token {
 
 const KNOCK: &str = "althing knock";
 
+/// What a member says at the door with its next key, to learn whether it is
+/// enrolled by that.
+pub const AS_NEXT_KEY: &[u8] = b"althing: is this key enrolled?";
+
 /// What a newcomer says at the door.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Knock {

@@ -45,6 +45,7 @@ mod io;
 mod message;
 mod operate;
 mod parting;
+mod rotation;
 mod rumors;
 #[cfg(test)]
 mod tests;
@@ -158,6 +159,7 @@ pub struct Member {
     leaving: bool,
     /// Not enrolled any more, and still here to say so.
     parting: Option<Parting>,
+    rotating: rotation::Rotating,
 }
 
 impl Member {
@@ -173,7 +175,7 @@ impl Member {
         let Config { key, address, seed } = config;
         let me = key.member();
         let mut rng = SmallRng::seed_from_u64(seed);
-        let Restored { record, generation, whole, activated } = restored;
+        let Restored { record, generation, whole, activated, next_keys } = restored;
         let membership = Membership::new(now, me, address, generation, rng.random());
         let register = Register::new(key.clone(), record, rng.random());
         let rumors = Rumors::new(now, key.clone(), generation << 20, seed.rotate_left(32));
@@ -219,6 +221,7 @@ impl Member {
             expelled: false,
             leaving: false,
             parting: None,
+            rotating: rotation::Rotating::new(next_keys),
         };
         effects.push(Effect::Generation(generation));
         let committed = Arc::clone(member.register.committed());
@@ -303,6 +306,8 @@ impl Member {
                 self.on_knock(now, ticket, key, &exporter, from, &bytes, effects);
             }
             Input::Command { ticket, command } => self.on_command(now, ticket, command, effects),
+            Input::NextKey { key, sequence } => self.on_next_key(now, &key, sequence, effects),
+            Input::Told { next, by, bytes } => self.on_told(now, next, by, &bytes, effects),
             Input::Fetching { root, bytes } => {
                 self.content.fetching(root, bytes);
                 if now >= self.progress_at {
@@ -647,10 +652,12 @@ impl Member {
         } else {
             effects.push(Effect::Peers(catalog.roster.clone()));
         }
+        self.note_ids(catalog, effects);
         if !catalog.roster.contains(self.me) {
             self.on_removed(now, effects);
             return;
         }
+        self.settle_next_keys(catalog, effects);
         let mut wants = Vec::new();
         self.membership.set_roster(now, &catalog.roster, &mut wants);
         self.heed_membership(now, wants, effects);
@@ -689,8 +696,10 @@ impl Member {
         *lasting |= now.since(*since) >= DISOWNED_AFTER;
         let lasting = self.disowned.iter().filter(|(_, (_, lasting))| *lasting);
         let disowned_by: BTreeSet<MemberId> = lasting.map(|(id, _)| *id).collect();
+        self.ask_as_next(now, member, effects);
         let roster = &self.catalog().roster;
-        if roster.get(self.me).is_some_and(|m| m.voter) && roster.is_majority(&disowned_by) {
+        let decided = roster.get(self.me).is_some_and(|m| m.voter) && roster.is_majority(&disowned_by);
+        if decided && !self.may_be_another(&disowned_by) {
             self.on_removed(now, effects);
             return;
         }
@@ -740,6 +749,10 @@ impl Member {
     }
 
     fn on_removed(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        if let Some(to) = self.next_id() {
+            self.on_rotated(now, to, effects);
+            return;
+        }
         let left = self.leaving;
         let (severity, text) = if left {
             (Severity::Info, "this member has left the cluster")

@@ -71,6 +71,7 @@ impl Cluster {
                 generation: 1,
                 whole: Vec::new(),
                 activated: BTreeMap::new(),
+                next_keys: BTreeMap::new(),
             };
             let mut effects = Vec::new();
             let member = Member::new(Time(0), WallTime(0), config, restored, &mut effects);
