@@ -166,7 +166,10 @@ fn a_new_key_is_refused_where_nobody_could_give_the_vote_back() {
     // Two are enough: the other one gives it back.
     let first = id_of("a", &b);
     let rotated = a.run(&["rotate-key"]).unwrap();
-    assert_eq!((rotated["voter"].as_bool(), rotated["before"].as_str()), (Some(true), Some(&*first)));
+    assert_eq!(
+        (rotated["voter"].as_bool(), rotated["before"].as_str()),
+        (Some(true), Some(&*first))
+    );
     let members = [a, b];
     agree(&members);
     let [a, mut b] = members;

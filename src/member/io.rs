@@ -86,7 +86,7 @@ pub enum Input {
     /// What a member answered to the question of [`Effect::AskAs`].
     Told {
         /// As whom it was asked.
-        next: MemberId,
+        id: MemberId,
         /// Who answered.
         by: MemberId,
         /// What.
@@ -260,13 +260,13 @@ pub enum Effect {
         /// See above.
         sequence: u64,
     },
-    /// Knock at a member with this next key, say [`AS_NEXT_KEY`] and bring the
-    /// answer back as [`Input::Told`].
+    /// Knock at a member with this member's key or with a next one, say
+    /// [`IS_ENROLLED`] and bring the answer back as [`Input::Told`].
     ///
-    /// [`AS_NEXT_KEY`]: super::admission::AS_NEXT_KEY
+    /// [`IS_ENROLLED`]: super::admission::IS_ENROLLED
     AskAs {
-        /// The id of the next key.
-        next: MemberId,
+        /// The id of that key.
+        id: MemberId,
         /// Whom.
         to: MemberId,
         /// Where the roster says that it is.

@@ -36,6 +36,7 @@ use crate::{
 };
 
 pub mod admission;
+mod astray;
 pub mod change;
 pub mod command;
 mod content;
@@ -160,6 +161,7 @@ pub struct Member {
     /// Not enrolled any more, and still here to say so.
     parting: Option<Parting>,
     rotating: rotation::Rotating,
+    astray: astray::Astray,
 }
 
 impl Member {
@@ -222,6 +224,7 @@ impl Member {
             leaving: false,
             parting: None,
             rotating: rotation::Rotating::new(next_keys),
+            astray: astray::Astray::new(now),
         };
         effects.push(Effect::Generation(generation));
         let committed = Arc::clone(member.register.committed());
@@ -307,7 +310,7 @@ impl Member {
             }
             Input::Command { ticket, command } => self.on_command(now, ticket, command, effects),
             Input::NextKey { key, sequence } => self.on_next_key(now, &key, sequence, effects),
-            Input::Told { next, by, bytes } => self.on_told(now, next, by, &bytes, effects),
+            Input::Told { id, by, bytes } => self.on_told(now, id, by, &bytes, effects),
             Input::Fetching { root, bytes } => {
                 self.content.fetching(root, bytes);
                 if now >= self.progress_at {
@@ -372,6 +375,7 @@ impl Member {
             self.rumors.deadline(),
             self.expiry_due(),
             self.unfinished_due(),
+            Some(self.astray.due),
             self.ballot_due,
             Some(self.ballot_repeat),
             // Held back after a failure: to be woken before that would be vain.
@@ -432,6 +436,7 @@ impl Member {
         self.expire(now, catalog, effects);
         self.finish_what_was_accepted(now, catalog, effects);
         self.step_window(now, catalog, effects);
+        self.look_for_the_others(now, catalog, effects);
         self.ask_for_vote(now, effects);
     }
 
@@ -698,7 +703,8 @@ impl Member {
         let disowned_by: BTreeSet<MemberId> = lasting.map(|(id, _)| *id).collect();
         self.ask_as_next(now, member, effects);
         let roster = &self.catalog().roster;
-        let decided = roster.get(self.me).is_some_and(|m| m.voter) && roster.is_majority(&disowned_by);
+        let decided =
+            roster.get(self.me).is_some_and(|m| m.voter) && roster.is_majority(&disowned_by);
         if decided && !self.may_be_another(&disowned_by) {
             self.on_removed(now, effects);
             return;

@@ -10,7 +10,7 @@ use rand::Rng;
 
 use super::{
     Member,
-    admission::{AS_NEXT_KEY, Knock, Token, Welcome},
+    admission::{IS_ENROLLED, Knock, Token, Welcome},
     change::{self, Change, Open},
     command::{Command, Outcome, Staged},
     event::{EventKind, Severity},
@@ -921,8 +921,8 @@ impl Member {
         bytes: &[u8],
         effects: &mut Vec<Effect>,
     ) {
-        if bytes == AS_NEXT_KEY {
-            self.answer_next_key(ticket, MemberId::of(&key), effects);
+        if bytes == IS_ENROLLED {
+            self.answer_whether_enrolled(ticket, MemberId::of(&key), effects);
             return;
         }
         // A member that lost the answer asks again: its key is proof enough. The

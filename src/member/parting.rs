@@ -118,7 +118,8 @@ impl Member {
         self.membership.tick(now, &mut wants);
         self.heed_membership(now, wants, effects);
         let Some(parting) = &mut self.parting else { return };
-        let (over, rotates) = (now >= parting.until || now >= parting.latest, parting.is_rotation());
+        let (over, rotates) =
+            (now >= parting.until || now >= parting.latest, parting.is_rotation());
         if over && !rotates {
             let left = parting.left;
             self.parting = None;

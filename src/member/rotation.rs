@@ -77,7 +77,11 @@ impl Rotating {
 impl Member {
     // From the command to the proposal.
 
-    pub(super) fn rotate_key(&mut self, ticket: u64, effects: &mut Vec<Effect>) -> Result<(), Refusal> {
+    pub(super) fn rotate_key(
+        &mut self,
+        ticket: u64,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
         let busy = |why: &str, todo: &str| Err(Refusal::new(Reason::Busy, WHAT, why, todo));
         if self.rotating.is_under_way() || self.leaving {
             let why = "This member gets a new key already, or leaves.";
@@ -233,7 +237,7 @@ impl Member {
         }
         self.rotating.asked.insert(to, now);
         let next = self.rotating.next.keys();
-        effects.extend(next.map(|next| Effect::AskAs { next: *next, to, address }));
+        effects.extend(next.map(|id| Effect::AskAs { id: *id, to, address }));
     }
 
     /// Whether this member may yet be enrolled by a next key: those that disown
@@ -250,7 +254,7 @@ impl Member {
     pub(super) fn on_told(
         &mut self,
         now: Time,
-        next: MemberId,
+        id: MemberId,
         by: MemberId,
         bytes: &[u8],
         effects: &mut Vec<Effect>,
@@ -264,24 +268,29 @@ impl Member {
                 self.heed_register(now, wants, effects);
             }
             Ok(Welcome::Refused(refusal)) if refusal.reason == Reason::Forbidden => {
-                self.rotating.unknown_to.entry(next).or_default().insert(by);
+                self.rotating.unknown_to.entry(id).or_default().insert(by);
             }
             // It could not say: it is asked again.
             Ok(Welcome::Refused(_)) | Err(_) => {}
         }
     }
 
-    /// Somebody asks with its next key whether it is enrolled by that.
-    pub(super) fn answer_next_key(&self, ticket: u64, id: MemberId, effects: &mut Vec<Effect>) {
+    /// Somebody asks whether it is enrolled by the key that it has proven to hold.
+    pub(super) fn answer_whether_enrolled(
+        &self,
+        ticket: u64,
+        id: MemberId,
+        effects: &mut Vec<Effect>,
+    ) {
         if self.catalog().roster.contains(id) {
             self.welcome(ticket, effects);
             return;
         }
         let refusal = Refusal::new(
             Reason::Forbidden,
-            WHAT,
-            "No member of this cluster has that key.",
-            "Nothing: the member goes on with the key that it has.",
+            "Nothing is told of this cluster.",
+            "No member of it has that key.",
+            "Nothing: whoever asks goes on with the key that it has.",
         );
         refuse_entry(ticket, refusal, effects);
     }

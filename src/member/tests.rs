@@ -135,7 +135,7 @@ impl Cluster {
                     sent.push((who, WIRE, Input::NextKey { key, sequence }));
                 }
                 Effect::ForgetKeys { .. } => self.forgotten.push(who),
-                Effect::AskAs { next, to, .. } => self.asked_as.push((who, next, to)),
+                Effect::AskAs { id, to, .. } => self.asked_as.push((who, id, to)),
                 Effect::Rotated { to } => self.rotated.push((who, to)),
                 _ => {}
             }

@@ -49,7 +49,10 @@ impl NextKeys {
             Refusal::new(
                 Reason::Failed,
                 "This member did not start.",
-                format!("The keys that it may have next, in {}, can't be read: {e}.", path.display()),
+                format!(
+                    "The keys that it may have next, in {}, can't be read: {e}.",
+                    path.display()
+                ),
                 "See its id with `althing members` on another member: if it is the one that this \
                  member had before, remove that file; else run `althing remove` for it there, move \
                  the data directory away and join anew.",

@@ -5,12 +5,7 @@
 //! it succeeds, and until then nothing that depends on it is said: a member
 //! with a full disk falls silent in the register and breaks no promise.
 
-use std::{
-    path::PathBuf,
-    sync::mpsc,
-    thread,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::mpsc, thread, time::Duration};
 
 use crate::{
     base::wire::{self, Kind},
@@ -24,10 +19,16 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// What is to be written.
 pub(super) enum Write {
-    Record { token: u64, record: Box<Record> },
+    Record {
+        token: u64,
+        record: Box<Record>,
+    },
     Generation(u64),
     /// The next keys, whole; and what is said once they are on disk.
-    NextKeys { bytes: Vec<u8>, then: Option<Input> },
+    NextKeys {
+        bytes: Vec<u8>,
+        then: Option<Input>,
+    },
 }
 
 /// Where it goes.

@@ -33,7 +33,7 @@ use crate::{
     gateway,
     member::{
         Config, Effect, Input, Member, Restored,
-        admission::AS_NEXT_KEY,
+        admission::IS_ENROLLED,
         command::{Command, Outcome},
         event::{Event, EventKind, Severity},
         view::{Health, View},
@@ -52,7 +52,7 @@ const VIEW_AT_LEAST: Duration = Duration::from_secs(1);
 const SITES_EVERY: Duration = Duration::from_millis(250);
 /// How long a stopping member waits for its record to be written.
 const WRITER_WITHIN: Duration = Duration::from_secs(2);
-/// How long one question with a next key may take.
+/// How long one question at a door may take.
 const ASK_AS_WITHIN: Duration = Duration::from_secs(5);
 /// How long a member that leaves waits for its last words to be sent.
 const FAREWELL: Duration = Duration::from_millis(400);
@@ -156,8 +156,7 @@ pub(super) fn open(
     if let Some(listener) = listener {
         let sites: Arc<dyn gateway::Sites> = Arc::clone(&standing.sites) as _;
         let (forwarder, stats) = (Arc::clone(&standing.forwarder), Arc::clone(&standing.stats));
-        let serve =
-            gateway::serve(listener, sites, forwarder, stats, standing.shutdown.clone());
+        let serve = gateway::serve(listener, sites, forwarder, stats, standing.shutdown.clone());
         tokio::spawn(serve);
     }
     let handle = Handle {
@@ -223,6 +222,7 @@ fn put_together(
         writes,
         work,
         notes,
+        key: parts.key,
         next_keys: parts.next_keys,
         sites: Arc::clone(&standing.sites),
         stats: Arc::clone(&standing.stats),
@@ -256,6 +256,7 @@ struct Loop {
     writes: std_mpsc::Sender<Write>,
     work: Work,
     notes: mpsc::UnboundedSender<Note>,
+    key: SecretKey,
     next_keys: NextKeys,
     sites: Arc<SiteTable>,
     stats: Arc<gateway::Stats>,
@@ -573,7 +574,7 @@ impl Loop {
                     self.next_keys.forget(sequence);
                     self.keep_next_keys(None);
                 }
-                Effect::AskAs { next, to, address } => self.ask_as(next, to, address),
+                Effect::AskAs { id, to, address } => self.ask_as(id, to, address),
                 Effect::Rotated { to } => self.ended = Some(Ended::Rotated(to)),
                 Effect::Expelled { left } => {
                     self.ended = Some(if left { Ended::Left } else { Ended::Removed });
@@ -591,20 +592,21 @@ impl Loop {
         let _sent = self.writes.send(Write::NextKeys { bytes: self.next_keys.to_bytes(), then });
     }
 
-    /// Asks a member at its door, as a stranger would, whether it knows a next key.
-    fn ask_as(&self, next: MemberId, to: MemberId, address: SocketAddr) {
-        let Some(key) = self.next_keys.get(next) else { return };
+    /// Asks a member at its door, as a stranger would, whether it knows a key.
+    fn ask_as(&self, id: MemberId, to: MemberId, address: SocketAddr) {
+        let own = (id == self.member.id()).then(|| self.key.clone());
+        let Some(key) = own.or_else(|| self.next_keys.get(id)) else { return };
         let cluster = self.member.catalog().cluster;
         let bind = SocketAddr::new(self.network.local_addr().ip(), 0);
         let notes = self.notes.clone();
         tokio::spawn(async move {
-            let build = |_exporter, _server| AS_NEXT_KEY.to_vec();
+            let build = |_exporter, _server| IS_ENROLLED.to_vec();
             match net::knock(&key, cluster, bind, address, build, ASK_AS_WITHIN).await {
                 Ok((_, bytes)) => {
                     let _loop_may_be_gone =
-                        notes.send(Note::Input(Input::Told { next, by: to, bytes }));
+                        notes.send(Note::Input(Input::Told { id, by: to, bytes }));
                 }
-                Err(error) => tracing::debug!(%to, %error, "asked in vain with a next key"),
+                Err(error) => tracing::debug!(%to, %error, "asked in vain at the door"),
             }
         });
     }

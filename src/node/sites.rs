@@ -143,7 +143,8 @@ impl Forward for Forwarder {
     async fn connect(&self, member: MemberId) -> io::Result<Self::Stream> {
         let network = self.network.read().unwrap_or_else(|e| e.into_inner()).clone();
         let network = network.ok_or_else(|| io::Error::other("this member takes up a new key"))?;
-        let (send, recv) = network.open(member, StreamKind::Http).await.map_err(io::Error::other)?;
+        let (send, recv) =
+            network.open(member, StreamKind::Http).await.map_err(io::Error::other)?;
         Ok(tokio::io::join(recv, send))
     }
 }

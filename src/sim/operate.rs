@@ -274,7 +274,7 @@ impl World {
         }
         self.ticket_next += 1;
         let ticket = self.ticket_next;
-        self.knocks.insert(ticket, Waiting { at: to, from, next: None });
+        self.knocks.insert(ticket, Waiting { at: to, from, asks: None });
         let (key, from) = (self.servers[from].key.public(), self.servers[from].address);
         self.feed(to, Input::Knock { ticket, key, exporter, from, bytes }, Tag::Other)
     }
@@ -289,9 +289,9 @@ impl World {
             return fail(Invariant::OneAnswer, format!("knock {ticket} is answered twice"));
         };
         let newcomer = waiting.from;
-        if let Some((next, run)) = waiting.next {
+        if let Some((id, run)) = waiting.asks {
             let delay = self.network.delay(&mut self.rng);
-            let input = Input::Told { next, by: self.servers[s].id, bytes };
+            let input = Input::Told { id, by: self.servers[s].id, bytes };
             if self.network.connects(s, newcomer) {
                 self.later(delay, Happening::Own { server: newcomer, run, input });
             }

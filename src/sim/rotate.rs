@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     base::{MemberId, PublicKey, SecretKey, catalog::Catalog},
-    member::{Input, admission::AS_NEXT_KEY},
+    member::{Input, admission::IS_ENROLLED},
 };
 
 /// Somebody at the door.
@@ -19,8 +19,8 @@ pub(super) struct Waiting {
     /// Whose door.
     pub at: usize,
     pub from: usize,
-    /// The next key that it asks with, and the run that does.
-    pub next: Option<(MemberId, u64)>,
+    /// The key that it asks whether it is enrolled by, and the run that does.
+    pub asks: Option<(MemberId, u64)>,
 }
 
 impl World {
@@ -41,15 +41,18 @@ impl World {
         }
     }
 
-    /// `s` asks another one with its next key.
-    pub(super) fn ask_as(&mut self, s: usize, next: MemberId, to: MemberId) {
-        let key = self.servers[s].disk.next_keys.iter().find(|(key, _)| key.member() == next);
-        let Some(key) = key.map(|(key, _)| key.public()) else { return };
+    /// `s` asks another one with its key or a next one.
+    pub(super) fn ask_as(&mut self, s: usize, id: MemberId, to: MemberId) {
+        let server = &self.servers[s];
+        let keys = server.disk.next_keys.iter().map(|(key, _)| key).chain([&server.key]);
+        let Some(key) = keys.map(SecretKey::public).find(|key| MemberId::of(key) == id) else {
+            return;
+        };
         let Some(&to) = self.index.get(&to) else { return };
         let run = self.servers[s].run;
         if self.network.connects(s, to) {
             let delay = self.network.delay(&mut self.rng);
-            self.later(delay, Happening::AskedAs { to, from: s, run, next, key });
+            self.later(delay, Happening::AskedAs { to, from: s, run, id, key });
         }
     }
 
@@ -57,7 +60,7 @@ impl World {
         &mut self,
         to: usize,
         from: usize,
-        next: (MemberId, u64),
+        asks: (MemberId, u64),
         key: PublicKey,
     ) -> Result<(), Violation> {
         if !self.servers[to].is_up() {
@@ -65,8 +68,8 @@ impl World {
         }
         self.ticket_next += 1;
         let ticket = self.ticket_next;
-        self.knocks.insert(ticket, Waiting { at: to, from, next: Some(next) });
-        let (exporter, bytes) = ([0; 32], AS_NEXT_KEY.to_vec());
+        self.knocks.insert(ticket, Waiting { at: to, from, asks: Some(asks) });
+        let (exporter, bytes) = ([0; 32], IS_ENROLLED.to_vec());
         let from = self.servers[from].address;
         self.feed(to, Input::Knock { ticket, key, exporter, from, bytes }, Tag::Other)
     }
@@ -106,7 +109,8 @@ impl World {
             let kept = self.index.contains_key(&entry.id)
                 || self.servers.iter().any(|server| {
                     let next = server.disk.next_keys.iter();
-                    server.name == entry.name && next.map(|(k, _)| k.member()).any(|id| id == entry.id)
+                    server.name == entry.name
+                        && next.map(|(k, _)| k.member()).any(|id| id == entry.id)
                 });
             if !kept {
                 let detail = format!("{} of catalog {}", entry.name, catalog.sequence);

@@ -99,12 +99,12 @@ pub(super) enum Happening {
         exporter: [u8; 32],
         bytes: Vec<u8>,
     },
-    /// Somebody asks a member with its next key.
+    /// Somebody asks a member whether it is enrolled by this key.
     AskedAs {
         to: usize,
         from: usize,
         run: u64,
-        next: MemberId,
+        id: MemberId,
         key: PublicKey,
     },
     Crash {
@@ -327,8 +327,8 @@ impl World {
             Happening::Knocked { to, from, exporter, bytes } => {
                 self.knocked(to, from, exporter, bytes)
             }
-            Happening::AskedAs { to, from, run, next, key } => {
-                self.asked_as(to, from, (next, run), key)
+            Happening::AskedAs { to, from, run, id, key } => {
+                self.asked_as(to, from, (id, run), key)
             }
             Happening::Answered { server, by, bytes } => self.answered(server, by, &bytes),
             Happening::Crash { server } => {
@@ -648,8 +648,8 @@ impl World {
                 self.servers[s].disk.next_keys.retain(|(_, at)| *at >= sequence);
                 Ok(())
             }
-            Effect::AskAs { next, to, .. } => {
-                self.ask_as(s, next, to);
+            Effect::AskAs { id, to, .. } => {
+                self.ask_as(s, id, to);
                 Ok(())
             }
             Effect::Answer { ticket, bytes } => self.answer(s, ticket, bytes),

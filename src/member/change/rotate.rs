@@ -85,9 +85,8 @@ pub(super) fn rotate(next: &mut Catalog, rotation: &Rotation) -> Result<bool, Re
 /// Whether `member` may have a new key now. The refusal says what stands in the way.
 pub(in crate::member) fn allowed(catalog: &Catalog, member: MemberId) -> Result<(), Refusal> {
     let refuse = |reason, why: String, todo: &str| Err(Refusal::new(reason, WHAT, why, todo));
-    let of_it = |w: &&crate::base::catalog::Window| {
-        w.coordinator == member || w.opened_by == member
-    };
+    let of_it =
+        |w: &&crate::base::catalog::Window| w.coordinator == member || w.opened_by == member;
     if let Some(window) = catalog.window.as_ref().filter(of_it) {
         return refuse(
             Reason::Busy,

@@ -229,6 +229,10 @@ struct Proposal<C> {
     /// The most voters of one roster that answered in an attempt, for the refusal.
     #[serde(skip)]
     answered_max: usize,
+    /// How many voters the roster that it makes needs, has, and had answers of,
+    /// where these were too few, for the refusal.
+    #[serde(skip)]
+    short: Option<(usize, usize, usize)>,
 }
 
 #[derive(Clone, Serialize)]
@@ -333,6 +337,7 @@ impl<C: Transition> Register<C> {
             attempts: 0,
             offered: None,
             answered_max: 0,
+            short: None,
         });
         if matches!(self.phase, Phase::Idle) {
             self.prepare(now, effects);
@@ -574,7 +579,7 @@ impl<C: Transition> Register<C> {
         proposal.attempts += 1;
         self.round_max += 1;
         let ballot = BallotNumber { round: self.round_max, proposer: self.me };
-        let asked = voters(&self.record.committed.catalog);
+        let asked = voters_of(&self.record.committed.catalog);
         self.phase = Phase::Preparing {
             ballot,
             until: now + ATTEMPT,
@@ -630,28 +635,26 @@ impl<C: Transition> Register<C> {
             .filter(|a| a.catalog.sequence > held.sequence && !planted::is(Bug::SteppedOver))
             .max_by_key(|a| a.ballot);
         let Some(highest) = highest else {
-            self.propose_change(now, ballot, effects);
+            self.propose_change(now, ballot, &answered, effects);
             return;
         };
         // Uncommitted for all we know: its rosters must have promised as well,
         // and then it is proposed again, unchanged.
         let catalog = highest.catalog.clone();
-        let missing: Vec<MemberId> = voters(&catalog).difference(asked).copied().collect();
-        asked.extend(missing.iter().copied());
         if catalog.rosters().all(|roster| roster.is_majority(&answered)) {
             self.accept(now, ballot, catalog, effects);
         } else {
-            let committed = held.sequence;
-            for to in missing.into_iter().filter(|to| *to != self.me) {
-                // Our own promise is on disk by now: it is among the answers
-                // of the majority or was synced before the first question left.
-                let message = Message::Prepare { ballot, committed };
-                effects.push(Effect::Send { to, message });
-            }
+            self.ask_also(&voters_of(&catalog), ballot, effects);
         }
     }
 
-    fn propose_change(&mut self, now: Time, ballot: BallotNumber, effects: &mut Vec<Effect<C>>) {
+    fn propose_change(
+        &mut self,
+        now: Time,
+        ballot: BallotNumber,
+        answered: &BTreeSet<MemberId>,
+        effects: &mut Vec<Effect<C>>,
+    ) {
         let base = &self.record.committed.catalog;
         let Some(proposal) = self.queue.front_mut() else {
             self.phase = Phase::Idle;
@@ -672,9 +675,39 @@ impl<C: Transition> Register<C> {
                     self.end(now, Err(refusal), effects);
                     return;
                 }
+                // Once it is accepted by anybody it has to be finished before
+                // anything else. Where the roster that it makes has no majority
+                // that is there, that may be never: so it is not begun.
+                let after = &catalog.roster;
+                if catalog.roster_before.is_some() && !after.is_majority(answered) {
+                    let (voters, needed) = (after.voters().count(), after.majority());
+                    let count = after.voters().filter(|m| answered.contains(&m.id)).count();
+                    proposal.short = Some((needed, voters, count));
+                    self.ask_also(&voters_of(&catalog), ballot, effects);
+                    return;
+                }
                 proposal.offered = Some((catalog.sequence, catalog.digest()));
                 self.accept(now, ballot, Box::new(catalog), effects);
             }
+        }
+    }
+
+    /// Asks those of `voters` for their promise that were not asked yet.
+    fn ask_also(
+        &mut self,
+        voters: &BTreeSet<MemberId>,
+        ballot: BallotNumber,
+        effects: &mut Vec<Effect<C>>,
+    ) {
+        let Phase::Preparing { asked, .. } = &mut self.phase else { return };
+        let missing: Vec<MemberId> = voters.difference(asked).copied().collect();
+        asked.extend(missing.iter().copied());
+        let committed = self.record.committed.catalog.sequence;
+        for to in missing.into_iter().filter(|to| *to != self.me) {
+            // Our own promise is on disk by now: it is among the answers
+            // of the majority or was synced before the first question left.
+            let message = Message::Prepare { ballot, committed };
+            effects.push(Effect::Send { to, message });
         }
     }
 
@@ -685,7 +718,7 @@ impl<C: Transition> Register<C> {
         catalog: Box<Catalog>,
         effects: &mut Vec<Effect<C>>,
     ) {
-        let to = voters(&catalog);
+        let to = voters_of(&catalog);
         self.phase = Phase::Accepting {
             ballot,
             until: now + ATTEMPT,
@@ -767,7 +800,20 @@ impl<C: Transition> Register<C> {
         let (voters, majority) = (roster.voters().count(), roster.majority());
         let Some(proposal) = self.queue.front() else { return };
         let answered = proposal.answered_max;
-        let refusal = if answered < majority {
+        let short = proposal.short.filter(|_| proposal.offered.is_none());
+        let refusal = if let (Some((needed, voters, answered)), true) =
+            (short, answered >= majority)
+        {
+            Refusal::new(
+                Reason::NoMajority,
+                "The change was not made.",
+                format!(
+                    "Of the {voters} voters that there would be after it, {needed} are needed for \
+                     everything else, and {answered} answered."
+                ),
+                "Bring members back, or remove those that are lost first, and try again.",
+            )
+        } else if answered < majority {
             Refusal::new(
                 Reason::NoMajority,
                 "The change was not made.",
@@ -867,6 +913,6 @@ fn pointed_to<S: Serializer>(value: &Arc<Committed>, serializer: S) -> Result<S:
     value.serialize(serializer)
 }
 
-fn voters(catalog: &Catalog) -> BTreeSet<MemberId> {
+fn voters_of(catalog: &Catalog) -> BTreeSet<MemberId> {
     catalog.rosters().flat_map(|roster| roster.voters().map(|m| m.id)).collect()
 }
