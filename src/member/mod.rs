@@ -192,7 +192,7 @@ impl Member {
             votes: Votes::default(),
             presider: Presider::default(),
             content: Content::new(whole, activated),
-            asks: Asks::default(),
+            asks: Asks::new(generation << 20),
             rumors,
             purposes: BTreeMap::new(),
             proposal_next: 0,

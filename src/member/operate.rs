@@ -120,6 +120,11 @@ impl Asks {
         self.open.values().filter_map(|ask| Some(ask.open.publication.as_ref()?.version.root))
     }
 
+    /// Numbers from `first` on: those of an earlier run may still be answered.
+    pub fn new(first: u64) -> Self {
+        Self { next: first, ..Self::default() }
+    }
+
     /// Whether somebody waits for the end of a publication.
     pub fn are_open(&self) -> bool {
         !self.open.is_empty() || !self.resolving.is_empty()
