@@ -28,6 +28,8 @@ pub const VERSIONS_MAX: usize = 20;
 pub const REMOVE_AFTER_MIN_S: u64 = 600;
 /// A policy never leaves fewer voters than this: the least that can lose one.
 pub const VOTERS_KEPT_MIN: usize = 3;
+/// Next keys of a member of which it is not known whether they will be used.
+pub const NEXT_KEYS_MAX: usize = 8;
 /// Open invitations.
 pub const INVITES_MAX: usize = 256;
 /// Roster changes that the lineage keeps. A member that was away for more of

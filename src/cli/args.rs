@@ -197,6 +197,17 @@ one did not.")]
         #[arg(long, default_value = "5s", value_name = "TIME")]
         timeout: Span,
     },
+    /// Give this member a new key, and so a new id, while it runs.
+    #[command(after_help = "Examples:
+  althing rotate-key          on the member whose key is to be changed
+  althing rotate-key --json   {\"member\":...,\"before\":...,\"id\":...,\"voter\":true,\"sequence\":...}
+
+For a key that may have been seen by somebody: a copied disk, a backup that got lost.
+The name, address, tags, content and place in the failover list stay, and sites go on
+being served. Until the others have given the member its vote back, a second or so, it
+has none: a majority of the others has to be live. Not possible while this member
+presides over a window, or is the only one with a vote.")]
+    RotateKey,
     /// Take this member out of the cluster for good, and stop it.
     Leave,
     /// Take another member out of the cluster for good.

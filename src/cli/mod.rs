@@ -12,6 +12,7 @@ mod output;
 mod publish;
 mod reach;
 mod recover;
+mod rotate;
 mod show;
 mod sim;
 mod table;
@@ -100,6 +101,7 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
         Action::Rollback { app, version } => publish::rollback(&client, output, app, version).await,
         Action::Verify { app } => operate::verify(&client, output, &app).await,
         Action::Resolve { app, member } => operate::resolve(&client, output, app, member).await,
+        Action::RotateKey => rotate::rotate_key(&client, output).await,
         Action::Leave => operate::leave(&client, output).await,
         Action::Remove { name } => operate::remove(&client, output, name).await,
         Action::Recover { keep, rejoin, yes } => {

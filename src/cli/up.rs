@@ -319,6 +319,9 @@ async fn up(
             }
             Ok(ExitCode::SUCCESS)
         }
+        Ended::Failed(refusal) => Err(*refusal),
+        // It goes on under its new id before this is said.
+        Ended::Rotated(_) => Ok(ExitCode::SUCCESS),
         Ended::Removed => Err(Refusal::new(
             Reason::Forbidden,
             "This member stopped.",

@@ -65,6 +65,10 @@ impl Token {
 
 const KNOCK: &str = "althing knock";
 
+/// What a member says at the door to learn whether it is enrolled by the key
+/// that it proves to hold. Whoever knows that key hands over the newest catalog.
+pub const IS_ENROLLED: &[u8] = b"althing: is this key enrolled?";
+
 /// What a newcomer says at the door.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Knock {

@@ -20,6 +20,10 @@ use crate::{
     proto::catalog::Transition,
 };
 
+pub(super) mod rotate;
+
+pub use rotate::Rotation;
+
 /// A change of the catalog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
@@ -140,6 +144,8 @@ pub enum Change {
     /// Change nothing. To propose it finishes what a majority may have accepted
     /// and nobody knows to be committed, as every proposal does first.
     Confirm,
+    /// Give a member another key.
+    Rotate(Box<Rotation>),
 }
 
 /// A request to open a window.
@@ -195,6 +201,7 @@ impl Transition for Change {
             Self::RemoveAfter { seconds } => remove_after(&mut next, *seconds)?,
             Self::Expire { member, seconds } => expire(&mut next, *member, *seconds)?,
             Self::Confirm => false,
+            Self::Rotate(rotation) => rotate::rotate(&mut next, rotation)?,
         };
         Ok(changed.then_some(next))
     }

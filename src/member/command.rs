@@ -31,6 +31,8 @@ pub enum Command {
     },
     /// Leave the cluster and stop.
     Leave,
+    /// Give this member a new key, and so a new id.
+    RotateKey,
     /// Publish what the store of this member holds under `root`.
     Publish {
         /// As what.

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     base::{
-        AppName, Digest, MemberId, PublicKey, Refusal,
+        AppName, Digest, MemberId, PublicKey, Refusal, SecretKey,
         catalog::{AppSpec, Roster},
     },
     proto::catalog::Record,
@@ -75,6 +75,22 @@ pub enum Input {
         ticket: u64,
         /// What.
         command: Command,
+    },
+    /// A next key is on disk, with the sequence that it is for: see [`Effect::NextKey`].
+    NextKey {
+        /// It.
+        key: SecretKey,
+        /// As given.
+        sequence: u64,
+    },
+    /// What a member answered to the question of [`Effect::AskAs`].
+    Told {
+        /// As whom it was asked.
+        id: MemberId,
+        /// Who answered.
+        by: MemberId,
+        /// What.
+        bytes: Vec<u8>,
     },
     /// Some of a fetch has arrived.
     Fetching {
@@ -232,6 +248,30 @@ pub enum Effect {
         /// What.
         result: Result<Outcome, Refusal>,
     },
+    /// Draw a key that this member may have next, keep it with this number
+    /// beside those that are kept already, and say [`Input::NextKey`] once that
+    /// is synced. The core has no randomness that guards secrets.
+    NextKey {
+        /// The sequence of the catalog that it is to be proposed against.
+        sequence: u64,
+    },
+    /// Next keys that are kept for lower sequences will never be used.
+    ForgetKeys {
+        /// See above.
+        sequence: u64,
+    },
+    /// Knock at a member with this member's key or with a next one, say
+    /// [`IS_ENROLLED`] and bring the answer back as [`Input::Told`].
+    ///
+    /// [`IS_ENROLLED`]: super::admission::IS_ENROLLED
+    AskAs {
+        /// The id of that key.
+        id: MemberId,
+        /// Whom.
+        to: MemberId,
+        /// Where the roster says that it is.
+        address: SocketAddr,
+    },
     /// Bring `root` whole into the store.
     Fetch {
         /// What.
@@ -278,6 +318,12 @@ pub enum Effect {
     },
     /// Something worth telling.
     Event(Event),
+    /// This member has another id from now on: its next key takes the place of
+    /// its key, and it starts again with it. Its record stays.
+    Rotated {
+        /// The id of that key.
+        to: MemberId,
+    },
     /// This member is no longer enrolled: by its own wish, or not.
     Expelled {
         /// Whether it left by itself.
@@ -297,4 +343,6 @@ pub struct Restored {
     pub whole: Vec<Digest>,
     /// What is live: the version switched to last.
     pub activated: BTreeMap<AppName, u64>,
+    /// The ids of the next keys that are kept, and the sequence that each is for.
+    pub next_keys: BTreeMap<MemberId, u64>,
 }

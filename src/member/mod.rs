@@ -36,6 +36,7 @@ use crate::{
 };
 
 pub mod admission;
+mod astray;
 pub mod change;
 pub mod command;
 mod content;
@@ -45,6 +46,7 @@ mod io;
 mod message;
 mod operate;
 mod parting;
+mod rotation;
 mod rumors;
 #[cfg(test)]
 mod tests;
@@ -158,6 +160,8 @@ pub struct Member {
     leaving: bool,
     /// Not enrolled any more, and still here to say so.
     parting: Option<Parting>,
+    rotating: rotation::Rotating,
+    astray: astray::Astray,
 }
 
 impl Member {
@@ -173,7 +177,7 @@ impl Member {
         let Config { key, address, seed } = config;
         let me = key.member();
         let mut rng = SmallRng::seed_from_u64(seed);
-        let Restored { record, generation, whole, activated } = restored;
+        let Restored { record, generation, whole, activated, next_keys } = restored;
         let membership = Membership::new(now, me, address, generation, rng.random());
         let register = Register::new(key.clone(), record, rng.random());
         let rumors = Rumors::new(now, key.clone(), generation << 20, seed.rotate_left(32));
@@ -188,7 +192,7 @@ impl Member {
             votes: Votes::default(),
             presider: Presider::default(),
             content: Content::new(now, whole, activated),
-            asks: Asks::new(generation),
+            asks: Asks::new(generation << 20),
             rumors,
             purposes: BTreeMap::new(),
             proposal_next: 0,
@@ -219,6 +223,8 @@ impl Member {
             expelled: false,
             leaving: false,
             parting: None,
+            rotating: rotation::Rotating::new(next_keys),
+            astray: astray::Astray::new(now),
         };
         effects.push(Effect::Generation(generation));
         let committed = Arc::clone(member.register.committed());
@@ -303,6 +309,8 @@ impl Member {
                 self.on_knock(now, ticket, key, &exporter, from, &bytes, effects);
             }
             Input::Command { ticket, command } => self.on_command(now, ticket, command, effects),
+            Input::NextKey { key, sequence } => self.on_next_key(now, &key, sequence, effects),
+            Input::Told { id, by, bytes } => self.on_told(now, id, by, &bytes, effects),
             Input::Fetching { root, bytes } => {
                 self.content.fetching(root, bytes);
                 if now >= self.progress_at {
@@ -367,6 +375,7 @@ impl Member {
             self.rumors.deadline(),
             self.expiry_due(),
             self.unfinished_due(),
+            Some(self.astray.due),
             self.ballot_due,
             Some(self.ballot_repeat),
             // Held back after a failure: to be woken before that would be vain.
@@ -427,6 +436,7 @@ impl Member {
         self.expire(now, catalog, effects);
         self.finish_what_was_accepted(now, catalog, effects);
         self.step_window(now, catalog, effects);
+        self.look_for_the_others(now, catalog, effects);
         self.ask_for_vote(now, effects);
     }
 
@@ -647,10 +657,12 @@ impl Member {
         } else {
             effects.push(Effect::Peers(catalog.roster.clone()));
         }
+        self.note_ids(catalog, effects);
         if !catalog.roster.contains(self.me) {
             self.on_removed(now, effects);
             return;
         }
+        self.settle_next_keys(catalog, effects);
         let mut wants = Vec::new();
         self.membership.set_roster(now, &catalog.roster, &mut wants);
         self.heed_membership(now, wants, effects);
@@ -689,8 +701,11 @@ impl Member {
         *lasting |= now.since(*since) >= DISOWNED_AFTER;
         let lasting = self.disowned.iter().filter(|(_, (_, lasting))| *lasting);
         let disowned_by: BTreeSet<MemberId> = lasting.map(|(id, _)| *id).collect();
+        self.ask_as_next(now, member, effects);
         let roster = &self.catalog().roster;
-        if roster.get(self.me).is_some_and(|m| m.voter) && roster.is_majority(&disowned_by) {
+        let decided =
+            roster.get(self.me).is_some_and(|m| m.voter) && roster.is_majority(&disowned_by);
+        if decided && !self.may_be_another(&disowned_by) {
             self.on_removed(now, effects);
             return;
         }
@@ -740,6 +755,10 @@ impl Member {
     }
 
     fn on_removed(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        if let Some(to) = self.next_id() {
+            self.on_rotated(now, to, effects);
+            return;
+        }
         let left = self.leaving;
         let (severity, text) = if left {
             (Severity::Info, "this member has left the cluster")

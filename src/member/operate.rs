@@ -10,7 +10,7 @@ use rand::Rng;
 
 use super::{
     Member,
-    admission::{Knock, Token, Welcome},
+    admission::{IS_ENROLLED, Knock, Token, Welcome},
     change::{self, Change, Open},
     command::{Command, Outcome, Staged},
     event::{EventKind, Severity},
@@ -55,6 +55,8 @@ pub(super) enum Purpose {
     Ask { id: u64 },
     /// Leave, then stop.
     Leave { ticket: u64 },
+    /// A new key for this member.
+    Rotate { ticket: u64 },
     /// A step of the window that we preside over or take over.
     Step,
     /// Our own vote.
@@ -115,14 +117,19 @@ enum Resolving {
 }
 
 impl Asks {
-    /// None yet, in run `generation` of this member.
-    pub fn new(generation: u64) -> Self {
-        Self { next: generation << 20, open: BTreeMap::new(), resolving: BTreeMap::new() }
+    /// None yet; their numbers are those after `first`.
+    pub fn new(first: u64) -> Self {
+        Self { next: first, open: BTreeMap::new(), resolving: BTreeMap::new() }
     }
 
     /// What is to be published, before the catalog names it.
     pub fn roots(&self) -> impl Iterator<Item = Digest> {
         self.open.values().filter_map(|ask| Some(ask.open.publication.as_ref()?.version.root))
+    }
+
+    /// Whether somebody waits for the end of a publication.
+    pub fn are_open(&self) -> bool {
+        !self.open.is_empty() || !self.resolving.is_empty()
     }
 
     pub fn deadline(&self) -> Option<Time> {
@@ -188,7 +195,16 @@ impl Member {
                 }
                 (Change::Remove { member }, format!("{name} is removed"))
             }
+            Command::RotateKey => return self.rotate_key(ticket, effects),
             Command::Leave => {
+                if self.rotating.is_under_way() {
+                    return Err(Refusal::new(
+                        Reason::Busy,
+                        "The member did not leave.",
+                        "It gets a new key at this moment.",
+                        "Wait until it has it, and try again.",
+                    ));
+                }
                 self.leaving = true;
                 let change = Change::Remove { member: self.me };
                 self.propose(now, change, Purpose::Leave { ticket }, effects);
@@ -752,6 +768,7 @@ impl Member {
     /// hears no more of what becomes of it. Its own wish to leave is fulfilled.
     pub(super) fn answer_all(&mut self, effects: &mut Vec<Effect>) {
         let refusal = not_enrolled_any_more();
+        self.answer_rotation(&refusal, effects);
         let asks = std::mem::take(&mut self.asks.open).into_values().map(|ask| ask.origin);
         let resolving = std::mem::take(&mut self.asks.resolving).into_values();
         let origins = asks.chain(resolving.map(|resolving| match resolving {
@@ -765,7 +782,9 @@ impl Member {
         }
         for purpose in std::mem::take(&mut self.purposes).into_values() {
             match purpose {
-                Purpose::Reply { ticket, .. } | Purpose::Invite { ticket, .. } => {
+                Purpose::Reply { ticket, .. }
+                | Purpose::Invite { ticket, .. }
+                | Purpose::Rotate { ticket } => {
                     effects.push(Effect::Reply { ticket, result: Err(refusal.clone()) });
                 }
                 Purpose::Knock { ticket, .. } => refuse_entry(ticket, refusal.clone(), effects),
@@ -909,6 +928,10 @@ impl Member {
         bytes: &[u8],
         effects: &mut Vec<Effect>,
     ) {
+        if bytes == IS_ENROLLED {
+            self.answer_whether_enrolled(ticket, MemberId::of(&key), effects);
+            return;
+        }
         // A member that lost the answer asks again: its key is proof enough. The
         // register decides, because this member may not know yet that it has
         // received its vote meanwhile.
@@ -982,7 +1005,7 @@ impl Member {
         Ok((entry, knock.invite))
     }
 
-    fn welcome(&self, ticket: u64, effects: &mut Vec<Effect>) {
+    pub(super) fn welcome(&self, ticket: u64, effects: &mut Vec<Effect>) {
         // Of one record: the lineage may be ahead of what is announced, and the
         // newcomer would find that the two contradict each other.
         let record = self.register.record();
@@ -1065,6 +1088,7 @@ impl Member {
                 Err(refusal) => self.ask_refused(id, refusal, effects),
             },
             Purpose::Leave { ticket } => self.left(ticket, result, effects),
+            Purpose::Rotate { ticket } => self.rotation_ended(ticket, result, effects),
             Purpose::Step => self.step_ended(now, result.is_err()),
             Purpose::Vote => self.vote_pending = false,
             Purpose::Adoption => self.adoption_pending = false,
@@ -1136,6 +1160,8 @@ fn told(member: &Member, change: &Change) -> Option<String> {
         Change::AdoptMajority { app, version, .. } => {
             format!("{app} version {}: what a majority held is right now", version.number)
         }
+        // Everybody tells of it.
+        Change::Rotate(_) => return None,
         Change::Confirm => "what a proposer had left unfinished is settled".to_owned(),
     })
 }

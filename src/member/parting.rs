@@ -6,18 +6,25 @@
 //! could never prove the change nor make one: they still need a majority of a
 //! roster that it is part of. So it tells them, and stays until for a while
 //! nobody has shown that it does not know.
+//!
+//! A member with a new key parts from its old id in the same way. Under the new
+//! one it can tell nobody, because whoever does not know the change does not
+//! know that id. So it has no limit of time: it goes on as the old one until a
+//! majority of the voters knows. Any majority that decides something later has
+//! one of them in it.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     Member,
     io::{Effect, Input},
     message::Message,
     operate::{not_enrolled_any_more, refuse_entry},
+    rotation::taking_up_a_key,
 };
 use crate::{
     base::{
-        MemberId, Time,
+        MemberId, Refusal, Time,
         wire::{self, Kind},
     },
     proto::{catalog as register, membership},
@@ -38,15 +45,30 @@ pub(super) struct Parting {
     until: Time,
     latest: Time,
     again: Time,
+    /// The id that it takes up, and who knows of it.
+    rotated: Option<(MemberId, BTreeSet<MemberId>)>,
 }
 
 impl Parting {
     pub fn new(now: Time, left: bool) -> Self {
-        Self { left, until: now + QUIET, latest: now + LONGEST, again: now }
+        Self { left, until: now + QUIET, latest: now + LONGEST, again: now, rotated: None }
+    }
+
+    /// From an id, to take up another one.
+    pub fn rotated(now: Time, to: MemberId) -> Self {
+        Self { rotated: Some((to, BTreeSet::new())), ..Self::new(now, false) }
+    }
+
+    /// Whether it is only from an id.
+    pub fn is_rotation(&self) -> bool {
+        self.rotated.is_some()
     }
 
     /// When something is to be done at the latest.
     pub fn deadline(&self) -> Time {
+        if self.is_rotation() {
+            return self.again;
+        }
         self.until.min(self.latest).min(self.again)
     }
 }
@@ -69,18 +91,22 @@ impl Member {
                     }
                     _ => return,
                 };
-                if knows < self.catalog().sequence {
+                if knows >= self.catalog().sequence {
+                    self.knows_the_new_key(now, from, effects);
+                } else {
                     self.inform(knows, from, effects);
                     if let Some(parting) = &mut self.parting {
                         parting.until = now + QUIET;
                     }
                 }
             }
+            // It heard of the change: nothing else makes it forget a member.
+            Input::Disowned { member } => self.knows_the_new_key(now, member, effects),
             Input::Command { ticket, .. } => {
-                effects.push(Effect::Reply { ticket, result: Err(not_enrolled_any_more()) });
+                effects.push(Effect::Reply { ticket, result: Err(self.why_parting()) });
             }
             Input::Knock { ticket, .. } => {
-                refuse_entry(ticket, not_enrolled_any_more(), effects);
+                refuse_entry(ticket, self.why_parting(), effects);
             }
             _ => {}
         }
@@ -92,17 +118,42 @@ impl Member {
         self.membership.tick(now, &mut wants);
         self.heed_membership(now, wants, effects);
         let Some(parting) = &mut self.parting else { return };
-        if now >= parting.until || now >= parting.latest {
+        let (over, rotates) =
+            (now >= parting.until || now >= parting.latest, parting.is_rotation());
+        if over && !rotates {
             let left = parting.left;
             self.parting = None;
             self.stop_for_good(now, left, effects);
         } else if now >= parting.again {
             parting.again = now + AGAIN;
-            let before = self.catalog().sequence.saturating_sub(1);
-            let others: Vec<_> = self.catalog().roster.members.iter().map(|m| m.id).collect();
+            let before = self.register.committed().catalog.sequence.saturating_sub(1);
+            let told = |id: &MemberId| {
+                parting.rotated.as_ref().is_some_and(|(to, know)| id == to || know.contains(id))
+            };
+            let others = self.register.committed().catalog.roster.members.iter().map(|m| m.id);
+            let others: Vec<_> = others.filter(|id| !told(id)).collect();
             for to in others {
                 self.inform(before, to, effects);
             }
+        }
+    }
+
+    fn why_parting(&self) -> Refusal {
+        match &self.parting {
+            Some(parting) if parting.is_rotation() => taking_up_a_key(),
+            _ => not_enrolled_any_more(),
+        }
+    }
+
+    fn knows_the_new_key(&mut self, now: Time, who: MemberId, effects: &mut Vec<Effect>) {
+        let roster = &self.register.committed().catalog.roster;
+        let parting = self.parting.as_mut().and_then(|parting| parting.rotated.as_mut());
+        let Some((to, know)) = parting else { return };
+        know.insert(who);
+        if roster.is_majority(know) {
+            let to = *to;
+            self.parting = None;
+            self.take_up(now, to, effects);
         }
     }
 

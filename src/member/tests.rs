@@ -14,6 +14,8 @@ use crate::{
     proto::catalog::{BallotNumber, Certificate, Lineage, Record},
 };
 
+mod rotation;
+
 /// How long a message is on its way.
 const WIRE: Duration = Duration::from_millis(1);
 
@@ -27,6 +29,14 @@ struct Cluster {
     replies: BTreeMap<u64, Result<Outcome, Refusal>>,
     tickets: u64,
     expelled: Vec<usize>,
+    /// What every member started with.
+    record: Record,
+    answers: BTreeMap<u64, Vec<u8>>,
+    /// Next keys, in the order in which they were drawn.
+    drawn: Vec<SecretKey>,
+    forgotten: Vec<usize>,
+    asked_as: Vec<(usize, MemberId, MemberId)>,
+    rotated: Vec<(usize, MemberId)>,
 }
 
 impl Cluster {
@@ -62,6 +72,12 @@ impl Cluster {
             replies: BTreeMap::new(),
             tickets: 0,
             expelled: Vec::new(),
+            record: record.clone(),
+            answers: BTreeMap::new(),
+            drawn: Vec::new(),
+            forgotten: Vec::new(),
+            asked_as: Vec::new(),
+            rotated: Vec::new(),
         };
         for (n, key) in keys.iter().enumerate() {
             let address = format!("127.0.0.1:{}", 1_000 + n).parse().unwrap();
@@ -71,6 +87,7 @@ impl Cluster {
                 generation: 1,
                 whole: Vec::new(),
                 activated: BTreeMap::new(),
+                next_keys: BTreeMap::new(),
             };
             let mut effects = Vec::new();
             let member = Member::new(Time(0), WallTime(0), config, restored, &mut effects);
@@ -91,15 +108,19 @@ impl Cluster {
 
     fn heed(&mut self, who: usize, effects: Vec<Effect>) {
         let from = self.ids[who];
-        let index = |id: MemberId| self.ids.iter().position(|known| *known == id).unwrap();
+        // A new id is nobody's until its member starts again.
+        let ids = self.ids.clone();
+        let index = |id: MemberId| ids.iter().position(|known| *known == id);
         let mut sent = Vec::new();
         for effect in effects {
             match effect {
                 Effect::Packet { to, bytes } => {
-                    sent.push((index(to), WIRE, Input::Packet { from, bytes }));
+                    let input = Input::Packet { from, bytes };
+                    sent.extend(index(to).map(|to| (to, WIRE, input)));
                 }
                 Effect::Message { to, bytes } => {
-                    sent.push((index(to), WIRE, Input::Message { from, bytes }));
+                    let input = Input::Message { from, bytes };
+                    sent.extend(index(to).map(|to| (to, WIRE, input)));
                 }
                 Effect::Persist { token, .. } => {
                     sent.push((who, Duration::ZERO, Input::Persisted { token }));
@@ -107,6 +128,15 @@ impl Cluster {
                 Effect::Event(event) => self.events.push((who, event)),
                 Effect::Reply { ticket, result } => drop(self.replies.insert(ticket, result)),
                 Effect::Expelled { .. } => self.expelled.push(who),
+                Effect::Answer { ticket, bytes } => drop(self.answers.insert(ticket, bytes)),
+                Effect::NextKey { sequence } => {
+                    let key = SecretKey::from_seed([100 + self.drawn.len() as u8; 32]);
+                    self.drawn.push(key.clone());
+                    sent.push((who, WIRE, Input::NextKey { key, sequence }));
+                }
+                Effect::ForgetKeys { .. } => self.forgotten.push(who),
+                Effect::AskAs { id, to, .. } => self.asked_as.push((who, id, to)),
+                Effect::Rotated { to } => self.rotated.push((who, to)),
                 _ => {}
             }
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Member, content::Work};
+use super::{Member, content::Work, parting::Parting};
 use crate::{
     base::{
         AppName, Digest, MemberId, Time, WallTime,
@@ -559,6 +559,11 @@ impl Member {
                      cluster."
                 ),
             ));
+        }
+        if self.parting.as_ref().is_some_and(Parting::is_rotation) {
+            let text = "This member has a new key, and takes it up once a majority of the voters has \
+                        said that it knows.";
+            found.push((Health::Warning, text.to_owned()));
         }
         if view.voters_live < view.majority {
             found.push((

@@ -5,8 +5,10 @@
 //! stream) and comes back as an input. Nothing here holds a lock across an
 //! await, because the loop has no lock at all.
 
+mod again;
 pub mod content;
 mod handle;
+mod keys;
 pub mod manifest;
 pub mod options;
 mod persist;
@@ -21,6 +23,8 @@ mod work;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::base::{MemberId, Refusal};
 
 pub use handle::{Handle, Metrics, Publish, Verified};
 pub use options::Options;
@@ -58,7 +62,7 @@ pub struct Ready {
 }
 
 /// Why a member stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// It was told to; it returns when it is started again.
     Stopped,
@@ -66,4 +70,8 @@ pub enum Ended {
     Left,
     /// It was removed from the cluster.
     Removed,
+    /// It has a new key, and starts again with it: seen by nobody outside.
+    Rotated(MemberId),
+    /// It has a new key and could not start again with it.
+    Failed(Box<Refusal>),
 }

@@ -5,15 +5,11 @@
 //! it succeeds, and until then nothing that depends on it is said: a member
 //! with a full disk falls silent in the register and breaks no promise.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::mpsc,
-    thread,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::mpsc, thread, time::Duration};
 
 use crate::{
     base::wire::{self, Kind},
+    member::Input,
     proto::catalog::Record,
     store::{StoreError, record},
 };
@@ -23,33 +19,48 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// What is to be written.
 pub(super) enum Write {
-    Record { token: u64, record: Box<Record> },
+    Record {
+        token: u64,
+        record: Box<Record>,
+    },
     Generation(u64),
+    /// The next keys, whole; and what is said once they are on disk.
+    NextKeys {
+        bytes: Vec<u8>,
+        then: Option<Input>,
+    },
 }
 
-/// Starts the thread. `persisted` is called with each token that is on disk;
+/// Where it goes.
+pub(super) struct Paths {
+    pub record: PathBuf,
+    pub generation: PathBuf,
+    pub next_keys: PathBuf,
+}
+
+/// Starts the thread. `told` is called with what the member is to be told of
+/// that is on disk, as the token of a record;
 /// `trouble` with a sentence, once for each row of failures, and with none when
 /// it is over. It ends when the sender is dropped.
 pub(super) fn spawn(
-    record_path: PathBuf,
-    generation_path: PathBuf,
-    persisted: impl Fn(u64) + Send + 'static,
+    paths: Paths,
+    told: impl Fn(Input) + Send + 'static,
     trouble: impl Fn(Option<String>) + Send + 'static,
 ) -> std::io::Result<(mpsc::Sender<Write>, thread::JoinHandle<()>)> {
     let (sender, writes) = mpsc::channel();
     let run = move || {
-        let mut told = false;
+        let mut in_trouble = false;
         let mut pending = Pending::default();
         while pending.take(&writes) {
-            match pending.write(&record_path, &generation_path) {
+            match pending.write(&paths) {
                 Ok(written) => {
-                    if std::mem::take(&mut told) {
+                    if std::mem::take(&mut in_trouble) {
                         trouble(None);
                     }
-                    written.into_iter().for_each(&persisted);
+                    written.into_iter().for_each(&told);
                 }
                 Err(error) => {
-                    if !std::mem::replace(&mut told, true) {
+                    if !std::mem::replace(&mut in_trouble, true) {
                         trouble(Some(format!(
                             "this member can't keep its record and says nothing until it can: {error}"
                         )));
@@ -71,6 +82,9 @@ pub(super) fn spawn(
 struct Pending {
     record: Option<(u64, Box<Record>)>,
     generation: Option<u64>,
+    next_keys: Option<Vec<u8>>,
+    /// What is said when that is written.
+    then: Vec<Input>,
     /// The member has stopped: what can't be written now was never said.
     orphaned: bool,
 }
@@ -79,7 +93,7 @@ impl Pending {
     /// Takes all that waits, so that nothing piles up behind a full disk.
     /// Waits itself where nothing is pending; false when it is all over.
     fn take(&mut self, writes: &mpsc::Receiver<Write>) -> bool {
-        if self.record.is_none() && self.generation.is_none() {
+        if self.record.is_none() && self.generation.is_none() && self.next_keys.is_none() {
             match writes.recv() {
                 Ok(write) => self.add(write),
                 Err(_) => return false,
@@ -101,20 +115,30 @@ impl Pending {
         match write {
             Write::Record { token, record } => self.record = Some((token, record)),
             Write::Generation(number) => self.generation = Some(number),
+            Write::NextKeys { bytes, then } => {
+                self.next_keys = Some(bytes);
+                self.then.extend(then);
+            }
         }
     }
 
-    /// Writes and syncs; what failed stays pending. The token that is on disk.
-    fn write(&mut self, record: &Path, generation: &Path) -> Result<Option<u64>, StoreError> {
+    /// Writes and syncs; what failed stays pending. What the member is to be
+    /// told of what is on disk.
+    fn write(&mut self, paths: &Paths) -> Result<Vec<Input>, StoreError> {
         if let Some(number) = self.generation {
-            record::save(generation, &wire::encode(Kind::Record, &number))?;
+            record::save(&paths.generation, &wire::encode(Kind::Record, &number))?;
             self.generation = None;
         }
-        let Some((token, value)) = &self.record else { return Ok(None) };
-        record::save(record, &wire::encode(Kind::Record, value))?;
-        let token = *token;
-        self.record = None;
-        Ok(Some(token))
+        if let Some(bytes) = &self.next_keys {
+            record::save(&paths.next_keys, bytes)?;
+            self.next_keys = None;
+        }
+        if let Some((token, value)) = &self.record {
+            record::save(&paths.record, &wire::encode(Kind::Record, value))?;
+            self.then.push(Input::Persisted { token: *token });
+            self.record = None;
+        }
+        Ok(std::mem::take(&mut self.then))
     }
 }
 
@@ -135,9 +159,12 @@ mod tests {
         let (confirmed, confirmations) = mpsc::channel();
         let (told, troubles) = mpsc::channel();
         let (writes, thread) = spawn(
-            missing.join("record"),
-            missing.join("generation"),
-            move |token| confirmed.send(token).unwrap(),
+            Paths {
+                record: missing.join("record"),
+                generation: missing.join("generation"),
+                next_keys: missing.join("next"),
+            },
+            move |input| confirmed.send(input).unwrap(),
             move |text| told.send(text).unwrap(),
         )
         .unwrap();
@@ -157,7 +184,11 @@ mod tests {
         assert!(confirmations.try_recv().is_err());
         writes.send(Write::Record { token: 2, record: Box::new(record) }).unwrap();
         std::fs::create_dir(&missing).unwrap();
-        assert_eq!(confirmations.recv().unwrap(), 2, "the newest stands for all before it");
+        let confirmed = confirmations.recv().unwrap();
+        assert!(
+            matches!(confirmed, Input::Persisted { token: 2 }),
+            "the newest stands for all before it"
+        );
         assert!(record::load(&missing.join("record")).unwrap().is_some());
         drop(writes);
         thread.join().unwrap();

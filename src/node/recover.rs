@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     content,
+    keys::{self, NextKeys},
     start::{load_record, wall_now},
 };
 use crate::{
@@ -125,7 +126,26 @@ impl Recovery {
             let why = "Its record went away while it was looked at.";
             Refusal::new(Reason::Failed, WHAT, why, "Look who else works on that directory.")
         })?;
+        let key = Self::take_up_next_key(&data, key, &record)?;
         Ok(Self { data, key, record })
+    }
+
+    /// Stopped on its way to a new key, it is enrolled by that one already.
+    fn take_up_next_key(
+        data: &DataDir,
+        key: SecretKey,
+        record: &Record,
+    ) -> Result<SecretKey, Refusal> {
+        let roster = &record.committed.catalog.roster;
+        if roster.contains(key.member()) {
+            return Ok(key);
+        }
+        let next = NextKeys::load(data, key.member())?;
+        let Some(id) = next.ids().map(|(id, _)| id).find(|id| roster.contains(*id)) else {
+            return Ok(key);
+        };
+        keys::take_up(data, &next, id).map_err(|e| of_store(&e))?;
+        Ok(next.get(id).unwrap_or(key))
     }
 
     /// What this member knows.
@@ -182,6 +202,8 @@ impl Recovery {
         self.remember(before, Some(text))?;
         let bytes = wire::encode(Kind::Record, &next);
         record::save(&self.data.record("register"), &bytes).map_err(|e| of_store(&e))?;
+        // No next key can come into force any more: the new cluster never heard of it.
+        record::remove(&self.data.next_keys()).map_err(|e| of_store(&e))?;
         let catalog = &next.committed.catalog;
         Ok(Recovered {
             before: before.cluster.to_string(),
@@ -199,6 +221,7 @@ impl Recovery {
         self.remember(before, None)?;
         content::begin_anew(&self.data.records()).map_err(|e| failed(&e))?;
         record::remove(&self.data.record("register")).map_err(|e| of_store(&e))?;
+        record::remove(&self.data.next_keys()).map_err(|e| of_store(&e))?;
         Ok(Recovered {
             before: before.cluster.to_string(),
             cluster: None,

@@ -6,7 +6,6 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
-    path::PathBuf,
     sync::{Arc, Mutex, mpsc as std_mpsc},
     time::Duration,
 };
@@ -14,7 +13,6 @@ use std::{
 use tokio::{
     net::TcpListener,
     sync::{broadcast, mpsc, oneshot, watch},
-    task::JoinHandle,
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -23,6 +21,7 @@ use super::{
     Ended, Handle, Metrics,
     content::Content,
     handle::Request,
+    keys::NextKeys,
     persist::{self, Write},
     sites::{Forwarder, SiteTable},
     start::wall_now,
@@ -34,12 +33,13 @@ use crate::{
     gateway,
     member::{
         Config, Effect, Input, Member, Restored,
+        admission::IS_ENROLLED,
         command::{Command, Outcome},
         event::{Event, EventKind, Severity},
         view::{Health, View},
     },
-    net::{Lane, Net, NetEvent, Peer, StreamKind},
-    store::{ContentStore, DataDir},
+    net::{self, Lane, Net, NetEvent, Peer, StreamKind},
+    store::ContentStore,
 };
 
 /// Inputs that are handled before the timers are looked at.
@@ -52,22 +52,22 @@ const VIEW_AT_LEAST: Duration = Duration::from_secs(1);
 const SITES_EVERY: Duration = Duration::from_millis(250);
 /// How long a stopping member waits for its record to be written.
 const WRITER_WITHIN: Duration = Duration::from_secs(2);
+/// How long one question at a door may take.
+const ASK_AS_WITHIN: Duration = Duration::from_secs(5);
 /// How long a member that leaves waits for its last words to be sent.
 const FAREWELL: Duration = Duration::from_millis(400);
 
 /// All that a running member is made of.
 pub(super) struct Parts {
-    pub data: DataDir,
     pub key: SecretKey,
+    pub next_keys: NextKeys,
     pub address: SocketAddr,
     pub restored: Restored,
     pub network: Net,
     pub network_events: mpsc::Receiver<NetEvent>,
     pub store: ContentStore,
     pub content: Content,
-    pub listener: Option<TcpListener>,
-    pub record_path: PathBuf,
-    pub generation_path: PathBuf,
+    pub paths: persist::Paths,
     pub pace: u32,
     /// What happened before this start and is to be told.
     pub news: Option<String>,
@@ -90,9 +90,109 @@ pub(super) enum Note {
 /// Where the answer to a command goes.
 pub(super) type Answer = oneshot::Sender<Result<Outcome, Refusal>>;
 
-/// Starts the loop and everything beside it.
-pub(super) fn spawn(parts: Parts) -> Result<(Handle, JoinHandle<Ended>), Refusal> {
+/// What goes on while the member starts again with another key.
+pub(super) struct Standing {
+    requests: mpsc::Receiver<Request>,
+    views: Arc<watch::Sender<Arc<View>>>,
+    events: broadcast::Sender<Event>,
+    recent: Arc<Mutex<VecDeque<Event>>>,
+    event_number: u64,
+    sites: Arc<SiteTable>,
+    forwarder: Arc<Forwarder>,
+    stats: Arc<gateway::Stats>,
+    shutdown: CancellationToken,
+}
+
+impl Standing {
+    /// Ends what serves people.
+    pub fn close(&self) {
+        self.shutdown.cancel();
+    }
+}
+
+/// A loop that is about to run.
+pub(super) struct Begun {
+    this: Loop,
+    effects: Vec<Effect>,
+    news: Option<String>,
+    network_events: mpsc::Receiver<NetEvent>,
+    notes: mpsc::UnboundedReceiver<Note>,
+    writer: std::thread::JoinHandle<()>,
+}
+
+impl Begun {
+    /// Runs it to its end.
+    pub async fn run(mut self, standing: &mut Standing) -> Ended {
+        if let Some(text) = self.news {
+            self.this.tell_of_itself(EventKind::Catalog, Severity::Critical, text);
+        }
+        self.this.carry_out(self.effects);
+        self.this.run(&mut standing.requests, self.network_events, self.notes).await;
+        standing.event_number = self.this.event_number;
+        standing.forwarder.set(None);
+        self.this.finish(self.writer, standing).await
+    }
+}
+
+/// Starts what serves people, and the first loop.
+pub(super) fn open(
+    parts: Parts,
+    listener: Option<TcpListener>,
+) -> Result<(Handle, Standing, Begun), Refusal> {
     let (requests, request_queue) = mpsc::channel(64);
+    let made = make_member(&parts);
+    let mut standing = Standing {
+        requests: request_queue,
+        views: Arc::new(watch::Sender::new(Arc::new(made.0.view(Time(0))))),
+        events: broadcast::Sender::new(256),
+        recent: Arc::default(),
+        event_number: 0,
+        sites: Arc::default(),
+        forwarder: Arc::default(),
+        stats: Arc::default(),
+        shutdown: CancellationToken::new(),
+    };
+    let begun = put_together(parts, made, &mut standing)?;
+    if let Some(listener) = listener {
+        let sites: Arc<dyn gateway::Sites> = Arc::clone(&standing.sites) as _;
+        let (forwarder, stats) = (Arc::clone(&standing.forwarder), Arc::clone(&standing.stats));
+        let serve = gateway::serve(listener, sites, forwarder, stats, standing.shutdown.clone());
+        tokio::spawn(serve);
+    }
+    let handle = Handle {
+        requests,
+        views: Arc::clone(&standing.views),
+        events: standing.events.clone(),
+        recent: Arc::clone(&standing.recent),
+    };
+    Ok((handle, standing, begun))
+}
+
+/// Makes the next loop, and everything beside it.
+pub(super) fn begin(parts: Parts, standing: &mut Standing) -> Result<Begun, Refusal> {
+    let made = make_member(&parts);
+    standing.views.send_replace(Arc::new(made.0.view(Time(0))));
+    put_together(parts, made, standing)
+}
+
+/// The member, when it was made, and what it wants first.
+type Made = (Member, Instant, Vec<Effect>);
+
+fn make_member(parts: &Parts) -> Made {
+    let started = Instant::now();
+    let mut effects = Vec::new();
+    let config = Config { key: parts.key.clone(), address: parts.address, seed: rand::random() };
+    let restored = parts.restored.clone();
+    let mut member = Member::new(Time(0), wall_now(), config, restored, &mut effects);
+    member.set_pace(Time(0), parts.pace);
+    (member, started, effects)
+}
+
+fn put_together(
+    parts: Parts,
+    (member, started, effects): Made,
+    standing: &mut Standing,
+) -> Result<Begun, Refusal> {
     let (notes, note_queue) = mpsc::unbounded_channel();
     let (persisted, failed, stood) = (notes.clone(), notes.clone(), notes.clone());
     let no_thread = |e: std::io::Error| {
@@ -105,79 +205,48 @@ pub(super) fn spawn(parts: Parts) -> Result<(Handle, JoinHandle<Ended>), Refusal
     };
     let pulse = Pulse::start(move |text| drop(stood.send(Note::Stood(text)))).map_err(no_thread)?;
     let (writes, writer) = persist::spawn(
-        parts.record_path,
-        parts.generation_path,
+        parts.paths,
         // The loop is gone: nobody waits for it any more.
-        move |token| drop(persisted.send(Note::Input(Input::Persisted { token }))),
+        move |input| drop(persisted.send(Note::Input(input))),
         move |trouble| drop(failed.send(Note::Trouble(trouble))),
     )
     .map_err(no_thread)?;
-    let started = Instant::now();
-    let mut effects = Vec::new();
-    let config = Config { key: parts.key, address: parts.address, seed: rand::random() };
-    let mut member = Member::new(Time(0), wall_now(), config, parts.restored, &mut effects);
-    member.set_pace(Time(0), parts.pace);
-    let recent = Arc::new(Mutex::new(VecDeque::new()));
-    let events = broadcast::Sender::new(256);
-    let views = Arc::new(watch::Sender::new(Arc::new(member.view(Time(0)))));
-    let handle = Handle {
-        requests,
-        views: Arc::clone(&views),
-        events: events.clone(),
-        recent: Arc::clone(&recent),
-    };
-    let shutdown = CancellationToken::new();
-    let sites = Arc::new(SiteTable::default());
     // Before the first request: nobody is told that there is nothing.
-    sites.set(member.routes(Time(0)), &parts.content);
-    let stats = Arc::new(gateway::Stats::default());
-    if let Some(listener) = parts.listener {
-        let forwarder = Arc::new(Forwarder(parts.network.clone()));
-        let sites: Arc<dyn gateway::Sites> = Arc::clone(&sites) as _;
-        let serve =
-            gateway::serve(listener, sites, forwarder, Arc::clone(&stats), shutdown.clone());
-        tokio::spawn(serve);
-    }
-    let work = Work::new(parts.content, parts.store, parts.network.clone(), notes);
-    let mut this = Loop {
+    standing.sites.set(member.routes(Time(0)), &parts.content);
+    standing.forwarder.set(Some(parts.network.clone()));
+    let work = Work::new(parts.content, parts.store, parts.network.clone(), notes.clone());
+    let this = Loop {
         member,
         started,
         network: parts.network,
         writes,
         work,
-        sites,
-        stats,
+        notes,
+        key: parts.key,
+        next_keys: parts.next_keys,
+        sites: Arc::clone(&standing.sites),
+        stats: Arc::clone(&standing.stats),
         peers: Roster::default(),
         tickets: BTreeMap::new(),
         knocks: BTreeMap::new(),
         ticket_next: 0,
-        views,
+        views: Arc::clone(&standing.views),
         view_dirty: true,
         view_made: started,
         sites_dirty: true,
         sites_made: started,
-        events,
-        recent,
-        event_number: 0,
+        events: standing.events.clone(),
+        recent: Arc::clone(&standing.recent),
+        event_number: standing.event_number,
         trouble: None,
         metrics: Metrics::default(),
         pulse,
         writes_last: 0,
         writes_done: 0,
         ended: None,
-        shutdown,
-        _data: parts.data,
     };
-    let news = parts.news;
-    let run = async move {
-        if let Some(text) = news {
-            this.tell_of_itself(EventKind::Catalog, Severity::Critical, text);
-        }
-        this.carry_out(effects);
-        this.run(request_queue, parts.network_events, note_queue).await;
-        this.finish(writer).await
-    };
-    Ok((handle, tokio::spawn(run)))
+    let (news, network_events) = (parts.news, parts.network_events);
+    Ok(Begun { this, effects, news, network_events, notes: note_queue, writer })
 }
 
 struct Loop {
@@ -186,6 +255,9 @@ struct Loop {
     network: Net,
     writes: std_mpsc::Sender<Write>,
     work: Work,
+    notes: mpsc::UnboundedSender<Note>,
+    key: SecretKey,
+    next_keys: NextKeys,
     sites: Arc<SiteTable>,
     stats: Arc<gateway::Stats>,
     peers: Roster,
@@ -209,15 +281,12 @@ struct Loop {
     writes_last: u64,
     writes_done: u64,
     ended: Option<Ended>,
-    shutdown: CancellationToken,
-    /// Holds the lock on the data directory for as long as the member runs.
-    _data: DataDir,
 }
 
 impl Loop {
     async fn run(
         &mut self,
-        mut requests: mpsc::Receiver<Request>,
+        requests: &mut mpsc::Receiver<Request>,
         mut network: mpsc::Receiver<NetEvent>,
         mut notes: mpsc::UnboundedReceiver<Note>,
     ) {
@@ -292,15 +361,18 @@ impl Loop {
     }
 
     /// Lets the last words out, then stops everything beside the loop.
-    async fn finish(mut self, writer: std::thread::JoinHandle<()>) -> Ended {
+    async fn finish(mut self, writer: std::thread::JoinHandle<()>, standing: &Standing) -> Ended {
         let ended = self.ended.unwrap_or(Ended::Stopped);
+        let goes_on = matches!(ended, Ended::Rotated(_));
         // Nobody waits any longer: the answers say that the outcome is unknown.
         self.tickets.clear();
         self.knocks.clear();
-        if ended != Ended::Stopped {
+        if ended != Ended::Stopped && !goes_on {
             tokio::time::sleep(FAREWELL).await;
         }
-        self.shutdown.cancel();
+        if !goes_on {
+            standing.close();
+        }
         self.network.close("this member stops").await;
         drop(self.writes);
         // Ends with its queue. On a full disk it would go on trying for ever:
@@ -494,6 +566,16 @@ impl Loop {
                     }
                 }
                 Effect::Event(event) => self.tell(event),
+                Effect::NextKey { sequence } => {
+                    let key = self.next_keys.add(rand::random(), sequence);
+                    self.keep_next_keys(Some(Input::NextKey { key, sequence }));
+                }
+                Effect::ForgetKeys { sequence } => {
+                    self.next_keys.forget(sequence);
+                    self.keep_next_keys(None);
+                }
+                Effect::AskAs { id, to, address } => self.ask_as(id, to, address),
+                Effect::Rotated { to } => self.ended = Some(Ended::Rotated(to)),
                 Effect::Expelled { left } => {
                     self.ended = Some(if left { Ended::Left } else { Ended::Removed });
                 }
@@ -504,6 +586,29 @@ impl Loop {
                 other => self.work.start(other),
             }
         }
+    }
+
+    fn keep_next_keys(&self, then: Option<Input>) {
+        let _sent = self.writes.send(Write::NextKeys { bytes: self.next_keys.to_bytes(), then });
+    }
+
+    /// Asks a member at its door, as a stranger would, whether it knows a key.
+    fn ask_as(&self, id: MemberId, to: MemberId, address: SocketAddr) {
+        let own = (id == self.member.id()).then(|| self.key.clone());
+        let Some(key) = own.or_else(|| self.next_keys.get(id)) else { return };
+        let cluster = self.member.catalog().cluster;
+        let bind = SocketAddr::new(self.network.local_addr().ip(), 0);
+        let notes = self.notes.clone();
+        tokio::spawn(async move {
+            let build = |_exporter, _server| IS_ENROLLED.to_vec();
+            match net::knock(&key, cluster, bind, address, build, ASK_AS_WITHIN).await {
+                Ok((_, bytes)) => {
+                    let _loop_may_be_gone =
+                        notes.send(Note::Input(Input::Told { id, by: to, bytes }));
+                }
+                Err(error) => tracing::debug!(%to, %error, "asked in vain at the door"),
+            }
+        });
     }
 
     fn set_peers(&mut self, roster: Roster) {
@@ -570,10 +675,10 @@ pub(super) fn peers_of(roster: &Roster, me: MemberId) -> BTreeMap<MemberId, Peer
 fn doing(input: &Input) -> Doing {
     match input {
         Input::Packet { .. } => Doing::Packet,
-        Input::Message { .. } => Doing::Message,
+        Input::Message { .. } | Input::Told { .. } => Doing::Message,
         Input::Knock { .. } => Doing::Knock,
         Input::Command { .. } => Doing::Command,
-        Input::Persisted { .. } => Doing::Persisted,
+        Input::Persisted { .. } | Input::NextKey { .. } => Doing::Persisted,
         Input::Lost { .. }
         | Input::Refused { .. }
         | Input::Disowned { .. }

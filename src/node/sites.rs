@@ -125,13 +125,26 @@ impl Sites for SiteTable {
 }
 
 /// Takes requests to other members over the cluster's own connections.
-pub(super) struct Forwarder(pub Net);
+#[derive(Default)]
+pub(super) struct Forwarder {
+    network: RwLock<Option<Net>>,
+}
+
+impl Forwarder {
+    /// From now on over these, or over none.
+    pub fn set(&self, network: Option<Net>) {
+        *self.network.write().unwrap_or_else(|e| e.into_inner()) = network;
+    }
+}
 
 impl Forward for Forwarder {
     type Stream = Join<RecvStream, SendStream>;
 
     async fn connect(&self, member: MemberId) -> io::Result<Self::Stream> {
-        let (send, recv) = self.0.open(member, StreamKind::Http).await.map_err(io::Error::other)?;
+        let network = self.network.read().unwrap_or_else(|e| e.into_inner()).clone();
+        let network = network.ok_or_else(|| io::Error::other("this member takes up a new key"))?;
+        let (send, recv) =
+            network.open(member, StreamKind::Http).await.map_err(io::Error::other)?;
         Ok(tokio::io::join(recv, send))
     }
 }

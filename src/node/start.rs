@@ -4,14 +4,17 @@
 use std::{
     net::SocketAddr,
     path::Path,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::net::TcpListener;
 
 use super::{
-    Ended, Handle, Options, Ready, Running,
+    Ended, Handle, Options, Ready, Running, again,
     content::Content,
+    keys::NextKeys,
+    persist,
     recover::{self, Succession},
     run::{self, Parts},
 };
@@ -57,32 +60,60 @@ pub async fn start(mut options: Options) -> Result<Running, Refusal> {
     // Before anybody is told of this member: that it can be where it says.
     options.bind = try_bind(options.bind)?;
     let data = DataDir::open(&options.data).map_err(|e| of_store(&e))?;
+    // Who it is comes first: a damaged key is worse than a port in use.
+    data.load_or_create_key(rand::random::<[u8; 32]>).map_err(|e| of_store(&e))?;
+    let listener = match options.listen {
+        None => None,
+        Some(address) => Some(listen(address, "sites (--listen)").await?),
+    };
+    let kept = Kept { data: Arc::new(data), content: tokio::sync::OnceCell::new() };
+    let site_address = listener.as_ref().and_then(|l| l.local_addr().ok());
+    let (parts, ready) = prepare(&options, &kept).await?;
+    let (handle, standing, begun) = run::open(parts, listener)?;
+    let ended = tokio::spawn(again::run_on(options, kept, begun, standing));
+    Ok(Running { handle, ready: Ready { site_address, ..ready }, ended })
+}
+
+/// What one run of a member after the other has in this process.
+pub(super) struct Kept {
+    /// Locked while it lives.
+    pub data: Arc<DataDir>,
+    content: tokio::sync::OnceCell<(ContentStore, Content)>,
+}
+
+/// Everything up to the point where the loop can run, with the identity that is
+/// on disk. The data directory is locked and the key made.
+pub(super) async fn prepare(options: &Options, kept: &Kept) -> Result<(Parts, Ready), Refusal> {
+    let data = &kept.data;
     let key = data.load_or_create_key(rand::random::<[u8; 32]>).map_err(|e| of_store(&e))?;
     let me = key.member();
     let record_path = data.record("register");
     let generation_path = data.record("generation");
     let advertise = options.advertise.unwrap_or(options.bind);
 
-    let listener = match options.listen {
-        None => None,
-        Some(address) => Some(listen(address, "sites (--listen)").await?),
-    };
     let succession_path = data.record(recover::SUCCESSION);
     let succession = recover::load_succession(&succession_path);
     let (record, origin) = match load_record(&record_path)? {
         Some(record) => (record, Origin::Returned),
         None if options.join.is_empty() && options.token.is_none() => {
-            refuse_second_founding(&options, generation_path.exists(), succession.as_ref())?;
+            refuse_second_founding(options, generation_path.exists(), succession.as_ref())?;
             if advertise.ip().is_unspecified() {
                 tracing::info!("no --advertise is given: the address of the default route is used");
             }
-            let founder = enrolled(&key, &options, reachable(advertise));
+            let founder = enrolled(&key, options, reachable(advertise));
             (Record::found(rand::random(), &key, founder), Origin::Founded)
         }
-        None => (join(&options, &key, advertise).await?, Origin::Joined),
+        None => (join(options, &key, advertise).await?, Origin::Joined),
     };
     let cluster = record.committed.catalog.cluster;
-    if !record.committed.catalog.roster.contains(me) {
+    let next_keys = match origin {
+        Origin::Returned => NextKeys::load(data, me)?,
+        Origin::Founded | Origin::Joined => NextKeys::default(),
+    };
+    let roster = &record.committed.catalog.roster;
+    // It was stopped before it took up its new key: it does that first.
+    let next = next_keys.ids().map(|(id, _)| id).find(|id| roster.contains(*id));
+    let Some(entry) = roster.get(me).or_else(|| roster.get(next?)) else {
         return Err(Refusal::new(
             Reason::Forbidden,
             "This member did not start.",
@@ -92,8 +123,9 @@ pub async fn start(mut options: Options) -> Result<Running, Refusal> {
                 options.data.display()
             ),
         ));
-    }
-    check_token(&options, cluster, succession.as_ref())?;
+    };
+    let (known, name) = (entry.address, entry.name.to_string());
+    check_token(options, cluster, succession.as_ref())?;
     let generation = next_generation(&generation_path)?;
     // On disk before anybody hears of this member: it must never start again
     // as somebody who has promised nothing.
@@ -101,8 +133,10 @@ pub async fn start(mut options: Options) -> Result<Running, Refusal> {
     record::save(&record_path, &bytes).map_err(|e| of_store(&e))?;
     let bytes = wire::encode(Kind::Record, &generation);
     record::save(&generation_path, &bytes).map_err(|e| of_store(&e))?;
+    // What is left over there is of no use, or its key already.
+    next_keys.keep(data).map_err(|e| of_store(&e))?;
 
-    let (store, content) = open_content(&data).await?;
+    let (store, content) = kept.content.get_or_try_init(|| open_content(data)).await?.clone();
     let opened = content.clone();
     let active = blocking(move || Ok(opened.applications())).await?;
     let activated = active.into_iter().map(|a| (a.app, a.version)).collect();
@@ -117,43 +151,44 @@ pub async fn start(mut options: Options) -> Result<Running, Refusal> {
         Some(address) => address,
         // The roster knows where this member said that it is reached.
         None if options.bind.ip().is_unspecified() => {
-            let known = record.committed.catalog.roster.get(me).map(|m| m.address);
-            let mut address = known.unwrap_or(advertise);
+            let mut address = known;
             address.set_port(network.local_addr().port());
             address
         }
         None => network.local_addr(),
     };
-    let entry = record.committed.catalog.roster.get(me);
     let ready = Ready {
-        name: entry.map_or_else(|| options.name.to_string(), |m| m.name.to_string()),
+        name,
         id: me.0.to_string(),
         cluster: cluster.to_string(),
         cluster_address: address,
-        site_address: listener.as_ref().and_then(|l| l.local_addr().ok()),
+        site_address: None, // the caller has the listener
         founded: origin == Origin::Founded,
         joined: origin == Origin::Joined,
         sequence: record.committed.catalog.sequence,
     };
-    let restored = Restored { record, generation, whole, activated };
+    let ids = next_keys.ids().collect();
+    let restored = Restored { record, generation, whole, activated, next_keys: ids };
     let news = tell_once(&succession_path, succession);
+    let paths = persist::Paths {
+        record: record_path,
+        generation: generation_path,
+        next_keys: data.next_keys(),
+    };
     let parts = Parts {
-        data,
         key,
+        next_keys,
         address,
         restored,
         network,
         network_events,
         store,
         content,
-        listener,
-        record_path,
-        generation_path,
+        paths,
         pace: options.pace,
         news,
     };
-    let (handle, ended) = run::spawn(parts)?;
-    Ok(Running { handle, ready, ended })
+    Ok((parts, ready))
 }
 
 /// What a recovery has to say, the first time that the member runs after it.

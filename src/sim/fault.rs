@@ -476,9 +476,13 @@ impl World {
                 return Some(format!("{} has no vote yet", server.name));
             }
         }
-        let rotten = self.servers.iter().find(|s| s.rotten && newest.roster.contains(s.id));
+        let rotten =
+            self.servers.iter().find(|s| s.rotten && newest.roster.named(&s.name).is_some());
         if let Some(server) = rotten {
             return Some(format!("{} is lost for good and still enrolled", server.name));
+        }
+        if let Some(name) = self.without_its_key() {
+            return Some(format!("{name} has not taken up its new key"));
         }
         None
     }
@@ -499,8 +503,10 @@ impl World {
                 return self.ask(s, Command::WindowTakeover, What::Order);
             }
         }
+        // By name: it may be enrolled by a key that it has not taken up.
         let roster = &self.newest().roster;
-        let rotten = self.servers.iter().find(|s| s.rotten && s.gone && roster.contains(s.id));
+        let rotten =
+            self.servers.iter().find(|s| s.rotten && s.gone && roster.named(&s.name).is_some());
         if let Some(name) = rotten.map(|s| s.name.clone()) {
             self.checker.reach(Situation::RottenMemberRemoved);
             return self.ask(s, Command::Remove { name }, What::Remove);

@@ -25,6 +25,8 @@ pub enum Invariant {
     /// See the sentence.
     DurableFirst,
     /// See the sentence.
+    KeyKept,
+    /// See the sentence.
     VersionsCount,
     /// See the sentence.
     MajorityAdopts,
@@ -86,6 +88,9 @@ impl Invariant {
             }
             Self::DurableFirst => {
                 "no promise, accept or prepare leaves before its record is on disk"
+            }
+            Self::KeyKept => {
+                "a member's next key is on its own disk before anybody enrols it, and stays there until it is its key"
             }
             Self::VersionsCount => {
                 "versions of an application count up by one and never change: two publishers never both win"
@@ -234,11 +239,15 @@ pub enum Situation {
     LossyLink,
     /// A wall clock jumped.
     ClockJumped,
+    /// A member took up a new key.
+    KeyRotated,
+    /// It was killed before it had, and found its way all the same.
+    KilledWhileRotating,
 }
 
 impl Situation {
     /// All of them.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 44] = [
         Self::CoordinatorDiedBeforeCommit,
         Self::CoordinatorDiedAfterCommit,
         Self::CoordinatorDiedBetweenAcceptAndCommit,
@@ -281,5 +290,7 @@ impl Situation {
         Self::SlowDisk,
         Self::LossyLink,
         Self::ClockJumped,
+        Self::KeyRotated,
+        Self::KilledWhileRotating,
     ];
 }

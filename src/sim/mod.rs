@@ -20,6 +20,7 @@ mod measure;
 mod network;
 mod operate;
 pub mod quantity;
+mod rotate;
 mod scenario;
 mod script;
 mod server;

@@ -6,6 +6,7 @@ use rand::Rng;
 use super::{
     Invariant, Situation, Violation,
     check::{fail, majority_of},
+    rotate::Waiting,
     server::{Joining, Tag},
     story::Deed,
     world::{Happening, World},
@@ -51,6 +52,7 @@ pub(super) enum What {
     Failover,
     Policy,
     Resolve,
+    RotateKey,
 }
 
 /// A request under way.
@@ -120,6 +122,7 @@ impl World {
             Deed::Invite => self.invite(s, 1),
             Deed::Remove => self.remove_or_leave(s, true),
             Deed::Leave => self.remove_or_leave(s, false),
+            Deed::RotateKey => self.ask(s, Command::RotateKey, What::RotateKey),
             _ => self.resolve_hung(s),
         }
     }
@@ -271,7 +274,7 @@ impl World {
         }
         self.ticket_next += 1;
         let ticket = self.ticket_next;
-        self.knocks.insert(ticket, (to, from));
+        self.knocks.insert(ticket, Waiting { at: to, from, asks: None });
         let (key, from) = (self.servers[from].key.public(), self.servers[from].address);
         self.feed(to, Input::Knock { ticket, key, exporter, from, bytes }, Tag::Other)
     }
@@ -282,9 +285,18 @@ impl World {
         ticket: u64,
         bytes: Vec<u8>,
     ) -> Result<(), Violation> {
-        let Some((_, newcomer)) = self.knocks.remove(&ticket) else {
+        let Some(waiting) = self.knocks.remove(&ticket) else {
             return fail(Invariant::OneAnswer, format!("knock {ticket} is answered twice"));
         };
+        let newcomer = waiting.from;
+        if let Some((id, run)) = waiting.asks {
+            let delay = self.network.delay(&mut self.rng);
+            let input = Input::Told { id, by: self.servers[s].id, bytes };
+            if self.network.connects(s, newcomer) {
+                self.later(delay, Happening::Own { server: newcomer, run, input });
+            }
+            return Ok(());
+        }
         if self.network.connects(s, newcomer) {
             let delay = self.network.delay(&mut self.rng);
             self.later(delay, Happening::Answered { server: newcomer, by: s, bytes });

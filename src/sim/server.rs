@@ -36,6 +36,8 @@ pub(super) struct Disk {
     pub rotten: BTreeSet<Digest>,
     /// All that it ever lost: others may count on it for a while.
     pub ever_rotten: BTreeSet<Digest>,
+    /// Keys that it may have next, and the sequence that each is for.
+    pub next_keys: Vec<(SecretKey, u64)>,
     /// Every accept that was synced.
     pub accepts: BTreeMap<BallotNumber, Digest>,
 }

@@ -83,6 +83,8 @@ pub(super) enum Deed {
     Leave,
     /// An operator decides a hung vote, if there is one.
     Resolve,
+    /// An operator gives a member a new key.
+    RotateKey,
 }
 
 /// Faults and their weights among those that a seed has drawn.
@@ -111,7 +113,7 @@ const FAULTS: [(Deed, u32); 21] = [
 ];
 
 /// What operators do beside publishing, and the weights.
-const ACTIONS: [(Deed, u32); 10] = [
+const ACTIONS: [(Deed, u32); 11] = [
     (Deed::Rollback, 3),
     (Deed::Open, 3),
     (Deed::Close, 4),
@@ -122,6 +124,7 @@ const ACTIONS: [(Deed, u32); 10] = [
     (Deed::Remove, 1),
     (Deed::Leave, 1),
     (Deed::Resolve, 2),
+    (Deed::RotateKey, 3),
 ];
 
 /// One step of a story.

@@ -16,13 +16,14 @@ use super::{
     given::{Given, Next},
     network::{Carrier, Network},
     operate::Ticket,
+    rotate::Waiting,
     server::{Disk, Server, Tag},
     story::{Mix, Step},
     trace::Trace,
 };
 use crate::{
     base::{
-        AppName, Digest, MemberId, SecretKey,
+        AppName, Digest, MemberId, PublicKey, SecretKey,
         catalog::{Catalog, Enrolled},
         wire::{self, Kind},
     },
@@ -98,6 +99,14 @@ pub(super) enum Happening {
         exporter: [u8; 32],
         bytes: Vec<u8>,
     },
+    /// Somebody asks a member whether it is enrolled by this key.
+    AskedAs {
+        to: usize,
+        from: usize,
+        run: u64,
+        id: MemberId,
+        key: PublicKey,
+    },
     Crash {
         server: usize,
     },
@@ -120,7 +129,7 @@ pub(super) struct World {
     pub tickets: BTreeMap<u64, Ticket>,
     pub ticket_next: u64,
     /// Who waits at the door, by ticket.
-    pub knocks: BTreeMap<u64, (usize, usize)>,
+    pub knocks: BTreeMap<u64, Waiting>,
     /// Every content that was ever made.
     pub contents: BTreeMap<Digest, Staged>,
     pub content_next: u64,
@@ -271,17 +280,23 @@ impl World {
         match what {
             Happening::Deliver { to, run, from, input, tag } => {
                 let (receiver, sender) = (&self.servers[to], &self.servers[from]);
-                let accepted = receiver.peers.contains(&sender.id)
+                // It may have another key by now than it had when it said so.
+                let caller = match &input {
+                    Input::Packet { from, .. } | Input::Message { from, .. } => *from,
+                    _ => sender.id,
+                };
+                let accepted = receiver.peers.contains(&caller)
                     && (sender.member.is_none() || sender.peers.contains(&receiver.id));
                 if receiver.run != run || !self.network.reaches(from, to) {
                     return Ok(());
                 }
                 if !accepted {
-                    return self.disown(to, from);
+                    return if caller == sender.id { self.disown(to, from) } else { Ok(()) };
                 }
                 self.feed(to, input, tag)
             }
             Happening::Own { server, run, input } if self.servers[server].run == run => {
+                self.note_own(server, &input);
                 self.feed(server, input, Tag::Other)
             }
             Happening::Tick { server, run } if self.servers[server].run == run => self.tick(server),
@@ -311,6 +326,9 @@ impl World {
             Happening::Knock { server } => self.knock(server),
             Happening::Knocked { to, from, exporter, bytes } => {
                 self.knocked(to, from, exporter, bytes)
+            }
+            Happening::AskedAs { to, from, run, id, key } => {
+                self.asked_as(to, from, (id, run), key)
             }
             Happening::Answered { server, by, bytes } => self.answered(server, by, &bytes),
             Happening::Crash { server } => {
@@ -407,6 +425,7 @@ impl World {
             generation,
             whole: server.disk.whole.iter().copied().collect(),
             activated: server.disk.activated.clone(),
+            next_keys: server.disk.next_keys.iter().map(|(k, at)| (k.member(), *at)).collect(),
         };
         // What it lost while it ran, it knows now.
         if !server.disk.rotten.is_empty() {
@@ -495,7 +514,7 @@ impl World {
         server.tick_at = None;
         self.note_run(s);
         self.tickets.retain(|_, ticket| ticket.server != s);
-        self.knocks.retain(|_, (at, _)| *at != s);
+        self.knocks.retain(|_, waiting| waiting.at != s);
     }
 
     /// The process goes on after it stood still.
@@ -548,9 +567,10 @@ impl World {
 
     /// Carries out what the member wants, and sets its alarm.
     fn after(&mut self, s: usize, effects: Vec<Effect>) -> Result<(), Violation> {
-        let mut expelled = None;
+        let (mut expelled, mut rotated) = (None, None);
         for effect in effects {
             match effect {
+                Effect::Rotated { to } => rotated = Some(to),
                 Effect::Expelled { left } => expelled = Some(left),
                 other => self.carry_out(s, other)?,
             }
@@ -567,6 +587,9 @@ impl World {
         }
         if let Some(left) = expelled {
             return self.expelled(s, left);
+        }
+        if let Some(to) = rotated {
+            return self.rotated(s, to);
         }
         let server = &mut self.servers[s];
         let Some(deadline) = deadline else { return Ok(()) };
@@ -617,6 +640,18 @@ impl World {
                 Ok(())
             }
             Effect::Address { .. } => Ok(()),
+            Effect::NextKey { sequence } => {
+                self.draw_next_key(s, sequence);
+                Ok(())
+            }
+            Effect::ForgetKeys { sequence } => {
+                self.servers[s].disk.next_keys.retain(|(_, at)| *at >= sequence);
+                Ok(())
+            }
+            Effect::AskAs { id, to, .. } => {
+                self.ask_as(s, id, to);
+                Ok(())
+            }
             Effect::Answer { ticket, bytes } => self.answer(s, ticket, bytes),
             Effect::Reply { ticket, result } => self.reply(s, ticket, result),
             Effect::Fetch { root, from } => self.fetch(s, root, from),
@@ -647,7 +682,7 @@ impl World {
                 self.observe(s, &event);
                 Ok(())
             }
-            Effect::Expelled { .. } => Ok(()),
+            Effect::Expelled { .. } | Effect::Rotated { .. } => Ok(()),
         }
     }
 
@@ -707,9 +742,11 @@ impl World {
     }
 
     fn send(&mut self, from: usize, to: MemberId, carrier: Carrier, input: Input, tag: Tag) {
+        let meant = to;
         let Some(&to) = self.index.get(&to) else { return };
         let run = self.servers[to].run;
-        if !self.network.reaches(from, to) {
+        // Another key answers there, where it has a new one.
+        if !self.network.reaches(from, to) || self.servers[to].id != meant {
             return;
         }
         if self.servers[to].member.is_none() {
@@ -751,6 +788,7 @@ impl World {
                 self.servers[*self.index.get(&proposer).unwrap_or(&0)].name
             );
             self.say(Some(s), &text);
+            self.keys_are_kept(catalog)?;
             self.review_given();
         }
         self.servers[s].writes.push_back((token, record));

@@ -25,7 +25,7 @@ pub const FORMAT: u32 = 1;
 
 const MARK: &str = "althing data directory, format ";
 const PARTS: [&str; 3] = ["records", "content", "live"];
-const FILES: [&str; 4] = ["lock", "format", "member.key", "socket"];
+const FILES: [&str; 5] = ["lock", "format", "member.key", "member.key.next", "socket"];
 
 /// An open data directory. The lock lasts as long as this value, or until the
 /// process ends, however it ends.
@@ -114,6 +114,17 @@ impl DataDir {
         let key = SecretKey::from_seed(random());
         record::save(&path, key.seed())?;
         Ok(key)
+    }
+
+    /// This member is who has `key` from now on: it takes the place of the one
+    /// on disk in one step.
+    pub fn replace_key(&self, key: &SecretKey) -> Result<(), StoreError> {
+        record::save(&self.path.join("member.key"), key.seed())
+    }
+
+    /// Where keys are kept that this member may have next.
+    pub fn next_keys(&self) -> PathBuf {
+        self.path.join("member.key.next")
     }
 }
 

@@ -235,3 +235,71 @@ fn a_policy_removes_only_while_it_stands_and_leaves_three_voters() {
     let changed = make(&base, &Change::RemoveAfter { seconds: None });
     assert_eq!(expire.apply(&changed).unwrap_err().reason, Reason::Conflict);
 }
+
+fn rotation(of: u8, to: u8, sequence: u64, cluster: crate::base::ClusterId) -> Change {
+    let key = |n| SecretKey::from_seed([n; 32]);
+    Change::Rotate(Box::new(Rotation::new(cluster, sequence, &key(of), &key(to))))
+}
+
+#[test]
+fn a_new_key_keeps_the_name_and_the_place_and_loses_the_vote() {
+    let mut base = catalog();
+    base.roster.members[1].tags.insert("role".into(), "web".into());
+    base.roster.members[1].standby = true;
+    let next = make(&base, &rotation(2, 9, base.sequence, base.cluster));
+    let mut expected = base.roster.clone();
+    let entry = &mut expected.members[1];
+    (entry.id, entry.key, entry.voter) = (id(9), enrolled(9).key, false);
+    assert_eq!(next.roster, expected);
+    let voted = make(&next, &Change::Enfranchise { member: id(9) });
+    assert!(voted.roster.members[1].voter);
+}
+
+#[test]
+fn a_new_key_is_signed_by_both_for_one_catalog_of_one_cluster() {
+    let base = catalog();
+    let refused = |change: &Change| change.apply(&base).unwrap_err().reason;
+    let fine = rotation(2, 9, base.sequence, base.cluster);
+    let Change::Rotate(fine) = fine else { unreachable!() };
+    let forge = |edit: fn(&mut Rotation)| {
+        let mut forged = *fine.clone();
+        edit(&mut forged);
+        Change::Rotate(Box::new(forged))
+    };
+    let whose = forge(|r| r.member = id(3));
+    assert_eq!(refused(&whose), Reason::Forbidden, "the old key is another member's");
+    let stolen = forge(|r| r.key = enrolled(8).key);
+    assert_eq!(refused(&stolen), Reason::Forbidden, "the new key did not sign");
+    let later = forge(|r| r.sequence += 1);
+    assert_eq!(refused(&later), Reason::Forbidden, "it was signed for another catalog");
+    let elsewhere = crate::base::catalog::cluster_id(&[9; 32], &base.roster);
+    assert_eq!(refused(&rotation(2, 9, base.sequence, elsewhere)), Reason::Forbidden);
+    assert_eq!(refused(&rotation(2, 3, base.sequence, base.cluster)), Reason::Forbidden);
+    assert_eq!(refused(&rotation(7, 9, base.sequence, base.cluster)), Reason::NotFound);
+    // What was not made at its time is never made.
+    for sequence in [base.sequence - 1, base.sequence + 1] {
+        assert_eq!(refused(&rotation(2, 9, sequence, base.cluster)), Reason::Conflict);
+    }
+}
+
+#[test]
+fn a_new_key_is_refused_where_the_vote_or_a_window_would_be_lost() {
+    let change = |base: &Catalog, of| rotation(of, 9, base.sequence, base.cluster).apply(base);
+    let mut alone = catalog();
+    alone.roster.members.truncate(1);
+    assert_eq!(change(&alone, 1).unwrap_err().reason, Reason::Invalid);
+    let mut two = catalog();
+    two.roster.members.truncate(2);
+    assert!(change(&two, 1).unwrap().is_some(), "the other one gives it back");
+    let mut waiting = catalog();
+    waiting.roster.members[0].voter = false;
+    let refusal = change(&waiting, 2).unwrap_err();
+    assert_eq!(refusal.reason, Reason::Busy);
+    assert!(refusal.why.contains("only 1 of 3"), "{refusal}");
+    assert!(change(&waiting, 1).unwrap().is_some(), "it has none to lose");
+
+    let open = make(&catalog(), &publish(1, 0));
+    assert_eq!(change(&open, 1).unwrap_err().reason, Reason::Busy, "it presides");
+    assert_eq!(change(&open, 2).unwrap_err().reason, Reason::Busy, "it publishes");
+    assert!(change(&open, 3).unwrap().is_some());
+}

@@ -229,10 +229,10 @@ struct Proposal<C> {
     /// The most voters of one roster that answered in an attempt, for the refusal.
     #[serde(skip)]
     answered_max: usize,
-    /// Of the roster that the change would make: how many voters there are, and
-    /// how many of them answered, where these are too few.
+    /// How many voters the roster that it makes needs, has, and had answers of,
+    /// where these were too few, for the refusal.
     #[serde(skip)]
-    too_few_after: Option<(usize, usize)>,
+    short: Option<(usize, usize, usize)>,
 }
 
 #[derive(Clone, Serialize)]
@@ -337,7 +337,7 @@ impl<C: Transition> Register<C> {
             attempts: 0,
             offered: None,
             answered_max: 0,
-            too_few_after: None,
+            short: None,
         });
         if matches!(self.phase, Phase::Idle) {
             self.prepare(now, effects);
@@ -579,7 +579,7 @@ impl<C: Transition> Register<C> {
         proposal.attempts += 1;
         self.round_max += 1;
         let ballot = BallotNumber { round: self.round_max, proposer: self.me };
-        let asked = voters(&self.record.committed.catalog);
+        let asked = voters_of(&self.record.committed.catalog);
         self.phase = Phase::Preparing {
             ballot,
             until: now + ATTEMPT,
@@ -644,21 +644,7 @@ impl<C: Transition> Register<C> {
         if catalog.rosters().all(|roster| roster.is_majority(&answered)) {
             self.accept(now, ballot, catalog, effects);
         } else {
-            self.ask_more(&catalog, ballot, effects);
-        }
-    }
-
-    /// Asks those voters of `catalog` that were not asked yet.
-    fn ask_more(&mut self, catalog: &Catalog, ballot: BallotNumber, effects: &mut Vec<Effect<C>>) {
-        let Phase::Preparing { asked, .. } = &mut self.phase else { return };
-        let missing: Vec<MemberId> = voters(catalog).difference(asked).copied().collect();
-        asked.extend(missing.iter().copied());
-        let committed = self.record.committed.catalog.sequence;
-        for to in missing.into_iter().filter(|to| *to != self.me) {
-            // Our own promise is on disk by now: it is among the answers
-            // of the majority or was synced before the first question left.
-            let message = Message::Prepare { ballot, committed };
-            effects.push(Effect::Send { to, message });
+            self.ask_also(&voters_of(&catalog), ballot, effects);
         }
     }
 
@@ -689,19 +675,39 @@ impl<C: Transition> Register<C> {
                     self.end(now, Err(refusal), effects);
                     return;
                 }
-                // Once accepted anywhere, nothing else can be decided before it: so it is
-                // not proposed unless those who must accept it are there.
-                let enough = catalog.roster.is_majority(answered);
-                if catalog.roster_before.is_some() && !enough {
-                    let there = catalog.roster.voters().filter(|m| answered.contains(&m.id));
-                    proposal.too_few_after = Some((catalog.roster.voters().count(), there.count()));
-                    self.ask_more(&catalog, ballot, effects);
+                // Once it is accepted by anybody it has to be finished before
+                // anything else. Where the roster that it makes has no majority
+                // that is there, that may be never: so it is not begun.
+                let after = &catalog.roster;
+                if catalog.roster_before.is_some() && !after.is_majority(answered) {
+                    let (voters, needed) = (after.voters().count(), after.majority());
+                    let count = after.voters().filter(|m| answered.contains(&m.id)).count();
+                    proposal.short = Some((needed, voters, count));
+                    self.ask_also(&voters_of(&catalog), ballot, effects);
                     return;
                 }
-                proposal.too_few_after = None;
                 proposal.offered = Some((catalog.sequence, catalog.digest()));
                 self.accept(now, ballot, Box::new(catalog), effects);
             }
+        }
+    }
+
+    /// Asks those of `voters` for their promise that were not asked yet.
+    fn ask_also(
+        &mut self,
+        voters: &BTreeSet<MemberId>,
+        ballot: BallotNumber,
+        effects: &mut Vec<Effect<C>>,
+    ) {
+        let Phase::Preparing { asked, .. } = &mut self.phase else { return };
+        let missing: Vec<MemberId> = voters.difference(asked).copied().collect();
+        asked.extend(missing.iter().copied());
+        let committed = self.record.committed.catalog.sequence;
+        for to in missing.into_iter().filter(|to| *to != self.me) {
+            // Our own promise is on disk by now: it is among the answers
+            // of the majority or was synced before the first question left.
+            let message = Message::Prepare { ballot, committed };
+            effects.push(Effect::Send { to, message });
         }
     }
 
@@ -712,7 +718,7 @@ impl<C: Transition> Register<C> {
         catalog: Box<Catalog>,
         effects: &mut Vec<Effect<C>>,
     ) {
-        let to = voters(&catalog);
+        let to = voters_of(&catalog);
         self.phase = Phase::Accepting {
             ballot,
             until: now + ATTEMPT,
@@ -794,7 +800,20 @@ impl<C: Transition> Register<C> {
         let (voters, majority) = (roster.voters().count(), roster.majority());
         let Some(proposal) = self.queue.front() else { return };
         let answered = proposal.answered_max;
-        let refusal = if answered < majority {
+        let short = proposal.short.filter(|_| proposal.offered.is_none());
+        let refusal = if let (Some((needed, voters, answered)), true) =
+            (short, answered >= majority)
+        {
+            Refusal::new(
+                Reason::NoMajority,
+                "The change was not made.",
+                format!(
+                    "Of the {voters} voters that there would be after it, {needed} are needed for \
+                     everything else, and {answered} answered."
+                ),
+                "Bring members back, or remove those that are lost first, and try again.",
+            )
+        } else if answered < majority {
             Refusal::new(
                 Reason::NoMajority,
                 "The change was not made.",
@@ -804,16 +823,6 @@ impl<C: Transition> Register<C> {
                 ),
                 "Bring members back, or wait until the network is whole, and try again; if they are \
                  lost for ever, see `althing recover`.",
-            )
-        } else if let Some((after, there)) = proposal.too_few_after {
-            Refusal::new(
-                Reason::NoMajority,
-                "The change was not made.",
-                format!(
-                    "It would leave {after} voters, of which {there} answered: from then on they \
-                     could decide nothing, not even to undo it."
-                ),
-                "Bring members back, or remove those that are lost for ever first, and try again.",
             )
         } else {
             Refusal::new(
@@ -904,6 +913,6 @@ fn pointed_to<S: Serializer>(value: &Arc<Committed>, serializer: S) -> Result<S:
     value.serialize(serializer)
 }
 
-fn voters(catalog: &Catalog) -> BTreeSet<MemberId> {
+fn voters_of(catalog: &Catalog) -> BTreeSet<MemberId> {
     catalog.rosters().flat_map(|roster| roster.voters().map(|m| m.id)).collect()
 }
