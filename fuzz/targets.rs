@@ -21,7 +21,7 @@ use althing::{
     member::{
         Answer, Message,
         admission::{Knock, Token, Welcome},
-        change::{Change, Open},
+        change::{Change, Open, Rotation},
         command::Command,
     },
     node::{Publish, manifest::Manifest},
@@ -151,12 +151,17 @@ fn changes() -> Vec<Change> {
         Change::Finish { window: 2, request: 7, by: me, committed: true, why: "done".into() },
         Change::Close { window: 2 },
         Change::AdoptMajority { app: app(), version: Box::new(version(2)), whole: vec![me] },
+        Change::Rotate(Box::new(Rotation::new(founded().cluster, 1, &key(1), &key(6)))),
     ]
+}
+
+fn founded() -> Catalog {
+    founder().committed.catalog
 }
 
 /// A catalog in which everything has happened: each change made to the last.
 fn full_catalog() -> Catalog {
-    let mut base = founder().committed.catalog;
+    let mut base = founded();
     for change in changes().into_iter().filter(|c| !matches!(c, Change::Remove { .. })) {
         if let Ok(Some(next)) = change.apply(&base) {
             base = Catalog { sequence: base.sequence + 1, ..next };
