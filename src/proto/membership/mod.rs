@@ -70,6 +70,7 @@ enum Due {
     Exchange,
     Greet(u32),
     Reach,
+    Retell,
 }
 
 /// The machine. Feed it packets that wait before firing its timers.
@@ -94,6 +95,11 @@ pub struct Membership {
     unanswered: BTreeSet<u32>,
     /// Who of them was told to be out of reach.
     missed: BTreeSet<u32>,
+    /// Whom others may still think to be out of this member's reach, because
+    /// they were told so: until it is reached, and they are told that.
+    told_of: BTreeSet<u32>,
+    /// Whether others were ever told of anybody out of reach.
+    has_told: bool,
     /// When each of a few peers was last sent the whole state.
     informed: BTreeMap<u32, Time>,
     exchanges: u32,
@@ -137,6 +143,8 @@ impl Membership {
             presumed: BTreeSet::new(),
             unanswered: BTreeSet::new(),
             missed: BTreeSet::new(),
+            told_of: BTreeSet::new(),
+            has_told: false,
             informed: BTreeMap::new(),
             exchanges: 0,
             vivaldi: coordinate::Vivaldi::default(),
@@ -233,6 +241,7 @@ impl Membership {
                 Due::Exchange => self.exchange(effects),
                 Due::Greet(slot) => self.greet(slot, effects),
                 Due::Reach => self.review_reach(effects),
+                Due::Retell => self.tell_of_reach(effects),
             }
             self.settle(effects);
         }

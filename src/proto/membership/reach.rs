@@ -43,8 +43,12 @@ impl Membership {
         }
         if news {
             effects.push(Effect::Reached { member: self.table.id(slot), reached: true });
-            if self.missed.remove(&slot) {
-                self.tell_of_reach(effects);
+            let missed = self.missed.remove(&slot);
+            if self.told_of.remove(&slot) || missed {
+                self.spread_reach(effects);
+            } else if self.has_told {
+                // It may have been away when this member took back what it had said.
+                self.tell_one_of_reach(slot, effects);
             }
         }
     }
@@ -86,7 +90,9 @@ impl Membership {
             if age >= settings::REACH_MAX && self.missed.insert(slot) {
                 peer.reached = false;
                 effects.push(Effect::Reached { member: self.table.id(slot), reached: false });
-                self.tell_of_reach(effects);
+                self.has_told = true;
+                self.told_of.insert(slot);
+                self.spread_reach(effects);
             }
             // Every time at first, then less and less often, for ever.
             let often = self.table.peer(slot).questions < 8;

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, Membership, coordinate::Place, settings};
+use super::{Due, Effect, Membership, coordinate::Place, settings};
 use crate::base::{MemberId, wire};
 
 /// Peers out of reach that one report names; one that misses more is alone.
@@ -95,7 +95,22 @@ impl Membership {
         }
     }
 
-    /// A link went or came back: all hear of it.
+    /// A link went or came back: all hear of it, and once more a little later,
+    /// because where links go and come, words are lost.
+    pub(super) fn spread_reach(&mut self, effects: &mut Vec<Effect>) {
+        self.tell_of_reach(effects);
+        self.schedule(self.now + settings::REACH_RETOLD, Due::Retell);
+    }
+
+    /// One that is reached again hears how things stand here.
+    pub(super) fn tell_one_of_reach(&mut self, slot: u32, effects: &mut Vec<Effect>) {
+        if self.table.size() <= settings::CROWD {
+            let reports = vec![self.report()];
+            self.talk_reports(slot, reports, effects);
+        }
+    }
+
+    /// All hear how things stand here.
     pub(super) fn tell_of_reach(&mut self, effects: &mut Vec<Effect>) {
         let size = self.table.size();
         if size > settings::CROWD {

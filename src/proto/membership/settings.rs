@@ -46,6 +46,8 @@ const UNCONFIRMED: u32 = 3;
 pub const REACH_PERIOD: Duration = Duration::from_millis(500);
 /// A live member that owes one for so long is not reached directly: four or five questions.
 pub const REACH_MAX: Duration = Duration::from_secs(2);
+/// How soon what was said about reach is said once more.
+pub const REACH_RETOLD: Duration = Duration::from_secs(3);
 /// Up to this size every newcomer is asked directly at once.
 pub const GREET_MAX: usize = 256;
 /// So many others are knocked at, and asked, all at once.

@@ -230,6 +230,7 @@ impl Membership {
         self.presumed.remove(&slot);
         self.unanswered.remove(&slot);
         self.missed.remove(&slot);
+        self.told_of.remove(&slot);
         self.informed.remove(&slot);
         self.reports.remove(&slot);
         self.recent.remove(&slot);

@@ -186,6 +186,29 @@ fn who_returns_is_not_reported_out_of_reach() {
     }
 }
 
+/// A member says that another is out of its reach, then loses sight of that one, or of all:
+/// when the network is whole again, nobody goes on believing it.
+#[test]
+fn what_was_said_of_reach_is_taken_back() {
+    for seed in 0..20 {
+        let mut sim = Sim::started(5, seed, Faults::LAN);
+        sim.cut = [(1, 2)].into();
+        sim.run(10 * SECOND);
+        let said = |sim: &Sim| {
+            let reach = (0..5).flat_map(|i| sim.machine(i).reach());
+            reach.filter(|r| r.unreached.as_ref().is_some_and(|names| !names.is_empty())).count()
+        };
+        assert!(said(&sim) >= 5, "seed {seed}: {}", said(&sim));
+        let lost = if seed % 2 == 0 { 2 } else { 4 };
+        let others = (0..5).filter(|i| *i != lost);
+        sim.cut.extend(others.flat_map(|i| [(i, lost), (lost, i)]));
+        sim.run(10 * SECOND);
+        sim.cut.clear();
+        sim.run(12 * SECOND);
+        assert_eq!(said(&sim), 0, "seed {seed}");
+    }
+}
+
 /// A member of which others tell is live, and given no work before it answered us.
 #[test]
 fn hearsay_is_not_reach() {
