@@ -66,8 +66,8 @@ impl Parting {
 
     /// When something is to be done at the latest.
     pub fn deadline(&self) -> Time {
-        if self.is_rotation() {
-            return self.again;
+        if let Some((_, know)) = &self.rotated {
+            return if know.is_empty() { self.again } else { self.again.min(self.latest) };
         }
         self.until.min(self.latest).min(self.again)
     }
@@ -120,7 +120,14 @@ impl Member {
         let Some(parting) = &mut self.parting else { return };
         let (over, rotates) =
             (now >= parting.until || now >= parting.latest, parting.is_rotation());
-        if over && !rotates {
+        // A majority that knows may never be found: others may have been removed or
+        // have new keys as well since. One that knows tells the rest, in time.
+        let known = parting.rotated.as_ref().filter(|(_, know)| !know.is_empty());
+        if let Some((to, _)) = known.filter(|_| now >= parting.latest) {
+            let to = *to;
+            self.parting = None;
+            self.take_up(now, to, effects);
+        } else if over && !rotates {
             let left = parting.left;
             self.parting = None;
             self.stop_for_good(now, left, effects);
