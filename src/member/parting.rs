@@ -9,9 +9,10 @@
 //!
 //! A member with a new key parts from its old id in the same way. Under the new
 //! one it can tell nobody, because whoever does not know the change does not
-//! know that id. So it has no limit of time: it goes on as the old one until a
-//! majority of the voters knows. Any majority that decides something later has
-//! one of them in it.
+//! know that id. So it goes on as the old one until a majority of the voters
+//! knows: any majority that decides something later has one of them in it.
+//! Where no majority can be found any more, one other that knows is enough
+//! after a while; with none there is no limit of time.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -4,7 +4,7 @@
 //! The next key is on disk before it is proposed, and stays there until it is
 //! known what became of it: whenever this member dies, it finds a key there
 //! that the cluster knows. It becomes this member's key only after the change
-//! is committed, on this member's disk and known to a majority (`parting`). So
+//! is committed, on this member's disk and known to others (`parting`). So
 //! there is one step that counts, the replacement of the key file, and every
 //! start before it does again what was done already.
 //!
