@@ -188,10 +188,19 @@ impl Cluster {
     }
 
     fn ask(&mut self, who: usize, command: Command) -> Result<Outcome, Refusal> {
+        self.ask_within(Duration::from_secs(12), who, command)
+    }
+
+    fn ask_within(
+        &mut self,
+        within: Duration,
+        who: usize,
+        command: Command,
+    ) -> Result<Outcome, Refusal> {
         self.tickets += 1;
         let ticket = self.tickets;
         self.send(who, Duration::ZERO, Input::Command { ticket, command });
-        self.run(Duration::from_secs(12));
+        self.run(within);
         self.replies.remove(&ticket).expect("every command is answered")
     }
 

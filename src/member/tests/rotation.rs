@@ -46,7 +46,8 @@ impl Cluster {
 fn a_member_is_its_old_self_until_a_majority_knows_the_new_one() {
     let mut cluster = Cluster::new(4);
     let before = cluster.ids[1];
-    let outcome = cluster.ask(1, Command::RotateKey).unwrap();
+    let second = Duration::from_secs(1);
+    let outcome = cluster.ask_within(second, 1, Command::RotateKey).unwrap();
     assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
     let entry = cluster.catalog(0).roster.members[1].clone();
     assert_eq!((entry.name.as_str(), entry.voter), ("m1", false));
@@ -56,14 +57,31 @@ fn a_member_is_its_old_self_until_a_majority_knows_the_new_one() {
     assert_eq!(cluster.told("this member has a new key"), 1);
     assert_eq!(cluster.told("m1 is down"), 0, "nobody takes it for lost");
 
-    let refused = cluster.ask(1, Command::WindowClose).unwrap_err();
+    let refused = cluster.ask_within(second, 1, Command::WindowClose).unwrap_err();
     assert_eq!((refused.reason, refused.why.contains("takes it up")), (Reason::Busy, true));
     cluster.disowned_by(1, &[0]);
-    cluster.run(Duration::from_secs(100));
+    cluster.run(9 * second);
     assert!(cluster.rotated.is_empty(), "one of three voters knows");
     cluster.disowned_by(1, &[2]);
     assert_eq!(cluster.rotated, [(1, entry.id)]);
     assert!(cluster.expelled.is_empty());
+}
+
+/// With nobody's word it waits as long as it takes, with a single one a quarter
+/// of a minute: the others of that majority may be there no more.
+#[test]
+fn a_member_that_finds_no_majority_takes_its_new_key_up_when_one_knows() {
+    for knows in [false, true] {
+        let mut cluster = Cluster::new(4);
+        cluster.ask(1, Command::RotateKey).unwrap();
+        let id = cluster.drawn[0].member();
+        if knows {
+            cluster.disowned_by(1, &[0]);
+        }
+        cluster.run(Duration::from_secs(100));
+        let expected = knows.then_some((1, id));
+        assert_eq!(cluster.rotated, expected.into_iter().collect::<Vec<_>>());
+    }
 }
 
 #[test]
