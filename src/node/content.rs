@@ -342,11 +342,12 @@ impl Content {
     }
 
     /// What the gateway serves of `app` from now on; nothing if it is not
-    /// active here or its listing is not in the store.
+    /// active here, its listing is not in the store, or it was a version of
+    /// another cluster (`begin_anew`), which means nothing to this one's clients.
     pub fn site(&self, app: &AppName) -> Option<Arc<Site>> {
         let cell = locked(&self.inner.apps).get(app)?.clone();
         let shown = locked(&cell.shown).clone();
-        shown.site
+        shown.site.filter(|site| site.version() > 0)
     }
 
     /// What was replaced in the live tree of `app` and is still kept, oldest

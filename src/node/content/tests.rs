@@ -387,6 +387,20 @@ fn deactivated_means_forgotten_and_not_destroyed() {
 }
 
 #[test]
+fn what_another_cluster_had_decided_stands_and_is_not_served() {
+    let bench = Bench::new();
+    let www = app("www");
+    let root = bench.stage(&[("index.html", "hello")]);
+    bench.activate(5, root, &AppSpec::default());
+    begin_anew(&bench.dir.path().join("state")).unwrap();
+    let bench = bench.restarted();
+    assert_eq!((bench.root(), bench.read("index.html").unwrap()), (Some(root), "hello".into()));
+    assert!(bench.content.site(&www).is_none(), "its number is of another count");
+    bench.activate(1, root, &AppSpec::default());
+    assert_eq!(bench.content.site(&www).unwrap().version(), 1);
+}
+
+#[test]
 fn garbage_collection_leaves_what_is_active() {
     let bench = Bench::new();
     let (one, two) = (bench.stage(&[("a", "1")]), bench.stage(&[("a", "2")]));
