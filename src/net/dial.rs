@@ -27,7 +27,7 @@ pub(super) async fn run(hub: Arc<Hub>, dial: Dial) {
             outcome = welcomed(
                 &endpoint, &hub.identity, dial.class, Some(dial.key), dial.address,
             ) => outcome,
-            () = refusal::refusal(dial.address) => {
+            () = refusal::refusal(&hub.asked, dial.address) => {
                 Err(NetError::NobodyListens { address: dial.address })
             }
         }

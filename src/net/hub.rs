@@ -49,6 +49,8 @@ pub(super) struct Hub {
     pub(super) runtime: Handle,
     pub(super) inlet: Inlet,
     pub(super) counters: Counters,
+    /// Bounds how many hosts are asked at once whether anybody listens.
+    pub(super) asked: Semaphore,
     endpoint: Mutex<Option<Endpoint>>,
     table: Mutex<Table>,
 }
@@ -112,6 +114,7 @@ impl Hub {
             runtime: Handle::current(),
             inlet,
             counters: Counters::default(),
+            asked: Semaphore::new(refusal::ASKED_MAX),
             table: Mutex::default(),
         };
         Ok((Arc::new(hub), events))
@@ -310,6 +313,9 @@ impl Hub {
         let closing = table.closing;
         let Some(entry) = table.peers.get_mut(&member) else { return };
         let route = &mut entry.routes[class as usize];
+        for link in route.links.iter().filter(|link| link.is_abandoned()) {
+            Close::Silent.apply(&link.connection);
+        }
         let link = route.choose(class, self.me, member).cloned();
         if let Some(link) = &link {
             for waiter in route.waiters.drain(..) {
@@ -479,7 +485,8 @@ async fn watch(hub: Arc<Hub>, member: MemberId, link: Link) {
     sleep(UNANSWERED).await;
     while let Some(span) = link.unanswered_for().filter(|_| link.is_alive()) {
         if span >= UNANSWERED {
-            if refusal::is_refused(link.connection.remote_address()).await && link.is_alive() {
+            let address = link.connection.remote_address();
+            if refusal::is_refused(&hub.asked, address).await && link.is_alive() {
                 hub.inlet.event(NetEvent::Refused { member }).await;
             }
             break;

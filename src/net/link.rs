@@ -15,7 +15,8 @@ use std::{
 };
 
 use quinn::{
-    Connection, ConnectionError, IdleTimeout, TransportConfig, TransportErrorCode, VarInt,
+    Connection, ConnectionError, IdleTimeout, MtuDiscoveryConfig, TransportConfig,
+    TransportErrorCode, VarInt,
 };
 
 use super::{NetError, micros};
@@ -34,9 +35,20 @@ const TOGETHER: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(2);
 /// What a round trip takes until it was measured: it paces the first retransmissions.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
-/// A connection on which nothing arrives for so long is over. There is no
-/// keep-alive: members that need each other probe each other.
+/// A conversation on which nothing is said for so long is over. There is no keep-alive: members
+/// that need each other probe each other. Among 64, two of them speak every ten seconds or so, and
+/// among 500 every minute; were it shorter than that, nearly every probe would begin with a handshake,
+/// which costs as much as fifty probes.
+const IDLE_TALK: Duration = Duration::from_secs(90);
+/// The same for content and requests, which come in bursts.
 const IDLE: Duration = Duration::from_secs(12);
+/// A link on which something was sent and nothing came back for so long is over. QUIC by itself would
+/// try again and more and more seldom until the connection is idle, and what is sent
+/// meanwhile would wait for that: a long idle time needs this.
+const ABANDON: Duration = Duration::from_secs(12);
+/// How often the side that was dialled looks for a larger packet size. Each look is some packets of 1,400
+/// bytes, and one conversation with each other member stands all the time.
+const MTU_AGAIN: Duration = Duration::from_secs(3_600);
 /// Alerts of TLS (RFC 8446 section 6): access_denied, no_application_protocol.
 const ALERT_ACCESS_DENIED: u8 = 49;
 const ALERT_NO_PROTOCOL: u8 = 120;
@@ -107,8 +119,14 @@ impl Class {
         // One more one-way stream than the class has: the welcome.
         let uni = self.uni_max() + 1;
         let streams = uni + self.bidi_max();
-        let mut transport = common_transport();
+        let (idle, mtu) = match self {
+            // A conversation is short packets: larger ones would gain nothing.
+            Self::Talk => (IDLE_TALK, None),
+            Self::Pull | Self::Http | Self::Join => (IDLE, Some(MtuDiscoveryConfig::default())),
+        };
+        let mut transport = common_transport(idle);
         transport
+            .mtu_discovery_config(mtu)
             .stream_receive_window(VarInt::from_u32(self.stream_window()))
             .receive_window(VarInt::from_u32(self.stream_window() * streams))
             .max_concurrent_uni_streams(VarInt::from_u32(uni))
@@ -131,8 +149,12 @@ const ACCEPTED_STREAM_WINDOW: u32 = 256 << 10;
 
 /// The terms for the side that is dialled, before the class is known.
 pub(super) fn acceptor_transport() -> Arc<TransportConfig> {
-    let mut transport = common_transport();
+    // The shorter of both sides' idle times holds, so the dialler's does.
+    let mut transport = common_transport(IDLE_TALK);
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.interval(MTU_AGAIN);
     transport
+        .mtu_discovery_config(Some(mtu))
         .stream_receive_window(VarInt::from_u32(ACCEPTED_STREAM_WINDOW))
         .receive_window(VarInt::from_u32(limits::KNOCK_MAX as u32 + 1))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
@@ -140,9 +162,9 @@ pub(super) fn acceptor_transport() -> Arc<TransportConfig> {
     Arc::new(transport)
 }
 
-fn common_transport() -> TransportConfig {
+fn common_transport(idle: Duration) -> TransportConfig {
     let mut transport = TransportConfig::default();
-    let idle = IdleTimeout::try_from(IDLE).expect("twelve seconds fit QUIC's 62 bits of ms");
+    let idle = IdleTimeout::try_from(idle).expect("some seconds fit QUIC's 62 bits of ms");
     transport
         .max_idle_timeout(Some(idle))
         .send_window(4 << 20)
@@ -165,6 +187,8 @@ pub(super) enum Close {
     Busy = 3,
     /// It said what may not be said.
     Misbehaved = 4,
+    /// It leaves unanswered what it is sent.
+    Silent = 5,
 }
 
 impl Close {
@@ -179,6 +203,7 @@ impl Close {
             Self::Replaced => "replaced by a newer connection",
             Self::Busy => "too many newcomers at once, try again",
             Self::Misbehaved => "too large or malformed",
+            Self::Silent => "no answer",
         }
     }
 
@@ -248,6 +273,11 @@ impl Link {
     /// Gives the watch back.
     pub(super) fn unwatch(&self) {
         self.activity.watched.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it was silent for so long that nothing more is to be expected of it.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.unanswered_for().is_some_and(|span| span > ABANDON)
     }
 
     /// Whether not a single packet came since something was last sent. An

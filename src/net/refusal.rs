@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{net::UdpSocket, time::timeout};
+use tokio::{net::UdpSocket, sync::Semaphore, time::timeout};
 
 /// How long a peer may leave everything unanswered before its host is asked. QUIC
 /// acknowledges within 25 ms and a round trip.
@@ -23,8 +23,14 @@ pub(super) const UNANSWERED: Duration = Duration::from_millis(120);
 /// How long the host has to answer.
 const ANSWER_WITHIN: Duration = Duration::from_millis(200);
 
-/// Whether the host says that nobody listens at `address`. False where it says nothing.
-pub(super) async fn is_refused(address: SocketAddr) -> bool {
+/// Hosts that are asked at the same time. Where more leave us unanswered, the fault is more likely a
+/// lack of processor time, here or there, and asking them all would make it worse.
+pub(super) const ASKED_MAX: usize = 4;
+
+/// Whether the host says that nobody listens at `address`. False where it says nothing, or
+/// where too many are being asked.
+pub(super) async fn is_refused(asked: &Semaphore, address: SocketAddr) -> bool {
+    let Ok(_permit) = asked.try_acquire() else { return false };
     let any: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -43,9 +49,9 @@ pub(super) async fn is_refused(address: SocketAddr) -> bool {
 
 /// Ends when the host at `address` has said that nobody listens there; it is asked
 /// once, after a while. Otherwise never.
-pub(super) async fn refusal(address: SocketAddr) {
+pub(super) async fn refusal(asked: &Semaphore, address: SocketAddr) {
     tokio::time::sleep(UNANSWERED).await;
-    if !is_refused(address).await {
+    if !is_refused(asked, address).await {
         std::future::pending().await
     }
 }

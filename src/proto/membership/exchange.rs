@@ -117,7 +117,9 @@ impl Membership {
         if live.is_empty() {
             return;
         }
-        if self.exchanges == settings::EXCHANGES_EARLY {
+        // In a larger cluster the comparisons carry it, unless somebody is missed.
+        let worth_it = self.table.size() <= settings::FEW || !self.missed.is_empty();
+        if self.exchanges == settings::EXCHANGES_EARLY && worth_it {
             self.tell_of_reach(effects);
         }
         self.exchanges = self.exchanges.saturating_add(1);

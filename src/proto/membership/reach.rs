@@ -60,7 +60,8 @@ impl Membership {
             self.table.peer_mut(slot).reached = true;
             return;
         }
-        let span = settings::greet_within(self.table.size());
+        let waiting = self.table.live().filter(|slot| !self.table.peer(*slot).reached).count();
+        let span = settings::greet_within(self.table.size(), waiting);
         let at = self.now + self.random.duration_below(span);
         self.schedule(at, Due::Greet(slot));
     }

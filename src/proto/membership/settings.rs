@@ -109,6 +109,12 @@ pub fn confirmations(n: usize) -> usize {
     if n > CROWD { 0 } else { CONFIRMATIONS.min(n.saturating_sub(2)) }
 }
 
+/// Within this time, in a cluster of `n`, those who asked a suspect in vain say so: long enough that the
+/// first few are heard before the others speak, and so short that these few are no later.
+pub fn confirm_within(n: usize) -> Duration {
+    if n > FEW { Duration::from_millis(80) } else { Duration::ZERO }
+}
+
 /// `fuse` for a suspicion that `confirmed` of the `wanted` others confirm: from three times as
 /// long down to itself, by the logarithm (Lifeguard, section IV-B).
 pub fn stretched(fuse: Duration, wanted: usize, confirmed: usize) -> Duration {
@@ -126,11 +132,22 @@ pub fn quiet_max(n: usize) -> Option<Duration> {
     (n <= 12).then(|| Duration::from_millis(100 * n as u64).max(Duration::from_millis(750)))
 }
 
-/// Within this time every newcomer is asked directly in a cluster of `n`: each question is a
-/// handshake, and all members ask.
-pub fn greet_within(n: usize) -> Duration {
-    let each = if n <= FEW { 3 } else { 8 };
-    Duration::from_millis(each) * u32::try_from(n).unwrap_or(u32::MAX)
+/// Within this time every newcomer is asked directly in a cluster of `n`, of whom `waiting` are
+/// still to be asked: each question may be a handshake, and all members ask. One that returns is
+/// asked at once; where many start together, what it costs is spread over some seconds, as nobody
+/// needs all of them sooner.
+pub fn greet_within(n: usize, waiting: usize) -> Duration {
+    let span = |each, n| Duration::from_millis(each) * u32::try_from(n).unwrap_or(u32::MAX);
+    if n <= FEW { span(3, n) } else { span(4, n) + span(40, waiting) }
+}
+
+/// A member that has just started in a cluster of `n` probes and judges nobody for so long: if many
+/// started with it, handshakes of all with all make answers late.
+pub fn youth(n: usize) -> Duration {
+    if n <= FEW {
+        return Duration::ZERO;
+    }
+    greet_within(n, n).clamp(Duration::from_secs(2), Duration::from_secs(4))
 }
 
 /// Within this time a member that has just started knocks at the rest.

@@ -87,7 +87,12 @@ impl Membership {
                 if let Timer::ChangeSuspectToDown { member_id, incarnation, .. } = timer {
                     self.suspect_by_probe(member_id, incarnation, effects);
                 } else {
-                    let at = self.now + after;
+                    let mut at = self.now + after;
+                    if matches!(timer, Timer::ProbeRandomMember(_)) && self.is_young() {
+                        // It would ask before the handshake's turn has come.
+                        at = at.max(self.born + settings::youth(self.table.size()));
+                        at = at + self.random.duration_below(settings::PROBE_PERIOD);
+                    }
                     self.schedule(at, Due::Foca(timer));
                 }
             }

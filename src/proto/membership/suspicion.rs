@@ -173,12 +173,30 @@ impl Membership {
             return;
         }
         let size = self.table.size();
+        if self.is_young() {
+            return;
+        }
         if size > settings::CROWD && self.random.below(size as u64) >= settings::CROWD as u64 / 2 {
             return;
         }
         self.open(run, incarnation, settings::fuse(size), false, false);
         self.poke(run, incarnation, effects);
         self.review_soon(run.slot);
+        // Not all say at the same moment that they got no answer: once a few have, the others
+        // need not.
+        let spread = self.random.duration_below(settings::confirm_within(size));
+        if let Some(open) = self.suspicions.get_mut(&run.slot) {
+            open.review_at = open.review_at + spread;
+            let at = open.review_at;
+            self.schedule(at, Due::Suspicion(run.slot));
+        }
+    }
+
+    /// Whether this member is one of many that have just started. A first question is a
+    /// handshake, and where all ask all, answers are late: that says nothing of
+    /// who owes them. If all suspected all, they would have even more to do.
+    pub(super) fn is_young(&self) -> bool {
+        self.now.since(self.born) < settings::youth(self.table.size())
     }
 
     /// Sees to it that every suspect is asked until it answers or is judged: who began the
@@ -201,8 +219,9 @@ impl Membership {
     fn confirm(&mut self, slot: u32, effects: &mut Vec<Effect>) {
         let wanted = settings::confirmations(self.table.size());
         let me_alone = self.now.since(self.heard_any) >= settings::SILENCE;
+        let young = self.is_young();
         let Some(open) = self.suspicions.get_mut(&slot) else { return };
-        if open.told || me_alone || open.confirmed.len() > wanted || wanted == 0 {
+        if open.told || me_alone || young || open.confirmed.len() > wanted || wanted == 0 {
             return;
         }
         open.told = true;
@@ -341,6 +360,7 @@ impl Membership {
         let heard = self.table.peer(slot).heard;
         let heard_lately = heard > open.since && self.now.since(heard) < open.fuse;
         self.now < self.verdicts_from
+            || self.is_young()
             || !open.own
             || age < self.patience(open) * (1 + self.unwell)
             || (heard_lately && age < settings::ONE_WAY_MAX)

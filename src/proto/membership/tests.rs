@@ -38,7 +38,8 @@ fn detection(n: usize, end: End, seeds: u64) -> (u128, u128) {
         .map(|seed| {
             let mut sim = Sim::started(n, seed, Faults::LAN);
             (sim.hints, sim.refusals) = (end == End::Lost, end == End::Refused);
-            sim.run(ms(137 * seed));
+            // Until nobody is young any more.
+            sim.run(super::settings::youth(n) + ms(137 * seed));
             let victim = seed as usize % n;
             sim.kill(victim);
             let took = sim.run_until(20 * SECOND, |sim| sim.all_see(victim, State::Down));
