@@ -20,7 +20,7 @@ pub mod files;
 /// One type of content in one place.
 pub trait Driver {
     /// What stands there, item by item with signatures: the IHaveList. With a
-    /// `sink` every byte is read and handed to it, whatever `how` says.
+    /// `sink` every byte that it does not hold is read and handed to it.
     fn scan(&mut self, how: How, sink: Option<&mut dyn FileSink>) -> Result<Scan, DriverError>;
 
     /// The content of one item as it stands there now.
@@ -48,6 +48,12 @@ pub trait FileSink {
     /// Takes all of one file: the digest of its bytes, their number, and the
     /// chunks that they were cut into.
     fn file(&mut self, reader: &mut dyn Read) -> Result<(Digest, u64, Vec<Chunk>), DriverError>;
+
+    /// Whether it has the content that was cut into `chunks`. Then a file that
+    /// is known to be that is not read again.
+    fn holds(&mut self, _chunks: &[Chunk]) -> Result<bool, DriverError> {
+        Ok(false)
+    }
 }
 
 /// How a scan looks.

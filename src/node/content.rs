@@ -55,7 +55,13 @@ struct Inner {
     live_dir: PathBuf,
     state_dir: PathBuf,
     apps: Mutex<BTreeMap<AppName, Arc<App>>>,
+    /// What is known of the directories that were published last, the newest
+    /// last: what did not change since is not read again.
+    sources: Mutex<Vec<(PathBuf, StatCache)>>,
 }
+
+/// Directories of which that is remembered, until the next start.
+const SOURCES_MAX: usize = 4;
 
 /// One application here.
 #[derive(Debug, Default)]
@@ -159,7 +165,8 @@ impl Content {
             }
             apps.insert(app, Arc::new(App { work: Mutex::new(work), ..App::default() }));
         }
-        let inner = Inner { store, live_dir, state_dir, apps: Mutex::new(apps) };
+        let inner =
+            Inner { store, live_dir, state_dir, apps: Mutex::new(apps), sources: Mutex::default() };
         let content = Self { inner: Arc::new(inner) };
         let apps = locked(&content.inner.apps).clone();
         for (app, cell) in apps {
@@ -189,7 +196,17 @@ impl Content {
     /// error, and then nothing counts as staged.
     pub fn stage(&self, source: &Path, ignore: &[String]) -> Result<Staged, ContentError> {
         let rules = IgnoreRules::new(ignore)?;
-        self.ingest(source, &rules, &Tree::default())
+        let mut cache = {
+            let mut sources = locked(&self.inner.sources);
+            let at = sources.iter().position(|(path, _)| path == source);
+            at.map_or_else(StatCache::new, |at| sources.remove(at).1)
+        };
+        let staged = self.ingest(source, &rules, &Tree::default(), &mut cache);
+        let mut sources = locked(&self.inner.sources);
+        sources.push((source.to_owned(), cache));
+        let surplus = sources.len().saturating_sub(SOURCES_MAX);
+        sources.drain(..surplus);
+        staged
     }
 
     /// Makes the tree `root` the live one of `app`, as version number
@@ -315,7 +332,7 @@ impl Content {
         // Without its listing nothing is known to be a shell of the version:
         // then every directory counts, and the root tells.
         let expected = self.inner.store.tree(&active.root)?.unwrap_or_default();
-        let staged = self.ingest(&active.live, &rules, &expected)?;
+        let staged = self.ingest(&active.live, &rules, &expected, &mut StatCache::new())?;
         if locked(&self.app(app).work).generation != generation {
             return Err(DriverError::Changing(active.live).into());
         }

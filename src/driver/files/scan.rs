@@ -227,8 +227,8 @@ impl Walk<'_, '_> {
             return Ok(None);
         }
         if self.how.mode == Mode::Quick
-            && self.sink.is_none()
             && let Some(known) = self.before.known(path, &StatKey::of(stat))
+            && self.sink.as_deref_mut().map_or(Ok(true), |sink| sink.holds(&known.chunks))?
         {
             let known = known.clone();
             let node = Node::File {

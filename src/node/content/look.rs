@@ -63,20 +63,21 @@ impl Content {
         Err(ContentError::Busy(app.clone()))
     }
 
-    /// Takes the tree at `source` into the store and looks at it once more.
+    /// Takes the tree at `source` into the store and looks at it once more. What
+    /// `cache` knows of it and the store has is not read.
     pub(super) fn ingest(
         &self,
         source: &Path,
         rules: &IgnoreRules,
         expected: &Tree,
+        cache: &mut StatCache,
     ) -> Result<Staged, ContentError> {
         let store = &self.inner.store;
         let _hold = store.hold(); // until the tree is there that needs the chunks
-        let mut cache = StatCache::new();
         let mut sink = Sink { store, writer: Some(store.writer()) };
-        let mut scan = files::scan(source, rules, &mut cache, PUBLISH, Some(&mut sink))?;
+        let mut scan = files::scan(source, rules, cache, PUBLISH, Some(&mut sink))?;
         sink.commit()?;
-        let mut again = files::scan(source, rules, &mut cache, PUBLISH, None)?;
+        let mut again = files::scan(source, rules, cache, PUBLISH, None)?;
         if !expected.is_empty() {
             scan.fit(expected)?;
             again.fit(expected)?;
@@ -114,5 +115,14 @@ impl FileSink for Sink<'_> {
         }
         let writer = self.writer.get_or_insert_with(|| self.store.writer());
         self.store.ingest_file(writer, reader).map_err(failed)
+    }
+
+    fn holds(&mut self, chunks: &[Chunk]) -> Result<bool, DriverError> {
+        for chunk in chunks {
+            if !self.store.has(&chunk.digest).map_err(failed)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }

@@ -44,6 +44,10 @@ impl FileSink for Memory {
         self.files += 1;
         Ok((Digest::of_bytes(&bytes), bytes.len() as u64, chunks))
     }
+
+    fn holds(&mut self, chunks: &[Chunk]) -> Result<bool, DriverError> {
+        Ok(chunks.iter().all(|chunk| self.chunks.contains_key(&chunk.digest)))
+    }
 }
 
 impl ChunkSource for Memory {

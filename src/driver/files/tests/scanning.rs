@@ -185,6 +185,26 @@ fn a_quick_scan_reads_only_what_may_have_changed() {
 }
 
 #[test]
+fn what_the_sink_holds_is_not_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &[("a", "one"), ("b", "two")]);
+    let (mut store, mut cache) = (Memory::default(), StatCache::new());
+    let publish = |cache: &mut StatCache, store: &mut Memory| {
+        let sink: &mut dyn FileSink = store;
+        scan(dir.path(), &IgnoreRules::none(), cache, PUBLISH, Some(sink)).unwrap().tree
+    };
+    let tree = publish(&mut cache, &mut store);
+    assert_eq!(store.files, 2);
+    let mut cache = rested(&cache, &["a", "b"]);
+    assert_eq!(publish(&mut cache, &mut store).root(), tree.root());
+    assert_eq!(store.files, 2, "nothing was read");
+    // What the store has lost is read again, whatever is known of the file.
+    store.chunks.remove(&Digest::of_bytes(b"two"));
+    assert_eq!(publish(&mut rested(&cache, &["a", "b"]), &mut store).root(), tree.root());
+    assert_eq!(store.files, 3);
+}
+
+#[test]
 fn a_full_scan_does_not_believe_the_cache() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), &[("a", "12345")]);
