@@ -28,7 +28,9 @@ use althing::{
     proto::{
         catalog::{self, Record, Register, Transition},
         membership::packet::{Aside, Identity, Packet},
-        replication::{ActionList, IHaveList, Update, UpdateList},
+        replication::{
+            ActionList, Bits, Gained, IHaveList, Join, Positions, Standing, Update, UpdateList,
+        },
         rumor::{self, Rumor, RumorKind},
         vote::{Ballot, SignedBallot},
     },
@@ -464,8 +466,19 @@ fn lists(bytes: &[u8]) {
         let _ = asked.bytes();
     }
     there_and_back::<UpdateList>(Kind::Message, bytes);
+    there_and_back::<Standing>(Kind::Message, bytes);
+    there_and_back::<Gained>(Kind::Message, bytes);
+    if let Some(join) = there_and_back::<Join>(Kind::Message, bytes) {
+        let bits = Bits::from_wire(join.have, 11);
+        assert!(!bits.get(11), "there is nothing beyond the end");
+    }
     if let Some(have) = there_and_back::<IHaveList>(Kind::Tree, bytes) {
         let _ = have.root();
+        if let Ok(positions) = Positions::of(have.tree()) {
+            for (at, chunk) in positions.chunks().iter().enumerate() {
+                assert_eq!(positions.position(&chunk.digest), Some(at as u32));
+            }
+        }
     }
 }
 
@@ -477,6 +490,13 @@ fn lists_seeds() -> Vec<Vec<u8>> {
     updates.updates.push(Update::Chunk { chunk: chunks[0], content });
     seeds.extend(encoded(Kind::Message, &[updates]));
     seeds.extend(encoded(Kind::Tree, &[IHaveList::new(sample_tree())]));
+    let positions = Positions::of(&sample_tree()).expect("a good tree");
+    let mut have = Bits::new(positions.chunks().len());
+    have.set(0);
+    let join = Join::new(sample_tree().root(), &positions, &have);
+    seeds.extend(encoded(Kind::Message, &[join]));
+    seeds.extend(encoded(Kind::Message, &[Standing::Whole, Standing::Elsewhere]));
+    seeds.extend(encoded(Kind::Message, &[Gained { all: true, positions: vec![0, 300] }]));
     seeds
 }
 

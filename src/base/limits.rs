@@ -106,6 +106,8 @@ pub const ACTIONS_MAX: usize = 1_024;
 /// The longest ActionList or UpdateList of a pull, bytes: [`ACTIONS_MAX`]
 /// items of at most 48 bytes, with room.
 pub const ACTION_LIST_MAX: usize = 64 << 10;
+/// A bit for each chunk of a tree, bytes: some four terabytes of content.
+pub const BITS_MAX: usize = 2 << 20;
 /// Content that one pull has asked for and not yet put away, bytes: keeps a
 /// gigabit wire with 50 ms of delay busy, and a member's memory small.
 pub const IN_FLIGHT_MAX: usize = 8 << 20;

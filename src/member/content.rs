@@ -37,6 +37,8 @@ const OFFERED_KEPT: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(2);
 /// How long a holder that failed us is passed over for the same content.
 const PASS_OVER: Duration = Duration::from_secs(3);
+/// Members that a fetch talks to beside the holder.
+const PEERS_MAX: usize = 15;
 /// Fetches at the same time.
 const FETCHES_MAX: usize = 2;
 
@@ -351,7 +353,16 @@ impl Content {
         }
         let from = holders[rng.random_range(0..holders.len())];
         self.fetches.insert(root, Fetch { from, bytes: 0 });
-        effects.push(Effect::Fetch { root, from });
+        let others = around.catalog.roster.members.iter().map(|m| m.id);
+        let mut peers: Vec<MemberId> = others
+            .filter(|m| *m != around.me && *m != from && (around.live)(*m))
+            .filter(|m| !self.failed.contains_key(&(root, *m)))
+            .collect();
+        // Others each time, so that all of a large cluster hang together.
+        while peers.len() > PEERS_MAX {
+            peers.swap_remove(rng.random_range(0..peers.len()));
+        }
+        effects.push(Effect::Fetch { root, from, peers });
     }
 
     fn holders(&self, around: &Surroundings<'_>, root: Digest) -> BTreeSet<MemberId> {

@@ -276,8 +276,10 @@ pub enum Effect {
     Fetch {
         /// What.
         root: Digest,
-        /// From whom.
+        /// Who holds it whole.
         from: MemberId,
+        /// Who is fetching it as well, or may hold it.
+        peers: Vec<MemberId>,
     },
     /// Switch the live content to this version, which the store holds whole,
     /// unless a catalog with a higher sequence was acted on already.

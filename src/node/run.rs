@@ -451,8 +451,8 @@ impl Loop {
                 self.knocks.insert(ticket, answer);
                 self.tell_member(Input::Knock { ticket, key, exporter, from, bytes });
             }
-            NetEvent::Stream { kind: StreamKind::Pull, send, recv, .. } => {
-                self.work.serve_pull(send, recv);
+            NetEvent::Stream { from, kind: StreamKind::Pull, send, recv } => {
+                self.work.serve_pull(from, send, recv);
             }
             NetEvent::Stream { kind: StreamKind::Http, send, recv, .. } => {
                 let stream = tokio::io::join(recv, send);

@@ -1,5 +1,5 @@
-//! Transfer: one session in which a member fetches a tree from a holder, over
-//! any pair of byte streams (in production one bidirectional QUIC stream).
+//! Transfer: how a member fetches a tree, and gives it, over any pair of byte
+//! streams (in production one bidirectional QUIC stream with each member asked).
 //!
 //! The requester asks for a listing and for chunks, the holder answers in the
 //! order of the questions. A frame is a tag, a length and an encoding, each
@@ -8,32 +8,44 @@
 //! and whoever is slower sets the pace: neither side holds more than a few
 //! megabytes.
 //!
+//! Who fetches much joins the others that fetch the same: each says to those
+//! whom it asks what it has got, and gives that to them ([`Boards`]). Whom to
+//! ask for what is for the plan to say (`proto::replication::Swarm`).
+//!
 //! Nothing is believed: a listing must have the root that was wanted, a chunk
 //! its signature, and the chunks of a file must make that file. What was
-//! verified is committed as it comes, so a session that breaks is resumed by
+//! verified is committed as it comes, so a fetch that breaks is resumed by
 //! the next one; the listing is stored last, and only when everything that it
 //! names is durable.
 
+mod board;
 mod frame;
 mod holder;
 mod requester;
+mod session;
+mod sink;
 
-use std::{io, pin::pin, time::Duration};
+use std::{
+    future::Future,
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::mpsc,
-    task::spawn_blocking,
 };
 
+pub use self::board::Boards;
 use self::{
     frame::{Activity, Wire},
     holder::{Questions, send_answers},
-    requester::{Session, send_questions},
+    requester::Fetch,
 };
 pub use crate::proto::replication::Progress;
 use crate::{
-    base::{Digest, RelPath},
+    base::{Digest, MemberId, RelPath, limits},
     proto::replication::Fault,
     store::{ContentStore, StoreError},
 };
@@ -42,6 +54,8 @@ use crate::{
 pub const IDLE: Duration = Duration::from_secs(30);
 /// What the holder reads, and the requester puts away, in one go, bytes.
 const PORTION: u64 = 1 << 20;
+/// Chunks that are handed out in one go.
+const HANDED_OUT_MAX: usize = limits::ACTIONS_MAX;
 
 /// What a session has served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +70,15 @@ pub struct Served {
     pub lacking: u64,
 }
 
+impl Served {
+    fn add(&mut self, part: &Self) {
+        self.listings += part.listings;
+        self.chunks += part.chunks;
+        self.bytes += part.bytes;
+        self.lacking += part.lacking;
+    }
+}
+
 /// What a session has fetched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pulled {
@@ -65,6 +88,8 @@ pub struct Pulled {
     pub chunks: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Bytes that came for nothing.
+    pub wasted: u64,
 }
 
 /// Why a session ended early. What was fetched and verified by then is kept,
@@ -122,25 +147,44 @@ impl TransferError {
     }
 }
 
-/// Answers one session until the requester ends it.
+/// How a member reaches another one.
+pub trait Connect: Clone + Send + 'static {
+    /// From there.
+    type Recv: AsyncRead + Unpin + Send + 'static;
+    /// To there.
+    type Send: AsyncWrite + Unpin + Send + 'static;
+
+    /// Opens a pair of streams to `member`.
+    fn open(
+        &self,
+        member: MemberId,
+    ) -> impl Future<Output = io::Result<(Self::Recv, Self::Send)>> + Send;
+}
+
+/// Answers one session, of `from`, until the requester ends it.
 pub async fn serve(
     store: ContentStore,
+    boards: Boards,
+    from: MemberId,
     recv: impl AsyncRead + Unpin,
     send: impl AsyncWrite + Unpin,
 ) -> Result<Served, TransferError> {
-    serve_within(IDLE, store, recv, send).await
+    serve_within(IDLE, store, boards, from, recv, send).await
 }
 
 async fn serve_within(
     idle: Duration,
     store: ContentStore,
+    boards: Boards,
+    from: MemberId,
     recv: impl AsyncRead + Unpin,
     send: impl AsyncWrite + Unpin,
 ) -> Result<Served, TransferError> {
     let activity = Activity::new(idle);
     // One answer waits while one is being sent and one is being read.
     let (ready, answers) = mpsc::channel(1);
-    let mut questions = Questions { store, wire: Wire::new(recv, &activity), ready };
+    let wire = Wire::new(recv, &activity);
+    let mut questions = Questions { store, boards, from, wire, ready, joined: None };
     let mut served = Served::default();
     let sender = send_answers(answers, send, &activity);
     let answering = async {
@@ -152,16 +196,31 @@ async fn serve_within(
     Ok(served)
 }
 
-/// Fetches the tree `root`: its listing, if it is not known, and the chunks
-/// that are missing. When it returns `Ok`, all of it is verified and durable.
+/// Fetches the tree `root`, which `from` holds: its listing, if it is not
+/// known, and the chunks that are missing, those also from whoever of `peers`
+/// fetches or holds the same. When it returns `Ok`, all of it is verified and durable.
 /// `progress` is called as chunks are put away.
 ///
-/// Dropping it ends the session; what was committed by then is kept.
+/// Dropping it ends all sessions; what was committed by then is kept.
+pub async fn fetch(
+    store: ContentStore,
+    boards: Boards,
+    connect: impl Connect,
+    root: Digest,
+    from: MemberId,
+    peers: Vec<MemberId>,
+    mut progress: impl FnMut(Progress),
+) -> Result<Pulled, TransferError> {
+    let fetch = Fetch { store, boards, connect, root, from, peers, idle: IDLE, plain: false };
+    fetch.run(&mut progress).await
+}
+
+/// The same from one holder alone, over streams that are open.
 pub async fn pull(
     store: ContentStore,
     root: Digest,
-    recv: impl AsyncRead + Unpin,
-    send: impl AsyncWrite + Unpin,
+    recv: impl AsyncRead + Unpin + Send + 'static,
+    send: impl AsyncWrite + Unpin + Send + 'static,
     progress: impl FnMut(Progress),
 ) -> Result<Pulled, TransferError> {
     pull_within(IDLE, store, root, recv, send, progress).await
@@ -171,59 +230,37 @@ async fn pull_within(
     idle: Duration,
     store: ContentStore,
     root: Digest,
-    recv: impl AsyncRead + Unpin,
-    send: impl AsyncWrite + Unpin,
+    recv: impl AsyncRead + Unpin + Send + 'static,
+    send: impl AsyncWrite + Unpin + Send + 'static,
     mut progress: impl FnMut(Progress),
 ) -> Result<Pulled, TransferError> {
-    // What is not missing now must still be there when the listing is stored.
-    let holding = store.clone();
-    let hold = spawn_blocking(move || holding.hold()).await?;
-    let activity = Activity::new(idle);
-    // Unbounded in form; the plan bounds what it asks ahead.
-    let (ask, asked) = mpsc::unbounded_channel();
-    let mut session = Session {
-        store: store.clone(),
-        wire: Wire::new(recv, &activity),
-        ask,
-        pulled: Pulled::default(),
-    };
-    let mut asking = pin!(send_questions(asked, send, &activity));
-    let mut asking_ended: Option<Result<(), TransferError>> = None;
-    let fetched = {
-        let mut fetching = pin!(session.fetch(root, &mut progress));
-        loop {
-            tokio::select! {
-                biased;
-                fetched = &mut fetching => break fetched,
-                // What the holder says while it hangs up is worth more than
-                // that it hung up: go on reading.
-                ended = &mut asking, if asking_ended.is_none() => asking_ended = Some(ended),
-            }
-        }
-    };
-    let Session { ask, wire, pulled, .. } = session;
-    drop((ask, wire));
-    let (tree, ours) = match (fetched, asking_ended) {
-        (Ok(fetched), None) => {
-            let _ = asking.await; // it says good-bye; everything has come already
-            fetched
-        }
-        (Ok(fetched), Some(_)) => fetched,
-        (Err(TransferError::Idle), Some(Err(broken))) => return Err(broken),
-        (Err(error), _) => return Err(error),
-    };
-    let stored = spawn_blocking(move || {
-        if !ours {
-            store.prove(&tree)?;
-        }
-        store.put_tree(&tree)?;
-        drop(hold);
-        Ok(())
-    });
-    match stored.await? {
-        Ok(()) => Ok(pulled),
-        Err(StoreError::Unproven(path)) => Err(TransferError::Unproven(path)),
-        Err(error) => Err(error.into()),
+    let connect = Once(Arc::new(Mutex::new(Some((recv, send)))));
+    let from = MemberId(Digest::of("althing only holder", &[]));
+    let (boards, peers) = (Boards::default(), Vec::new());
+    let fetch = Fetch { store, boards, connect, root, from, peers, idle, plain: true };
+    fetch.run(&mut progress).await
+}
+
+/// Streams that are open already.
+struct Once<R, S>(Arc<Mutex<Option<(R, S)>>>);
+
+impl<R, S> Clone for Once<R, S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<R, S> Connect for Once<R, S>
+where
+    R: AsyncRead + Unpin + Send + 'static,
+    S: AsyncWrite + Unpin + Send + 'static,
+{
+    type Recv = R;
+    type Send = S;
+
+    async fn open(&self, _member: MemberId) -> io::Result<(R, S)> {
+        let streams = self.0.lock().unwrap_or_else(|e| e.into_inner()).take();
+        streams.ok_or_else(|| io::Error::other("its streams were open once"))
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    io,
     path::PathBuf,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -16,7 +17,7 @@ use super::{
     content::{Content, ContentError},
     manifest::Manifest,
     run::{Answer, Note},
-    transfer::{self, TransferError},
+    transfer::{self, Boards, Connect, TransferError},
 };
 use crate::{
     base::{AppName, Digest, MemberId, Reason, Refusal, catalog::Version, tree::Change},
@@ -29,7 +30,7 @@ use crate::{
 };
 
 /// Sessions that are served at the same time; more wait.
-const SERVING_MAX: usize = 32;
+const SERVING_MAX: usize = 64;
 /// How often what no version needs is collected, if there is any.
 const COLLECT_EVERY: Duration = Duration::from_secs(30);
 /// How many collections follow when a root went.
@@ -48,11 +49,26 @@ pub(super) struct Work {
     content: Content,
     store: ContentStore,
     network: Net,
+    boards: Boards,
     notes: mpsc::UnboundedSender<Note>,
     tasks: TaskTracker,
     serving: Arc<Semaphore>,
     kept: Arc<Mutex<Kept>>,
     stopping: CancellationToken,
+}
+
+/// Streams over the cluster's own connections.
+#[derive(Clone)]
+struct Streams(Net);
+
+impl Connect for Streams {
+    type Recv = RecvStream;
+    type Send = SendStream;
+
+    async fn open(&self, member: MemberId) -> io::Result<(RecvStream, SendStream)> {
+        let (send, recv) = self.0.open(member, StreamKind::Pull).await.map_err(io::Error::other)?;
+        Ok((recv, send))
+    }
 }
 
 /// What no collection may take.
@@ -77,6 +93,7 @@ impl Work {
             content,
             store,
             network,
+            boards: Boards::default(),
             notes,
             tasks: TaskTracker::new(),
             serving: Arc::new(Semaphore::new(SERVING_MAX)),
@@ -99,7 +116,7 @@ impl Work {
     /// Starts what `effect` asks for, if it is work on content.
     pub fn start(&self, effect: Effect) {
         match effect {
-            Effect::Fetch { root, from } => self.fetch(root, from),
+            Effect::Fetch { root, from, peers } => self.fetch(root, from, peers),
             Effect::Activate { app, version, sequence, root, spec } => {
                 self.run(move |content| {
                     let result = content.activate(&app, version, sequence, root, &spec);
@@ -157,35 +174,37 @@ impl Work {
         });
     }
 
-    fn fetch(&self, root: Digest, from: MemberId) {
-        let (network, store, notes) =
-            (self.network.clone(), self.store.clone(), self.notes.clone());
+    fn fetch(&self, root: Digest, from: MemberId, peers: Vec<MemberId>) {
+        let (store, notes) = (self.store.clone(), self.notes.clone());
+        let (boards, connect) = (self.boards.clone(), Streams(self.network.clone()));
         let progress_notes = notes.clone();
         self.tasks.spawn(async move {
-            let result = match network.open(from, StreamKind::Pull).await {
-                Err(error) => Err(FetchFailure::Broken(error.to_string())),
-                Ok((send, recv)) => {
-                    let progress = move |p: crate::proto::replication::Progress| {
-                        let input = Input::Fetching { root, bytes: p.bytes_done };
-                        let _loop_may_be_gone = progress_notes.send(Note::Input(input));
-                    };
-                    let pulled = transfer::pull(store, root, recv, send, progress).await;
-                    pulled.map(drop).map_err(|e| fetch_failure(&e))
-                }
+            let progress = move |p: transfer::Progress| {
+                let input = Input::Fetching { root, bytes: p.bytes_done };
+                let _loop_may_be_gone = progress_notes.send(Note::Input(input));
             };
+            let pulled = transfer::fetch(store, boards, connect, root, from, peers, progress).await;
+            if let Ok(pulled) = &pulled {
+                tracing::debug!(%root, ?pulled, "fetched");
+            }
+            let result = pulled.map(drop).map_err(|e| fetch_failure(&e));
             let input = Input::Fetched { root, from, result };
             let _loop_may_be_gone = notes.send(Note::Input(input));
         });
     }
 
     /// Another member fetches from this one.
-    pub fn serve_pull(&self, send: SendStream, recv: RecvStream) {
+    pub fn serve_pull(&self, from: MemberId, send: SendStream, recv: RecvStream) {
         let (store, serving) = (self.store.clone(), Arc::clone(&self.serving));
+        let boards = self.boards.clone();
         self.tasks.spawn(async move {
             // Never closed, so there is always a permit in the end.
             let Ok(_permit) = serving.acquire().await else { return };
-            if let Err(error) = transfer::serve(store, recv, send).await {
-                tracing::debug!(%error, "a session with a fetching member ended early");
+            match transfer::serve(store, boards, from, recv, send).await {
+                Ok(served) => tracing::debug!(%from, ?served, "served"),
+                Err(error) => {
+                    tracing::debug!(%from, %error, "a session with a fetching member ended early");
+                }
             }
         });
     }

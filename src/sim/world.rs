@@ -654,7 +654,7 @@ impl World {
             }
             Effect::Answer { ticket, bytes } => self.answer(s, ticket, bytes),
             Effect::Reply { ticket, result } => self.reply(s, ticket, result),
-            Effect::Fetch { root, from } => self.fetch(s, root, from),
+            Effect::Fetch { root, from, .. } => self.fetch(s, root, from),
             Effect::Activate { app, version, sequence, root, .. } => {
                 let server = &self.servers[s];
                 Checker::whole(server, &app, root)?;

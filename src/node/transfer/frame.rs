@@ -42,20 +42,40 @@ pub(super) enum Tag {
     Listing = 3,
     NoListing = 4,
     Updates = 5,
+    /// The first word of who fetches from many, and the answer.
+    Join = 6,
+    Standing = 7,
+    /// A requester tells what it has got from others.
+    Gained = 8,
+    AskHandOut = 9,
+    HandedOut = 10,
 }
 
 impl Tag {
     fn parse(byte: u8) -> Option<Self> {
-        let all =
-            [Self::AskListing, Self::AskChunks, Self::Listing, Self::NoListing, Self::Updates];
+        let all = [
+            Self::AskListing,
+            Self::AskChunks,
+            Self::Listing,
+            Self::NoListing,
+            Self::Updates,
+            Self::Join,
+            Self::Standing,
+            Self::Gained,
+            Self::AskHandOut,
+            Self::HandedOut,
+        ];
         all.into_iter().find(|tag| *tag as u8 == byte)
     }
 
     /// The longest frame of this kind, bytes.
     const fn size_max(self) -> usize {
         match self {
-            Self::AskListing => 64,
-            Self::AskChunks | Self::Updates => limits::ACTION_LIST_MAX,
+            Self::AskListing | Self::Standing | Self::AskHandOut => 64,
+            Self::AskChunks | Self::Updates | Self::Gained | Self::HandedOut => {
+                limits::ACTION_LIST_MAX
+            }
+            Self::Join => limits::BITS_MAX + 128,
             Self::Listing => limits::TREE_MAX,
             Self::NoListing => 0,
         }

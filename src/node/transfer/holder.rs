@@ -10,24 +10,35 @@ use tokio::{
 };
 
 use super::{
-    PORTION, Served, TransferError,
+    HANDED_OUT_MAX, PORTION, Served, TransferError,
+    board::{Board, Boards, Has},
     frame::{Activity, Tag, Wire, decode, ended, frame, out_of_turn, write},
 };
 use crate::{
     base::{
-        Digest,
+        Digest, MemberId,
         tree::Chunk,
         wire::{self, Kind},
     },
-    proto::replication::{ActionList, Content, IHaveList, Update, UpdateList},
+    proto::replication::{
+        ActionList, Bits, Content, Gained, IHaveList, Join, Standing, Update, UpdateList,
+    },
     store::{ContentStore, StoreError},
 };
+
+/// Content behind one frame, as it goes out.
+type Answer = Vec<Arc<Vec<u8>>>;
 
 /// The holder's side of a session.
 pub(super) struct Questions<'a, R> {
     pub(super) store: ContentStore,
+    pub(super) boards: Boards,
+    /// Who asks.
+    pub(super) from: MemberId,
     pub(super) wire: Wire<'a, R>,
-    pub(super) ready: mpsc::Sender<Vec<Vec<u8>>>,
+    pub(super) ready: mpsc::Sender<Answer>,
+    /// What it joined for, and what it has of that.
+    pub(super) joined: Option<(Arc<Board>, Bits)>,
 }
 
 impl<R: AsyncRead + Unpin> Questions<'_, R> {
@@ -40,16 +51,67 @@ impl<R: AsyncRead + Unpin> Questions<'_, R> {
                     let listing = spawn_blocking(move || listing(&store, &root)).await??;
                     served.listings += u64::from(listing.is_some());
                     let answer = listing.unwrap_or_else(|| frame(Tag::NoListing, &[]));
-                    self.ready(vec![answer]).await?;
+                    self.ready(vec![Arc::new(answer)]).await?;
                 }
                 Tag::AskChunks => {
                     let asked: ActionList = decode(Kind::Message, &bytes)?;
                     self.answer_chunks(asked.chunks, served).await?;
                 }
+                Tag::Join => {
+                    let join: Join = decode(Kind::Message, &bytes)?;
+                    let standing = self.join(join).await?;
+                    let answer = frame(Tag::Standing, &wire::encode(Kind::Message, &standing));
+                    self.ready(vec![Arc::new(answer)]).await?;
+                }
+                Tag::Gained => {
+                    let gained: Gained = decode(Kind::Message, &bytes)?;
+                    // Who joined what is elsewhere may not have heard that yet.
+                    if let Some((board, have)) = &mut self.joined {
+                        for at in &gained.positions {
+                            have.set(*at);
+                        }
+                        board.hear(self.from, Has::Gained(gained));
+                    }
+                }
+                Tag::AskHandOut => {
+                    let wanted: u32 = decode(Kind::Message, &bytes)?;
+                    self.hand_out(u64::from(wanted), served).await?;
+                }
                 _ => return Err(out_of_turn()),
             }
         }
         Ok(())
+    }
+
+    async fn join(&mut self, join: Join) -> Result<Standing, TransferError> {
+        let (store, boards) = (self.store.clone(), self.boards.clone());
+        let found = spawn_blocking(move || boards.find(join.root, &store)).await??;
+        let board = found.filter(|board| board.positions().listing() == join.listing);
+        let Some(board) = board else {
+            self.joined = None;
+            return Ok(Standing::Elsewhere);
+        };
+        let have = Bits::from_wire(join.have, board.positions().chunks().len());
+        board.hear(self.from, Has::Bits(have.clone()));
+        let standing = board.standing();
+        self.joined = Some((board, have));
+        Ok(standing)
+    }
+
+    /// Gives what nobody was given, in one portion.
+    async fn hand_out(&mut self, bytes: u64, served: &mut Served) -> Result<(), TransferError> {
+        let (board, have) = self.joined.as_mut().ok_or_else(out_of_turn)?;
+        let chunks = board.hand_out(have, bytes.min(PORTION));
+        debug_assert!(chunks.len() <= HANDED_OUT_MAX);
+        for chunk in &chunks {
+            // It is on its way: not to be handed out to the same one again.
+            board.positions().position(&chunk.digest).map(|at| have.set(at));
+        }
+        let (store, board) = (self.store.clone(), Some(board.clone()));
+        let read = move || read_portion(&store, board.as_deref(), Tag::HandedOut, chunks);
+        let (answer, part) = spawn_blocking(read).await??;
+        served.add(&part);
+        self.ready(answer).await
     }
 
     /// Answers in portions, because a list may ask for a gigabyte.
@@ -69,16 +131,16 @@ impl<R: AsyncRead + Unpin> Questions<'_, R> {
                 portion.push(chunk);
             }
             let store = self.store.clone();
-            let (answer, part) = spawn_blocking(move || read_portion(&store, portion)).await??;
-            served.chunks += part.chunks;
-            served.bytes += part.bytes;
-            served.lacking += part.lacking;
+            let board = self.joined.as_ref().map(|(board, _)| board.clone());
+            let read = move || read_portion(&store, board.as_deref(), Tag::Updates, portion);
+            let (answer, part) = spawn_blocking(read).await??;
+            served.add(&part);
             self.ready(answer).await?;
         }
         Ok(())
     }
 
-    async fn ready(&mut self, answer: Vec<Vec<u8>>) -> Result<(), TransferError> {
+    async fn ready(&mut self, answer: Answer) -> Result<(), TransferError> {
         // Nobody sends any more only if the wire broke, which that side reports.
         self.ready.send(answer).await.map_err(|_| ended())
     }
@@ -95,38 +157,48 @@ fn listing(store: &ContentStore, root: &Digest) -> Result<Option<Vec<u8>>, Trans
 /// An UpdateList as a frame and the contents behind it, and what that serves.
 fn read_portion(
     store: &ContentStore,
+    board: Option<&Board>,
+    tag: Tag,
     chunks: Vec<Chunk>,
-) -> Result<(Vec<Vec<u8>>, Served), TransferError> {
+) -> Result<(Answer, Served), TransferError> {
     let mut served = Served::default();
     let mut list = UpdateList::default();
-    let mut contents: Vec<Vec<u8>> = Vec::new();
+    let mut contents: Vec<Arc<Vec<u8>>> = Vec::new();
     for chunk in chunks {
-        let content = match store.read(&chunk.digest) {
+        let young = board.and_then(|board| board.young(&chunk.digest));
+        let read = match young {
+            Some(bytes) => Ok(bytes),
+            None => store.read(&chunk.digest).map(Arc::new),
+        };
+        let content = match read {
             Ok(bytes) if bytes.len() == chunk.len as usize => {
                 served.chunks += 1;
                 served.bytes += bytes.len() as u64;
-                match contents.last_mut() {
+                match contents.last_mut().and_then(Arc::get_mut) {
                     // Small ones are sent together.
-                    Some(last) if last.len() + bytes.len() <= 64 << 10 => last.extend(bytes),
+                    Some(last) if last.len() + bytes.len() <= 64 << 10 => last.extend(&*bytes),
                     _ => contents.push(bytes),
                 }
                 Content::Inline
             }
             Ok(_) | Err(StoreError::NotFound(_) | StoreError::Corrupt(_)) => {
                 served.lacking += 1;
+                if tag == Tag::HandedOut {
+                    continue; // asked for by name later, it is told to be lacking
+                }
                 Content::Lacking
             }
             Err(error) => return Err(error.into()),
         };
         list.updates.push(Update::Chunk { chunk, content });
     }
-    let mut answer = vec![frame(Tag::Updates, &wire::encode(Kind::Message, &list))];
+    let mut answer = vec![Arc::new(frame(tag, &wire::encode(Kind::Message, &list)))];
     answer.append(&mut contents);
     Ok((answer, served))
 }
 
 pub(super) async fn send_answers(
-    mut answers: mpsc::Receiver<Vec<Vec<u8>>>,
+    mut answers: mpsc::Receiver<Answer>,
     mut send: impl AsyncWrite + Unpin,
     activity: &Activity,
 ) -> Result<(), TransferError> {

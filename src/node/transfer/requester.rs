@@ -1,77 +1,232 @@
-//! The requester's side of a session: asks ahead, judges what comes, puts it
-//! away while the next is on the wire.
+//! The requester's side: one fetch, from whoever has something of it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     sync::mpsc,
-    task::{JoinHandle, spawn_blocking},
+    task::{JoinSet, spawn_blocking},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
 use super::{
-    PORTION, Pulled, TransferError,
-    frame::{Activity, Tag, Wire, decode, ended, frame, out_of_turn, write},
+    Connect, Pulled, TransferError,
+    board::{Board, Boards, Has},
+    frame::{Tag, decode, frame, out_of_turn},
+    session::{Heard, Said, converse},
+    sink::{Sink, Stored},
 };
 use crate::{
     base::{
-        Digest,
+        Digest, MemberId, Time, limits,
         tree::{Chunk, Tree},
         wire::{self, Kind},
     },
-    proto::replication::{Fault, IHaveList, Progress, Pull, UpdateList},
-    store::{ContentStore, StoreError, Writer},
+    proto::replication::{
+        Ask, Bits, Fault, Gained, IHaveList, Join, Positions, Progress, Standing, Swarm,
+    },
+    store::ContentStore,
 };
 
-/// What is fetched between two commits, bytes: what a cut session loses at most.
-pub(super) const COMMIT: u64 = 16 << 20;
+/// Less than this is asked of one holder alone, bytes: talking to many costs more.
+const TOGETHER_FROM: u64 = 2 << 20;
+/// How often is seen to what is owed for too long.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long nobody may have anything that is missing, when others may get it yet.
+const STUCK_MAX: Duration = Duration::from_secs(2);
+/// When a member that had nothing of it is asked again: at first, and at the most.
+const AGAIN: Duration = Duration::from_millis(100);
+const AGAIN_MAX: Duration = Duration::from_secs(5);
+/// How long the others are given to take a good-bye.
+const GOOD_BYE: Duration = Duration::from_secs(2);
 
-/// The requester's side of a session.
-pub(super) struct Session<'a, R> {
-    pub(super) store: ContentStore,
-    pub(super) wire: Wire<'a, R>,
-    pub(super) ask: mpsc::UnboundedSender<Vec<u8>>,
-    pub(super) pulled: Pulled,
+/// One fetch.
+pub(super) struct Fetch<C> {
+    pub store: ContentStore,
+    pub boards: Boards,
+    pub connect: C,
+    pub root: Digest,
+    /// Who holds all of it.
+    pub from: MemberId,
+    /// Who may have something of it.
+    pub peers: Vec<MemberId>,
+    pub idle: Duration,
+    /// Whether `from` is asked in the way in which a single holder is.
+    pub plain: bool,
 }
 
-impl<R: AsyncRead + Unpin> Session<'_, R> {
-    /// Fetches everything and says of which listing, and whether that one was
-    /// this member's own.
-    pub(super) async fn fetch(
-        &mut self,
-        root: Digest,
-        progress: &mut impl FnMut(Progress),
-    ) -> Result<(Arc<Tree>, bool), TransferError> {
+impl<C: Connect> Fetch<C> {
+    pub async fn run(self, progress: &mut impl FnMut(Progress)) -> Result<Pulled, TransferError> {
+        // What is not missing now must still be there when the listing is stored.
+        let (holding, root) = (self.store.clone(), self.root);
+        let (hold, known) = spawn_blocking(move || (holding.hold(), holding.tree(&root))).await?;
         let store = self.store.clone();
-        let known = spawn_blocking(move || store.tree(&root)).await??;
-        if let Some(tree) = known {
-            match self.fetch_chunks(&tree, progress).await {
-                Ok(()) => return Ok((tree, true)),
+        let (tell, heard) = mpsc::channel(8);
+        let mut crew = Crew {
+            sessions: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            again: BTreeMap::new(),
+            heard,
+            tell,
+            opened: 0,
+            from_failed: None,
+            pulled: Pulled::default(),
+            fetch: self,
+        };
+        let from = crew.fetch.from;
+        crew.open(from);
+        let (tree, ours) = match known? {
+            None => (crew.listing().await?, false),
+            Some(tree) => match crew.chunks(&tree, progress).await {
+                Ok(()) => (tree, true),
                 // The holder may have cut the same files in other pieces.
-                Err(lacking @ TransferError::Lacking { .. }) => {
-                    let theirs = match self.fetch_listing(root).await {
-                        Err(TransferError::Lacking { .. }) => return Err(lacking),
-                        theirs => theirs?,
-                    };
-                    self.fetch_chunks(&theirs, progress).await?;
-                    return Ok((theirs, false));
-                }
+                Err(lacking @ TransferError::Lacking { .. }) => match crew.listing().await {
+                    Ok(theirs) => (theirs, false),
+                    Err(TransferError::Lacking { .. }) => return Err(lacking),
+                    Err(error) => return Err(error),
+                },
                 Err(error) => return Err(error),
-            }
+            },
+        };
+        if !ours {
+            crew.chunks(&tree, progress).await?;
         }
-        let tree = self.fetch_listing(root).await?;
-        self.fetch_chunks(&tree, progress).await?;
-        Ok((tree, false))
+        let pulled = crew.pulled;
+        let stored = spawn_blocking(move || {
+            if !ours {
+                store.prove(&tree)?;
+            }
+            store.put_tree(&tree)?;
+            drop(hold);
+            Ok(())
+        });
+        let stored = stored.await?;
+        if stored.is_ok() {
+            crew.take_leave();
+        }
+        match stored {
+            Ok(()) => Ok(pulled),
+            Err(crate::store::StoreError::Unproven(path)) => Err(TransferError::Unproven(path)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// A conversation under way.
+struct Session {
+    /// Tells what it said from what one before it had said.
+    number: u64,
+    ask: mpsc::UnboundedSender<Vec<u8>>,
+    task: tokio::task::AbortHandle,
+    /// It has said how it stands.
+    answered: bool,
+    /// Which of its bytes are wanted.
+    follows: BTreeSet<Digest>,
+}
+
+/// Everybody who is asked.
+struct Crew<C> {
+    fetch: Fetch<C>,
+    sessions: BTreeMap<MemberId, Session>,
+    tasks: JoinSet<()>,
+    /// When to try again with those that had nothing, and how long to wait after that.
+    again: BTreeMap<MemberId, (Instant, Duration)>,
+    heard: mpsc::Receiver<(MemberId, u64, Heard)>,
+    tell: mpsc::Sender<(MemberId, u64, Heard)>,
+    opened: u64,
+    /// Why the holder of everything is asked no more.
+    from_failed: Option<TransferError>,
+    pulled: Pulled,
+}
+
+/// The state of one fetch of chunks.
+struct Chunks {
+    swarm: Swarm,
+    sink: Sink,
+    board: Option<Arc<Board>>,
+    said: mpsc::UnboundedReceiver<(MemberId, Has)>,
+    /// What those said that are not asked yet.
+    heard_of: BTreeMap<MemberId, Vec<Has>>,
+    /// Put away and not to be read from the store yet.
+    young: Vec<Digest>,
+    positions: Arc<Positions>,
+    began: Instant,
+}
+
+impl Chunks {
+    fn now(&self) -> Time {
+        Time(self.began.elapsed().as_micros() as u64)
     }
 
-    async fn fetch_listing(&mut self, root: Digest) -> Result<Arc<Tree>, TransferError> {
-        self.ask(Tag::AskListing, &root);
-        let (tag, bytes) = self.wire.frame().await?.ok_or_else(ended)?;
-        match tag {
-            Tag::Listing => {}
-            Tag::NoListing => return Err(TransferError::Lacking { chunks: 0, bytes: 0 }),
-            _ => return Err(out_of_turn()),
+    fn has(&mut self, member: MemberId, has: Has) {
+        match has {
+            Has::Bits(bits) => {
+                let all = 0..self.positions.chunks().len() as u32;
+                self.swarm.gained(member, all.filter(|at| bits.get(*at)));
+            }
+            Has::Gained(gained) if gained.all => self.swarm.joined(self.now(), member, true),
+            Has::Gained(gained) => self.swarm.gained(member, gained.positions),
         }
+    }
+}
+
+impl<C: Connect> Crew<C> {
+    fn open(&mut self, peer: MemberId) {
+        self.close(peer);
+        self.opened += 1;
+        let number = self.opened;
+        let (ask, questions) = mpsc::unbounded_channel();
+        let (connect, idle) = (self.fetch.connect.clone(), self.fetch.idle);
+        let said = Said { peer, number, tell: self.tell.clone() };
+        let task = self.tasks.spawn(converse(connect, idle, questions, said));
+        let session = Session { number, ask, task, answered: false, follows: BTreeSet::new() };
+        self.sessions.insert(peer, session);
+    }
+
+    fn is_current(&self, peer: MemberId, number: u64) -> bool {
+        self.sessions.get(&peer).is_some_and(|session| session.number == number)
+    }
+
+    fn close(&mut self, peer: MemberId) {
+        if let Some(session) = self.sessions.remove(&peer) {
+            session.task.abort();
+        }
+    }
+
+    fn ask<T: serde::Serialize>(&self, peer: MemberId, tag: Tag, question: &T) {
+        self.send(peer, frame(tag, &wire::encode(Kind::Message, question)));
+    }
+
+    fn send(&self, peer: MemberId, question: Vec<u8>) {
+        if let Some(session) = self.sessions.get(&peer) {
+            // If nobody sends any more, the wire is broken, and listening says why.
+            let _ = session.ask.send(question);
+        }
+    }
+
+    /// The listing of the holder of everything.
+    async fn listing(&mut self) -> Result<Arc<Tree>, TransferError> {
+        let (from, root) = (self.fetch.from, self.fetch.root);
+        if let Some(error) = self.from_failed.take() {
+            return Err(error);
+        }
+        self.ask(from, Tag::AskListing, &root);
+        let bytes = loop {
+            // Never none: a sender is held here.
+            let Some((who, number, heard)) = self.heard.recv().await else { continue };
+            if who != from || !self.is_current(who, number) {
+                continue;
+            }
+            match heard {
+                Heard::Ended(error) => return Err(error),
+                Heard::Listing(bytes) => break bytes,
+                _ => return Err(out_of_turn()),
+            }
+        };
+        let bytes = bytes.ok_or(TransferError::Lacking { chunks: 0, bytes: 0 })?;
         self.pulled.listings += 1;
         spawn_blocking(move || {
             let list: IHaveList = decode(Kind::Tree, &bytes)?;
@@ -84,174 +239,289 @@ impl<R: AsyncRead + Unpin> Session<'_, R> {
         .await?
     }
 
-    async fn fetch_chunks(
+    /// Fetches the chunks of `tree` that are missing.
+    async fn chunks(
         &mut self,
         tree: &Arc<Tree>,
         progress: &mut impl FnMut(Progress),
     ) -> Result<(), TransferError> {
-        let (store, listing) = (self.store.clone(), tree.clone());
-        let mut plan = spawn_blocking(move || {
+        let (store, listing) = (self.fetch.store.clone(), tree.clone());
+        let seed = rand::random();
+        let (positions, swarm) = spawn_blocking(move || {
             let missing: BTreeSet<Chunk> = store.missing(&listing)?.into_iter().collect();
-            let plan = Pull::of_tree(&listing, |chunk| !missing.contains(chunk))?;
-            Ok::<_, TransferError>(plan)
+            let positions = Arc::new(Positions::of(&listing)?);
+            let swarm = Swarm::new(positions.clone(), |chunk| !missing.contains(chunk), seed);
+            Ok::<_, TransferError>((positions, swarm))
         })
         .await??;
-        progress(plan.progress());
-        let mut sink = Sink::new(self.store.clone());
-        let fetched = self.follow(&mut plan, &mut sink, progress).await;
-        // However it ended: what was verified is kept.
-        let kept = sink.finish(&mut plan).await;
-        progress(plan.progress());
-        self.pulled.chunks += plan.progress().chunks_done;
-        self.pulled.bytes += plan.progress().bytes_done;
-        fetched.and(kept)?;
-        if plan.is_complete() {
+        progress(swarm.progress());
+        if swarm.is_complete() {
             return Ok(());
         }
-        let left = plan.left();
-        let bytes = left.iter().map(|chunk| u64::from(chunk.len)).sum();
-        Err(TransferError::Lacking { chunks: left.len() as u64, bytes })
-    }
-
-    /// Asks and receives until nothing more can come from this holder.
-    async fn follow(
-        &mut self,
-        plan: &mut Pull,
-        sink: &mut Sink,
-        progress: &mut impl FnMut(Progress),
-    ) -> Result<(), TransferError> {
-        loop {
-            while let Some(list) = plan.next_list() {
-                self.ask(Tag::AskChunks, &list);
-            }
-            if plan.is_complete() || plan.is_exhausted() {
-                return Ok(());
-            }
-            if !plan.is_waiting() {
-                // All that was asked for has come: put it away, which makes room.
-                sink.store_batch(plan).await?;
-                sink.settle(plan).await?;
-                progress(plan.progress());
-                continue;
-            }
-            let (tag, bytes) = self.wire.frame().await?.ok_or_else(ended)?;
-            if tag != Tag::Updates {
-                return Err(out_of_turn());
-            }
-            let list: UpdateList = decode(Kind::Message, &bytes)?;
-            for chunk in plan.announced(&list)? {
-                let bytes = self.wire.exactly(chunk.len as usize).await?;
-                sink.add(chunk, bytes);
-                if sink.batch_bytes >= PORTION {
-                    sink.store_batch(plan).await?;
-                    progress(plan.progress());
-                }
-            }
+        let (tell, said) = mpsc::unbounded_channel();
+        let alone = self.fetch.plain
+            || self.fetch.peers.is_empty()
+            || swarm.lacking().1 < TOGETHER_FROM
+            || positions.chunks().len() > limits::BITS_MAX * 8;
+        let board =
+            (!alone).then(|| self.fetch.boards.begin(self.fetch.root, positions.clone(), tell));
+        let mut chunks = Chunks {
+            swarm,
+            sink: Sink::new(self.fetch.store.clone()),
+            board,
+            said,
+            heard_of: BTreeMap::new(),
+            young: Vec::new(),
+            positions,
+            began: Instant::now(),
+        };
+        let fetched = self.follow(&mut chunks, progress).await;
+        // However it ended: what was verified is kept.
+        let kept = self.settle(&mut chunks).await;
+        let Chunks { swarm, sink, board, .. } = chunks;
+        let kept = kept.and(sink.commit().await);
+        let done = swarm.progress();
+        progress(done);
+        self.pulled.chunks += done.chunks_done;
+        self.pulled.bytes += done.bytes_done;
+        self.pulled.wasted += done.bytes_wasted;
+        fetched.and(kept)?;
+        if let Some(board) = board {
+            board.is_whole_now();
+            self.tell_all(&Gained { all: true, positions: Vec::new() });
         }
-    }
-
-    fn ask<T: serde::Serialize>(&self, tag: Tag, question: &T) {
-        // If nobody sends any more, the wire is broken, and reading says why.
-        let _ = self.ask.send(frame(tag, &wire::encode(Kind::Message, question)));
-    }
-}
-
-/// Puts chunks away in the background, one batch while the next one comes.
-struct Sink {
-    store: ContentStore,
-    writer: Option<Writer>,
-    batch: Vec<(Digest, Vec<u8>)>,
-    batch_bytes: u64,
-    running: Option<JoinHandle<Stored>>,
-}
-
-/// What became of a batch.
-struct Stored {
-    writer: Option<Writer>,
-    /// Signatures wanted and found.
-    came: Vec<(Digest, Digest)>,
-    result: Result<(), StoreError>,
-}
-
-impl Sink {
-    fn new(store: ContentStore) -> Self {
-        Self { store, writer: None, batch: Vec::new(), batch_bytes: 0, running: None }
-    }
-
-    fn add(&mut self, chunk: Chunk, bytes: Vec<u8>) {
-        self.batch_bytes += bytes.len() as u64;
-        self.batch.push((chunk.digest, bytes));
-    }
-
-    /// Starts to put the batch away, once the one before is.
-    async fn store_batch(&mut self, plan: &mut Pull) -> Result<(), TransferError> {
-        self.settle(plan).await?;
-        let batch = std::mem::take(&mut self.batch);
-        self.batch_bytes = 0;
-        let (store, writer) = (self.store.clone(), self.writer.take());
-        self.running = Some(spawn_blocking(move || put_away(&store, writer, batch)));
         Ok(())
     }
 
-    /// Waits until nothing is being put away, and tells the plan.
-    async fn settle(&mut self, plan: &mut Pull) -> Result<(), TransferError> {
-        let Some(running) = self.running.take() else { return Ok(()) };
-        let stored = running.await?;
-        self.writer = stored.writer;
-        for (wanted, found) in stored.came {
-            plan.arrived(wanted, found)?;
+    /// Tells everybody who was told what is wanted.
+    fn tell_all(&self, gained: &Gained) {
+        let plain = self.fetch.plain.then_some(self.fetch.from);
+        for peer in self.sessions.keys().filter(|peer| Some(**peer) != plain) {
+            self.ask(*peer, Tag::Gained, gained);
+        }
+    }
+
+    /// Asks and receives until everything is put away, or nobody can give the rest.
+    async fn follow(
+        &mut self,
+        chunks: &mut Chunks,
+        progress: &mut impl FnMut(Progress),
+    ) -> Result<(), TransferError> {
+        let from = self.fetch.from;
+        if chunks.board.is_some() {
+            self.join(from, chunks);
+            for peer in self.fetch.peers.clone() {
+                self.open(peer);
+                self.join(peer, chunks);
+            }
+        } else {
+            chunks.swarm.joined(chunks.now(), from, true);
+            self.answered(from);
+        }
+        let mut stuck: Option<Instant> = None;
+        // However much is heard in between.
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            for (peer, ask) in chunks.swarm.asks(chunks.now()) {
+                match ask {
+                    Ask::Chunks(list) => self.ask(peer, Tag::AskChunks, &list),
+                    Ask::HandOut(bytes) => self.ask(peer, Tag::AskHandOut, &bytes),
+                }
+            }
+            if chunks.swarm.is_complete() {
+                return Ok(());
+            }
+            if chunks.swarm.is_exhausted() {
+                let since = *stuck.get_or_insert_with(Instant::now);
+                let others = chunks.board.is_some()
+                    && (self.sessions.keys().any(|p| *p != from) || !self.again.is_empty());
+                let unanswered = self.sessions.get(&from).is_some_and(|s| !s.answered);
+                if !unanswered && (!others || since.elapsed() > STUCK_MAX) {
+                    let (missing, bytes) = chunks.swarm.lacking();
+                    let lacking = TransferError::Lacking { chunks: missing, bytes };
+                    return Err(self.from_failed.take().unwrap_or(lacking));
+                }
+            } else {
+                stuck = None;
+            }
+            tokio::select! {
+                heard = self.heard.recv() => {
+                    // Never none: a sender is held here.
+                    if let Some((peer, number, heard)) = heard
+                        && self.is_current(peer, number)
+                        && let Err(error) = self.hear(peer, heard, chunks)
+                    {
+                        self.failed(peer, error, chunks);
+                    }
+                }
+                stored = chunks.sink.stored() => {
+                    self.stored(stored?, chunks)?;
+                    progress(chunks.swarm.progress());
+                }
+                Some((who, has)) = chunks.said.recv(), if chunks.board.is_some() => {
+                    if chunks.swarm.has_peer(who) {
+                        chunks.has(who, has);
+                    } else {
+                        chunks.heard_of.entry(who).or_default().push(has);
+                    }
+                }
+                _ = look.tick() => self.try_again(chunks),
+            }
+        }
+    }
+
+    /// Says to `peer` what is wanted and what is here, as soon as it listens.
+    fn join(&mut self, peer: MemberId, chunks: &Chunks) {
+        if let Some(session) = self.sessions.get_mut(&peer) {
+            session.answered = false;
+        }
+        let have: Bits = chunks.swarm.held();
+        let join = Join::new(self.fetch.root, &chunks.positions, &have);
+        self.send(peer, frame(Tag::Join, &join.encode()));
+    }
+
+    fn answered(&mut self, peer: MemberId) {
+        if let Some(session) = self.sessions.get_mut(&peer) {
+            session.answered = true;
+        }
+    }
+
+    fn hear(
+        &mut self,
+        peer: MemberId,
+        heard: Heard,
+        chunks: &mut Chunks,
+    ) -> Result<(), TransferError> {
+        let now = chunks.now();
+        let Some(session) = self.sessions.get_mut(&peer) else { return Ok(()) };
+        match heard {
+            Heard::Standing(standing) => {
+                if std::mem::replace(&mut session.answered, true) {
+                    return Err(out_of_turn());
+                }
+                self.stands(peer, standing, chunks);
+            }
+            Heard::Updates(list) => {
+                let follow = chunks.swarm.announced(peer, &list)?;
+                session.follows.extend(follow.iter().map(|chunk| chunk.digest));
+            }
+            Heard::HandedOut(list) => {
+                let follow = chunks.swarm.handed_out(now, peer, &list)?;
+                session.follows.extend(follow.iter().map(|chunk| chunk.digest));
+            }
+            Heard::Bytes(chunk, bytes) => {
+                let wanted = session.follows.remove(&chunk.digest);
+                if wanted && chunks.swarm.came(now, peer, &chunk.digest) {
+                    chunks.sink.add((peer, chunk.digest, bytes));
+                }
+            }
+            Heard::Listing(_) => return Err(out_of_turn()),
+            Heard::Ended(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn stands(&mut self, peer: MemberId, standing: Standing, chunks: &mut Chunks) {
+        let (now, is_from) = (chunks.now(), peer == self.fetch.from);
+        // It can be asked by name, whatever it knows of this cut.
+        let whole = standing == Standing::Whole || is_from;
+        if standing == Standing::Elsewhere && !is_from {
+            self.close(peer);
+            let (_, wait) = self.again.get(&peer).copied().unwrap_or((Instant::now(), AGAIN));
+            self.again.insert(peer, (Instant::now() + wait, (wait * 2).min(AGAIN_MAX)));
+            return;
+        }
+        self.again.remove(&peer);
+        chunks.swarm.joined(now, peer, whole);
+        if standing == Standing::Whole && is_from {
+            chunks.swarm.hands_out(peer);
+        }
+        for has in chunks.heard_of.remove(&peer).unwrap_or_default() {
+            chunks.has(peer, has);
+        }
+    }
+
+    /// `peer` lied, broke off, or can't be reached: the others go on.
+    fn failed(&mut self, peer: MemberId, error: TransferError, chunks: &mut Chunks) {
+        tracing::debug!(%peer, %error, "a member that was asked for content fell away");
+        let answered = self.sessions.get(&peer).is_some_and(|session| session.answered);
+        self.close(peer);
+        chunks.swarm.left(peer);
+        chunks.heard_of.remove(&peer);
+        if peer == self.fetch.from {
+            // A member of a version before this one does not know how to join.
+            if !answered && matches!(error, TransferError::Broken(_)) && !self.fetch.plain {
+                self.fetch.plain = true;
+                self.open(peer);
+                self.answered(peer);
+                chunks.swarm.joined(chunks.now(), peer, true);
+            } else {
+                self.from_failed = Some(error);
+            }
+        } else if !error.is_lie() {
+            let (_, wait) = self.again.get(&peer).copied().unwrap_or((Instant::now(), AGAIN));
+            let wait = wait.max(Duration::from_secs(1));
+            self.again.insert(peer, (Instant::now() + wait, (wait * 2).min(AGAIN_MAX)));
+        }
+    }
+
+    fn try_again(&mut self, chunks: &Chunks) {
+        let now = Instant::now();
+        let due: Vec<MemberId> = self
+            .again
+            .iter()
+            .filter(|(peer, (at, _))| *at <= now && !self.sessions.contains_key(*peer))
+            .map(|(peer, _)| *peer)
+            .collect();
+        for peer in due {
+            self.open(peer);
+            self.join(peer, chunks);
+        }
+    }
+
+    /// Takes note of what was put away, and tells the others.
+    fn stored(&mut self, stored: Stored, chunks: &mut Chunks) -> Result<(), TransferError> {
+        let mut gained = Vec::new();
+        for ((peer, digest, bytes), found) in stored.came {
+            match chunks.swarm.put_away(digest, found) {
+                Ok(at) => {
+                    gained.push(at);
+                    if let Some(board) = &chunks.board {
+                        board.add(digest, bytes);
+                        chunks.young.push(digest);
+                    }
+                }
+                Err(fault) => self.failed(peer, fault.into(), chunks),
+            }
+        }
+        if let Some(board) = &chunks.board {
+            if stored.committed {
+                board.committed(&std::mem::take(&mut chunks.young));
+            }
+            for positions in gained.chunks(limits::ACTIONS_MAX) {
+                self.tell_all(&Gained { all: false, positions: positions.to_vec() });
+            }
         }
         Ok(stored.result?)
     }
 
-    /// Puts away what has come, and commits.
-    async fn finish(mut self, plan: &mut Pull) -> Result<(), TransferError> {
-        let settled = match self.settle(plan).await {
-            Ok(()) if !self.batch.is_empty() => match self.store_batch(plan).await {
-                Ok(()) => self.settle(plan).await,
-                Err(error) => Err(error),
-            },
-            settled => settled,
-        };
-        if let Some(writer) = self.writer.take() {
-            let committed = spawn_blocking(move || writer.commit()).await?;
-            settled?;
-            return Ok(committed?);
+    /// Waits until nothing is being put away.
+    async fn settle(&mut self, chunks: &mut Chunks) -> Result<(), TransferError> {
+        while chunks.sink.is_busy() {
+            let stored = chunks.sink.stored().await?;
+            self.stored(stored, chunks)?;
         }
-        settled
+        Ok(())
     }
-}
 
-/// Verifies and puts a batch. On a lie the writer and what was put before it
-/// are still good; after a failure of the disk there is no writer.
-fn put_away(store: &ContentStore, writer: Option<Writer>, batch: Vec<(Digest, Vec<u8>)>) -> Stored {
-    let mut writer = writer.unwrap_or_else(|| store.writer());
-    let mut came = Vec::with_capacity(batch.len());
-    for (digest, bytes) in batch {
-        match writer.put(digest, &bytes) {
-            Ok(_) => came.push((digest, digest)),
-            Err(StoreError::Mismatch { wanted, found }) => {
-                came.push((wanted, found));
-                break;
-            }
-            Err(error) => return Stored { writer: None, came, result: Err(error) },
-        }
+    /// The others hear that this member holds all of it now.
+    fn take_leave(self) {
+        let Self { sessions, mut tasks, heard, tell, .. } = self;
+        drop((sessions, heard, tell));
+        tokio::spawn(async move {
+            let all = async { while tasks.join_next().await.is_some() {} };
+            let _cut_off_then = timeout(GOOD_BYE, all).await;
+        });
     }
-    if writer.waiting() < COMMIT {
-        return Stored { writer: Some(writer), came, result: Ok(()) };
-    }
-    let result = writer.commit();
-    Stored { writer: None, came, result }
-}
-
-pub(super) async fn send_questions(
-    mut questions: mpsc::UnboundedReceiver<Vec<u8>>,
-    mut send: impl AsyncWrite + Unpin,
-    activity: &Activity,
-) -> Result<(), TransferError> {
-    while let Some(question) = questions.recv().await {
-        write(&mut send, &question, activity).await?;
-        activity.guard(send.flush()).await?;
-    }
-    activity.guard(send.shutdown()).await
 }

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, 
 
 use super::{
     frame::{Tag, decode, frame},
-    requester::COMMIT,
+    sink::COMMIT,
     *,
 };
 use crate::{
@@ -23,6 +23,19 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes
+}
+
+fn id(n: u8) -> MemberId {
+    MemberId(Digest([n; 32]))
+}
+
+/// Answers one session of somebody who asks nobody else.
+fn serve_alone(
+    holder: &Member,
+    recv: ReadHalf<DuplexStream>,
+    send: WriteHalf<DuplexStream>,
+) -> impl Future<Output = Result<Served, TransferError>> + use<> {
+    serve(holder.store.clone(), Boards::default(), id(0), recv, send)
 }
 
 struct Member {
@@ -71,7 +84,7 @@ async fn session(
 ) -> (Result<Served, TransferError>, Result<Pulled, TransferError>) {
     let ((recv, send), (their_recv, their_send)) = pipe(size);
     // Spawned as the shell does it, which also shows that both are `Send`.
-    let serving = tokio::spawn(serve(holder.store.clone(), their_recv, their_send));
+    let serving = tokio::spawn(serve_alone(holder, their_recv, their_send));
     let pulling = tokio::spawn(pull(requester.store.clone(), root, recv, send, |_| {}));
     let (served, pulled) = tokio::join!(serving, pulling);
     (served.unwrap(), pulled.unwrap())
@@ -123,7 +136,7 @@ async fn an_empty_tree_and_an_unknown_one() {
     let (holder, requester) = (member(), member());
     let root = publish(&holder, &[]).root();
     let (_, pulled) = session(&holder, &requester, root, 1_000).await;
-    assert_eq!(pulled.unwrap(), Pulled { listings: 1, chunks: 0, bytes: 0 });
+    assert_eq!(pulled.unwrap(), Pulled { listings: 1, ..Pulled::default() });
     assert!(whole(&requester, &root));
     let unknown = Digest::of_bytes(b"never seen");
     let (served, pulled) = session(&holder, &requester, unknown, 1_000).await;
@@ -150,7 +163,7 @@ async fn a_cut_session_is_resumed_where_it_was() {
     let (holder, requester) = (member(), member());
     let root = publish(&holder, &[&noise(1, 6 << 20), &noise(2, 6 << 20)]).root();
     let ((recv, send), (their_recv, their_send)) = pipe(64 << 10);
-    let serving = tokio::spawn(serve(holder.store.clone(), their_recv, their_send));
+    let serving = tokio::spawn(serve_alone(&holder, their_recv, their_send));
     let cut = recv.take(7 << 20);
     let error = pull(requester.store.clone(), root, cut, send, |_| {}).await.unwrap_err();
     assert!(matches!(error, TransferError::Broken(_)), "{error}");
@@ -169,7 +182,7 @@ async fn a_dropped_session_keeps_what_was_committed() {
     let (holder, requester) = (member(), member());
     let root = publish(&holder, &[&noise(1, 40 << 20)]).root();
     let ((recv, send), (their_recv, their_send)) = pipe(64 << 10);
-    let serving = tokio::spawn(serve(holder.store.clone(), their_recv, their_send));
+    let serving = tokio::spawn(serve_alone(&holder, their_recv, their_send));
     let (enough, reached) = tokio::sync::oneshot::channel();
     let mut enough = Some(enough);
     let pulling = pull(requester.store.clone(), root, recv, send, |progress| {
@@ -184,7 +197,7 @@ async fn a_dropped_session_keeps_what_was_committed() {
         reached = reached => reached.unwrap(),
         done = pulling => panic!("it ended too soon: {done:?}"),
     }
-    assert!(serving.await.unwrap().is_err());
+    let _cut_or_told_good_bye = serving.await.unwrap();
     let pulled = session(&holder, &requester, root, 64 << 10).await.1.unwrap();
     assert!(pulled.bytes <= (40 << 20) - COMMIT, "{pulled:?}");
     assert!(whole(&requester, &root));
@@ -397,7 +410,7 @@ async fn a_requester_that_talks_nonsense_is_shown_the_door() {
     for question in questions {
         let ((_recv, mut send), (their_recv, their_send)) = pipe(1 << 10);
         send.write_all(&question).await.unwrap();
-        let error = serve(holder.store.clone(), their_recv, their_send).await.unwrap_err();
+        let error = serve_alone(&holder, their_recv, their_send).await.unwrap_err();
         assert!(matches!(error, TransferError::Garbled(_)), "{error}");
     }
 }
@@ -408,7 +421,7 @@ async fn one_that_asks_for_everything_at_once_gets_it_in_portions() {
     let tree = publish(&holder, &[&noise(1, 9 << 20)]);
     let chunks: Vec<Chunk> = tree.chunks().into_iter().collect();
     let ((recv, mut send), (their_recv, their_send)) = pipe(64 << 10);
-    let serving = tokio::spawn(serve(holder.store.clone(), their_recv, their_send));
+    let serving = tokio::spawn(serve_alone(&holder, their_recv, their_send));
     let question = wire::encode(Kind::Message, &ActionList { chunks: chunks.clone() });
     send.write_all(&frame(Tag::AskChunks, &question)).await.unwrap();
     send.shutdown().await.unwrap();
@@ -442,7 +455,8 @@ async fn silence_ends_a_session_on_either_side() {
     let pulled = pull_within(silence, requester.store.clone(), root, recv, send, |_| {}).await;
     assert!(matches!(pulled, Err(TransferError::Idle)));
     let ((recv, send), _open_and_silent) = pipe(1 << 10);
-    let served = serve_within(silence, holder.store.clone(), recv, send).await;
+    let served =
+        serve_within(silence, holder.store.clone(), Boards::default(), id(0), recv, send).await;
     assert!(matches!(served, Err(TransferError::Idle)));
     // One that asks and then does not take the answer.
     let large = publish(&holder, &[&noise(1, 1 << 20)]);
@@ -450,7 +464,8 @@ async fn silence_ends_a_session_on_either_side() {
     let chunks = large.chunks().into_iter().collect();
     let question = wire::encode(Kind::Message, &ActionList { chunks });
     their_send.write_all(&frame(Tag::AskChunks, &question)).await.unwrap();
-    let served = serve_within(silence, holder.store.clone(), recv, send).await;
+    let served =
+        serve_within(silence, holder.store.clone(), Boards::default(), id(0), recv, send).await;
     assert!(matches!(served, Err(TransferError::Idle)));
 }
 
@@ -464,7 +479,7 @@ async fn garbage_collection_waits_for_a_session() {
     writer.commit().unwrap();
     let root = publish(&holder, &[&shared, &noise(2, 50_000)]).root();
     let ((recv, send), (their_recv, their_send)) = pipe(1 << 10);
-    let serving = tokio::spawn(serve(holder.store.clone(), their_recv, their_send));
+    let serving = tokio::spawn(serve_alone(&holder, their_recv, their_send));
     let store = requester.store.clone();
     let mut postponed = 0;
     let pulling = pull(requester.store.clone(), root, recv, send, |_| {
@@ -475,3 +490,5 @@ async fn garbage_collection_waits_for_a_session() {
     assert!(postponed >= 2);
     assert!(whole(&requester, &root));
 }
+
+mod together;

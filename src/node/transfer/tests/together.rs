@@ -1,0 +1,224 @@
+//! Many that fetch the same: from the publisher and from each other.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use super::*;
+use crate::proto::replication::{Join, Standing};
+
+/// Who can be reached, and what each has served.
+#[derive(Clone, Default)]
+struct Network(Arc<Mutex<BTreeMap<MemberId, Place>>>);
+
+#[derive(Clone)]
+enum Place {
+    /// Serves; how many sessions are cut after so many bytes, if any are.
+    Member { store: ContentStore, boards: Boards, served: Arc<AtomicU64>, cut: Option<u64> },
+    /// Says that it holds all of it, and sends other bytes.
+    Liar,
+    /// Of a version before this one: it knows listings and chunks by name.
+    Old { store: ContentStore },
+}
+
+/// One end of the network.
+#[derive(Clone)]
+struct Port {
+    me: MemberId,
+    network: Network,
+}
+
+impl Connect for Port {
+    type Recv = Box<dyn AsyncRead + Send + Unpin>;
+    type Send = WriteHalf<DuplexStream>;
+
+    async fn open(&self, member: MemberId) -> io::Result<(Self::Recv, Self::Send)> {
+        let place = self.network.0.lock().unwrap().get(&member).cloned();
+        let place = place.ok_or_else(|| io::Error::other("nobody is there"))?;
+        let ((recv, send), (their_recv, their_send)) = pipe(256 << 10);
+        let me = self.me;
+        let mut recv: Self::Recv = Box::new(recv);
+        match place {
+            Place::Member { store, boards, served, cut } => {
+                if let Some(cut) = cut {
+                    recv = Box::new(recv.take(cut));
+                }
+                tokio::spawn(async move {
+                    let done = serve(store, boards, me, their_recv, their_send).await;
+                    // What was cut short is counted for what it was.
+                    let bytes = done.map_or(cut.unwrap_or(0), |done| done.bytes);
+                    served.fetch_add(bytes, Ordering::SeqCst);
+                });
+            }
+            Place::Liar => drop(tokio::spawn(lie(their_recv, their_send))),
+            Place::Old { store } => drop(tokio::spawn(be_old(store, their_recv, their_send))),
+        }
+        Ok((recv, send))
+    }
+}
+
+async fn lie(recv: ReadHalf<DuplexStream>, mut send: WriteHalf<DuplexStream>) {
+    let activity = Activity::new(IDLE);
+    let mut wire = Wire::new(recv, &activity);
+    while let Ok(Some((tag, bytes))) = wire.frame().await {
+        let answer = match tag {
+            Tag::Join => {
+                let _understood: Join = decode(Kind::Message, &bytes).unwrap();
+                frame(Tag::Standing, &wire::encode(Kind::Message, &Standing::Whole))
+            }
+            Tag::AskChunks => {
+                let asked: ActionList = decode(Kind::Message, &bytes).unwrap();
+                let mut answer = updates(&asked.chunks, Content::Inline);
+                asked.chunks.iter().for_each(|chunk| answer.extend(vec![7; chunk.len as usize]));
+                answer
+            }
+            _ => continue,
+        };
+        if send.write_all(&answer).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn be_old(store: ContentStore, recv: ReadHalf<DuplexStream>, send: WriteHalf<DuplexStream>) {
+    let (questions, mut pass_on) = duplex(64 << 10);
+    let activity = Activity::new(IDLE);
+    let mut wire = Wire::new(recv, &activity);
+    let serving = tokio::spawn(serve(store, Boards::default(), id(0), questions, send));
+    while let Ok(Some((tag, bytes))) = wire.frame().await {
+        if !matches!(tag, Tag::AskListing | Tag::AskChunks) {
+            serving.abort(); // as at any tag that is none
+            return;
+        }
+        pass_on.write_all(&frame(tag, &bytes)).await.unwrap();
+    }
+}
+
+/// Members, the first of which holds the tree.
+struct Bench {
+    members: Vec<Member>,
+    boards: Vec<Boards>,
+    served: Vec<Arc<AtomicU64>>,
+    network: Network,
+    tree: Tree,
+}
+
+impl Bench {
+    fn new(count: usize, contents: &[&[u8]]) -> Self {
+        let members: Vec<Member> = (0..count).map(|_| member()).collect();
+        let tree = publish(&members[0], contents);
+        let this = Self {
+            boards: vec![(); count].into_iter().map(|()| Boards::default()).collect(),
+            served: vec![(); count].into_iter().map(|()| Arc::default()).collect(),
+            network: Network::default(),
+            members,
+            tree,
+        };
+        (0..count).for_each(|n| this.set(n, None));
+        this
+    }
+
+    fn set(&self, n: usize, cut: Option<u64>) {
+        let store = self.members[n].store.clone();
+        let (boards, served) = (self.boards[n].clone(), self.served[n].clone());
+        self.place(n, Place::Member { store, boards, served, cut });
+    }
+
+    fn place(&self, n: usize, place: Place) {
+        self.network.0.lock().unwrap().insert(id(n as u8), place);
+    }
+
+    /// `n` fetches from the first, and from all others beside it.
+    fn fetch(&self, n: usize) -> impl Future<Output = Result<Pulled, TransferError>> + use<> {
+        let me = id(n as u8);
+        let port = Port { me, network: self.network.clone() };
+        let peers = (1..self.members.len()).filter(|peer| *peer != n).map(|peer| id(peer as u8));
+        let (store, boards) = (self.members[n].store.clone(), self.boards[n].clone());
+        let root = self.tree.root();
+        let peers = peers.collect();
+        async move { fetch(store, boards, port, root, id(0), peers, |_| {}).await }
+    }
+
+    async fn fetch_all(&self, who: impl IntoIterator<Item = usize>) -> Vec<Pulled> {
+        let all: Vec<_> = who.into_iter().map(|n| tokio::spawn(self.fetch(n))).collect();
+        let mut pulled = Vec::new();
+        for one in all {
+            pulled.push(one.await.unwrap().unwrap());
+        }
+        pulled
+    }
+
+    fn is_whole(&self, n: usize) -> bool {
+        whole(&self.members[n], &self.tree.root())
+    }
+
+    /// What a member has served, once its sessions are over.
+    async fn served(&self, n: usize) -> u64 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        self.served[n].load(Ordering::SeqCst)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_sends_its_content_once_to_many() {
+    let content = noise(1, 24 << 20);
+    let bench = Bench::new(6, &[&content, b"small", b"smaller"]);
+    let pulled = bench.fetch_all(1..6).await;
+    assert!((1..6).all(|n| bench.is_whole(n)));
+    let copies = bench.served(0).await as f64 / content.len() as f64;
+    assert!(copies < 1.5, "{copies} copies: {pulled:?}");
+    let wasted: u64 = pulled.iter().map(|p| p.wasted).sum();
+    assert!(wasted < content.len() as u64 / 2, "{wasted} bytes came twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_liar_among_those_asked_spoils_nothing() {
+    let bench = Bench::new(4, &[&noise(1, 12 << 20)]);
+    bench.place(3, Place::Liar);
+    bench.fetch_all(1..3).await;
+    assert!(bench.is_whole(1) && bench.is_whole(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_member_was_given_comes_from_elsewhere() {
+    let bench = Bench::new(5, &[&noise(1, 12 << 20)]);
+    // Two give nothing on: their sessions are cut at once, again and again.
+    bench.set(1, Some(5));
+    bench.set(2, Some(300_000));
+    bench.fetch_all(1..5).await;
+    assert!((1..5).all(|n| bench.is_whole(n)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_have_parts_make_up_for_a_holder_that_died() {
+    let (one, two) = (noise(1, 6 << 20), noise(2, 6 << 20));
+    let bench = Bench::new(4, &[&one, &two]);
+    // Each of the others holds half of it, and knows the listing.
+    for (n, part) in [(1, &one), (2, &two)] {
+        publish(&bench.members[n], &[part]);
+        bench.members[n].store.put_tree(&bench.tree).unwrap();
+    }
+    bench.members[3].store.put_tree(&bench.tree).unwrap();
+    bench.network.0.lock().unwrap().remove(&id(0));
+    bench.fetch_all(1..4).await;
+    assert!((1..4).all(|n| bench.is_whole(n)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_of_the_version_before_is_asked_as_it_knows_it() {
+    let bench = Bench::new(3, &[&noise(1, 6 << 20)]);
+    bench.place(0, Place::Old { store: bench.members[0].store.clone() });
+    bench.fetch_all(1..3).await;
+    assert!(bench.is_whole(1) && bench.is_whole(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newcomer_takes_a_part_from_everybody() {
+    let bench = Bench::new(5, &[&noise(1, 24 << 20)]);
+    bench.fetch_all(1..4).await;
+    let before = bench.served(1).await;
+    bench.fetch_all([4]).await;
+    assert!(bench.is_whole(4));
+    assert!(bench.served(1).await > before, "it gave nothing");
+}
