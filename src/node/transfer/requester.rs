@@ -148,8 +148,8 @@ struct Chunks {
     sink: Sink,
     board: Option<Arc<Board>>,
     said: mpsc::UnboundedReceiver<(MemberId, Has)>,
-    /// What those said that are not asked yet.
-    heard_of: BTreeMap<MemberId, Vec<Has>>,
+    /// What those said that are not asked yet: which pieces, or that they have all.
+    heard_of: BTreeMap<MemberId, (Bits, bool)>,
     /// Put away and not to be read from the store yet.
     young: Vec<Digest>,
     positions: Arc<Positions>,
@@ -161,14 +161,25 @@ impl Chunks {
         Time(self.began.elapsed().as_micros() as u64)
     }
 
+    /// `member` says what it has. If it is not asked yet, that is kept, within
+    /// the bounds of what there is to say.
     fn has(&mut self, member: MemberId, has: Has) {
-        match has {
-            Has::Bits(bits) => {
-                let all = 0..self.positions.chunks().len() as u32;
-                self.swarm.gained(member, all.filter(|at| bits.get(*at)));
+        let size = self.positions.chunks().len();
+        let (positions, all) = match has {
+            Has::Bits(bits) => ((0..size as u32).filter(|at| bits.get(*at)).collect(), false),
+            Has::Gained(gained) => (gained.positions, gained.all),
+        };
+        if !self.swarm.has_peer(member) {
+            let none = || (Bits::new(size), false);
+            let (bits, whole) = self.heard_of.entry(member).or_insert_with(none);
+            *whole |= all;
+            for at in positions {
+                bits.set(at);
             }
-            Has::Gained(gained) if gained.all => self.swarm.joined(self.now(), member, true),
-            Has::Gained(gained) => self.swarm.gained(member, gained.positions),
+        } else if all {
+            self.swarm.joined(self.now(), member, true);
+        } else {
+            self.swarm.gained(member, positions);
         }
     }
 }
@@ -360,10 +371,9 @@ impl<C: Connect> Crew<C> {
                     progress(chunks.swarm.progress());
                 }
                 Some((who, has)) = chunks.said.recv(), if chunks.board.is_some() => {
-                    if chunks.swarm.has_peer(who) {
+                    // Of whoever is not asked nothing need be known.
+                    if who == from || self.fetch.peers.contains(&who) {
                         chunks.has(who, has);
-                    } else {
-                        chunks.heard_of.entry(who).or_default().push(has);
                     }
                 }
                 _ = look.tick() => self.try_again(chunks),
@@ -437,8 +447,11 @@ impl<C: Connect> Crew<C> {
         if standing == Standing::Whole && is_from {
             chunks.swarm.hands_out(peer);
         }
-        for has in chunks.heard_of.remove(&peer).unwrap_or_default() {
-            chunks.has(peer, has);
+        if let Some((bits, all)) = chunks.heard_of.remove(&peer) {
+            chunks.has(peer, Has::Bits(bits));
+            if all {
+                chunks.swarm.joined(now, peer, true);
+            }
         }
     }
 
