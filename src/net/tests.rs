@@ -241,7 +241,7 @@ async fn a_closed_member_frees_its_port_and_sends_nothing() {
 
 #[tokio::test]
 #[ignore = "takes fifteen seconds of real time"]
-async fn a_silent_stream_lives_on_and_an_idle_conversation_ends_unremarked() {
+async fn silent_streams_and_conversations_live_on_and_idle_content_ends_unremarked() {
     let (mut a, mut b) = pair();
     a.net.datagram(b.id(), b"once".to_vec());
     b.next_datagram().await;
@@ -251,13 +251,23 @@ async fn a_silent_stream_lives_on_and_an_idle_conversation_ends_unremarked() {
     let NetEvent::Stream { send: mut back, .. } = b.next().await else {
         panic!("a stream was expected");
     };
+    // A pull that is over: nothing more is said on its connection.
+    let (mut ask, mut answer) = a.net.open(b.id(), StreamKind::Pull).await.unwrap();
+    ask.write_all(b"?").await.unwrap();
+    ask.finish().unwrap();
+    let NetEvent::Stream { kind: StreamKind::Pull, send: mut pulled, .. } = b.next().await else {
+        panic!("a pull was expected");
+    };
+    pulled.finish().unwrap();
+    assert!(answer.read_to_end(100).await.unwrap().is_empty());
+    assert_eq!(a.net.stats().connections, 3);
     sleep(Duration::from_secs(15)).await;
     back.write_all(b"at last").await.unwrap();
     back.finish().unwrap();
     assert_eq!(recv.read_to_end(100).await.unwrap(), b"at last");
     drop(send);
     assert!(a.events.try_recv().is_err() && b.events.try_recv().is_err());
-    assert_eq!((a.net.stats().connections, b.net.stats().connections), (1, 1));
+    assert_eq!((a.net.stats().connections, b.net.stats().connections), (2, 2));
 }
 
 /// Answers each datagram with itself, and each pull with `size` bytes.
