@@ -27,16 +27,18 @@ use crate::{
     },
     proto::replication::{
         Ask, Bits, Fault, Gained, IHaveList, Join, Positions, Progress, Standing, Swarm,
+        TOGETHER_FROM,
     },
     store::ContentStore,
 };
 
-/// Less than this is asked of one holder alone, bytes: talking to many costs more.
-const TOGETHER_FROM: u64 = 2 << 20;
 /// How often is seen to what is owed for too long.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long nobody may have anything that is missing, when others may get it yet.
 const STUCK_MAX: Duration = Duration::from_secs(2);
+/// How often, in that time, the others are asked again how they stand: one that
+/// got everything before it had a conversation with this member told it nothing.
+const STUCK_ASK: Duration = Duration::from_millis(300);
 /// When a member that had nothing of it is asked again: at first, and at the most.
 const AGAIN: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(5);
@@ -329,7 +331,8 @@ impl<C: Connect> Crew<C> {
             chunks.swarm.joined(chunks.now(), from, true);
             self.answered(from);
         }
-        let mut stuck: Option<Instant> = None;
+        // Since when, and when the others were asked how they stand.
+        let mut stuck: Option<(Instant, Instant)> = None;
         // However much is heard in between.
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -344,7 +347,7 @@ impl<C: Connect> Crew<C> {
                 return Ok(());
             }
             if chunks.swarm.is_exhausted() {
-                let since = *stuck.get_or_insert_with(Instant::now);
+                let (since, asked) = stuck.get_or_insert_with(|| (Instant::now(), Instant::now()));
                 let others = chunks.board.is_some()
                     && (self.sessions.keys().any(|p| *p != from) || !self.again.is_empty());
                 let unanswered = self.sessions.get(&from).is_some_and(|s| !s.answered);
@@ -352,6 +355,10 @@ impl<C: Connect> Crew<C> {
                     let (missing, bytes) = chunks.swarm.lacking();
                     let lacking = TransferError::Lacking { chunks: missing, bytes };
                     return Err(self.from_failed.take().unwrap_or(lacking));
+                }
+                if chunks.board.is_some() && asked.elapsed() >= STUCK_ASK {
+                    *asked = Instant::now();
+                    self.join_again(chunks);
                 }
             } else {
                 stuck = None;
@@ -373,6 +380,7 @@ impl<C: Connect> Crew<C> {
                 Some((who, has)) = chunks.said.recv(), if chunks.board.is_some() => {
                     // Of whoever is not asked nothing need be known.
                     if who == from || self.fetch.peers.contains(&who) {
+                        self.is_there(who);
                         chunks.has(who, has);
                     }
                 }
@@ -389,6 +397,15 @@ impl<C: Connect> Crew<C> {
         let have: Bits = chunks.swarm.held();
         let join = Join::new(self.fetch.root, &chunks.positions, &have);
         self.send(peer, frame(Tag::Join, &join.encode()));
+    }
+
+    /// Asks everybody who has answered how they stand by now.
+    fn join_again(&mut self, chunks: &Chunks) {
+        let from = self.fetch.from;
+        let others = self.sessions.iter().filter(|(peer, s)| **peer != from && s.answered);
+        for peer in others.map(|(peer, _)| *peer).collect::<Vec<_>>() {
+            self.join(peer, chunks);
+        }
     }
 
     fn answered(&mut self, peer: MemberId) {
@@ -438,6 +455,7 @@ impl<C: Connect> Crew<C> {
         let whole = standing == Standing::Whole || is_from;
         if standing == Standing::Elsewhere && !is_from {
             self.close(peer);
+            chunks.swarm.left(peer);
             let (_, wait) = self.again.get(&peer).copied().unwrap_or((Instant::now(), AGAIN));
             self.again.insert(peer, (Instant::now() + wait, (wait * 2).min(AGAIN_MAX)));
             return;
@@ -476,6 +494,14 @@ impl<C: Connect> Crew<C> {
             let (_, wait) = self.again.get(&peer).copied().unwrap_or((Instant::now(), AGAIN));
             let wait = wait.max(Duration::from_secs(1));
             self.again.insert(peer, (Instant::now() + wait, (wait * 2).min(AGAIN_MAX)));
+        }
+    }
+
+    /// `peer` asks for content itself. If it had none to give before, it has, or
+    /// will have soon.
+    fn is_there(&mut self, peer: MemberId) {
+        if let Some(again) = self.again.get_mut(&peer) {
+            *again = (Instant::now(), AGAIN);
         }
     }
 

@@ -94,7 +94,7 @@ fn whole(member: &Member, root: &Digest) -> bool {
     member.store.whole(root).unwrap() && member.store.verify(root, |_, _| {}).unwrap().is_empty()
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn a_tree_is_pulled_whole_and_a_second_time_costs_nothing() {
     let (holder, requester) = (member(), member());
     let (large, small) = (noise(1, 20 << 20), noise(2, 3_000));
@@ -118,7 +118,7 @@ async fn a_tree_is_pulled_whole_and_a_second_time_costs_nothing() {
     assert_eq!(again.unwrap(), Pulled::default());
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn thousands_of_tiny_files_come_through_a_thin_pipe() {
     let (holder, requester) = (member(), member());
     let contents: Vec<Vec<u8>> = (0..5_000_u32).map(|n| n.to_le_bytes().to_vec()).collect();
@@ -131,7 +131,7 @@ async fn thousands_of_tiny_files_come_through_a_thin_pipe() {
     assert!(whole(&requester, &root));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn an_empty_tree_and_an_unknown_one() {
     let (holder, requester) = (member(), member());
     let root = publish(&holder, &[]).root();
@@ -144,7 +144,7 @@ async fn an_empty_tree_and_an_unknown_one() {
     assert_eq!(served.unwrap(), Served::default());
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn only_what_changed_travels() {
     let (holder, requester) = (member(), member());
     let large = noise(1, 8 << 20);
@@ -158,7 +158,7 @@ async fn only_what_changed_travels() {
     assert!(whole(&requester, &first) && whole(&requester, &second));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn a_cut_session_is_resumed_where_it_was() {
     let (holder, requester) = (member(), member());
     let root = publish(&holder, &[&noise(1, 6 << 20), &noise(2, 6 << 20)]).root();
@@ -177,7 +177,7 @@ async fn a_cut_session_is_resumed_where_it_was() {
     assert!(whole(&requester, &root));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn a_dropped_session_keeps_what_was_committed() {
     let (holder, requester) = (member(), member());
     let root = publish(&holder, &[&noise(1, 40 << 20)]).root();
@@ -203,7 +203,7 @@ async fn a_dropped_session_keeps_what_was_committed() {
     assert!(whole(&requester, &root));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn what_one_holder_lacks_another_gives() {
     let (one, two, requester) = (member(), member(), member());
     let tree = publish(&one, &[b"here", b"there", b"both"]);
@@ -222,7 +222,7 @@ async fn what_one_holder_lacks_another_gives() {
     assert!(whole(&requester, &root));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn a_holder_that_cut_the_file_otherwise_can_still_repair_it() {
     let (holder, requester) = (member(), member());
     let bytes = noise(1, 300_000);
@@ -249,7 +249,7 @@ async fn a_holder_that_cut_the_file_otherwise_can_still_repair_it() {
     assert!(whole(&requester, &root));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn a_full_disk_ends_the_session_and_says_so() {
     let (holder, requester) = (member(), member());
     let root = publish(&holder, &[&noise(1, 6 << 20)]).root();
@@ -300,7 +300,7 @@ fn updates(chunks: &[Chunk], content: Content) -> Vec<u8> {
     frame(Tag::Updates, &wire::encode(Kind::Message, &UpdateList { updates }))
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn every_lie_of_a_holder_is_found_out() {
     let holder = member();
     let tree = publish(&holder, &[&noise(1, 5_000), &noise(2, 5_000)]);
@@ -347,7 +347,7 @@ async fn every_lie_of_a_holder_is_found_out() {
     assert!(matches!(error, TransferError::Garbled(_)), "{error}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn wherever_a_session_is_cut_it_is_broken_and_never_whole() {
     let holder = member();
     let tree = publish(&holder, &[&noise(1, 5_000), &noise(2, 5_000)]);
@@ -364,7 +364,7 @@ async fn wherever_a_session_is_cut_it_is_broken_and_never_whole() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn a_false_listing_is_refused() {
     let (holder, requester) = (member(), member());
     let tree = publish(&holder, &[&noise(1, 2 << 20)]);
@@ -397,7 +397,7 @@ async fn a_false_listing_is_refused() {
     assert!(whole(&requester, &wanted));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn a_requester_that_talks_nonsense_is_shown_the_door() {
     let holder = member();
     let questions = [
@@ -415,7 +415,7 @@ async fn a_requester_that_talks_nonsense_is_shown_the_door() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn one_that_asks_for_everything_at_once_gets_it_in_portions() {
     let holder = member();
     let tree = publish(&holder, &[&noise(1, 9 << 20)]);
@@ -446,7 +446,7 @@ async fn one_that_asks_for_everything_at_once_gets_it_in_portions() {
     assert_eq!(serving.await.unwrap().unwrap().chunks, chunks.len() as u64);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn silence_ends_a_session_on_either_side() {
     let silence = Duration::from_millis(20);
     let (holder, requester) = (member(), member());
@@ -469,7 +469,7 @@ async fn silence_ends_a_session_on_either_side() {
     assert!(matches!(served, Err(TransferError::Idle)));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn garbage_collection_waits_for_a_session() {
     let (holder, requester) = (member(), member());
     let shared = noise(1, 50_000);

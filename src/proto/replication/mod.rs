@@ -12,4 +12,4 @@ mod swarm;
 
 pub use lists::{ActionList, Content, IHaveList, Update, UpdateList};
 pub use positions::{Bits, Gained, Join, Positions, Standing};
-pub use swarm::{Ask, Fault, Progress, Swarm};
+pub use swarm::{Ask, Fault, Progress, Swarm, TOGETHER_FROM};

@@ -45,8 +45,9 @@ const PASSED_ON_WITHIN: Duration = Duration::from_millis(800);
 const OWED_MAX: Duration = Duration::from_millis(1_500);
 /// How often is looked for what is owed for too long.
 const REMIND_EVERY: Duration = Duration::from_millis(50);
-/// Less than this is asked for by name, bytes: a round trip less.
-const HANDED_OUT_FROM: u64 = 2 << 20;
+/// Less than this is asked of one holder alone and by name, bytes: talking to
+/// many costs more.
+pub const TOGETHER_FROM: u64 = 2 << 20;
 
 /// Why a holder is to be dropped. All of these are lies: an honest holder of
 /// the same version never does them.
@@ -279,7 +280,7 @@ impl Swarm {
     /// `peer`, which holds everything, is to be asked for what it has given to
     /// nobody, as long as no other does.
     pub fn hands_out(&mut self, peer: MemberId) {
-        if self.progress.bytes_total < HANDED_OUT_FROM {
+        if self.progress.bytes_total < TOGETHER_FROM {
             return;
         }
         if let Some(entry) = self.peers.get_mut(&peer) {

@@ -1,4 +1,6 @@
-//! Many that fetch the same: from the publisher and from each other.
+//! Many that fetch the same: from the publisher and from each other. The clock
+//! is virtual: it stands while anybody works, the disk included, and leaps when
+//! all wait.
 
 use std::{
     collections::BTreeMap,
@@ -155,12 +157,13 @@ impl Bench {
 
     /// What a member has served, once its sessions are over.
     async fn served(&self, n: usize) -> u64 {
+        // The clock leaps only when nobody has anything to do but wait.
         tokio::time::sleep(Duration::from_millis(200)).await;
         self.served[n].load(Ordering::SeqCst)
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn a_publisher_sends_its_content_once_to_many() {
     let content = noise(1, 24 << 20);
     let bench = Bench::new(6, &[&content, b"small", b"smaller"]);
@@ -172,7 +175,7 @@ async fn a_publisher_sends_its_content_once_to_many() {
     assert!(wasted < content.len() as u64 / 2, "{wasted} bytes came twice");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn a_liar_among_those_asked_spoils_nothing() {
     let bench = Bench::new(4, &[&noise(1, 12 << 20)]);
     bench.place(3, Place::Liar);
@@ -180,7 +183,7 @@ async fn a_liar_among_those_asked_spoils_nothing() {
     assert!(bench.is_whole(1) && bench.is_whole(2));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn what_a_dead_member_was_given_comes_from_elsewhere() {
     let bench = Bench::new(5, &[&noise(1, 12 << 20)]);
     // Two give nothing on: their sessions are cut at once, again and again.
@@ -190,7 +193,7 @@ async fn what_a_dead_member_was_given_comes_from_elsewhere() {
     assert!((1..5).all(|n| bench.is_whole(n)));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn members_that_have_parts_make_up_for_a_holder_that_died() {
     let (one, two) = (noise(1, 6 << 20), noise(2, 6 << 20));
     let bench = Bench::new(4, &[&one, &two]);
@@ -205,7 +208,7 @@ async fn members_that_have_parts_make_up_for_a_holder_that_died() {
     assert!((1..4).all(|n| bench.is_whole(n)));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn a_holder_of_the_version_before_is_asked_as_it_knows_it() {
     let bench = Bench::new(3, &[&noise(1, 6 << 20)]);
     bench.place(0, Place::Old { store: bench.members[0].store.clone() });
@@ -213,7 +216,7 @@ async fn a_holder_of_the_version_before_is_asked_as_it_knows_it() {
     assert!(bench.is_whole(1) && bench.is_whole(2));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn a_newcomer_takes_a_part_from_everybody() {
     let bench = Bench::new(5, &[&noise(1, 24 << 20)]);
     bench.fetch_all(1..4).await;
