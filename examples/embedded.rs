@@ -26,6 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             token: None,
             tags: Default::default(),
             standby: false,
+            scrub: None,
             pace: 1,
         })
     };

@@ -283,7 +283,7 @@ fn garbage_on_the_doors_is_answered_and_disturbs_nothing() {
         );
         member.ask(&[head.as_bytes(), body].concat()).unwrap().refusal()
     };
-    for path in ["/api/v1/command", "/api/v1/publish", "/api/v1/verify"] {
+    for path in ["/api/v1/command", "/api/v1/publish", "/api/v1/inspect"] {
         post(path, b"{").is(400, "invalid", "can't be read");
         post(path, b"").is(400, "invalid", "can't be read");
         post(path, &noise).is(400, "invalid", "can't be read");

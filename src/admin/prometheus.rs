@@ -41,6 +41,7 @@ pub(super) fn text(view: &View, metrics: &Metrics) -> String {
     applications(&mut page, &view.applications);
     shell(&mut page, metrics);
     stalls(&mut page, metrics);
+    scrub(&mut page, metrics);
     page.0
 }
 
@@ -183,6 +184,22 @@ fn stalls(page: &mut Page, m: &Metrics) {
         "The longest that the whole process stood still, beyond half a second.",
         m.stood_us_max as f64 / 1e6,
     );
+}
+
+fn scrub(page: &mut Page, m: &Metrics) {
+    let numbers = [
+        ("althing_scrub_bytes_total", "Bytes that were read again by the scrub.", m.scrub_bytes),
+        (
+            "althing_scrub_damaged_total",
+            "Pieces of content that the scrub found rotten or lost in the store.",
+            m.scrub_damaged,
+        ),
+        ("althing_scrub_passes_total", "Whole passes of the scrub.", m.scrub_passes),
+    ];
+    for (name, help, value) in numbers {
+        page.family(name, "counter", help);
+        page.sample(name, &[], value);
+    }
 }
 
 /// The text as it grows.

@@ -24,9 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{guard, page, prometheus, source::Source, stream};
 use crate::{
-    base::{AppName, Reason, Refusal, limits},
+    base::{Reason, Refusal, limits},
     member::command::Command,
-    node::Publish,
+    node::{Publish, inspect::Question},
 };
 
 /// The largest request body, bytes: a failover list of all members is 270 KB.
@@ -61,7 +61,7 @@ pub(super) fn full<S: Source>(site: Site<S>) -> Router {
     let router = reads::<S>()
         .route("/api/v1/command", post(command::<S>))
         .route("/api/v1/publish", post(publish::<S>))
-        .route("/api/v1/verify", post(verify::<S>))
+        .route("/api/v1/inspect", post(inspect::<S>))
         .route("/api/v1/stop", post(stop::<S>));
     finish(router, site)
 }
@@ -164,17 +164,12 @@ fn check(publish: &Publish) -> Result<(), Refusal> {
     Ok(())
 }
 
-#[derive(Deserialize)]
-struct Verify {
-    app: AppName,
-}
-
-async fn verify<S: Source>(
+async fn inspect<S: Source>(
     State(site): State<Site<S>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    match parse::<Verify>(body) {
-        Ok(Verify { app }) => answer(site.source.verify(app).await),
+    match parse::<Question>(body) {
+        Ok(question) => answer(site.source.inspect(question).await),
         Err(response) => *response,
     }
 }

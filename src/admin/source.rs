@@ -6,13 +6,16 @@ use std::{future::Future, sync::Arc};
 use tokio::sync::{broadcast, watch};
 
 use crate::{
-    base::{AppName, Refusal},
+    base::Refusal,
     member::{
         command::{Command, Outcome},
         event::Event,
         view::View,
     },
-    node::{Handle, Metrics, Publish, Verified},
+    node::{
+        Handle, Metrics, Publish,
+        inspect::{Findings, Question},
+    },
 };
 
 /// What can be asked of a member. See [`Handle`] for what each answers.
@@ -21,8 +24,9 @@ pub trait Source: Clone + Send + Sync + 'static {
     fn command(&self, command: Command) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
     /// See [`Handle::publish`].
     fn publish(&self, publish: Publish) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
-    /// See [`Handle::verify`].
-    fn verify(&self, app: AppName) -> impl Future<Output = Result<Verified, Refusal>> + Send;
+    /// See [`Handle::inspect`].
+    fn inspect(&self, question: Question)
+    -> impl Future<Output = Result<Findings, Refusal>> + Send;
     /// See [`Handle::stop`].
     fn stop(&self) -> impl Future<Output = ()> + Send;
     /// See [`Handle::view`].
@@ -46,8 +50,8 @@ impl Source for Handle {
         Self::publish(self, publish).await
     }
 
-    async fn verify(&self, app: AppName) -> Result<Verified, Refusal> {
-        Self::verify(self, app).await
+    async fn inspect(&self, question: Question) -> Result<Findings, Refusal> {
+        Self::inspect(self, question).await
     }
 
     async fn stop(&self) {

@@ -140,6 +140,68 @@ closes one by itself.")]
         /// Which application.
         app: AppName,
     },
+    /// Compare what stands on this member with what is in force, and wait until it is put right.
+    #[command(after_help = "Examples:
+  althing sync                          all applications: what may have changed
+  althing sync web --full               every byte
+  althing sync web --show-lists         what is here, what is asked for, what is changed
+  althing sync web --show-lists --xml
+
+Members compare by themselves about every two seconds, and every byte once a day;
+this is for now. What differs is put right by the vote, as ever: this command waits
+for it, and ends with 1 if it is not. While a window is open nothing is put right.")]
+    Sync {
+        /// Which application [default: all].
+        app: Option<AppName>,
+        /// Read every byte, not only what may have changed.
+        #[arg(long)]
+        full: bool,
+        /// Show the IHaveList, the ActionList and the UpdateList.
+        #[arg(long)]
+        show_lists: bool,
+        /// As XML.
+        #[arg(long, requires = "show_lists", conflicts_with = "json")]
+        xml: bool,
+    },
+    /// Show what differs between two versions, or between one and what stands here.
+    #[command(after_help = "Examples:
+  althing diff web         the version before the current one, and the current one
+  althing diff web 12      version 12 and the current one
+  althing diff web 12 14   these two
+  althing diff web --live  the current one and what stands on this member
+  althing diff web --text  line by line, where files are text")]
+    Diff {
+        /// Which application.
+        app: AppName,
+        /// The older version [default: the one before the newer one].
+        from: Option<u64>,
+        /// The newer version [default: the current one].
+        to: Option<u64>,
+        /// Instead of a newer version: what stands on this member.
+        #[arg(long, conflicts_with = "to")]
+        live: bool,
+        /// Show the lines that differ in text files.
+        #[arg(long, short)]
+        text: bool,
+    },
+    /// Bring back what a repair or a switch replaced on this member.
+    #[command(after_help = "Examples:
+  althing restore web                   what is kept
+  althing restore web 3 --to /tmp/lost  copy it out
+
+Before anything is overwritten, it is kept aside: the last three occasions, and
+older ones up to 1 GiB. It is copied into a directory that is new or empty, never
+into the live tree, where the vote would take it away again: publish it instead.")]
+    Restore {
+        /// Which application.
+        app: AppName,
+        /// Which occasion, by its number in the list.
+        #[arg(requires = "to")]
+        number: Option<u64>,
+        /// Where to: a directory that is new or empty.
+        #[arg(long, value_name = "DIR", requires = "number")]
+        to: Option<PathBuf>,
+    },
     /// Decide a hung vote: what one member holds becomes the next version.
     #[command(after_help = "Example:
   althing votes web                    see who holds what
@@ -307,6 +369,13 @@ pub(super) struct Up {
     /// Hold the content and wait to be brought in.
     #[arg(long)]
     pub standby: bool,
+    /// How often every byte that this member holds is read again, so that what rotted is
+    /// found before it is needed: 1d, 12h, or `never`; an hour at the least.
+    #[arg(long, value_name = "TIME", default_value = "1d")]
+    pub scrub_every: After,
+    /// How much of that a second: 8MB, and 64kB at the least.
+    #[arg(long, value_name = "SIZE", default_value = "8MB", value_parser = quantity::size)]
+    pub scrub_rate: u64,
     /// How wide the network between the members is; the same on all of them.
     #[arg(long, value_enum, default_value_t = ProfileWord::Lan)]
     pub profile: ProfileWord,

@@ -17,13 +17,16 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
 use crate::{
-    base::{AppName, Reason, Refusal},
+    base::{Reason, Refusal},
     member::{
         command::{Command, Outcome},
         event::Event,
         view::View,
     },
-    node::{Metrics, Publish, Verified},
+    node::{
+        Metrics, Publish,
+        inspect::{Findings, Question},
+    },
 };
 
 /// A view of four thousand members with their versions is a few megabytes.
@@ -79,8 +82,9 @@ impl Client {
         self.order("/api/v1/publish", publish).await
     }
 
-    pub async fn verify(&self, app: &AppName) -> Result<Verified, Refusal> {
-        self.order("/api/v1/verify", &serde_json::json!({ "app": app })).await
+    /// A question about the content of the member that is asked.
+    pub async fn inspect(&self, question: &Question) -> Result<Findings, Refusal> {
+        self.order("/api/v1/inspect", question).await
     }
 
     async fn query<T: DeserializeOwned>(&self, path: &str) -> Result<T, Refusal> {

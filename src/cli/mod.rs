@@ -7,6 +7,8 @@
 mod args;
 mod client;
 mod demo;
+mod inspect;
+mod lists;
 mod operate;
 mod output;
 mod publish;
@@ -99,7 +101,17 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
         Action::Failover { action } => operate::failover(&client, output, action).await,
         Action::History { app } => show::history(&client, output, &app).await,
         Action::Rollback { app, version } => publish::rollback(&client, output, app, version).await,
-        Action::Verify { app } => operate::verify(&client, output, &app).await,
+        Action::Verify { app } => inspect::verify(&client, output, &app).await,
+        Action::Sync { app, full, show_lists: lists, xml } => {
+            inspect::sync(&client, output, app, inspect::Looks { full, lists, xml }).await
+        }
+        Action::Diff { app, from, to, live, text } => {
+            let sides = inspect::Sides { from, to, live, text };
+            inspect::diff(&client, output, app, sides).await
+        }
+        Action::Restore { app, number, to } => {
+            inspect::restore(&client, output, app, number, to.as_deref()).await
+        }
         Action::Resolve { app, member } => operate::resolve(&client, output, app, member).await,
         Action::RotateKey => rotate::rotate_key(&client, output).await,
         Action::Leave => operate::leave(&client, output).await,

@@ -13,7 +13,7 @@ use super::{
     output::{Output, Paint},
     show,
     table::{Cell, Table},
-    units::{Span, bytes, count, span},
+    units::{Span, count, span},
 };
 use crate::{
     base::{AppName, MemberName, Reason, Refusal, catalog::Failover},
@@ -270,49 +270,7 @@ pub(super) fn done(output: &Output, outcome: &Outcome) {
     });
 }
 
-pub(super) async fn verify(
-    client: &Client,
-    output: &Output,
-    app: &AppName,
-) -> Result<ExitCode, Refusal> {
-    let found = client.verify(app).await?;
-    let fine = found.same && found.store_damaged == 0;
-    if output.json {
-        output.document(&found);
-    } else {
-        let read = format!("{} in {}", bytes(found.bytes), count(found.files, "file"));
-        let (paint, word, rest) = if found.same {
-            (Paint::Good, "same", format!(": {app} is version {}; read {read}", found.version))
-        } else {
-            let differences = count(found.differences_total as u64, "difference");
-            let rest = format!(": {app} is not version {}; {differences}:", found.version);
-            (Paint::Bad, "differs", rest)
-        };
-        output.painted(paint, word, &rest);
-        for difference in &found.differences {
-            output.line(&format!("  {difference}"));
-        }
-        let more = found.differences_total.saturating_sub(found.differences.len());
-        if more > 0 {
-            output.line(&format!("  and {more} more"));
-        }
-        if !found.same {
-            output
-                .line("With no window open the vote puts it right by itself; see `althing votes`.");
-        }
-        if found.store_damaged > 0 {
-            let damaged = count(found.store_damaged as u64, "chunk");
-            output.painted(
-                Paint::Bad,
-                "damaged",
-                &format!(": {damaged} of it in this member's store rotted or are lost"),
-            );
-        }
-    }
-    Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn unexpected() -> Refusal {
+pub(super) fn unexpected() -> Refusal {
     Refusal::new(
         Reason::Failed,
         "The member's answer can't be used.",

@@ -402,6 +402,9 @@ pub(super) async fn metrics(client: &Client, output: &Output) -> Result<ExitCode
         stalls,
         stall_us_max,
         stood_us_max,
+        scrub_bytes,
+        scrub_damaged,
+        scrub_passes,
     } = metrics;
     output.line(&format!("SWIM packets sent    {packets_sent}"));
     output.line(&format!("messages sent        {messages_sent}"));
@@ -424,6 +427,9 @@ pub(super) async fn metrics(client: &Client, output: &Output) -> Result<ExitCode
     output.line(&format!("stalls               {stalls}"));
     output.line(&format!("  longest of the loop     {stall_us_max} us"));
     output.line(&format!("  longest of the process  {stood_us_max} us"));
+    output.line(&format!("bytes scrubbed       {scrub_bytes}"));
+    output.line(&format!("  pieces rotten      {scrub_damaged}"));
+    output.line(&format!("  whole passes       {scrub_passes}"));
     Ok(ExitCode::SUCCESS)
 }
 

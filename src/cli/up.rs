@@ -57,6 +57,10 @@ struct Announcement {
     pid: u32,
 }
 
+/// The scrub is to be slow: see `althing up --help`.
+const SCRUB_EVERY_MIN: Duration = Duration::from_secs(3_600);
+const SCRUB_RATE_MIN: u64 = 64_000;
+
 pub(super) async fn run(
     options: args::Up,
     data: PathBuf,
@@ -102,6 +106,10 @@ async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refu
         token: token.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
         tags: tags_of(options.tag)?,
         standby: options.standby,
+        scrub: options.scrub_every.0.map(|every| node::Scrub {
+            every: every.0.max(SCRUB_EVERY_MIN),
+            rate: options.scrub_rate.max(SCRUB_RATE_MIN),
+        }),
         pace: options.profile.pace(),
     })
 }

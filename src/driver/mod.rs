@@ -254,6 +254,9 @@ pub enum DriverError {
          name a directory below it as path, or mount it outside of the live tree"
     )]
     Mounted(PathBuf),
+    /// Something stands where only an empty directory may.
+    #[error("{0} is not empty, and nothing in it is written over; name a directory that is new")]
+    NotEmpty(PathBuf),
     /// A file system without RENAME_EXCHANGE.
     #[error(
         "the file system of {0} can't exchange two directories in one step; \

@@ -23,7 +23,7 @@ use crate::{
     },
     driver::{
         ChunkSource, DriverError, How, Mode, Purpose, Repaired,
-        files::{self, IgnoreRules, Kept, StatCache, WorkDir},
+        files::{self, CopiedOut, IgnoreRules, Kept, StatCache, WorkDir},
     },
     store::{ContentStore, Freed, StoreError},
 };
@@ -252,7 +252,7 @@ impl Content {
     pub fn scan(&self, app: &AppName, full: bool) -> Result<Scanned, ContentError> {
         let mode = if full { Mode::Full } else { Mode::Quick };
         let began = Instant::now();
-        let Some((active, scan)) = self.look(app, mode)? else {
+        let Some((active, scan)) = self.look(app, mode, None)? else {
             let elapsed = began.elapsed();
             return Ok(Scanned { root: None, activated: 0, files: 0, bytes_read: 0, elapsed });
         };
@@ -268,7 +268,7 @@ impl Content {
     /// What would turn the live tree of `app` into the tree `root`. What no
     /// tree can hold is listed as to be deleted.
     pub fn differences(&self, app: &AppName, root: &Digest) -> Result<Vec<Change>, ContentError> {
-        let Some((_, mut scan)) = self.look(app, Mode::Quick)? else {
+        let Some((_, mut scan)) = self.look(app, Mode::Quick, None)? else {
             return Err(ContentError::NotActive(app.clone()));
         };
         let want = self.tree(root)?;
@@ -371,6 +371,29 @@ impl Content {
     /// first.
     pub fn kept_aside(&self, app: &AppName) -> Result<Vec<Kept>, ContentError> {
         Ok(files::aside::kept(&self.aside_of(app)?)?)
+    }
+
+    /// Copies what was replaced on the occasion `number` into `into`, a directory
+    /// that is new or empty and not within the live tree. Nothing if there is no
+    /// such occasion.
+    pub fn copy_out(
+        &self,
+        app: &AppName,
+        number: u64,
+        into: &Path,
+    ) -> Result<Option<CopiedOut>, ContentError> {
+        let aside = self.aside_of(app)?;
+        let cell = self.app(app);
+        let _area = locked(&cell.area);
+        let all = files::aside::kept(&aside)?;
+        let Some(kept) = all.iter().find(|kept| kept.number == number) else { return Ok(None) };
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let live = locked(&cell.shown).active.as_ref().map(|active| real(&active.live));
+        let parent = into.parent().map(real);
+        if live.is_some_and(|live| parent.is_some_and(|parent| parent.starts_with(live))) {
+            return Err(ContentError::Inside(into.to_owned()));
+        }
+        Ok(Some(files::copy_out(&kept.path, into)?))
     }
 
     /// Removes the oldest of what is kept aside for `app`, down to

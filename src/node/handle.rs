@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use super::inspect::{Findings, Question};
 use crate::{
     base::{AppName, Reason, Refusal},
     member::{
@@ -19,7 +20,7 @@ pub(super) enum Request {
     Command(Command, oneshot::Sender<Result<Outcome, Refusal>>),
     View(oneshot::Sender<View>),
     Publish(Box<Publish>, oneshot::Sender<Result<Outcome, Refusal>>),
-    Verify(AppName, oneshot::Sender<Result<Verified, Refusal>>),
+    Inspect(Question, oneshot::Sender<Result<Findings, Refusal>>),
     Metrics(oneshot::Sender<Metrics>),
     /// Somebody subscribed to views.
     Watched,
@@ -39,32 +40,6 @@ pub struct Publish {
     pub base: Option<u64>,
     /// Host names beside those of the manifest.
     pub hosts: Vec<String>,
-}
-
-/// What a verification found on the member that was asked: every byte of the
-/// live content was read again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verified {
-    /// Of which application.
-    pub app: AppName,
-    /// Against which version.
-    pub version: u64,
-    /// The committed signature.
-    pub root: String,
-    /// What was found; nothing if there is nothing.
-    pub found: Option<String>,
-    /// Whether they are the same.
-    pub same: bool,
-    /// Files read.
-    pub files: u64,
-    /// Bytes read.
-    pub bytes: u64,
-    /// `SET path`, `ADD path`, `DEL path`: what would put it right; the first few.
-    pub differences: Vec<String>,
-    /// How many there are in all.
-    pub differences_total: usize,
-    /// Chunks of the committed version that the store has lost or that rotted.
-    pub store_damaged: usize,
 }
 
 /// What the shell counts.
@@ -125,6 +100,15 @@ pub struct Metrics {
     /// The longest that the process stood still, beyond half a second; microseconds.
     #[serde(default)]
     pub stood_us_max: u64,
+    /// Bytes that the scrub has read again since the start.
+    #[serde(default)]
+    pub scrub_bytes: u64,
+    /// Pieces of content that it found rotten or lost in the store.
+    #[serde(default)]
+    pub scrub_damaged: u64,
+    /// How often it has been through everything.
+    #[serde(default)]
+    pub scrub_passes: u64,
 }
 
 /// A running member. See [`start`](super::start).
@@ -147,9 +131,9 @@ impl Handle {
         self.ask(|answer| Request::Publish(Box::new(publish), answer)).await?
     }
 
-    /// Reads every byte of an application's live content on this member again.
-    pub async fn verify(&self, app: AppName) -> Result<Verified, Refusal> {
-        self.ask(|answer| Request::Verify(app, answer)).await?
+    /// Looks into this member's content and answers a question about it.
+    pub async fn inspect(&self, question: Question) -> Result<Findings, Refusal> {
+        self.ask(|answer| Request::Inspect(question, answer)).await?
     }
 
     /// Everything, now.

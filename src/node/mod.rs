@@ -8,12 +8,14 @@
 mod again;
 pub mod content;
 mod handle;
+pub mod inspect;
 mod keys;
 pub mod manifest;
 pub mod options;
 mod persist;
 mod recover;
 mod run;
+mod scrub;
 mod sites;
 mod start;
 pub mod transfer;
@@ -26,9 +28,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{MemberId, Refusal};
 
-pub use handle::{Handle, Metrics, Publish, Verified};
+pub use handle::{Handle, Metrics, Publish};
 pub use options::Options;
 pub use recover::{Holding, Recovered, Recovery, Survey};
+pub use scrub::Scrub;
 pub use start::{listen, start};
 
 /// A member that runs in this process.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
+use super::Scrub;
 use crate::base::MemberName;
 
 /// The options of `althing up`, with their defaults resolved by the caller.
@@ -25,6 +26,8 @@ pub struct Options {
     pub tags: BTreeMap<String, String>,
     /// Whether it only waits to be brought in.
     pub standby: bool,
+    /// How every byte is read again from time to time; never if not given.
+    pub scrub: Option<Scrub>,
     /// How wide the network is, 1 (local) to 8: the failure detector takes that much more
     /// time for everything. The same on all members.
     pub pace: u32,

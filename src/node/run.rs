@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
-    sync::{Arc, Mutex, mpsc as std_mpsc},
+    sync::{Arc, Mutex, atomic::Ordering, mpsc as std_mpsc},
     time::Duration,
 };
 
@@ -23,6 +23,7 @@ use super::{
     handle::Request,
     keys::NextKeys,
     persist::{self, Write},
+    scrub::{self, Scrub},
     sites::{Forwarder, SiteTable},
     start::wall_now,
     watchdog::{Doing, Pulse},
@@ -69,6 +70,7 @@ pub(super) struct Parts {
     pub content: Content,
     pub paths: persist::Paths,
     pub pace: u32,
+    pub scrub: Option<Scrub>,
     /// What happened before this start and is to be told.
     pub news: Option<String>,
 }
@@ -83,6 +85,8 @@ pub(super) enum Note {
     Trouble(Option<String>),
     /// The process stood still.
     Stood(String),
+    /// The scrub met something that is not what it was.
+    Rotten(scrub::Found),
     /// What was to be published lies in the store now.
     Staged(Command, Answer),
 }
@@ -214,7 +218,8 @@ fn put_together(
     // Before the first request: nobody is told that there is nothing.
     standing.sites.set(member.routes(Time(0)), &parts.content);
     standing.forwarder.set(Some(parts.network.clone()));
-    let work = Work::new(parts.content, parts.store, parts.network.clone(), notes.clone());
+    let work =
+        Work::new(parts.content, parts.store, parts.network.clone(), notes.clone(), parts.scrub);
     let this = Loop {
         member,
         started,
@@ -467,6 +472,7 @@ impl Loop {
             Note::Input(input) => self.tell_member(input),
             Note::SitesChanged => self.refresh_sites(),
             Note::Staged(command, answer) => self.on_command(command, answer),
+            Note::Rotten(found) => self.on_rotten(found),
             Note::Trouble(trouble) => {
                 self.trouble = trouble.as_deref().map(|text| format!("{}.", sentence(text)));
                 let (severity, text) = match trouble {
@@ -476,6 +482,27 @@ impl Loop {
                 self.tell_of_itself(EventKind::Member, severity, text);
             }
             Note::Stood(text) => self.tell_of_itself(EventKind::Member, Severity::Warning, text),
+        }
+    }
+
+    fn on_rotten(&mut self, found: scrub::Found) {
+        match found {
+            scrub::Found::Store { root, chunks } => {
+                let what = if chunks == 1 { "a piece" } else { "pieces" };
+                let text = format!(
+                    "the scrub found {chunks} {what} of content {root} rotten or lost in this \
+                     member's store; others are asked for what is needed of it"
+                );
+                self.tell_of_itself(EventKind::Replication, Severity::Warning, text);
+                self.tell_member(Input::Damaged { root });
+            }
+            scrub::Found::Live { app } => {
+                let text = format!(
+                    "the scrub found that the disk under {app} does not hold what was written \
+                     there; the vote sees the difference now"
+                );
+                self.tell_of_itself(EventKind::Vote, Severity::Warning, text);
+            }
         }
     }
 
@@ -492,9 +519,9 @@ impl Loop {
                 };
                 self.work.publish(*publish, is_first, answer);
             }
-            Request::Verify(app, answer) => {
-                let version = self.member.catalog().application(&app).map(|a| a.current().clone());
-                self.work.verify(app, version, answer);
+            Request::Inspect(question, answer) => {
+                let application = self.member.catalog().application(question.app()).cloned();
+                self.work.inspect(question, application, answer);
             }
             Request::Watched => self.view_dirty = true,
             Request::Stop(answer) => {
@@ -519,6 +546,7 @@ impl Loop {
         let net = self.network.stats();
         let detector = self.member.detector();
         let counted = self.pulse.counted();
+        let scrubbed = self.work.scrubbed();
         Metrics {
             packets_sent: net.datagrams_sent,
             messages_sent: net.messages_sent,
@@ -536,6 +564,9 @@ impl Loop {
             stalls: counted.stalls,
             stall_us_max: counted.stall_us_max,
             stood_us_max: counted.stood_us_max,
+            scrub_bytes: scrubbed.bytes.load(Ordering::Relaxed),
+            scrub_damaged: scrubbed.damaged.load(Ordering::Relaxed),
+            scrub_passes: scrubbed.passes.load(Ordering::Relaxed),
             ..self.metrics
         }
     }

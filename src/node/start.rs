@@ -186,6 +186,7 @@ pub(super) async fn prepare(options: &Options, kept: &Kept) -> Result<(Parts, Re
         content,
         paths,
         pace: options.pace,
+        scrub: options.scrub,
         news,
     };
     Ok((parts, ready))

@@ -13,14 +13,16 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Publish, Verified,
+    Publish,
     content::{Content, ContentError},
+    inspect::{self, Findings, Question},
     manifest::Manifest,
     run::{Answer, Note},
+    scrub::{self, Scrub, Scrubbed},
     transfer::{self, Boards, Connect, TransferError},
 };
 use crate::{
-    base::{AppName, Digest, MemberId, Reason, Refusal, catalog::Version, tree::Change},
+    base::{Digest, MemberId, Reason, Refusal, catalog::Application},
     member::{
         ContentFailure, Effect, FetchFailure, Input, Repair,
         command::{Command, Staged},
@@ -41,8 +43,6 @@ const SAMPLE: usize = 3;
 const ASIDE_BYTES_MAX: u64 = 1 << 30;
 /// The newest repairs whose replaced content is kept however large it is.
 const ASIDE_KEPT: usize = 3;
-/// How many differences a verification names.
-const DIFFERENCES_MAX: usize = 50;
 
 /// Carries out what is slow.
 pub(super) struct Work {
@@ -55,6 +55,7 @@ pub(super) struct Work {
     serving: Arc<Semaphore>,
     kept: Arc<Mutex<Kept>>,
     stopping: CancellationToken,
+    scrubbed: Arc<Scrubbed>,
 }
 
 /// Streams over the cluster's own connections.
@@ -88,6 +89,7 @@ impl Work {
         store: ContentStore,
         network: Net,
         notes: mpsc::UnboundedSender<Note>,
+        scrub: Option<Scrub>,
     ) -> Self {
         let this = Self {
             content,
@@ -100,13 +102,36 @@ impl Work {
             // What a run before left unfinished goes as well.
             kept: Arc::new(Mutex::new(Kept { rounds: COLLECT_ROUNDS, ..Kept::default() })),
             stopping: CancellationToken::new(),
+            scrubbed: Arc::default(),
         };
         this.tasks.spawn(collect(
             this.content.clone(),
             Arc::clone(&this.kept),
             this.stopping.clone(),
         ));
+        if let Some(scrub) = scrub {
+            this.scrub(scrub);
+        }
         this
+    }
+
+    fn scrub(&self, scrub: Scrub) {
+        let pass = scrub::Pass {
+            content: self.content.clone(),
+            store: self.store.clone(),
+            scrubbed: Arc::clone(&self.scrubbed),
+            stopping: self.stopping.clone(),
+        };
+        let (kept, notes) = (Arc::clone(&self.kept), self.notes.clone());
+        let wanted = move || locked(&kept).roots.clone();
+        // The loop may be gone: then nobody needs to know.
+        let found = move |found| drop(notes.send(Note::Rotten(found)));
+        self.tasks.spawn(scrub::run(scrub, pass, wanted, found));
+    }
+
+    /// What the scrub has done.
+    pub fn scrubbed(&self) -> &Scrubbed {
+        &self.scrubbed
     }
 
     pub fn content(&self) -> &Content {
@@ -237,27 +262,35 @@ impl Work {
         });
     }
 
-    /// Reads every byte of the live content again and compares.
-    pub fn verify(
+    /// Answers a question about content.
+    pub fn inspect(
         &self,
-        app: AppName,
-        version: Option<Version>,
-        answer: oneshot::Sender<Result<Verified, Refusal>>,
+        question: Question,
+        application: Option<Application>,
+        answer: oneshot::Sender<Result<Findings, Refusal>>,
     ) {
         let (content, store) = (self.content.clone(), self.store.clone());
         let notes = self.notes.clone();
         self.tasks.spawn_blocking(move || {
-            let result = match version {
-                None => Err(crate::member::change::no_such_app(&app, "Nothing was verified.")),
-                Some(version) => {
-                    let result = verify(&content, &store, app, &version);
-                    if result.as_ref().is_ok_and(|v| v.store_damaged > 0) {
-                        let input = Input::Damaged { root: version.root };
-                        let _loop_may_be_gone = notes.send(Note::Input(input));
-                    }
-                    result
+            let result = match application {
+                None => {
+                    let app = question.app();
+                    Err(crate::member::change::no_such_app(app, "There is nothing to look at."))
+                }
+                Some(application) => {
+                    // No collection takes what is being compared.
+                    let _hold = store.hold();
+                    inspect::answer(&content, &store, question, &application)
                 }
             };
+            let damaged = match &result {
+                Ok(Findings::Verified(found)) if found.store_damaged > 0 => Some(&found.root),
+                Ok(Findings::Compared(found)) if found.lacking > 0 => Some(&found.root),
+                _ => None,
+            };
+            if let Some(root) = damaged.and_then(|root| Digest::parse(root)) {
+                let _loop_may_be_gone = notes.send(Note::Input(Input::Damaged { root }));
+            }
             let _asker_may_be_gone = answer.send(result);
         });
     }
@@ -355,47 +388,6 @@ fn stage(
         base: publish.base,
     };
     Ok((staged.root, command))
-}
-
-fn verify(
-    content: &Content,
-    store: &ContentStore,
-    app: AppName,
-    version: &Version,
-) -> Result<Verified, Refusal> {
-    let refuse = |why: String| {
-        Refusal::new(
-            Reason::Failed,
-            format!("{app} could not be verified."),
-            why,
-            "Mend the cause, and verify again.",
-        )
-    };
-    let scanned = content.scan(&app, true).map_err(|e| refuse(format!("{e}.")))?;
-    let same = scanned.root == Some(version.root);
-    let differences = if same {
-        Vec::new()
-    } else {
-        content.differences(&app, &version.root).map_err(|e| refuse(format!("{e}.")))?
-    };
-    let damaged = store.verify(&version.root, |_, _| {}).map_err(|e| refuse(format!("{e}.")))?;
-    let word = |change: &Change| match change {
-        Change::Set(entry) => format!("SET {}", entry.path),
-        Change::Add(entry) => format!("ADD {}", entry.path),
-        Change::Del(path) => format!("DEL {path}"),
-    };
-    Ok(Verified {
-        version: version.number,
-        root: version.root.to_string(),
-        found: scanned.root.map(|r| r.to_string()),
-        same,
-        files: scanned.files,
-        bytes: scanned.bytes_read,
-        differences: differences.iter().take(DIFFERENCES_MAX).map(word).collect(),
-        differences_total: differences.len(),
-        store_damaged: damaged.len(),
-        app,
-    })
 }
 
 fn failure(error: &ContentError) -> ContentFailure {

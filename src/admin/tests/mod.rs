@@ -219,7 +219,7 @@ async fn every_response_carries_the_security_headers() {
 #[tokio::test]
 async fn the_status_port_changes_nothing() {
     let doors = Doors::open().await;
-    for path in ["command", "publish", "verify", "stop"] {
+    for path in ["command", "publish", "inspect", "stop"] {
         let response = doors.status(Method::POST, &format!("/api/v1/{path}"), "localhost").await;
         assert_eq!(response.status(), StatusCode::NOT_FOUND);
         assert_eq!(json_of(response).await["error"]["reason"], "not-found");
@@ -259,11 +259,12 @@ async fn the_socket_carries_out_commands() {
     let publish =
         json!({"app": "shop", "source": "/srv/shop", "message": "", "base": null, "hosts": []});
     assert_eq!(doors.post("/api/v1/publish", &publish).await.0, StatusCode::OK);
-    let (_, answer) = doors.post("/api/v1/verify", &json!({"app": "shop"})).await;
-    assert_eq!(answer["ok"]["same"], true);
+    let question = json!({"verify": {"app": "shop"}});
+    let (_, answer) = doors.post("/api/v1/inspect", &question).await;
+    assert_eq!(answer["ok"]["verified"]["same"], true);
     assert_eq!(doors.post("/api/v1/stop", &Value::Null).await.1["ok"], "stopping");
     let asked = doors.fake.asked.lock().unwrap().clone();
-    assert_eq!(asked, ["WindowClose", "publish /srv/shop", "verify shop", "stop"]);
+    assert_eq!(asked, ["WindowClose", "publish /srv/shop", "look at shop", "stop"]);
     doors.close().await;
 }
 
@@ -279,7 +280,7 @@ async fn what_is_wrong_never_reaches_the_member() {
         ("/api/v1/publish", relative),
         ("/api/v1/publish", long),
         ("/api/v1/publish", hosts),
-        ("/api/v1/verify", json!({"app": "../x"})),
+        ("/api/v1/inspect", json!({"verify": {"app": "../x"}})),
         ("/api/v1/command", json!("nothing-known")),
         ("/api/v1/command", json!({"remove": {"name": "a/b"}})),
     ];

@@ -18,7 +18,10 @@ use crate::{
             PublicationView, VersionView, View, WindowView,
         },
     },
-    node::{Metrics, Publish, Verified},
+    node::{
+        Metrics, Publish,
+        inspect::{Findings, Question, Verified},
+    },
 };
 
 /// Text that would do harm where it is taken for markup.
@@ -73,7 +76,8 @@ impl Source for Fake {
         )
     }
 
-    async fn verify(&self, app: AppName) -> Result<Verified, Refusal> {
+    async fn inspect(&self, question: Question) -> Result<Findings, Refusal> {
+        let app = question.app().clone();
         let verified = Verified {
             app: app.clone(),
             version: 12,
@@ -86,7 +90,7 @@ impl Source for Fake {
             differences_total: 0,
             store_damaged: 0,
         };
-        self.ask(format!("verify {app}"), verified)
+        self.ask(format!("look at {app}"), Findings::Verified(verified))
     }
 
     async fn stop(&self) {

@@ -26,12 +26,12 @@ pub mod switch;
 #[cfg(test)]
 mod tests;
 
-pub use aside::{Kept, prune_aside};
+pub use aside::{CopiedOut, Kept, copy_out, prune_aside};
 pub use cache::{StatCache, StatKey};
 pub use ignore::IgnoreRules;
 pub use place::{Placed, Reuse, place};
 pub use repair::repair;
-pub use scan::scan;
+pub use scan::{scan, sign};
 pub use switch::{Recovered, Retired, WorkDir, recover, switch};
 
 /// One live tree, as the [`Driver`] of its files.

@@ -307,7 +307,7 @@ impl Read for Watched<'_> {
 
 /// Reads to the end and signs. The pieces are as large as can be: they only
 /// describe the file, nobody fetches them.
-fn sign(reader: &mut dyn Read) -> Result<(Digest, u64, Vec<Chunk>), DriverError> {
+pub fn sign(reader: &mut dyn Read) -> Result<(Digest, u64, Vec<Chunk>), DriverError> {
     let failed = |error| DriverError::io("read", Path::new("the file"), error);
     let mut whole = blake3::Hasher::new();
     let (mut size, mut chunks) = (0, Vec::new());

@@ -59,6 +59,12 @@ pub enum ContentError {
         /// The rule that it breaks.
         why: &'static str,
     },
+    /// Not a place to copy to.
+    #[error(
+        "{0} is within the live tree, where the vote would take it away again; \
+         name a directory elsewhere"
+    )]
+    Inside(PathBuf),
     /// It was switched again and again while it was looked at.
     #[error("{0} is being switched all the time and could not be scanned; try again later")]
     Busy(AppName),

@@ -10,12 +10,12 @@ use std::{
 use super::{Active, Content, ContentError, PUBLISH, Staged, failed, locked, state};
 use crate::{
     base::{
-        AppName, Digest,
+        AppName, Digest, RelPath,
         tree::{Chunk, Tree, changes},
     },
     driver::{
-        DriverError, FileSink, How, Mode, Purpose, Scan,
-        files::{self, IgnoreRules, StatCache},
+        Driver, DriverError, FileSink, How, Mode, Purpose, Scan,
+        files::{self, Files, IgnoreRules, StatCache},
     },
     store::{ContentStore, StoreError, Writer},
 };
@@ -30,6 +30,7 @@ impl Content {
         &self,
         app: &AppName,
         mode: Mode,
+        mut sink: Option<&mut dyn FileSink>,
     ) -> Result<Option<(Active, Scan)>, ContentError> {
         let how = How { mode, purpose: Purpose::Live };
         let cell = self.app(app);
@@ -40,7 +41,8 @@ impl Content {
                 (active, (*work.cache).clone(), work.generation)
             };
             let rules = IgnoreRules::new(&active.ignore)?;
-            let scanned = files::scan(&active.live, &rules, &mut cache, how, None);
+            let sink = sink.as_deref_mut();
+            let scanned = files::scan(&active.live, &rules, &mut cache, how, sink);
             let mut work = locked(&cell.work);
             if work.generation != generation {
                 continue;
@@ -61,6 +63,48 @@ impl Content {
             return Ok(Some((active, scan)));
         }
         Err(ContentError::Busy(app.clone()))
+    }
+
+    /// What stands in the live tree of `app`; nothing if it is not active here.
+    /// With a `sink` all files are read through it.
+    pub fn live(
+        &self,
+        app: &AppName,
+        mode: Mode,
+        sink: Option<&mut dyn FileSink>,
+    ) -> Result<Option<Scan>, ContentError> {
+        Ok(self.look(app, mode, sink)?.map(|(_, scan)| scan))
+    }
+
+    /// Takes the file at `path` for what it was when it was read last, as if the
+    /// disk had changed it and not a program: that leaves size and times alone.
+    #[cfg(test)]
+    pub(in crate::node) fn take_for_unchanged(&self, app: &AppName, path: &RelPath) {
+        let cell = self.app(app);
+        let mut work = locked(&cell.work);
+        let live = work.active.as_ref().unwrap().live.join(path.to_path());
+        let stat = files::StatKey::of(&rustix::fs::stat(live).unwrap());
+        let mut cache = (*work.cache).clone();
+        let known = cache.get(path).unwrap().clone();
+        cache.insert(path.clone(), files::cache::Known { stat, settled: true, ..known });
+        work.cache = Arc::new(cache);
+    }
+
+    /// The bytes of a file in the live tree of `app`, if there are no more than `bytes_max`.
+    pub fn live_file(
+        &self,
+        app: &AppName,
+        path: &RelPath,
+        bytes_max: u64,
+    ) -> Result<Option<Vec<u8>>, ContentError> {
+        let active = locked(&self.app(app).shown).active.clone();
+        let active = active.ok_or_else(|| ContentError::NotActive(app.clone()))?;
+        let rules = IgnoreRules::new(&active.ignore)?;
+        let reader = Files::new(active.live.clone(), rules, StatCache::new()).read(path)?;
+        let mut bytes = Vec::new();
+        let read = reader.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes);
+        read.map_err(|e| DriverError::io("read", &active.live.join(path.to_path()), e))?;
+        Ok((bytes.len() as u64 <= bytes_max).then_some(bytes))
     }
 
     /// Takes the tree at `source` into the store and looks at it once more. What

@@ -1,0 +1,344 @@
+//! The commands that look into the content of one member: what is right, what
+//! differs, what was replaced.
+
+use std::{path::Path, process::ExitCode, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    client::Client,
+    lists,
+    operate::unexpected,
+    output::{Output, Paint},
+    table::{Cell, Table},
+    units::{bytes, count},
+};
+use crate::{
+    base::{AppName, Refusal},
+    member::view::{ApplicationView, View},
+    node::inspect::{Compared, Difference, Findings, Item, Op, Question},
+};
+
+/// How long `sync` waits for the vote to put right what differs.
+const PUT_RIGHT_WITHIN: Duration = Duration::from_secs(30);
+/// How often it looks.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+pub(super) async fn verify(
+    client: &Client,
+    output: &Output,
+    app: &AppName,
+) -> Result<ExitCode, Refusal> {
+    let question = Question::Verify { app: app.clone() };
+    let Findings::Verified(found) = client.inspect(&question).await? else {
+        return Err(unexpected());
+    };
+    let fine = found.same && found.store_damaged == 0;
+    if output.json {
+        output.document(&found);
+    } else {
+        let read = format!("{} in {}", bytes(found.bytes), count(found.files, "file"));
+        let (paint, word, rest) = if found.same {
+            (Paint::Good, "same", format!(": {app} is version {}; read {read}", found.version))
+        } else {
+            let differences = count(found.differences_total as u64, "difference");
+            let rest = format!(": {app} is not version {}; {differences}:", found.version);
+            (Paint::Bad, "differs", rest)
+        };
+        output.painted(paint, word, &rest);
+        for difference in &found.differences {
+            output.line(&format!("  {difference}"));
+        }
+        let more = found.differences_total.saturating_sub(found.differences.len());
+        if more > 0 {
+            output.line(&format!("  and {more} more"));
+        }
+        if !found.same {
+            output
+                .line("With no window open the vote puts it right by itself; see `althing votes`.");
+        }
+        if found.store_damaged > 0 {
+            let damaged = count(found.store_damaged as u64, "chunk");
+            output.painted(
+                Paint::Bad,
+                "damaged",
+                &format!(": {damaged} of it in this member's store rotted or are lost"),
+            );
+        }
+    }
+    Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is to be compared with what.
+pub(super) struct Sides {
+    pub from: Option<u64>,
+    pub to: Option<u64>,
+    pub live: bool,
+    pub text: bool,
+}
+
+pub(super) async fn diff(
+    client: &Client,
+    output: &Output,
+    app: AppName,
+    sides: Sides,
+) -> Result<ExitCode, Refusal> {
+    let Sides { from, to, live, text } = sides;
+    let question = Question::Diff { app, from, to, live, text };
+    let Findings::Diff(diff) = client.inspect(&question).await? else {
+        return Err(unexpected());
+    };
+    if output.json {
+        output.document(&diff);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if diff.same {
+        output.painted(Paint::Good, "same", &format!(": {} and {}", diff.from, diff.to));
+        return Ok(ExitCode::SUCCESS);
+    }
+    output.line(&format!(
+        "{}, from {} to {}: {} added, {} changed, {} deleted",
+        diff.app, diff.from, diff.to, diff.added, diff.changed, diff.deleted
+    ));
+    if text {
+        for change in &diff.changes {
+            match &change.text {
+                Some(text) => text.lines().for_each(|line| patch_line(output, line)),
+                None => difference_line(output, change),
+            }
+        }
+    } else {
+        diff.changes.iter().for_each(|change| difference_line(output, change));
+    }
+    if diff.more > 0 {
+        output.line(&format!("and {} more", diff.more));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn patch_line(output: &Output, line: &str) {
+    let paint = match line.as_bytes().first() {
+        _ if line.starts_with("+++") || line.starts_with("---") => Paint::Bold,
+        Some(b'+') => Paint::Good,
+        Some(b'-') => Paint::Bad,
+        Some(b'@') => Paint::Dim,
+        _ => Paint::Plain,
+    };
+    output.painted(paint, line, "");
+}
+
+fn difference_line(output: &Output, change: &Difference) {
+    let paint = match change.op {
+        Op::Set => Paint::Warn,
+        Op::Add => Paint::Good,
+        Op::Del => Paint::Bad,
+    };
+    let what = match (&change.before, &change.after) {
+        (Some(before), Some(after)) => what_changed(before, after),
+        (Some(item), None) | (None, Some(item)) => described(item),
+        (None, None) => "what no version can hold".to_owned(),
+    };
+    output.painted(paint, change.op.word(), &format!(" {}  ({what})", change.path));
+}
+
+fn described(item: &Item) -> String {
+    match item {
+        Item::Directory { .. } => "directory".to_owned(),
+        Item::File { size, .. } => bytes(*size),
+        Item::Symlink { target } => format!("link to {target}"),
+    }
+}
+
+fn what_changed(before: &Item, after: &Item) -> String {
+    match (before, after) {
+        (Item::File { mode: m, size: s, digest: d }, Item::File { mode, size, digest }) => {
+            let mut words = Vec::new();
+            match (d == digest, s == size) {
+                (true, _) => {}
+                (false, true) => words.push(format!("{}, other content", bytes(*size))),
+                (false, false) => words.push(format!("{} to {}", bytes(*s), bytes(*size))),
+            }
+            if m != mode {
+                words.push(format!("permissions {m} to {mode}"));
+            }
+            words.join(", ")
+        }
+        (Item::Directory { mode: m }, Item::Directory { mode }) => {
+            format!("permissions {m} to {mode}")
+        }
+        _ => format!("{} to {}", described(before), described(after)),
+    }
+}
+
+/// Lists what is kept, or copies one occasion out.
+pub(super) async fn restore(
+    client: &Client,
+    output: &Output,
+    app: AppName,
+    number: Option<u64>,
+    to: Option<&Path>,
+) -> Result<ExitCode, Refusal> {
+    let (Some(number), Some(to)) = (number, to) else { return kept(client, output, app).await };
+    let question = Question::Restore { app, number, into: super::absolute(to)? };
+    let Findings::Restored(done) = client.inspect(&question).await? else {
+        return Err(unexpected());
+    };
+    if output.json {
+        output.document(&done);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (files, size) = (count(done.files, "file"), bytes(done.bytes));
+    output.line(&format!("{files}, {size}: copied to {}", done.into.display()));
+    for path in &done.left_out {
+        output.line(&format!("left out, since it is no file, directory or link: {path}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn kept(client: &Client, output: &Output, app: AppName) -> Result<ExitCode, Refusal> {
+    let question = Question::Kept { app };
+    let Findings::Kept(list) = client.inspect(&question).await? else {
+        return Err(unexpected());
+    };
+    if output.json {
+        output.document(&list);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = Table::new(&[">NUMBER", "REPLACED", ">FILES", ">SIZE", "SUCH AS"]);
+    for kept in list.iter().rev() {
+        let rest = kept.files.saturating_sub(kept.sample.len() as u64);
+        let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+        table.row([
+            Cell::from(kept.number.to_string()),
+            Cell::from(&kept.at),
+            Cell::from(kept.files.to_string()),
+            Cell::from(bytes(kept.bytes)),
+            Cell::from(format!("{}{more}", kept.sample.join(", "))),
+        ]);
+    }
+    output.table(&table, "Nothing was replaced on this member, or it is not kept any more.");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How `sync` looks and what it shows.
+pub(super) struct Looks {
+    pub full: bool,
+    pub lists: bool,
+    pub xml: bool,
+}
+
+/// What came of one application.
+#[derive(serde::Serialize)]
+pub(super) struct Synced {
+    #[serde(flatten)]
+    pub compared: Compared,
+    /// How the vote stands, as in `althing votes`.
+    pub vote: String,
+    /// Ballots in hand, of so many voters.
+    pub ballots: usize,
+    pub electorate: usize,
+    /// Whether what stands here is the version by now.
+    pub in_step: bool,
+    /// How long that took, milliseconds.
+    pub waited_ms: u64,
+}
+
+/// Compares what stands here with what is in force, and waits until the vote
+/// has put right what differs. Ends with 1 if it has not.
+pub(super) async fn sync(
+    client: &Client,
+    output: &Output,
+    app: Option<AppName>,
+    looks: Looks,
+) -> Result<ExitCode, Refusal> {
+    let apps = match app {
+        Some(app) => vec![app],
+        None => {
+            let view = client.view().await?;
+            view.applications.iter().filter_map(|a| AppName::parse(&a.name).ok()).collect()
+        }
+    };
+    let mut all = Vec::new();
+    for app in apps {
+        let synced = sync_one(client, app, &looks).await?;
+        if !output.json && !looks.xml {
+            tell(output, &synced);
+        }
+        all.push(synced);
+    }
+    if output.json {
+        output.document(&all);
+    } else if looks.xml {
+        lists::xml(&all).lines().for_each(|line| output.line(line));
+    } else if all.is_empty() {
+        output.line("Nothing is published yet, so there is nothing to compare.");
+    }
+    let fine = all.iter().all(|synced| synced.in_step);
+    Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn sync_one(client: &Client, app: AppName, looks: &Looks) -> Result<Synced, Refusal> {
+    let ask = |full, lists| {
+        let question = Question::Compare { app: app.clone(), full, lists };
+        async move {
+            match client.inspect(&question).await? {
+                Findings::Compared(compared) => Ok(compared),
+                _ => Err(unexpected()),
+            }
+        }
+    };
+    let compared = ask(looks.full, looks.lists).await?;
+    let began = Instant::now();
+    let mut in_step = compared.same && compared.lacking == 0;
+    let mut vote = vote_of(&client.view().await?, &app);
+    // While a window covers it, whoever edits is right, and nothing is repaired.
+    while !in_step && vote.0 != "paused" && began.elapsed() < PUT_RIGHT_WITHIN {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let now = ask(false, false).await?;
+        in_step = now.same && now.lacking == 0;
+        vote = vote_of(&client.view().await?, &app);
+    }
+    let (vote, ballots, electorate) = vote;
+    let waited_ms = began.elapsed().as_millis() as u64;
+    Ok(Synced { compared, vote, ballots, electorate, in_step, waited_ms })
+}
+
+fn vote_of(view: &View, app: &AppName) -> (String, usize, usize) {
+    let found = view.applications.iter().find(|a| a.name == app.as_str());
+    found.map_or_else(
+        || ("unknown".to_owned(), 0, 0),
+        |ApplicationView { vote, ballots, electorate, .. }| (vote.clone(), *ballots, *electorate),
+    )
+}
+
+fn tell(output: &Output, synced: &Synced) {
+    let Synced { compared: found, vote, ballots, electorate, in_step, waited_ms } = synced;
+    let (paint, word) = match (in_step, found.same) {
+        (true, true) => (Paint::Good, "in step"),
+        (true, false) => (Paint::Good, "put right"),
+        (false, _) => (Paint::Bad, "differs"),
+    };
+    let read = format!(
+        "{} compared in {} ms, {} read",
+        count(found.files, "file"),
+        found.took_ms,
+        bytes(found.bytes_read)
+    );
+    output.painted(paint, word, &format!(": {}, version {}; {read}", found.app, found.version));
+    if !found.same {
+        output.line(&format!("  what differed: {}", count(found.differing, "path")));
+    }
+    if found.lacking > 0 {
+        output.line(&format!("  missing in the store: {}", count(found.lacking, "chunk")));
+    }
+    match (in_step, found.same && found.lacking == 0) {
+        (true, true) => {}
+        (true, false) => output.line(&format!("  put right after {waited_ms} ms")),
+        (false, _) if vote == "paused" => output.line(
+            "  A window is open, so whoever edits is right: nothing is repaired until it closes.",
+        ),
+        (false, _) => output.line("  Not put right; see `althing votes` for why."),
+    }
+    output.line(&format!("  the vote: {vote}, {ballots} of {electorate} ballots"));
+    lists::tables(output, found);
+}

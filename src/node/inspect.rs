@@ -1,0 +1,341 @@
+//! Questions about content that take their time: what is right, what differs,
+//! what was replaced. Each is answered beside the loop, from this member's own
+//! store and disk; none changes what is live or what the catalog says.
+
+use std::{
+    path::PathBuf,
+    time::{Instant, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::content::{Content, ContentError};
+use crate::{
+    base::{
+        AppName, Digest, Reason, Refusal, WallTime,
+        catalog::{Application, Version},
+        tree::{Change, Node, Tree},
+    },
+    driver::{DriverError, Mode, Scan},
+    store::ContentStore,
+};
+
+mod diff;
+mod lists;
+#[cfg(test)]
+mod tests;
+
+pub use diff::{Diff, Difference, Item, Op};
+pub use lists::{Compared, Listed, Lists, Wanted};
+
+/// How many differences a verification names.
+const DIFFERENCES_MAX: usize = 50;
+
+/// A question about one application on this member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Question {
+    /// Read every byte of the live content and of the store's copy again, and
+    /// compare with the current version. Answered by [`Findings::Verified`].
+    Verify {
+        /// Which application.
+        app: AppName,
+    },
+    /// Compare two versions, or one with what stands here. [`Findings::Diff`].
+    Diff {
+        /// Which application.
+        app: AppName,
+        /// The older one; by default the one before `to`, or the current one if
+        /// it is compared with what stands here.
+        from: Option<u64>,
+        /// The newer one; the current one if not given.
+        to: Option<u64>,
+        /// Instead of `to`: what stands on this member.
+        live: bool,
+        /// Whether the lines of text files are compared as well.
+        text: bool,
+    },
+    /// List what repairs and switches have replaced and is kept. [`Findings::Kept`].
+    Kept {
+        /// Which application.
+        app: AppName,
+    },
+    /// Copy what was replaced on one occasion into a new directory. [`Findings::Restored`].
+    Restore {
+        /// Which application.
+        app: AppName,
+        /// Which occasion.
+        number: u64,
+        /// An absolute path; nothing may stand there but an empty directory.
+        into: PathBuf,
+    },
+    /// Compare what stands here with the current version. [`Findings::Compared`].
+    Compare {
+        /// Which application.
+        app: AppName,
+        /// Whether every byte is read, or only what may have changed.
+        full: bool,
+        /// Whether the three lists are wanted.
+        lists: bool,
+    },
+}
+
+impl Question {
+    /// Which application it is about.
+    pub fn app(&self) -> &AppName {
+        match self {
+            Self::Verify { app }
+            | Self::Diff { app, .. }
+            | Self::Kept { app }
+            | Self::Restore { app, .. }
+            | Self::Compare { app, .. } => app,
+        }
+    }
+}
+
+/// The answer to a [`Question`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Findings {
+    /// See [`Question::Verify`].
+    Verified(Verified),
+    /// See [`Question::Diff`].
+    Diff(Diff),
+    /// See [`Question::Kept`]; oldest first.
+    Kept(Vec<KeptAside>),
+    /// See [`Question::Restore`].
+    Restored(Restored),
+    /// See [`Question::Compare`].
+    Compared(Compared),
+}
+
+/// What a verification found on the member that was asked: every byte of the
+/// live content was read again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// Of which application.
+    pub app: AppName,
+    /// Against which version.
+    pub version: u64,
+    /// The committed signature.
+    pub root: String,
+    /// What was found; nothing if there is nothing.
+    pub found: Option<String>,
+    /// Whether they are the same.
+    pub same: bool,
+    /// Files read.
+    pub files: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// `SET path`, `ADD path`, `DEL path`: what would put it right; the first few.
+    pub differences: Vec<String>,
+    /// How many there are in all.
+    pub differences_total: usize,
+    /// Chunks of the committed version that the store has lost or that rotted.
+    pub store_damaged: usize,
+}
+
+/// One occasion on which something was replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptAside {
+    /// Its number: later ones are higher.
+    pub number: u64,
+    /// When, by this member's clock.
+    pub at: String,
+    /// The same, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Regular files that are kept.
+    pub files: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// The first few paths.
+    pub sample: Vec<String>,
+    /// Where they lie on this member.
+    pub path: PathBuf,
+}
+
+/// What was copied out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    /// From which occasion.
+    pub number: u64,
+    /// To where.
+    pub into: PathBuf,
+    /// Regular files.
+    pub files: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// What is neither file, directory nor link, and was left out.
+    pub left_out: Vec<String>,
+}
+
+/// Answers `question` about `application`, as the catalog has it. Blocks.
+pub(super) fn answer(
+    content: &Content,
+    store: &ContentStore,
+    question: Question,
+    application: &Application,
+) -> Result<Findings, Refusal> {
+    let view = View { content, store, application };
+    Ok(match question {
+        Question::Verify { app } => Findings::Verified(view.verify(app)?),
+        Question::Diff { app, from, to, live, text } => {
+            Findings::Diff(view.diff(app, from, to, live, text)?)
+        }
+        Question::Kept { app } => Findings::Kept(view.kept(&app)?),
+        Question::Restore { app, number, into } => {
+            Findings::Restored(view.restore(&app, number, into)?)
+        }
+        Question::Compare { app, full, lists } => {
+            Findings::Compared(view.compare(app, full, lists)?)
+        }
+    })
+}
+
+/// What there is to look at.
+struct View<'a> {
+    content: &'a Content,
+    store: &'a ContentStore,
+    application: &'a Application,
+}
+
+impl View<'_> {
+    fn verify(&self, app: AppName) -> Result<Verified, Refusal> {
+        let refuse = |error: ContentError| failed(&format!("{app} could not be verified."), &error);
+        let version = self.application.current();
+        let scanned = self.content.scan(&app, true).map_err(refuse)?;
+        let same = scanned.root == Some(version.root);
+        let differences = if same {
+            Vec::new()
+        } else {
+            self.content.differences(&app, &version.root).map_err(refuse)?
+        };
+        let damaged = self.store.verify(&version.root, |_, _| {}).map_err(|e| refuse(e.into()))?;
+        let word = |change: &Change| match change {
+            Change::Set(entry) => format!("SET {}", entry.path),
+            Change::Add(entry) => format!("ADD {}", entry.path),
+            Change::Del(path) => format!("DEL {path}"),
+        };
+        Ok(Verified {
+            version: version.number,
+            root: version.root.to_string(),
+            found: scanned.root.map(|r| r.to_string()),
+            same,
+            files: scanned.files,
+            bytes: scanned.bytes_read,
+            differences: differences.iter().take(DIFFERENCES_MAX).map(word).collect(),
+            differences_total: differences.len(),
+            store_damaged: damaged.len(),
+            app,
+        })
+    }
+
+    fn kept(&self, app: &AppName) -> Result<Vec<KeptAside>, Refusal> {
+        let refuse = |error| failed("What was replaced can't be listed.", &error);
+        let all = self.content.kept_aside(app).map_err(refuse)?;
+        let list = all.into_iter().map(|kept| {
+            let since = kept.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let at = WallTime(since.as_millis() as u64);
+            KeptAside {
+                number: kept.number,
+                at: at.to_string(),
+                at_ms: at.0,
+                files: kept.files,
+                bytes: kept.bytes,
+                sample: kept.sample.iter().map(ToString::to_string).collect(),
+                path: kept.path,
+            }
+        });
+        Ok(list.collect())
+    }
+
+    fn restore(&self, app: &AppName, number: u64, into: PathBuf) -> Result<Restored, Refusal> {
+        let what = "Nothing was restored.";
+        if !into.is_absolute() {
+            return Err(Refusal::new(
+                Reason::Invalid,
+                what,
+                format!("{} is not an absolute path.", into.display()),
+                "Give the whole path, from /.",
+            ));
+        }
+        let done = self.content.copy_out(app, number, &into).map_err(|e| failed(what, &e))?;
+        let done = done.ok_or_else(|| {
+            Refusal::new(
+                Reason::NotFound,
+                what,
+                format!("On this member nothing of {app} is kept under the number {number}."),
+                format!("See `althing restore {app}` for what is kept here; other members may keep more."),
+            )
+        })?;
+        Ok(Restored {
+            number,
+            into,
+            files: done.files,
+            bytes: done.bytes,
+            left_out: done.left_out.iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    fn version(&self, number: u64, what: &str) -> Result<&Version, Refusal> {
+        self.application.version(number).ok_or_else(|| {
+            let kept = &self.application.versions;
+            let oldest = kept.first().map_or(0, |v| v.number);
+            let newest = self.application.current().number;
+            Refusal::new(
+                Reason::NotFound,
+                what,
+                format!("There is no version {number}: versions {oldest} to {newest} are kept."),
+                "See `althing history` for them.",
+            )
+        })
+    }
+
+    fn listing(&self, root: &Digest, what: &str) -> Result<std::sync::Arc<Tree>, Refusal> {
+        let found = self.store.tree(root).map_err(|e| failed(what, &e.into()))?;
+        found.ok_or_else(|| {
+            Refusal::new(
+                Reason::NotFound,
+                what,
+                "This member does not hold that version; it joined later, or is fetching it.",
+                "Ask another member, or wait until `althing status` says that this one is in step.",
+            )
+        })
+    }
+
+    fn live(&self, app: &AppName, mode: Mode, what: &str) -> Result<Scan, Refusal> {
+        let scan = self.content.live(app, mode, None).map_err(|e| failed(what, &e))?;
+        scan.ok_or_else(|| failed(what, &ContentError::NotActive(app.clone())))
+    }
+
+    fn compare(&self, app: AppName, full: bool, lists: bool) -> Result<Compared, Refusal> {
+        let what = format!("{app} could not be compared.");
+        let began = Instant::now();
+        let version = self.application.current();
+        let want = self.listing(&version.root, &what)?;
+        let mode = if full { Mode::Full } else { Mode::Quick };
+        let mut scan = self.live(&app, mode, &what)?;
+        scan.fit(&want).map_err(|e| failed(&what, &e.into()))?;
+        let lacking = self.store.missing(&want).map_err(|e| failed(&what, &e.into()))?;
+        let took_ms = began.elapsed().as_millis() as u64;
+        Ok(lists::compared(app, version, &want, &scan, &lacking, (full, lists, took_ms)))
+    }
+}
+
+/// Refuses because of `error`.
+fn failed(what: &str, error: &ContentError) -> Refusal {
+    let reason = match error {
+        ContentError::NotActive(_) | ContentError::NotHere(_) => Reason::NotFound,
+        ContentError::Inside(_)
+        | ContentError::Driver(DriverError::NotEmpty(_) | DriverError::NotOurs(_)) => {
+            Reason::Invalid
+        }
+        _ => Reason::Failed,
+    };
+    Refusal::new(reason, what, format!("{error}."), "Mend the cause, and ask again.")
+}
+
+/// The pieces of a file; nothing for anything else.
+fn pieces(node: &Node) -> &[crate::base::tree::Chunk] {
+    if let Node::File { chunks, .. } = node { chunks } else { &[] }
+}

@@ -1,0 +1,300 @@
+//! What differs between two trees, and in text files line by line.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use similar::TextDiff;
+
+use super::{View, failed, pieces};
+use crate::{
+    base::{
+        AppName, Refusal, RelPath,
+        catalog::Version,
+        tree::{Change, Entry, Node, Tree, changes},
+    },
+    driver::Mode,
+};
+
+/// Differences in one answer.
+pub(super) const CHANGES_MAX: usize = 100_000;
+/// The largest file whose lines are compared, bytes.
+const TEXT_BYTES_MAX: u64 = 1 << 20;
+/// All that is said of lines, bytes.
+const TEXT_ALL_MAX: usize = 8 << 20;
+/// After this long a file's lines are compared more coarsely.
+const TEXT_WITHIN: Duration = Duration::from_millis(500);
+/// Lines around a difference.
+const CONTEXT: usize = 3;
+
+/// What differs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diff {
+    /// In which application.
+    pub app: AppName,
+    /// The older side, in words.
+    pub from: String,
+    /// The newer side.
+    pub to: String,
+    /// Whether nothing differs.
+    pub same: bool,
+    /// Paths that are only in `to`.
+    pub added: u64,
+    /// Paths that are in both, and differ.
+    pub changed: u64,
+    /// Paths that are only in `from`.
+    pub deleted: u64,
+    /// What differs, sorted by path.
+    pub changes: Vec<Difference>,
+    /// How many more there are.
+    pub more: u64,
+}
+
+/// What happens to a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Op {
+    /// There, but different.
+    Set,
+    /// Not there yet.
+    Add,
+    /// There, and not wanted.
+    Del,
+}
+
+impl Op {
+    /// As it is written in the lists.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Set => "SET",
+            Self::Add => "ADD",
+            Self::Del => "DEL",
+        }
+    }
+}
+
+/// One path that differs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// What happens to it.
+    pub op: Op,
+    /// Which.
+    pub path: String,
+    /// What stood there.
+    pub before: Option<Item>,
+    /// What stands there then.
+    pub after: Option<Item>,
+    /// The lines that differ, as a unified diff; none for what is no text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+/// What stands at a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Item {
+    /// A directory.
+    Directory {
+        /// Permissions, octal.
+        mode: String,
+    },
+    /// A regular file.
+    File {
+        /// Permissions, octal.
+        mode: String,
+        /// Bytes.
+        size: u64,
+        /// BLAKE3 of its bytes.
+        digest: String,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// Where it points; for people: what is no text is escaped or lost.
+        target: String,
+    },
+}
+
+impl From<&Node> for Item {
+    fn from(node: &Node) -> Self {
+        let octal = |mode: u16| format!("{mode:04o}");
+        match node {
+            Node::Directory { mode } => Self::Directory { mode: octal(*mode) },
+            Node::File { mode, size, digest, .. } => {
+                Self::File { mode: octal(*mode), size: *size, digest: digest.to_string() }
+            }
+            Node::Symlink { target } => {
+                let shown = String::from_utf8_lossy(target);
+                let clean = |c: char| {
+                    if c.is_control() { c.escape_default().to_string() } else { c.to_string() }
+                };
+                Self::Symlink { target: shown.chars().map(clean).collect() }
+            }
+        }
+    }
+}
+
+/// One side of a comparison.
+struct Side {
+    words: String,
+    tree: Arc<Tree>,
+    /// It stands in the live tree; otherwise its content is in the store.
+    live: bool,
+}
+
+impl View<'_> {
+    pub(super) fn diff(
+        &self,
+        app: AppName,
+        from: Option<u64>,
+        to: Option<u64>,
+        live: bool,
+        text: bool,
+    ) -> Result<Diff, Refusal> {
+        let what = format!("{app} was not compared.");
+        let current = self.application.current().number;
+        let to_number = to.unwrap_or(current);
+        let from_number =
+            from.unwrap_or_else(|| if live { current } else { to_number.saturating_sub(1) });
+        let side = |version: &Version| {
+            let tree = self.listing(&version.root, &what)?;
+            Ok::<_, Refusal>(Side {
+                words: format!("version {}", version.number),
+                tree,
+                live: false,
+            })
+        };
+        // Of an application with one version everything is new.
+        let from = if from.is_none() && !live && from_number == 0 {
+            Side { words: "nothing".to_owned(), tree: Arc::default(), live: false }
+        } else {
+            side(self.version(from_number, &what)?)?
+        };
+        let mut strange = Vec::new();
+        let to = if live {
+            let mut scan = self.live(&app, Mode::Quick, &what)?;
+            scan.fit(&from.tree).map_err(|e| failed(&what, &e.into()))?;
+            strange = scan.strange;
+            Side { words: "what stands here".to_owned(), tree: Arc::new(scan.tree), live: true }
+        } else {
+            side(self.version(to_number, &what)?)?
+        };
+        let mut list = differences(&from.tree, &to.tree);
+        for path in strange {
+            let (before, after) = (from.tree.get(&path).cloned(), None);
+            let op = if before.is_some() { Op::Set } else { Op::Add };
+            list.push(Differing { op, path, before, after });
+        }
+        let count = |op| list.iter().filter(|d| d.op == op).count() as u64;
+        let (added, changed, deleted) = (count(Op::Add), count(Op::Set), count(Op::Del));
+        let more = list.len().saturating_sub(CHANGES_MAX) as u64;
+        list.truncate(CHANGES_MAX);
+        let mut room = if text { TEXT_ALL_MAX } else { 0 };
+        let changes: Vec<Difference> = list
+            .iter()
+            .map(|differing| {
+                let text = (room > 0).then(|| self.lines(&app, differing, &from, &to)).flatten();
+                let text = text.filter(|text| text.len() <= room);
+                room -= text.as_ref().map_or(0, String::len);
+                Difference { text, ..differing.told() }
+            })
+            .collect();
+        let same = changes.is_empty();
+        Ok(Diff {
+            app,
+            from: from.words,
+            to: to.words,
+            same,
+            added,
+            changed,
+            deleted,
+            changes,
+            more,
+        })
+    }
+
+    /// The lines in which a file differs; nothing if either side is no text.
+    fn lines(
+        &self,
+        app: &AppName,
+        differing: &Differing,
+        from: &Side,
+        to: &Side,
+    ) -> Option<String> {
+        let content = |node: &Option<Node>, side: &Side| match node {
+            Some(Node::File { .. }) => self.text(app, &differing.path, node.as_ref()?, side),
+            _ => Some(String::new()),
+        };
+        let (before, after) = (content(&differing.before, from)?, content(&differing.after, to)?);
+        let mut config = TextDiff::configure();
+        config.timeout(TEXT_WITHIN);
+        let diff = config.diff_lines(&before, &after);
+        let name = |node: &Option<Node>, letter: &str| match node {
+            Some(Node::File { .. }) => format!("{letter}/{}", differing.path),
+            _ => "/dev/null".to_owned(),
+        };
+        let (old, new) = (name(&differing.before, "a"), name(&differing.after, "b"));
+        let text = diff.unified_diff().context_radius(CONTEXT).header(&old, &new).to_string();
+        (!text.is_empty()).then_some(text)
+    }
+
+    fn text(&self, app: &AppName, path: &RelPath, node: &Node, side: &Side) -> Option<String> {
+        let Node::File { size, .. } = node else { return None };
+        if *size > TEXT_BYTES_MAX {
+            return None;
+        }
+        let bytes = if side.live {
+            // It may have changed, or gone, since it was listed.
+            self.content.live_file(app, path, TEXT_BYTES_MAX).ok()??
+        } else {
+            let mut bytes = Vec::new();
+            for chunk in pieces(node) {
+                bytes.extend(self.store.read(&chunk.digest).ok()?);
+            }
+            bytes
+        };
+        let text = String::from_utf8(bytes).ok()?;
+        (!text.contains('\0')).then_some(text)
+    }
+}
+
+/// A path that differs, and how.
+pub(super) struct Differing {
+    pub op: Op,
+    pub path: RelPath,
+    pub before: Option<Node>,
+    pub after: Option<Node>,
+}
+
+impl Differing {
+    /// As others are told of it.
+    pub fn told(&self) -> Difference {
+        Difference {
+            op: self.op,
+            path: self.path.to_string(),
+            before: self.before.as_ref().map(Item::from),
+            after: self.after.as_ref().map(Item::from),
+            text: None,
+        }
+    }
+}
+
+/// What turns `have` into `want`, with both sides of each path, sorted by path.
+pub(super) fn differences(have: &Tree, want: &Tree) -> Vec<Differing> {
+    let mut list: Vec<Differing> = changes(have, want)
+        .into_iter()
+        .map(|change| match change {
+            Change::Set(Entry { path, node }) => {
+                let before = have.get(&path).cloned();
+                Differing { op: Op::Set, before, path, after: Some(node) }
+            }
+            Change::Add(Entry { path, node }) => {
+                Differing { op: Op::Add, before: None, path, after: Some(node) }
+            }
+            Change::Del(path) => {
+                let before = have.get(&path).cloned();
+                Differing { op: Op::Del, before, path, after: None }
+            }
+        })
+        .collect();
+    list.sort_by(|a, b| a.path.components().cmp(b.path.components()));
+    list
+}
