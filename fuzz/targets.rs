@@ -24,7 +24,7 @@ use althing::{
         change::{Change, Open, Rotation},
         command::Command,
     },
-    node::{Publish, manifest::Manifest},
+    node::{Edits, Publish, inspect::Question, manifest::Manifest},
     proto::{
         catalog::{self, Record, Register, Transition},
         membership::packet::{Aside, Identity, Packet},
@@ -589,7 +589,7 @@ fn manifest_seeds() -> Vec<Vec<u8>> {
     vec![text.as_bytes().to_vec(), b"[application\nname = 3".to_vec()]
 }
 
-/// What the admin API reads: commands and publications.
+/// What the admin API reads: commands, publications, changes, questions.
 fn json(bytes: &[u8]) {
     fn read<T: DeserializeOwned + Serialize + PartialEq + Debug>(bytes: &[u8]) {
         if let Ok(value) = serde_json::from_slice::<T>(bytes) {
@@ -600,6 +600,8 @@ fn json(bytes: &[u8]) {
     }
     read::<Command>(bytes);
     read::<Publish>(bytes);
+    read::<Question>(bytes);
+    read::<Edits>(bytes);
 }
 
 fn json_seeds() -> Vec<Vec<u8>> {
@@ -619,6 +621,11 @@ fn json_seeds() -> Vec<Vec<u8>> {
     let mut seeds: Vec<Vec<u8>> =
         commands.iter().map(|c| serde_json::to_vec(c).expect("plain data")).collect();
     seeds.push(serde_json::to_vec(&publish).expect("plain data"));
+    let questions = [
+        Question::Diff { app: app(), from: Some(1), to: None, live: true, text: true },
+        Question::Restore { app: app(), number: 3, into: "/tmp/lost".into() },
+    ];
+    seeds.extend(questions.iter().map(|q| serde_json::to_vec(q).expect("plain data")));
     seeds
 }
 

@@ -187,6 +187,61 @@ fn one_member_takes_every_command() {
     }
 }
 
+/// Covers R7, R10, R12.
+#[test]
+fn what_differs_is_shown_put_right_brought_back_and_published() {
+    let dir = TempDir::new().unwrap();
+    let member = start(&dir.path().join("one"), &["--name", "one"]);
+    let public = site(&dir, "public", "<p>one</p>");
+    member.json(&["publish", &public, "--app", "web"]);
+    fs::write(Path::new(&public).join("index.html"), "<p>two</p>").unwrap();
+    member.json(&["publish", &public, "--app", "web"]);
+    let diff = member.json(&["diff", "web", "--text"]);
+    assert_eq!((&diff["changed"], &diff["added"]), (&1.into(), &0.into()), "{diff}");
+    let text = diff["changes"][0]["text"].as_str().unwrap();
+    assert!(text.contains("-<p>one</p>") && text.contains("+<p>two</p>"), "{text}");
+
+    // A version that is there is stated, not published: so nothing changes.
+    let synced = member.json(&["sync", "web", "--full", "--show-lists"]);
+    assert_eq!((&synced[0]["same"], &synced[0]["in_step"]), (&true.into(), &true.into()));
+    assert_eq!(synced[0]["lists"]["have"].as_array().unwrap().len(), 3, "{synced}");
+
+    // An edit by hand is seen, and put right by the vote of this one member.
+    let live = member.data.join("live/web/index.html");
+    member.json(&["window", "open", "--app", "web"]);
+    fs::write(&live, "<p>by hand</p>").unwrap();
+    assert_eq!(member.json(&["diff", "web", "--live"])["changed"], 1);
+    let waited = member.ask(&["sync", "web", "--json"]);
+    assert_eq!(waited.status.code(), Some(1), "a window is open: nothing is put right");
+    member.json(&["policy", "vote", "committed"]);
+    member.json(&["window", "close"]);
+    assert_eq!(member.json(&["sync", "web"])[0]["in_step"], true);
+    assert_eq!(fs::read_to_string(&live).unwrap(), "<p>two</p>");
+    let kept = member.json(&["restore", "web"]);
+    assert_eq!((&kept[0]["number"], &kept[0]["files"]), (&1.into(), &1.into()), "{kept}");
+    let lost = dir.path().join("lost");
+    let to = lost.to_str().unwrap();
+    member.json(&["restore", "web", "1", "--to", to]);
+    assert_eq!(fs::read_to_string(lost.join("index.html")).unwrap(), "<p>by hand</p>");
+    let (code, _) = member.refused(&["restore", "web", "1", "--to", to]);
+    assert_eq!(code, 3, "nothing is written over");
+
+    // What was brought back is published by a list; the way back is a list, too.
+    let list = lost.join("list.xml");
+    let text = r#"<update><set path="index.html" content="index.html"/><del path="sub"/></update>"#;
+    fs::write(&list, text).unwrap();
+    let list = list.to_str().unwrap();
+    assert_eq!(member.json(&["publish", "--update", list, "--app", "web"])["version"], 3);
+    let back = dir.path().join("back.json");
+    let diff = member.ask(&["diff", "web", "3", "2", "--json"]);
+    fs::write(&back, &diff.stdout).unwrap();
+    let back = back.to_str().unwrap();
+    assert_eq!(member.json(&["publish", "--update", back, "--app", "web"])["version"], 4);
+    assert_eq!(member.json(&["diff", "web", "2", "4"])["same"], true);
+    let (code, error) = member.refused(&["publish", "--update", back, "--app", "web"]);
+    assert_eq!((code, &error["reason"]), (3, &"invalid".into()), "it was applied already: {error}");
+}
+
 #[test]
 fn refusals_have_three_sentences_and_a_code_of_their_own() {
     let dir = TempDir::new().unwrap();
@@ -204,6 +259,11 @@ fn refusals_have_three_sentences_and_a_code_of_their_own() {
         (&["history", "nothing"], 4, "not-found"),
         (&["votes", "nothing"], 4, "not-found"),
         (&["verify", "nothing"], 4, "not-found"),
+        (&["diff", "nothing"], 4, "not-found"),
+        (&["diff", "web", "9"], 4, "not-found"),
+        (&["sync", "nothing"], 4, "not-found"),
+        (&["restore", "web", "1", "--to", "/tmp"], 4, "not-found"),
+        (&["publish", "--update", missing, "--app", "web"], 3, "invalid"),
         (&["rollback", "web", "9"], 4, "not-found"),
         (&["window", "close"], 4, "not-found"),
         (&["window", "open", "--app", "nothing"], 4, "not-found"),

@@ -8,6 +8,7 @@
 //!                        socket   status port
 //! POST /api/v1/command     x                   JSON Command     -> {"ok": Outcome}
 //! POST /api/v1/publish     x                   JSON Publish     -> {"ok": Outcome}
+//! POST /api/v1/publish-edits x                 JSON Edits       -> {"ok": Outcome}
 //! POST /api/v1/inspect     x                   JSON Question    -> {"ok": Findings}
 //! POST /api/v1/stop        x                                    -> {"ok": "stopping"}
 //! GET  /api/v1/view        x          x        View

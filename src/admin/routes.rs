@@ -26,11 +26,13 @@ use super::{guard, page, prometheus, source::Source, stream};
 use crate::{
     base::{Reason, Refusal, limits},
     member::command::Command,
-    node::{Publish, inspect::Question},
+    node::{Edits, Publish, inspect::Question},
 };
 
 /// The largest request body, bytes: a failover list of all members is 270 KB.
 const BODY_MAX: usize = 1 << 20;
+/// The same for a list of changes: some hundred thousand items.
+const EDITS_MAX: usize = 64 << 20;
 /// Streams of one door at one time: each costs a view every few seconds.
 const STREAMS_MAX: usize = 64;
 
@@ -61,6 +63,10 @@ pub(super) fn full<S: Source>(site: Site<S>) -> Router {
     let router = reads::<S>()
         .route("/api/v1/command", post(command::<S>))
         .route("/api/v1/publish", post(publish::<S>))
+        .route(
+            "/api/v1/publish-edits",
+            post(publish_edits::<S>).layer(DefaultBodyLimit::max(EDITS_MAX)),
+        )
         .route("/api/v1/inspect", post(inspect::<S>))
         .route("/api/v1/stop", post(stop::<S>));
     finish(router, site)
@@ -162,6 +168,25 @@ fn check(publish: &Publish) -> Result<(), Refusal> {
         );
     }
     Ok(())
+}
+
+async fn publish_edits<S: Source>(
+    State(site): State<Site<S>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let edits = match parse::<Edits>(body) {
+        Ok(edits) => edits,
+        Err(response) => return *response,
+    };
+    if edits.message.len() > limits::TEXT_MAX {
+        return refuse(&Refusal::new(
+            Reason::Invalid,
+            "Nothing was published.",
+            format!("The message is longer than {} bytes.", limits::TEXT_MAX),
+            "Shorten it.",
+        ));
+    }
+    answer(site.source.publish_edits(edits).await)
 }
 
 async fn inspect<S: Source>(

@@ -13,7 +13,7 @@ use crate::{
         view::View,
     },
     node::{
-        Handle, Metrics, Publish,
+        Edits, Handle, Metrics, Publish,
         inspect::{Findings, Question},
     },
 };
@@ -24,6 +24,8 @@ pub trait Source: Clone + Send + Sync + 'static {
     fn command(&self, command: Command) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
     /// See [`Handle::publish`].
     fn publish(&self, publish: Publish) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
+    /// See [`Handle::publish_edits`].
+    fn publish_edits(&self, edits: Edits) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
     /// See [`Handle::inspect`].
     fn inspect(&self, question: Question)
     -> impl Future<Output = Result<Findings, Refusal>> + Send;
@@ -48,6 +50,10 @@ impl Source for Handle {
 
     async fn publish(&self, publish: Publish) -> Result<Outcome, Refusal> {
         Self::publish(self, publish).await
+    }
+
+    async fn publish_edits(&self, edits: Edits) -> Result<Outcome, Refusal> {
+        Self::publish_edits(self, edits).await
     }
 
     async fn inspect(&self, question: Question) -> Result<Findings, Refusal> {

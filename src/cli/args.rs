@@ -467,13 +467,24 @@ impl From<KindWord> for EventKind {
   althing publish ./public --app web
   althing publish ./public --app web --message 'new prices' --host www.example.org
   althing publish ./public --app web --base 12   only if 12 is still the current version
+  althing publish --update list.json --app web   change what a list names, nothing else
 
 It ends when every live member has switched to the new version. A manifest
-(althing.toml) in the directory can say the name, the host names and what to ignore.")]
+(althing.toml) in the directory can say the name, the host names and what to ignore.
+
+A list is what `sync --show-lists` (JSON or XML) and `diff --json` print, or written by
+hand; content is a file, or is looked up in the kept versions by its signature:
+  [{\"op\": \"SET\", \"path\": \"index.html\", \"content\": \"new.html\"},
+   {\"op\": \"DEL\", \"path\": \"old\"}]
+  <update><set path=\"index.html\" content=\"new.html\"/><del path=\"old\"/></update>
+SET and DEL need something there, ADD nothing; otherwise the whole list is refused.")]
 pub(super) struct Publish {
     /// The directory.
-    #[arg(value_name = "DIR")]
-    pub source: PathBuf,
+    #[arg(value_name = "DIR", required_unless_present = "update")]
+    pub source: Option<PathBuf>,
+    /// Instead of a directory: a list of changes to the current version.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "host"], requires = "app")]
+    pub update: Option<PathBuf>,
     /// Under which name [default: the manifest's].
     #[arg(long, value_name = "NAME")]
     pub app: Option<AppName>,

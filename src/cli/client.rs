@@ -24,7 +24,7 @@ use crate::{
         view::View,
     },
     node::{
-        Metrics, Publish,
+        Edits, Metrics, Publish,
         inspect::{Findings, Question},
     },
 };
@@ -80,6 +80,11 @@ impl Client {
     /// Ends when its window is closed.
     pub async fn publish(&self, publish: &Publish) -> Result<Outcome, Refusal> {
         self.order("/api/v1/publish", publish).await
+    }
+
+    /// Ends when its window is closed.
+    pub async fn publish_edits(&self, edits: &Edits) -> Result<Outcome, Refusal> {
+        self.order("/api/v1/publish-edits", edits).await
     }
 
     /// A question about the content of the member that is asked.

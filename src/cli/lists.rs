@@ -164,6 +164,7 @@ mod tests {
                 before: None,
                 after: Some(Item::Symlink { target: "a\"b".into() }),
                 text: None,
+                content: None,
             }],
             more: 0,
         };

@@ -7,6 +7,7 @@
 mod args;
 mod client;
 mod demo;
+mod edits;
 mod inspect;
 mod lists;
 mod operate;

@@ -11,7 +11,7 @@ use std::{
 use super::{
     args,
     client::Client,
-    operate,
+    edits, operate,
     output::{Output, clean},
     units::bytes,
 };
@@ -21,7 +21,7 @@ use crate::{
         command::{Command, Outcome},
         view::View,
     },
-    node::Publish,
+    node::{Edits, Publish},
 };
 
 /// How often a person is told how far it is.
@@ -32,10 +32,20 @@ pub(super) async fn run(
     output: &Output,
     options: args::Publish,
 ) -> Result<ExitCode, Refusal> {
-    let args::Publish { source, app, message, host: hosts, base } = options;
-    let source = super::absolute(&source)?;
-    let publish = Publish { app, source, message, base, hosts };
-    let outcome = watched(client, output, client.publish(&publish)).await?;
+    let args::Publish { source, update, app, message, host: hosts, base } = options;
+    let outcome = match (update, app) {
+        (Some(list), Some(app)) => {
+            let changes = edits::read(&list, &app)?;
+            let edits = Edits { app, changes, message, base };
+            watched(client, output, client.publish_edits(&edits)).await?
+        }
+        (_, app) => {
+            // Without a list there is a directory: the arguments were checked.
+            let source = super::absolute(&source.unwrap_or_default())?;
+            let publish = Publish { app, source, message, base, hosts };
+            watched(client, output, client.publish(&publish)).await?
+        }
+    };
     operate::done(output, &outcome);
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,10 @@ use std::{path::PathBuf, sync::Arc};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use super::inspect::{Findings, Question};
+use super::{
+    Edits,
+    inspect::{Findings, Question},
+};
 use crate::{
     base::{AppName, Reason, Refusal},
     member::{
@@ -20,6 +23,7 @@ pub(super) enum Request {
     Command(Command, oneshot::Sender<Result<Outcome, Refusal>>),
     View(oneshot::Sender<View>),
     Publish(Box<Publish>, oneshot::Sender<Result<Outcome, Refusal>>),
+    PublishEdits(Box<Edits>, oneshot::Sender<Result<Outcome, Refusal>>),
     Inspect(Question, oneshot::Sender<Result<Findings, Refusal>>),
     Metrics(oneshot::Sender<Metrics>),
     /// Somebody subscribed to views.
@@ -129,6 +133,12 @@ impl Handle {
     /// Stages a directory and publishes it; ends when its window is closed.
     pub async fn publish(&self, publish: Publish) -> Result<Outcome, Refusal> {
         self.ask(|answer| Request::Publish(Box::new(publish), answer)).await?
+    }
+
+    /// Publishes what a list of changes makes of the current version; ends when
+    /// its window is closed.
+    pub async fn publish_edits(&self, edits: Edits) -> Result<Outcome, Refusal> {
+        self.ask(|answer| Request::PublishEdits(Box::new(edits), answer)).await?
     }
 
     /// Looks into this member's content and answers a question about it.

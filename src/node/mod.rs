@@ -7,6 +7,7 @@
 
 mod again;
 pub mod content;
+mod edits;
 mod handle;
 pub mod inspect;
 mod keys;
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{MemberId, Refusal};
 
+pub use edits::Edits;
 pub use handle::{Handle, Metrics, Publish};
 pub use options::Options;
 pub use recover::{Holding, Recovered, Recovery, Survey};

@@ -519,6 +519,10 @@ impl Loop {
                 };
                 self.work.publish(*publish, is_first, answer);
             }
+            Request::PublishEdits(edits, answer) => {
+                let application = self.member.catalog().application(&edits.app).cloned();
+                self.work.publish_edits(*edits, application, answer);
+            }
             Request::Inspect(question, answer) => {
                 let application = self.member.catalog().application(question.app()).cloned();
                 self.work.inspect(question, application, answer);

@@ -15,6 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Publish,
     content::{Content, ContentError},
+    edits::{self, Edits},
     inspect::{self, Findings, Question},
     manifest::Manifest,
     run::{Answer, Note},
@@ -236,14 +237,35 @@ impl Work {
 
     /// Stages a directory, then has the member publish it.
     pub fn publish(&self, publish: Publish, is_first: bool, answer: Answer) {
-        let (content, notes, kept) =
-            (self.content.clone(), self.notes.clone(), Arc::clone(&self.kept));
+        let content = self.content.clone();
+        self.staged(move || stage(&content, &publish, is_first), answer);
+    }
+
+    /// Stages what a list of changes makes of the current version, then has the
+    /// member publish it.
+    pub fn publish_edits(&self, edits: Edits, application: Option<Application>, answer: Answer) {
+        let store = self.store.clone();
+        let stage = move || match application {
+            None => {
+                let what = "The list was not published.";
+                Err(crate::member::change::no_such_app(&edits.app, what))
+            }
+            Some(application) => edits::stage(&store, edits, &application),
+        };
+        self.staged(stage, answer);
+    }
+
+    fn staged(
+        &self,
+        stage: impl FnOnce() -> Result<(Digest, Command), Refusal> + Send + 'static,
+        answer: Answer,
+    ) {
+        let (notes, kept) = (self.notes.clone(), Arc::clone(&self.kept));
         let store = self.store.clone();
         self.tasks.spawn_blocking(move || {
             // Nothing of it is collected until the catalog names it.
             let hold = store.hold();
-            let staged = stage(&content, &publish, is_first);
-            match staged {
+            match stage() {
                 Err(refusal) => {
                     let _asker_may_be_gone = answer.send(Err(refusal));
                 }

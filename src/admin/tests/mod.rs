@@ -219,7 +219,7 @@ async fn every_response_carries_the_security_headers() {
 #[tokio::test]
 async fn the_status_port_changes_nothing() {
     let doors = Doors::open().await;
-    for path in ["command", "publish", "inspect", "stop"] {
+    for path in ["command", "publish", "publish-edits", "inspect", "stop"] {
         let response = doors.status(Method::POST, &format!("/api/v1/{path}"), "localhost").await;
         assert_eq!(response.status(), StatusCode::NOT_FOUND);
         assert_eq!(json_of(response).await["error"]["reason"], "not-found");
@@ -280,6 +280,10 @@ async fn what_is_wrong_never_reaches_the_member() {
         ("/api/v1/publish", relative),
         ("/api/v1/publish", long),
         ("/api/v1/publish", hosts),
+        (
+            "/api/v1/publish-edits",
+            json!({"app": "shop", "changes": [], "message": "x".repeat(5_000)}),
+        ),
         ("/api/v1/inspect", json!({"verify": {"app": "../x"}})),
         ("/api/v1/command", json!("nothing-known")),
         ("/api/v1/command", json!({"remove": {"name": "a/b"}})),

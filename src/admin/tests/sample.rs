@@ -19,7 +19,7 @@ use crate::{
         },
     },
     node::{
-        Metrics, Publish,
+        Edits, Metrics, Publish,
         inspect::{Findings, Question, Verified},
     },
 };
@@ -72,6 +72,13 @@ impl Source for Fake {
     async fn publish(&self, publish: Publish) -> Result<Outcome, Refusal> {
         self.ask(
             format!("publish {}", publish.source.display()),
+            Outcome::Done { sequence: 43, text: "published".to_owned() },
+        )
+    }
+
+    async fn publish_edits(&self, edits: Edits) -> Result<Outcome, Refusal> {
+        self.ask(
+            format!("edit {} of {}", edits.changes.len(), edits.app),
             Outcome::Done { sequence: 43, text: "published".to_owned() },
         )
     }

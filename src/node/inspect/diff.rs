@@ -1,6 +1,6 @@
 //! What differs between two trees, and in text files line by line.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use similar::TextDiff;
@@ -80,12 +80,18 @@ pub struct Difference {
     /// Which.
     pub path: String,
     /// What stood there.
+    #[serde(default)]
     pub before: Option<Item>,
     /// What stands there then.
+    #[serde(default)]
     pub after: Option<Item>,
     /// The lines that differ, as a unified diff; none for what is no text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+    /// In a list that is to be published: the file with the new content, on the
+    /// member that is asked. Without it the content is looked up by its signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<PathBuf>,
 }
 
 /// What stands at a path.
@@ -273,6 +279,7 @@ impl Differing {
             before: self.before.as_ref().map(Item::from),
             after: self.after.as_ref().map(Item::from),
             text: None,
+            content: None,
         }
     }
 }

@@ -1,0 +1,414 @@
+//! An UpdateList from outside becomes a version: what SET, ADD and DEL make of
+//! the current one. Nothing but the paths that it names is read or changed.
+//!
+//! A list says what it expects: SET and DEL of what is there, ADD of what is
+//! not, and, where it has a `before`, of exactly that. A list that was made
+//! against something else is refused as a whole.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs::File,
+    path::Path,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::inspect::{Difference, Item, Op};
+use crate::{
+    base::{
+        AppName, Digest, Reason, Refusal, RelPath,
+        catalog::Application,
+        limits,
+        tree::{Chunk, Entry, Node, Tree},
+    },
+    driver::files::scan::leads_out,
+    member::command::{Command, Staged},
+    store::{ContentStore, StoreError, Writer},
+};
+
+/// Permissions of directories that a list needs and does not name.
+const DIRECTORY_MODE: u16 = 0o755;
+
+/// A list of changes to be published.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edits {
+    /// Of which application.
+    pub app: AppName,
+    /// In this order.
+    pub changes: Vec<Difference>,
+    /// For the history.
+    pub message: String,
+    /// The version that they were made against; the current one if not given.
+    pub base: Option<u64>,
+}
+
+/// Makes the tree, stores it, and says what is to be published. Blocks.
+pub(super) fn stage(
+    store: &ContentStore,
+    edits: Edits,
+    application: &Application,
+) -> Result<(Digest, Command), Refusal> {
+    let current = application.current();
+    let base = edits.base.unwrap_or(current.number);
+    if base != current.number {
+        return Err(refusal(
+            Reason::Conflict,
+            format!("Version {} is current, and the list was made against {base}.", current.number),
+            "See `althing diff`, and make the list anew.",
+        ));
+    }
+    let stored = |error: StoreError| {
+        refusal(
+            Reason::Failed,
+            format!("The store failed: {error}."),
+            "Mend the cause, and try again.",
+        )
+    };
+    let tree = store.tree(&current.root).map_err(stored)?.ok_or_else(|| {
+        refusal(
+            Reason::NotFound,
+            "This member does not hold the current version yet.".to_owned(),
+            "Ask another member, or wait until this one is in step.",
+        )
+    })?;
+    let mut staging = Staging {
+        store,
+        application,
+        writer: store.writer(),
+        nodes: tree.entries().iter().map(|e| (e.path.clone(), e.node.clone())).collect(),
+        deleted: BTreeSet::new(),
+        known: None,
+    };
+    for change in &edits.changes {
+        staging.apply(change).map_err(|why| {
+            refusal(
+                Reason::Invalid,
+                format!("{} {}: {why}.", change.op.word(), change.path),
+                "Correct the list, or make it anew against the current version.",
+            )
+        })?;
+    }
+    let Staging { writer, nodes, .. } = staging;
+    writer.commit().map_err(stored)?;
+    let entries = nodes.into_iter().map(|(path, node)| Entry { path, node }).collect();
+    let tree = Tree::new(entries).map_err(|error| {
+        let why = format!("The list leaves no tree: {error}.");
+        refusal(Reason::Invalid, why, "Correct the list.")
+    })?;
+    if tree.is_empty() {
+        let why = "The list leaves nothing at all.".to_owned();
+        return Err(refusal(Reason::Invalid, why, "Leave something in it."));
+    }
+    let root = store.put_tree(&tree).map_err(stored)?;
+    let command = Command::Publish {
+        app: edits.app,
+        staged: Staged { root, files: tree.files(), bytes: tree.bytes() },
+        spec: Box::new(current.spec.clone()),
+        message: edits.message,
+        base: Some(base),
+    };
+    Ok((root, command))
+}
+
+fn refusal(reason: Reason, why: String, todo: &str) -> Refusal {
+    Refusal::new(reason, "The list was not published; nothing was changed.", why, todo)
+}
+
+/// The tree as it grows out of the current one.
+struct Staging<'a> {
+    store: &'a ContentStore,
+    application: &'a Application,
+    writer: Writer,
+    nodes: BTreeMap<RelPath, Node>,
+    /// What this list has deleted, so that what was below may be named as well.
+    deleted: BTreeSet<RelPath>,
+    /// Every file of every kept version by its signature, once it is needed.
+    known: Option<HashMap<Digest, Vec<Chunk>>>,
+}
+
+impl Staging<'_> {
+    fn apply(&mut self, change: &Difference) -> Result<(), String> {
+        let path = RelPath::parse(change.path.as_bytes())?;
+        let stands = self.nodes.get(&path);
+        if let (Some(before), Some(node)) = (&change.before, stands)
+            && Item::from(node) != *before
+        {
+            return Err("something else stands there by now than the list says".to_owned());
+        }
+        match (change.op, stands.is_some()) {
+            (Op::Del, true) => {
+                self.remove(&path);
+                self.deleted.insert(path);
+                return Ok(());
+            }
+            // A directory goes with what is in it, and a list may name that too.
+            (Op::Del, false) if self.went(&path) => return Ok(()),
+            (Op::Set | Op::Del, false) => return Err("nothing stands there".to_owned()),
+            (Op::Add, true) => return Err("something stands there already".to_owned()),
+            (Op::Set, true) | (Op::Add, false) => {}
+        }
+        let node = self.node(change, &path)?;
+        if !matches!(node, Node::Directory { .. }) {
+            self.remove(&path);
+        }
+        self.make_parents(&path)?;
+        self.nodes.insert(path, node);
+        Ok(())
+    }
+
+    fn went(&self, path: &RelPath) -> bool {
+        let mut above = path.parent();
+        while let Some(path) = above {
+            if self.deleted.contains(&path) {
+                return true;
+            }
+            above = path.parent();
+        }
+        false
+    }
+
+    /// Takes `path` away, and what is below.
+    fn remove(&mut self, path: &RelPath) {
+        let removed = self.nodes.remove(path);
+        if !matches!(removed, Some(Node::Directory { .. })) {
+            return; // nothing can be below: no need to look through all of it
+        }
+        let inside: Vec<RelPath> = self
+            .nodes
+            .keys()
+            .filter(|other| other.components().zip(path.components()).all(|(a, b)| a == b))
+            .filter(|other| other.components().count() >= path.components().count())
+            .cloned()
+            .collect();
+        for path in inside {
+            self.nodes.remove(&path);
+        }
+    }
+
+    fn make_parents(&mut self, path: &RelPath) -> Result<(), String> {
+        let mut above = path.parent();
+        while let Some(path) = above {
+            match self.nodes.get(&path) {
+                Some(Node::Directory { .. }) => return Ok(()),
+                Some(_) => return Err(format!("{path}, above it, is no directory")),
+                None => self.nodes.insert(path.clone(), Node::Directory { mode: DIRECTORY_MODE }),
+            };
+            above = path.parent();
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, change: &Difference, path: &RelPath) -> Result<Node, String> {
+        match (&change.after, &change.content) {
+            (None, None) => Err("neither what nor from where is said".to_owned()),
+            (None, Some(content)) => {
+                let mode =
+                    rustix::fs::stat(content).map_or(0o644, |stat| (stat.st_mode & 0o777) as u16);
+                self.read(content, mode, None)
+            }
+            (Some(Item::File { mode, size, digest }), Some(content)) => {
+                self.read(content, octal(mode)?, Some((*size, parsed(digest)?)))
+            }
+            (Some(Item::File { mode, size, digest }), None) => {
+                let (mode, digest) = (octal(mode)?, parsed(digest)?);
+                let chunks = self
+                    .chunks(&digest)?
+                    .ok_or("no kept version has this content, and no file is named that has it")?;
+                let found: u64 = chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
+                if found != *size {
+                    return Err(format!("content with this signature has {found} bytes"));
+                }
+                Ok(Node::File { mode, size: *size, digest, chunks })
+            }
+            (Some(Item::Directory { mode }), None) => Ok(Node::Directory { mode: octal(mode)? }),
+            (Some(Item::Symlink { target }), None) => {
+                let target = target.clone().into_bytes();
+                if target.is_empty() || target.len() > limits::PATH_MAX || target.contains(&0) {
+                    return Err("it is no target of a link".to_owned());
+                }
+                if leads_out(path, &target) {
+                    return Err("the link leads out of the tree".to_owned());
+                }
+                Ok(Node::Symlink { target })
+            }
+            (Some(_), Some(_)) => Err("only a file has content".to_owned()),
+        }
+    }
+
+    /// Takes the file at `place` into the store.
+    fn read(
+        &mut self,
+        place: &Path,
+        mode: u16,
+        expected: Option<(u64, Digest)>,
+    ) -> Result<Node, String> {
+        if !place.is_absolute() {
+            return Err(format!("{} is not an absolute path", place.display()));
+        }
+        let failed = |error| format!("{} can't be read ({error})", place.display());
+        // Before it is opened: a pipe would make us wait, a device might act.
+        if !std::fs::metadata(place).map_err(failed)?.is_file() {
+            return Err(format!("{} is no regular file", place.display()));
+        }
+        let mut file = File::open(place).map_err(failed)?;
+        let taken = self.store.ingest_file(&mut self.writer, &mut file);
+        let (digest, size, chunks) = taken.map_err(|error| error.to_string())?;
+        if expected.is_some_and(|expected| expected != (size, digest)) {
+            return Err(format!(
+                "{} does not have the signature that the list gives",
+                place.display()
+            ));
+        }
+        Ok(Node::File { mode, size, digest, chunks })
+    }
+
+    /// The pieces of the file with this signature, in any kept version.
+    fn chunks(&mut self, digest: &Digest) -> Result<Option<Vec<Chunk>>, String> {
+        if self.known.is_none() {
+            let mut known = HashMap::new();
+            for version in &self.application.versions {
+                // Some may not be here; others may be damaged. What is taken from
+                // one must be here whole.
+                if !self.store.whole(&version.root).map_err(|e| e.to_string())? {
+                    continue;
+                }
+                let tree = self.store.tree(&version.root).map_err(|e| e.to_string())?;
+                for entry in tree.iter().flat_map(|tree| tree.entries()) {
+                    if let Node::File { digest, chunks, .. } = &entry.node {
+                        known.entry(*digest).or_insert_with(|| chunks.clone());
+                    }
+                }
+            }
+            self.known = Some(known);
+        }
+        Ok(self.known.as_ref().and_then(|known| known.get(digest)).cloned())
+    }
+}
+
+fn octal(mode: &str) -> Result<u16, String> {
+    let parsed = u16::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o777);
+    parsed.ok_or_else(|| format!("{mode:?} are no permissions: give 0644 or the like"))
+}
+
+fn parsed(digest: &str) -> Result<Digest, String> {
+    Digest::parse(digest).ok_or_else(|| format!("{digest:?} is no signature"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{
+        MemberId, WallTime,
+        catalog::{AppSpec, Origin, Version},
+    };
+
+    struct Bench {
+        dir: tempfile::TempDir,
+        store: ContentStore,
+        application: Application,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let store = ContentStore::open(&dir.path().join("content")).unwrap();
+            let mut writer = store.writer();
+            let mut file = |name: &str, bytes: &[u8]| {
+                let (digest, size, chunks) = store.ingest_file(&mut writer, bytes).unwrap();
+                let node = Node::File { mode: 0o644, size, digest, chunks };
+                Entry { path: RelPath::parse(name.as_bytes()).unwrap(), node }
+            };
+            let directory = RelPath::parse(b"d").unwrap();
+            let directory = Entry { path: directory, node: Node::Directory { mode: 0o755 } };
+            let old = vec![file("gone", b"once upon a time")];
+            let new = vec![file("a", b"one"), directory, file("d/x", b"x"), file("d-y", b"y")];
+            writer.commit().unwrap();
+            let version = |number, entries| {
+                let tree = Tree::new(entries).unwrap();
+                Version {
+                    number,
+                    root: store.put_tree(&tree).unwrap(),
+                    files: tree.files(),
+                    bytes: tree.bytes(),
+                    spec: AppSpec { hosts: vec!["h".into()], ..AppSpec::default() },
+                    publisher: MemberId(Digest([1; 32])),
+                    published_at: WallTime(0),
+                    message: String::new(),
+                    origin: Origin::Published,
+                }
+            };
+            let versions = vec![version(1, old), version(2, new)];
+            Self { dir, store, application: Application { versions } }
+        }
+
+        fn stage(&self, list: &str) -> Result<Vec<String>, Refusal> {
+            let changes: Vec<Difference> = serde_json::from_str(list).unwrap();
+            let app = AppName::parse("web").unwrap();
+            let edits = Edits { app, changes, message: String::new(), base: None };
+            let (root, command) = stage(&self.store, edits, &self.application)?;
+            assert!(self.store.whole(&root).unwrap());
+            let Command::Publish { spec, base, staged, .. } = command else { panic!() };
+            assert_eq!((spec.hosts.len(), base, staged.root), (1, Some(2), root));
+            let tree = self.store.tree(&root).unwrap().unwrap();
+            Ok(tree.entries().iter().map(|e| e.path.to_string()).collect())
+        }
+
+        fn refused(&self, list: &str, why: &str) {
+            let refusal = self.stage(list).unwrap_err();
+            assert!(refusal.why.contains(why), "{list}: {refusal:?}");
+        }
+    }
+
+    /// Covers R10.
+    #[test]
+    fn a_list_changes_what_it_names_and_nothing_else() {
+        let bench = Bench::new();
+        let content = bench.dir.path().join("new");
+        std::fs::write(&content, "new content").unwrap();
+        let content = content.to_str().unwrap();
+        let once = Digest::of_bytes(b"once upon a time");
+        let list = format!(
+            r#"[{{"op":"DEL","path":"d"}},{{"op":"DEL","path":"d/x"}},
+                {{"op":"SET","path":"a","content":"{content}"}},
+                {{"op":"ADD","path":"deep/down/b","after":
+                    {{"kind":"file","mode":"0600","size":16,"digest":"{once}"}}}},
+                {{"op":"ADD","path":"l","after":{{"kind":"symlink","target":"deep/down"}}}}]"#
+        );
+        let paths = bench.stage(&list).unwrap();
+        assert_eq!(paths, ["a", "d-y", "deep", "deep/down", "deep/down/b", "l"]);
+    }
+
+    #[test]
+    fn a_list_that_does_not_fit_is_refused_as_a_whole() {
+        let bench = Bench::new();
+        let before = bench.store.trees().unwrap().len();
+        let file = r#"{"kind":"file","mode":"0644","size":1,"digest":"DIGEST"}"#
+            .replace("DIGEST", &Digest::of_bytes(b"nobody has this").to_string());
+        let after = |op: &str, path: &str, item: &str| {
+            format!(r#"[{{"op":"{op}","path":"{path}","after":{item}}}]"#)
+        };
+        bench.refused(&after("SET", "b", &file), "nothing stands there");
+        bench.refused(&after("ADD", "a", &file), "stands there already");
+        bench.refused(&after("ADD", "b", &file), "no kept version");
+        bench.refused(&after("ADD", "../b", &file), "..");
+        bench.refused(&after("ADD", "/b", &file), "ADD /b");
+        bench
+            .refused(&after("ADD", "b", r#"{"kind":"symlink","target":"../../etc"}"#), "leads out");
+        bench.refused(&after("ADD", "b", r#"{"kind":"directory","mode":"4755"}"#), "permissions");
+        bench.refused(&after("ADD", "a/b", r#"{"kind":"directory","mode":"755"}"#), "no directory");
+        bench.refused(r#"[{"op":"DEL","path":"b"}]"#, "nothing stands there");
+        bench.refused(r#"[{"op":"SET","path":"a"}]"#, "neither what nor from where");
+        bench.refused(r#"[{"op":"SET","path":"a","content":"relative"}]"#, "absolute");
+        bench.refused(r#"[{"op":"SET","path":"a","content":"/dev/zero"}]"#, "no regular file");
+        let other = r#"[{"op":"DEL","path":"a","before":{"kind":"directory","mode":"0755"}}]"#;
+        bench.refused(other, "something else stands there");
+        let all = r#"[{"op":"DEL","path":"a"},{"op":"DEL","path":"d"},{"op":"DEL","path":"d-y"}]"#;
+        bench.refused(all, "nothing at all");
+        let lie = bench.dir.path().join("lie");
+        std::fs::write(&lie, "x").unwrap();
+        let place = lie.to_str().unwrap();
+        let list = format!(r#"[{{"op":"ADD","path":"b","after":{file},"content":"{place}"}}]"#);
+        bench.refused(&list, "does not have the signature");
+        assert_eq!(bench.store.trees().unwrap().len(), before);
+    }
+}
