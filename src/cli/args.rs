@@ -73,6 +73,23 @@ Whoever has the token can join until it is used up or expires.")]
         #[arg(long, default_value = "1h", value_name = "TIME")]
         valid: Span,
     },
+    /// Write a first manifest (althing.toml) for a directory.
+    #[command(after_help = "Examples:
+  althing init ./public
+  althing init ./public --app web --host www.example.org
+
+Nothing is written over. Without a manifest `publish` takes --app and --host.")]
+    Init {
+        /// The directory [default: this one].
+        #[arg(default_value = ".", hide_default_value = true)]
+        directory: PathBuf,
+        /// The application's name [default: after the directory].
+        #[arg(long, value_name = "NAME")]
+        app: Option<AppName>,
+        /// A host name that it answers to; may be given several times.
+        #[arg(long, value_name = "NAME")]
+        host: Vec<String>,
+    },
     /// Publish a directory: every member holds and serves it, or none does.
     Publish(Publish),
     /// List the members, in failover order.

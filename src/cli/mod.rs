@@ -8,6 +8,7 @@ mod args;
 mod client;
 mod demo;
 mod edits;
+mod init;
 mod inspect;
 mod lists;
 mod operate;
@@ -91,6 +92,7 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
         Action::Demo(options) => demo::run(options, output).await,
         Action::Sim(options) => sim::run(&options, output),
         Action::Invite { uses, valid } => operate::invite(&client, output, uses, valid).await,
+        Action::Init { directory, app, host } => init::run(output, &directory, app, &host),
         Action::Publish(options) => publish::run(&client, output, options).await,
         Action::Members { reach: false } => show::members(&client, output).await,
         Action::Members { reach: true } => reach::reach(&client, output).await,

@@ -5,7 +5,7 @@ use std::{
     io::{IsTerminal, Write},
     pin::pin,
     process::ExitCode,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     client::Client,
     edits, operate,
     output::{Output, clean},
-    units::bytes,
+    units::{bytes, span},
 };
 use crate::{
     base::{AppName, Refusal},
@@ -24,6 +24,8 @@ use crate::{
     node::{Edits, Publish},
 };
 
+/// After so long a person is told why there is nothing to tell.
+const QUIET: Duration = Duration::from_secs(1);
 /// How often a person is told how far it is.
 const TELL_EVERY: Duration = Duration::from_millis(250);
 
@@ -37,13 +39,15 @@ pub(super) async fn run(
         (Some(list), Some(app)) => {
             let changes = edits::read(&list, &app)?;
             let edits = Edits { app, changes, message, base };
-            watched(client, output, client.publish_edits(&edits)).await?
+            let first = "the list is being staged";
+            watched(client, output, first, client.publish_edits(&edits)).await?
         }
         (_, app) => {
             // Without a list there is a directory: the arguments were checked.
             let source = super::absolute(&source.unwrap_or_default())?;
             let publish = Publish { app, source, message, base, hosts };
-            watched(client, output, client.publish(&publish)).await?
+            let first = format!("{} is being read", publish.source.display());
+            watched(client, output, &first, client.publish(&publish)).await?
         }
     };
     operate::done(output, &outcome);
@@ -57,7 +61,8 @@ pub(super) async fn rollback(
     version: Option<u64>,
 ) -> Result<ExitCode, Refusal> {
     let command = Command::Rollback { app, version };
-    let outcome = watched(client, output, client.command(&command)).await?;
+    let outcome =
+        watched(client, output, "a window is asked for", client.command(&command)).await?;
     operate::done(output, &outcome);
     Ok(ExitCode::SUCCESS)
 }
@@ -66,6 +71,7 @@ pub(super) async fn rollback(
 async fn watched(
     client: &Client,
     output: &Output,
+    first: &str,
     publication: impl Future<Output = Result<Outcome, Refusal>>,
 ) -> Result<Outcome, Refusal> {
     let mut publication = pin!(publication);
@@ -73,6 +79,7 @@ async fn watched(
         return publication.await;
     }
     let mut line = Line { over: output.is_watched(), last: String::new() };
+    let (mut pace, mut seen, began) = (Pace::default(), false, Instant::now());
     let mut ticks = tokio::time::interval(TELL_EVERY);
     let result = loop {
         tokio::select! {
@@ -80,7 +87,11 @@ async fn watched(
             _ = ticks.tick() => {
                 // That the view can't be had now is no reason to give up.
                 let view = client.view().await;
-                line.show(view.ok().as_ref().and_then(progress).unwrap_or_default());
+                let text = view.ok().and_then(|view| progress(&view, &mut pace));
+                seen |= text.is_some();
+                // Before its window there is nothing to be seen of it anywhere.
+                let quiet = !seen && began.elapsed() > QUIET;
+                line.show(text.or_else(|| quiet.then(|| first.to_owned())).unwrap_or_default());
             }
         }
     };
@@ -89,7 +100,7 @@ async fn watched(
 }
 
 /// How far the publication under way has come.
-fn progress(view: &View) -> Option<String> {
+fn progress(view: &View, pace: &mut Pace) -> Option<String> {
     let publication = view.window.as_ref()?.publication.as_ref()?;
     let live = view.members.iter().filter(|m| m.state == "alive").count();
     if publication.phase != "staging" {
@@ -109,15 +120,47 @@ fn progress(view: &View) -> Option<String> {
             None => 0,
         })
         .fold(0, u64::saturating_add);
-    let percent = (arrived as f64 / wanted.max(1) as f64 * 100.0).floor();
+    let share = arrived as f64 / wanted.max(1) as f64;
+    let left = pace.left(Instant::now(), arrived, wanted);
+    let left = left.map_or(String::new(), |left| format!(", {} left", span(left)));
     Some(format!(
-        "{} version {}: {percent}% of {} on {live} live members; whole on {}, needed on {}",
+        "{} version {}: {} {}% of {} on {live} live members{left}; whole on {}, needed on {}",
         publication.app,
         publication.version,
+        bar(share),
+        (share * 100.0).floor(),
         bytes(publication.bytes),
         publication.whole.len(),
         view.majority
     ))
+}
+
+/// Characters of a bar.
+const BAR: usize = 20;
+
+fn bar(share: f64) -> String {
+    let full = ((share * BAR as f64).floor() as usize).min(BAR);
+    format!("[{}{}]", "#".repeat(full), "-".repeat(BAR - full))
+}
+
+/// How quickly bytes arrive.
+#[derive(Default)]
+struct Pace {
+    began: Option<(Instant, u64)>,
+}
+
+impl Pace {
+    /// How long the rest takes at the pace so far, milliseconds. Nothing in the
+    /// first second, and while nothing arrives: that would be a guess.
+    fn left(&mut self, now: Instant, arrived: u64, wanted: u64) -> Option<u64> {
+        let (since, before) = *self.began.get_or_insert((now, arrived));
+        let (elapsed, came) = (now.duration_since(since), arrived.saturating_sub(before));
+        if elapsed < Duration::from_secs(1) || came == 0 {
+            return None;
+        }
+        let rest = wanted.saturating_sub(arrived) as f64;
+        Some((rest / came as f64 * elapsed.as_millis() as f64) as u64)
+    }
 }
 
 /// One line that is written over on a terminal, and anew elsewhere.
@@ -176,12 +219,28 @@ mod tests {
 
     #[test]
     fn progress_counts_the_live_members() {
-        let text = progress(&view(serde_json::json!({
+        let staging = view(serde_json::json!({
             "app": "web", "version": 2, "phase": "staging", "bytes": 1000, "whole": ["a"],
             "progress": { "a": 0, "b": 500, "c": 900 },
-        })));
-        let text = text.unwrap();
-        assert!(text.starts_with("web version 2: 75% of 1000 B on 2 live members"), "{text}");
-        assert_eq!(progress(&view(serde_json::Value::Null)), None);
+        }));
+        let mut pace = Pace::default();
+        let text = progress(&staging, &mut pace).unwrap();
+        let expected =
+            "web version 2: [###############-----] 75% of 1000 B on 2 live members; whole on 1";
+        assert!(text.starts_with(expected), "{text}");
+        assert_eq!(progress(&view(serde_json::Value::Null), &mut pace), None);
+    }
+
+    #[test]
+    fn the_time_left_follows_from_the_pace_so_far() {
+        let mut pace = Pace::default();
+        let began = Instant::now();
+        let after = |ms| began + Duration::from_millis(ms);
+        assert_eq!(pace.left(began, 100, 1_100), None);
+        assert_eq!(pace.left(after(500), 300, 1_100), None, "too early to say");
+        assert_eq!(pace.left(after(2_000), 100, 1_100), None, "nothing has come");
+        assert_eq!(pace.left(after(2_000), 600, 1_100), Some(2_000));
+        assert_eq!(pace.left(after(4_000), 1_100, 1_100), Some(0));
+        assert_eq!((bar(0.0).len(), bar(2.0)), (BAR + 2, format!("[{}]", "#".repeat(BAR))));
     }
 }
