@@ -181,7 +181,7 @@ pub enum Outcome {
         version: u64,
         /// Its content.
         root: Digest,
-        /// In which window; 0 where it was in force already and none was opened.
+        /// In which window.
         window: u64,
         /// How often that was taken over on the way.
         takeovers: u32,

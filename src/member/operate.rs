@@ -211,11 +211,6 @@ impl Member {
                 return Ok(());
             }
             Command::Publish { app, staged, spec, message, base } => {
-                // Who publishes from a timer or a script asks for a state, not for a change.
-                if let Some(outcome) = self.in_force(&app, &staged, &spec, base) {
-                    effects.push(Effect::Reply { ticket, result: Ok(outcome) });
-                    return Ok(());
-                }
                 let publication =
                     self.publication(app, staged, *spec, message, base, Origin::Published)?;
                 return self.ask_window(now, AskOrigin::Ticket(ticket), publication, effects);
@@ -397,29 +392,6 @@ impl Member {
         let change = Change::Invite { invite, at: self.wall };
         self.propose(now, change, Purpose::Invite { ticket, token, uses }, effects);
         Ok(())
-    }
-
-    /// What there is to say where the current version is what was staged.
-    fn in_force(
-        &self,
-        app: &AppName,
-        staged: &Staged,
-        spec: &AppSpec,
-        base: Option<u64>,
-    ) -> Option<Outcome> {
-        let version = self.catalog().application(app)?.current();
-        let same = version.root == staged.root && version.spec == *spec;
-        (same && base.is_none_or(|base| base == version.number)).then(|| Outcome::Published {
-            app: app.clone(),
-            version: version.number,
-            root: version.root,
-            window: 0,
-            takeovers: 0,
-            why: format!(
-                "version {} of {app} holds exactly this already, so no window was opened",
-                version.number
-            ),
-        })
     }
 
     fn publication(
