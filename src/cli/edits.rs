@@ -106,8 +106,7 @@ fn xml(text: &str, app: &AppName) -> Result<Vec<Difference>, String> {
                     let path = path.ok_or_else(|| at(&reader, format!("{name} has no path")))?;
                     let content = attribute(&element, "content")?.map(PathBuf::from);
                     open = true;
-                    let none = (None, None, None);
-                    let (before, after, text) = none;
+                    let (before, after, text) = (None, None, None);
                     changes.push(Difference { op, path, before, after, text, content });
                 } else if open && let Some(change) = changes.last_mut() {
                     let item = item(&name, &element).map_err(|why| at(&reader, why))?;

@@ -50,6 +50,9 @@ pub(super) struct Content {
     /// What was taken from the live content in this run, so that its files
     /// and bytes are known, and when.
     ingested: BTreeMap<Digest, Time>,
+    /// What this member was to publish and was refused, and when. Somebody may
+    /// have it under way all the same, and nobody else holds it.
+    refused: BTreeMap<Digest, Time>,
     /// What the store held when this run began, and when that was: the run
     /// before may have offered it.
     restored: (Time, BTreeSet<Digest>),
@@ -150,6 +153,11 @@ impl Content {
         self.whole.insert(root);
     }
 
+    /// It is kept for a while: see [`Content::refused`].
+    pub fn refused(&mut self, now: Time, root: Digest) {
+        self.refused.insert(root, now);
+    }
+
     pub fn no_longer_whole(&mut self, root: Digest) {
         self.whole.remove(&root);
     }
@@ -179,8 +187,9 @@ impl Content {
         // repaired or edited once more since.
         roots.extend(self.holdings.values().filter_map(|h| h.found.and_then(|f| f.root)));
         let kept = vote::fresh_for(catalog.roster.members.len()) + OFFERED_KEPT;
+        self.refused.retain(|_, at| now.since(*at) < kept);
         let young = self.ingested.iter().filter(|(_, at)| now.since(**at) < kept);
-        roots.extend(young.map(|(root, _)| *root));
+        roots.extend(young.chain(&self.refused).map(|(root, _)| *root));
         if now.since(self.restored.0) < kept {
             roots.extend(&self.restored.1);
         }

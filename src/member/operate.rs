@@ -514,7 +514,7 @@ impl Member {
                 "See `althing members` for who is missing, and try again. If the window was opened \
                  after all, `althing window` shows it.",
             );
-            self.answer(id, Err(refusal), effects);
+            self.answer(now, id, Err(refusal), effects);
             return;
         }
         match whom {
@@ -649,7 +649,7 @@ impl Member {
         }
         match answer {
             Answer::Done(sequence) => self.ask_granted(now, id, sequence, effects),
-            Answer::Refused(refusal) => self.answer(id, Err(refusal), effects),
+            Answer::Refused(refusal) => self.answer(now, id, Err(refusal), effects),
             Answer::Elsewhere(other) => {
                 // Views differ for a moment: not at once, or two members
                 // could send us to and fro at the speed of the network. That one
@@ -666,7 +666,7 @@ impl Member {
         let Some(ask) = self.asks.open.get_mut(&id) else { return };
         if ask.open.publication.is_none() {
             let text = "the window is open and held".to_owned();
-            self.answer(id, Ok(Outcome::Done { sequence, text }), effects);
+            self.answer(now, id, Ok(Outcome::Done { sequence, text }), effects);
             return;
         }
         ask.state = AskState::Running { since_sequence: sequence };
@@ -676,17 +676,17 @@ impl Member {
 
     /// Our own proposal failed. That answers the request only while nobody
     /// else was asked after us and the window is not open all the same.
-    fn ask_refused(&mut self, id: u64, refusal: Refusal, effects: &mut Vec<Effect>) {
+    fn ask_refused(&mut self, now: Time, id: u64, refusal: Refusal, effects: &mut Vec<Effect>) {
         let state = self.asks.open.get(&id).map(|ask| &ask.state);
         if matches!(state, Some(AskState::Asked { whom, .. }) if *whom == self.me) {
-            self.answer(id, Err(refusal), effects);
+            self.answer(now, id, Err(refusal), effects);
         }
     }
 
     /// Looks for the outcome of what we asked for in a newer catalog.
     pub(super) fn asks_committed(
         &mut self,
-        _now: Time,
+        now: Time,
         catalog: &Catalog,
         effects: &mut Vec<Effect>,
     ) {
@@ -733,12 +733,21 @@ impl Member {
             }
         }
         for (id, result) in ended {
-            self.answer(id, result, effects);
+            self.answer(now, id, result, effects);
         }
     }
 
-    fn answer(&mut self, id: u64, result: Result<Outcome, Refusal>, effects: &mut Vec<Effect>) {
+    fn answer(
+        &mut self,
+        now: Time,
+        id: u64,
+        result: Result<Outcome, Refusal>,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(ask) = self.asks.open.remove(&id) else { return };
+        if let (Err(_), Some(publication)) = (&result, &ask.open.publication) {
+            self.content.refused(now, publication.version.root);
+        }
         // A refusal is one member's word; another one may have it under way.
         let in_doubt = ask.unanswered
             && matches!(ask.state, AskState::Asked { .. })
@@ -1085,7 +1094,7 @@ impl Member {
             }
             Purpose::Ask { id } => match result {
                 Ok(sequence) => self.ask_granted(now, id, sequence, effects),
-                Err(refusal) => self.ask_refused(id, refusal, effects),
+                Err(refusal) => self.ask_refused(now, id, refusal, effects),
             },
             Purpose::Leave { ticket } => self.left(ticket, result, effects),
             Purpose::Rotate { ticket } => self.rotation_ended(ticket, result, effects),
