@@ -65,12 +65,13 @@ pub(super) enum Found {
     Live { app: AppName },
 }
 
-/// Passes for ever. `wanted` says what the store should hold.
+/// Passes for ever. `wanted` says what the store should hold; `found` is told at
+/// once, because from then on the member does not hold what it says it holds.
 pub(super) async fn run(
     scrub: Scrub,
     pass: Pass,
     wanted: impl Fn() -> BTreeSet<Digest>,
-    found: impl Fn(Found),
+    found: impl Fn(Found) + Clone + Send + 'static,
 ) {
     let first = rand::rng().random_range(Duration::ZERO..=scrub.every.min(FIRST_WITHIN));
     let mut due = Instant::now() + first;
@@ -81,7 +82,7 @@ pub(super) async fn run(
         }
         due = Instant::now() + scrub.every;
         let roots = wanted();
-        let (pass, runtime) = (pass.clone(), Handle::current());
+        let (pass, runtime, found) = (pass.clone(), Handle::current(), found.clone());
         let passing = tokio::task::spawn_blocking(move || {
             let (began, stopping) = (Instant::now(), pass.stopping.clone());
             let wait = move |until| {
@@ -93,11 +94,10 @@ pub(super) async fn run(
                     }
                 })
             };
-            pass.once(&roots, &mut pass.throttle(scrub.rate, wait))
+            pass.once(&roots, &mut pass.throttle(scrub.rate, wait), &found);
         });
-        match passing.await {
-            Ok(all) => all.into_iter().for_each(&found),
-            Err(error) => tracing::error!(%error, "the scrub ended before its time"),
+        if let Err(error) = passing.await {
+            tracing::error!(%error, "the scrub ended before its time");
         }
     }
 }
@@ -120,14 +120,14 @@ impl Pass {
     }
 
     /// One pass: first the store, which repairs read from, then the live trees. Blocks.
-    fn once(&self, roots: &BTreeSet<Digest>, throttle: &mut Throttle) -> Vec<Found> {
-        let mut all = self.stored(roots, throttle);
+    fn once(&self, roots: &BTreeSet<Digest>, throttle: &mut Throttle, found: &dyn Fn(Found)) {
+        self.stored(roots, throttle, found);
         for active in self.content.applications() {
             if throttle.over {
-                return all;
+                return;
             }
             match self.live(&active.app, throttle) {
-                Ok(true) => all.push(Found::Live { app: active.app }),
+                Ok(true) => found(Found::Live { app: active.app }),
                 Ok(false) => {}
                 Err(error) => {
                     tracing::debug!(app = %active.app, %error, "a live tree was not scrubbed");
@@ -137,19 +137,17 @@ impl Pass {
         if !throttle.over {
             self.scrubbed.passes.fetch_add(1, Ordering::Relaxed);
         }
-        all
     }
 
     /// Reads each chunk of `roots` once, however many of them need it.
-    fn stored(&self, roots: &BTreeSet<Digest>, throttle: &mut Throttle) -> Vec<Found> {
+    fn stored(&self, roots: &BTreeSet<Digest>, throttle: &mut Throttle, found: &dyn Fn(Found)) {
         let trees: BTreeMap<Digest, Arc<Tree>> =
             roots.iter().filter_map(|root| Some((*root, self.store.tree(root).ok()??))).collect();
         let chunks: BTreeSet<Chunk> = trees.values().flat_map(|tree| tree.chunks()).collect();
-        let mut bad = BTreeSet::new();
         for batch in chunks.iter().collect::<Vec<_>>().chunks(BATCH) {
             // What a collection takes meanwhile is not damaged.
             let hold = self.store.hold();
-            let mut bytes = 0;
+            let (mut bytes, mut bad) = (0, BTreeSet::new());
             for chunk in batch {
                 match self.store.read(&chunk.digest) {
                     Ok(read) => bytes += read.len() as u64,
@@ -158,29 +156,35 @@ impl Pass {
                     }
                     Err(error) => {
                         tracing::warn!(%error, "the store was not scrubbed to its end");
-                        return self.damaged(&trees, &bad);
+                        return self.tell(&trees, &bad, found);
                     }
                 }
             }
             drop(hold);
+            self.tell(&trees, &bad, found);
             if !throttle.took(bytes) {
-                break;
+                return;
             }
         }
-        self.damaged(&trees, &bad)
     }
 
-    fn damaged(&self, trees: &BTreeMap<Digest, Arc<Tree>>, bad: &BTreeSet<Digest>) -> Vec<Found> {
+    /// Says of which trees these chunks are missing now.
+    fn tell(
+        &self,
+        trees: &BTreeMap<Digest, Arc<Tree>>,
+        bad: &BTreeSet<Digest>,
+        found: &dyn Fn(Found),
+    ) {
         if bad.is_empty() {
-            return Vec::new();
+            return;
         }
         self.scrubbed.damaged.fetch_add(bad.len() as u64, Ordering::Relaxed);
-        let hit = |tree: &Tree| tree.chunks().iter().filter(|c| bad.contains(&c.digest)).count();
-        trees
-            .iter()
-            .map(|(root, tree)| Found::Store { root: *root, chunks: hit(tree) as u64 })
-            .filter(|found| matches!(found, Found::Store { chunks: 1.., .. }))
-            .collect()
+        for (root, tree) in trees {
+            let hit = tree.chunks().iter().filter(|c| bad.contains(&c.digest)).count() as u64;
+            if hit > 0 {
+                found(Found::Store { root: *root, chunks: hit });
+            }
+        }
     }
 
     /// Reads the live tree of `app`; whether it is something else than it was taken for.
@@ -290,7 +294,11 @@ mod tests {
             rate: u64,
             wait: impl FnMut(Duration) -> bool + Send + 'static,
         ) -> Vec<Found> {
-            self.pass.once(&BTreeSet::from([self.root]), &mut self.pass.throttle(rate, wait))
+            let all = Mutex::default();
+            let mut throttle = self.pass.throttle(rate, wait);
+            let found = |one| Mutex::<Vec<Found>>::lock(&all).unwrap().push(one);
+            self.pass.once(&BTreeSet::from([self.root]), &mut throttle, &found);
+            all.into_inner().unwrap()
         }
 
         fn passes(&self) -> u64 {
