@@ -21,7 +21,7 @@ use althing::{
     member::{
         Answer, Message,
         admission::{Knock, Token, Welcome},
-        change::{Change, Open, Rotation},
+        change::{Change, Open, OpenFor, Rotation},
         command::Command,
     },
     node::{Edits, Publish, inspect::Question, manifest::Manifest},
@@ -132,7 +132,7 @@ fn open() -> Change {
         opened_at: WallTime(3),
         scope: vec![],
         failover: None,
-        publication: Some(publication),
+        purpose: OpenFor::Publication(publication),
     }))
 }
 
@@ -609,7 +609,7 @@ fn json_seeds() -> Vec<Vec<u8>> {
         Command::Invite { seed: [1; 32], uses: 2, valid_s: 60 },
         Command::Leave,
         Command::Rollback { app: app(), version: Some(1) },
-        Command::WindowOpen { scope: vec![app()], failover: None },
+        Command::WindowOpen { scope: vec![app()], failover: None, automatic: true },
     ];
     let publish = Publish {
         app: None,

@@ -239,6 +239,70 @@ fn what_differs_is_shown_put_right_brought_back_and_published() {
     assert_eq!((code, &error["reason"]), (3, &"invalid".into()), "it was applied already: {error}");
 }
 
+/// Three members that hold version 1 of `web`.
+fn three_with_a_site(dir: &TempDir) -> [Member; 3] {
+    let one = start(&dir.path().join("one"), &["--name", "one"]);
+    let address = one.ready["address"].as_str().unwrap().to_owned();
+    let token = one.json(&["invite", "--uses", "2"])["token"].as_str().unwrap().to_owned();
+    let file = dir.path().join("token");
+    fs::write(&file, format!("{token}\n")).unwrap();
+    let join = ["--join", &address, "--token-file", file.to_str().unwrap(), "--name"];
+    let [two, three] =
+        ["two", "three"].map(|name| start(&dir.path().join(name), &[&join[..], &[name]].concat()));
+    until("all three have a vote", || {
+        let members = one.json(&["members"]);
+        let members = members.as_array().unwrap();
+        members.len() == 3 && members.iter().all(|m| m["voter"] == true && m["state"] == "alive")
+    });
+    one.json(&["publish", &site(dir, "public", "<p>one</p>"), "--app", "web"]);
+    [one, two, three]
+}
+
+/// Covers R11.
+#[test]
+fn edits_of_live_files_are_publications_in_a_window_in_automatic_mode() {
+    let dir = TempDir::new().unwrap();
+    let members = three_with_a_site(&dir);
+    let live = |member: &Member, name: &str| member.data.join("live/web").join(name);
+    let everywhere = |name: &str, text: &str| {
+        members.iter().all(|m| fs::read_to_string(live(m, name)).ok().as_deref() == Some(text))
+    };
+    let [one, two, three] = &members;
+    one.json(&["window", "open", "--automatic", "--app", "web"]);
+    assert_eq!(two.json(&["window"])["window"]["automatic"], true);
+    // On a member that was not asked for the window, and that does not preside.
+    fs::write(live(three, "index.html"), "<p>three</p>").unwrap();
+    until("an edit is everywhere", || everywhere("index.html", "<p>three</p>"));
+    let history = one.json(&["history", "web"]);
+    let newest = history.as_array().unwrap().iter().max_by_key(|v| v["number"].as_u64()).unwrap();
+    assert_eq!((&newest["origin"], &newest["publisher"]), (&"edited".into(), &"three".into()));
+    // Two members at once, different files; one of them with a directory, and a deletion.
+    fs::write(live(one, "one.html"), "1").unwrap();
+    fs::create_dir(live(two, "new")).unwrap();
+    fs::write(live(two, "new/two.html"), "2").unwrap();
+    fs::remove_file(live(two, "sub/page.html")).unwrap();
+    until("edits of several members come together", || {
+        everywhere("one.html", "1")
+            && everywhere("new/two.html", "2")
+            && members.iter().all(|m| !live(m, "sub/page.html").exists())
+    });
+    // The same file: one of the two wins, everywhere, and the other is kept aside or came later.
+    fs::write(live(one, "same"), "of one").unwrap();
+    fs::write(live(two, "same"), "of two").unwrap();
+    let same = |m: &Member| fs::read_to_string(live(m, "same")).unwrap_or_default();
+    until("all agree again", || {
+        let texts: Vec<String> = members.iter().map(same).collect();
+        let kept = |m: &Member| m.json(&["restore", "web"]).as_array().unwrap().len();
+        let won = texts[0].starts_with("of ") && texts.iter().all(|text| *text == texts[0]);
+        // Where this test was held up between the two, the second is a later edit.
+        won && (kept(one) + kept(two) == 1 || texts[0] == "of two")
+    });
+    // Once it is closed the majority is right again.
+    three.json(&["window", "close"]);
+    fs::write(live(three, "index.html"), "<p>drift</p>").unwrap();
+    until("drift is repaired", || everywhere("index.html", "<p>three</p>"));
+}
+
 #[test]
 fn refusals_have_three_sentences_and_a_code_of_their_own() {
     let dir = TempDir::new().unwrap();

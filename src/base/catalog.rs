@@ -96,6 +96,11 @@ impl Catalog {
         self.window.as_ref().is_some_and(|w| w.covers(app))
     }
 
+    /// The open window, if edits of the live content of `app` are publications in it.
+    pub fn automatic(&self, app: &AppName) -> Option<&Window> {
+        self.window.as_ref().filter(|w| w.mode == WindowMode::Automatic && w.covers(app))
+    }
+
     /// The root each application should have, by name: what a member that is
     /// in step holds.
     pub fn roots(&self) -> BTreeMap<AppName, Digest> {
@@ -230,6 +235,9 @@ pub fn check_tags(tags: &BTreeMap<String, String>) -> Result<(), String> {
     Ok(())
 }
 
+/// So many of the newest versions are kept however they came to be.
+const VERSIONS_YOUNG: usize = 5;
+
 /// An application: what it is, and the chain of its versions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Application {
@@ -252,6 +260,23 @@ impl Application {
         self.versions.last().expect("an application has a version: checked when it is decoded")
     }
 
+    /// The one before the current one, if it is still kept.
+    pub fn before_current(&self) -> Option<&Version> {
+        self.versions.iter().rev().nth(1)
+    }
+
+    /// Adds the version that is to be the current one. Where too many are kept, the
+    /// oldest edit goes, except for the newest few versions, and otherwise the oldest:
+    /// a day of edits must not push out what somebody published.
+    pub fn push(&mut self, version: Version) {
+        self.versions.push(version);
+        while self.versions.len() > limits::VERSIONS_MAX {
+            let young = self.versions.len() - VERSIONS_YOUNG;
+            let edit = self.versions[..young].iter().position(|v| v.origin == Origin::Edited);
+            self.versions.remove(edit.unwrap_or(0));
+        }
+    }
+
     /// The version with `number`, if it is still kept.
     pub fn version(&self, number: u64) -> Option<&Version> {
         self.versions.iter().find(|v| v.number == number)
@@ -261,7 +286,7 @@ impl Application {
 /// One version of an application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
-    /// 1 and up, without gaps.
+    /// 1 and up. None is left out, though not every one is kept.
     pub number: u64,
     /// The signature of its content.
     pub root: Digest,
@@ -292,6 +317,8 @@ pub enum Origin {
     Rollback(u64),
     /// A strict majority held it, outside of any window.
     Majority,
+    /// Somebody edited the live content on its publisher, in a window in automatic mode.
+    Edited,
 }
 
 /// What the manifest says of an application.
@@ -397,9 +424,8 @@ pub struct Window {
     pub scope: Vec<AppName>,
     /// Who takes over when the coordinator is lost.
     pub failover: Failover,
-    /// Whether an operator holds it open; otherwise it closes when its one
-    /// publication has ended.
-    pub held: bool,
+    /// What it is open for.
+    pub mode: WindowMode,
     /// The publication under way.
     pub publication: Option<Publication>,
 }
@@ -409,6 +435,27 @@ impl Window {
     pub fn covers(&self, app: &AppName) -> bool {
         self.scope.is_empty() || self.scope.contains(app)
     }
+
+    /// Whether an operator holds it open.
+    pub fn is_held(&self) -> bool {
+        self.mode != WindowMode::Single
+    }
+}
+
+/// What a window is open for.
+///
+/// Its order is the encoding: the first two are written as the `false` and the
+/// `true` that members of the version before know, and the third only where it
+/// is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WindowMode {
+    /// For one publication: it closes when that has ended.
+    Single,
+    /// An operator holds it open, for any number of publications.
+    Held,
+    /// Held open, and an edit of the live content on any member is a publication.
+    Automatic,
 }
 
 /// A version on its way.
@@ -502,6 +549,13 @@ mod tests {
                     assert_eq!(wire::decode::<Policy>(Kind::Record, &bytes), Ok(policy));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_modes_of_windows_are_written_as_before() {
+        for (mode, before) in [(WindowMode::Single, false), (WindowMode::Held, true)] {
+            assert_eq!(wire::encode(Kind::Record, &mode), wire::encode(Kind::Record, &before));
         }
     }
 

@@ -10,6 +10,7 @@ pub mod digest;
 pub mod id;
 pub mod key;
 pub mod limits;
+pub mod merge;
 pub mod path;
 pub mod planted;
 pub mod refusal;

@@ -119,10 +119,14 @@ Nothing is written over. Without a manifest `publish` takes --app and --host.")]
   althing window                         show it
   althing window open --app web          hold one open for web
   althing window open --failover manual  nobody takes over unless told
+  althing window open --automatic        edit, save, served everywhere
   althing window close
 
 While a window is open, voting on what it covers pauses. `publish` opens and
-closes one by itself.")]
+closes one by itself. While one is open in automatic mode, whatever is edited in
+the live files of an application, on any member, is published at once. Edits of
+different files by several members come together; of the same file the first
+wins, and the other is kept aside (`althing restore`).")]
     Window {
         #[command(subcommand)]
         action: Option<WindowAction>,
@@ -700,6 +704,9 @@ pub(super) enum WindowAction {
         /// Who takes over if the coordinator is lost [default: by policy].
         #[arg(long)]
         failover: Option<FailoverWord>,
+        /// An edit of an application's live files is a publication while it is open.
+        #[arg(long)]
+        automatic: bool,
     },
     /// Close the window that is held open.
     Close,
@@ -829,6 +836,7 @@ mod tests {
             "althing window",
             "althing window open --app web --app blog --failover manual --json",
             "althing window takeover --data /x",
+            "althing window open --automatic --app web",
             "althing failover set alpha beta",
             "althing failover manual",
             "althing rollback web 12",

@@ -76,8 +76,9 @@ pub(super) async fn window(
             show::window(&client.view().await?, output);
             return Ok(ExitCode::SUCCESS);
         }
-        Some(WindowAction::Open { apps, failover }) => {
-            Command::WindowOpen { scope: apps, failover: failover.map(Failover::from) }
+        Some(WindowAction::Open { apps, failover, automatic }) => {
+            let failover = failover.map(Failover::from);
+            Command::WindowOpen { scope: apps, failover, automatic }
         }
         Some(WindowAction::Close) => Command::WindowClose,
         Some(WindowAction::Takeover) => Command::WindowTakeover,

@@ -321,7 +321,11 @@ fn open_window(window: &WindowView, output: &Output) {
         count(window.takeovers.into(), "time")
     ));
     output.line(&format!("  opened       {} by {}", window.opened_at, window.opened_by));
-    let held = if window.held { ", held until `althing window close`" } else { "" };
+    let held = match (window.held, window.automatic) {
+        (_, true) => ", edits of live files are publications until `althing window close`",
+        (true, false) => ", held until `althing window close`",
+        (false, false) => "",
+    };
     output.line(&format!("  covers       {scope}{held}"));
     if let Some(publication) = &window.publication {
         output.line(&format!(

@@ -35,6 +35,22 @@ pub trait Driver {
         strange: &[RelPath],
         source: &dyn ChunkSource,
     ) -> Result<Repaired, DriverError>;
+
+    /// Calls `changed` whenever something there changes, until what it returns is
+    /// dropped. A change may go unnoticed: only a scan is sure.
+    fn watch(&self, changed: Box<dyn Fn() + Send>) -> Result<Watch, DriverError>;
+}
+
+/// Something is watched for as long as this lives.
+pub struct Watch {
+    _watcher: Box<dyn Send>,
+}
+
+impl Watch {
+    /// `watcher` watches until it is dropped.
+    pub fn new(watcher: impl Send + 'static) -> Self {
+        Self { _watcher: Box::new(watcher) }
+    }
 }
 
 /// Where content comes from.
@@ -269,6 +285,17 @@ pub enum DriverError {
          run Linux 5.6 or later, or allow the call in the sandbox"
     )]
     NoOpenat2,
+    /// Too many directories, or a kernel that does not say.
+    #[error(
+        "{path} can't be watched ({why}), so edits are found by the scans, every few seconds; \
+         raise fs.inotify.max_user_watches if the tree has more directories than that"
+    )]
+    Unwatched {
+        /// The live tree.
+        path: PathBuf,
+        /// What the system said.
+        why: String,
+    },
     /// The work directory beside the live tree belongs to somebody else.
     #[error("{0} belongs to another user, so it is not used; remove it and try again")]
     NotOurs(PathBuf),

@@ -11,7 +11,7 @@ use crate::{
         AppName, MemberId, PublicKey, Reason, Refusal, WallTime,
         catalog::{
             Application, Catalog, Enrolled, Failover, Invite, Publication, Version, VotePolicy,
-            Window, WindowOutcome, check_tags,
+            Window, WindowMode, WindowOutcome, check_tags,
         },
         limits,
         planted::{self, Bug},
@@ -162,8 +162,40 @@ pub struct Open {
     pub scope: Vec<AppName>,
     /// Who takes over; by the cluster's policy if not given.
     pub failover: Option<Failover>,
-    /// What to publish in it; without it the window is held open.
-    pub publication: Option<Publication>,
+    /// What it is for.
+    pub purpose: OpenFor,
+}
+
+impl Open {
+    /// What is to be published in it, if that is what it is for.
+    pub fn publication(&self) -> Option<&Publication> {
+        match &self.purpose {
+            OpenFor::Publication(publication) => Some(publication),
+            OpenFor::Holding | OpenFor::Automatic => None,
+        }
+    }
+
+    fn mode(&self) -> WindowMode {
+        match self.purpose {
+            OpenFor::Publication(_) => WindowMode::Single,
+            OpenFor::Holding => WindowMode::Held,
+            OpenFor::Automatic => WindowMode::Automatic,
+        }
+    }
+}
+
+/// What a window is asked for.
+///
+/// Its order is the encoding: the first two are written as the `None` and the
+/// `Some` that members of the version before know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OpenFor {
+    /// To be held open.
+    Holding,
+    /// To publish this.
+    Publication(Publication),
+    /// To be held open in automatic mode.
+    Automatic,
 }
 
 impl Transition for Change {
@@ -390,14 +422,14 @@ fn reorder(next: &mut Catalog, first: &[MemberId]) -> Result<bool, Refusal> {
 }
 
 fn open_window(next: &mut Catalog, open: &Open) -> Result<bool, Refusal> {
-    let request = open.publication.as_ref().map_or(0, |p| p.request);
+    let request = open.publication().map_or(0, |p| p.request);
     let running = next.window.as_ref().and_then(|w| w.publication.as_ref());
     let known =
         running.map(|p| p.request).into_iter().chain(next.outcomes.iter().map(|o| o.request));
     if request != 0 && known.into_iter().any(|r| r == request) {
         return Ok(false);
     }
-    if let Some(publication) = &open.publication {
+    if let Some(publication) = open.publication() {
         check_base(next, publication)?;
     }
     let name =
@@ -405,7 +437,7 @@ fn open_window(next: &mut Catalog, open: &Open) -> Result<bool, Refusal> {
     if let Some(window) = &next.window {
         // Held, and by this very request: its proposer lost touch and asks again.
         let same = (window.opened_by, window.opened_at) == (open.opened_by, open.opened_at);
-        if window.held && open.publication.is_none() && same {
+        if window.mode == open.mode() && window.is_held() && same {
             return Ok(false);
         }
         let holder = name(window.opened_by);
@@ -413,7 +445,7 @@ fn open_window(next: &mut Catalog, open: &Open) -> Result<bool, Refusal> {
         let busy = |why: String, todo: &str| {
             Err(Refusal::new(Reason::Busy, "The window was not opened.", why, todo))
         };
-        return match (&window.publication, &open.publication) {
+        return match (&window.publication, open.publication()) {
             (Some(running), _) => {
                 let (app, number) = (&running.app, running.version.number);
                 busy(
@@ -437,12 +469,13 @@ fn open_window(next: &mut Catalog, open: &Open) -> Result<bool, Refusal> {
             }
         };
     }
-    let scope = match &open.publication {
+    let scope = match open.publication() {
         Some(publication) => vec![publication.app.clone()],
         None => open.scope.clone(),
     };
-    if let Some(missing) =
-        scope.iter().find(|app| open.publication.is_none() && !next.applications.contains_key(*app))
+    if let Some(missing) = scope
+        .iter()
+        .find(|app| open.publication().is_none() && !next.applications.contains_key(*app))
     {
         return Err(no_such_app(missing, "The window was not opened."));
     }
@@ -454,8 +487,8 @@ fn open_window(next: &mut Catalog, open: &Open) -> Result<bool, Refusal> {
         opened_at: open.opened_at,
         scope,
         failover: open.failover.unwrap_or(next.policy.failover),
-        held: open.publication.is_none(),
-        publication: open.publication.clone(),
+        mode: open.mode(),
+        publication: open.publication().cloned(),
     });
     Ok(true)
 }
@@ -582,9 +615,7 @@ fn commit(
 fn push_version(next: &mut Catalog, app: &AppName, version: Version) {
     match next.applications.get_mut(app) {
         Some(application) => {
-            application.versions.push(version);
-            let surplus = application.versions.len().saturating_sub(limits::VERSIONS_MAX);
-            application.versions.drain(..surplus);
+            application.push(version);
         }
         None => {
             let application = Application { versions: vec![version] };
@@ -615,7 +646,7 @@ fn finish(
         takeovers: window.takeovers,
         why: why.to_owned(),
     };
-    if !window.held {
+    if !window.is_held() {
         next.window = None;
     }
     remember(next, outcome);

@@ -59,6 +59,9 @@ pub enum Command {
         scope: Vec<AppName>,
         /// Who takes over; by the cluster's policy if not given.
         failover: Option<Failover>,
+        /// Whether an edit of live content is a publication while it is open.
+        #[serde(default)]
+        automatic: bool,
     },
     /// Close the held window.
     WindowClose,

@@ -11,7 +11,7 @@ use std::{
 
 use rand::{Rng, rngs::SmallRng};
 
-use super::io::{ContentFailure, Effect, FetchFailure};
+use super::io::{ContentFailure, Effect, FetchFailure, Switched};
 use crate::{
     base::{
         AppName, Digest, MemberId, Time,
@@ -26,6 +26,8 @@ use crate::{
 const SCAN_EVERY: Duration = Duration::from_secs(2);
 /// A scan may take this share of one processor at the most: one part in so many.
 const SCAN_SHARE: u32 = 50;
+/// The same for scans because somebody noticed a change: an edit is waited for.
+const NOTICE_SHARE: u32 = 4;
 /// How long content must have been found differing before it is repaired: by
 /// then every peer has scanned once since, so that the same edit made on a
 /// majority at once is seen as such, and the first to be scanned is not undone.
@@ -79,6 +81,35 @@ pub(super) struct Holding {
     ingest: bool,
     /// It could not be taken in: it may not be what the last scan found.
     look_again: bool,
+    /// The last window in automatic mode in which the live content was seen to be
+    /// the committed version: what differs in it since is an edit, and what
+    /// differed before is drift. Forgotten when it is the committed version again
+    /// in no such window.
+    in_step: Option<u64>,
+    /// Not before this is it looked at because somebody noticed a change.
+    notice_at: Time,
+}
+
+impl Holding {
+    /// What was edited here in the open window in automatic mode: the root.
+    fn edit(&self, catalog: &Catalog, app: &AppName) -> Option<Digest> {
+        let window = catalog.automatic(app)?;
+        let current = catalog.application(app)?.current();
+        let root = self.found?.root?;
+        let edited = self.in_step == Some(window.id)
+            && self.activated == current.number
+            && root != current.root;
+        edited.then_some(root)
+    }
+
+    /// Notes whether the live content is the committed version.
+    fn note_step(&mut self, catalog: &Catalog, app: &AppName) {
+        let Some(current) = catalog.application(app).map(|a| a.current()) else { return };
+        let found = self.found.and_then(|f| f.root);
+        if self.activated == current.number && found == Some(current.root) {
+            self.in_step = catalog.automatic(app).map(|window| window.id);
+        }
+    }
 }
 
 /// What a scan found.
@@ -143,6 +174,14 @@ impl Content {
 
     pub fn holding(&self, app: &AppName) -> Option<&Holding> {
         self.holdings.get(app)
+    }
+
+    /// What was edited here, is in the store and is to be published: nothing
+    /// while something else is done to it.
+    pub fn edit(&self, catalog: &Catalog, app: &AppName) -> Option<Digest> {
+        let holding = self.holdings.get(app).filter(|h| h.work.is_none())?;
+        let root = holding.edit(catalog, app)?;
+        (self.whole.contains(&root) && self.ingested.contains_key(&root)).then_some(root)
     }
 
     pub fn is_whole(&self, root: Digest) -> bool {
@@ -272,7 +311,11 @@ impl Content {
             self.holdings.insert(app.clone(), Holding::default());
         }
         let Some(holding) = self.holdings.get_mut(app) else { return };
-        if holding.work.is_some() || now < holding.retry_at {
+        if holding.work.is_some() {
+            return;
+        }
+        holding.note_step(around.catalog, app);
+        if now < holding.retry_at {
             return;
         }
         // Before anything that may wait for content that nobody has any more:
@@ -291,6 +334,7 @@ impl Content {
                     sequence: around.catalog.sequence,
                     root: current.root,
                     spec: Box::new(current.spec.clone()),
+                    keep_edits: holding.in_step.is_some(),
                 });
             } else {
                 // The fetch wakes us; this is for when none could be started.
@@ -306,6 +350,13 @@ impl Content {
         let found = holding.found;
         if !whole && found.is_some_and(|f| f.root == Some(current.root)) {
             // What the store has lost is live here: others may need it.
+            holding.work = Some(Work::Ingesting);
+            effects.push(Effect::Ingest { app: app.clone() });
+            return;
+        }
+        if let Some(root) = holding.edit(around.catalog, app)
+            && !(self.whole.contains(&root) && self.ingested.contains_key(&root))
+        {
             holding.work = Some(Work::Ingesting);
             effects.push(Effect::Ingest { app: app.clone() });
             return;
@@ -434,6 +485,14 @@ impl Content {
         self.holdings.entry(app.clone()).or_default().ingest = true;
     }
 
+    /// Somebody noticed that the live content of `app` changes.
+    pub fn noticed(&mut self, now: Time, app: &AppName) {
+        let Some(holding) = self.holdings.get_mut(app) else { return };
+        // One that is being looked at may have been seen before the change.
+        holding.look_again |= holding.work.is_some();
+        holding.scan_at = holding.scan_at.min(holding.notice_at.max(now));
+    }
+
     /// Work on `app` has ended and nothing came of it.
     pub fn idle(&mut self, app: &AppName) {
         if let Some(holding) = self.holdings.get_mut(app) {
@@ -446,14 +505,14 @@ impl Content {
         now: Time,
         app: &AppName,
         version: &Version,
-        result: &Result<(), ContentFailure>,
+        result: &Result<Switched, ContentFailure>,
     ) {
         let holding = self.holdings.entry(app.clone()).or_default();
         holding.work = None;
         match result {
-            Ok(()) => {
+            Ok(switched) => {
                 holding.activated = version.number;
-                holding.found = Some(Found { root: Some(version.root), scans: 1 });
+                holding.found = Some(Found { root: Some(switched.root), scans: 1 });
                 holding.found_since = now;
                 holding.error = None;
                 holding.scan_at = now + SCAN_EVERY;
@@ -479,6 +538,7 @@ impl Content {
         let Some(holding) = self.holdings.get_mut(app) else { return };
         holding.work = None;
         holding.scan_at = now + (took * SCAN_SHARE).max(SCAN_EVERY);
+        holding.notice_at = now + took * NOTICE_SHARE;
         match result {
             Ok(root) => {
                 let scans = match holding.found {
@@ -556,3 +616,6 @@ impl Content {
         next.into_iter().chain(retry).min()
     }
 }
+
+#[cfg(test)]
+mod tests;

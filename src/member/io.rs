@@ -115,7 +115,12 @@ pub enum Input {
         /// To which version.
         version: u64,
         /// How.
-        result: Result<(), ContentFailure>,
+        result: Result<Switched, ContentFailure>,
+    },
+    /// The live content may have changed: look at it.
+    Noticed {
+        /// Of which application.
+        app: AppName,
     },
     /// A scan of the live content has ended.
     Scanned {
@@ -148,6 +153,27 @@ pub enum Input {
         /// What it is.
         result: Result<Staged, ContentFailure>,
     },
+}
+
+/// What a switch made of the live content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Switched {
+    /// What is live now: the version's root, unless edits were kept.
+    pub root: Digest,
+    /// Edits that the version does not touch, and that are in the live content still.
+    pub kept: u64,
+    /// Edits of what the version changed as well: the version has it, and what
+    /// was edited is kept aside.
+    pub aside: u64,
+    /// The first few paths of these, for people.
+    pub sample: Vec<String>,
+}
+
+impl Switched {
+    /// To the content `root` as it is.
+    pub fn whole(root: Digest) -> Self {
+        Self { root, kept: 0, aside: 0, sample: Vec::new() }
+    }
 }
 
 /// What a repair did to the live content.
@@ -294,6 +320,10 @@ pub enum Effect {
         root: Digest,
         /// How it is held.
         spec: Box<AppSpec>,
+        /// Whether what was edited in the live content since the version before
+        /// is kept: what the new version does not touch stays as it was edited,
+        /// and the rest is kept aside.
+        keep_edits: bool,
     },
     /// Sign the live content.
     Scan {

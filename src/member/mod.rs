@@ -40,6 +40,7 @@ mod astray;
 pub mod change;
 pub mod command;
 mod content;
+mod edited;
 pub mod event;
 mod expiry;
 mod io;
@@ -53,7 +54,7 @@ mod tests;
 mod unfinished;
 pub mod view;
 
-pub use io::{ContentFailure, Effect, FetchFailure, Input, Repair, Restored};
+pub use io::{ContentFailure, Effect, FetchFailure, Input, Repair, Restored, Switched};
 pub use message::{Answer, Message};
 
 use change::Change;
@@ -117,6 +118,7 @@ pub struct Member {
     presider: Presider,
     content: Content,
     asks: Asks,
+    edits: edited::Edits,
     rumors: Rumors,
     /// What each of our own proposals is for.
     purposes: BTreeMap<u64, Purpose>,
@@ -193,6 +195,7 @@ impl Member {
             presider: Presider::default(),
             content: Content::new(now, whole, activated),
             asks: Asks::new(generation << 20),
+            edits: edited::Edits::default(),
             rumors,
             purposes: BTreeMap::new(),
             proposal_next: 0,
@@ -330,6 +333,7 @@ impl Member {
             Input::Activated { app, version, result } => {
                 self.on_activated(now, &app, version, &result, effects);
             }
+            Input::Noticed { app } => self.content.noticed(now, &app),
             Input::Scanned { app, result, took } => {
                 let before = self.content.holding(&app).and_then(|h| h.found);
                 self.content.scanned(now, &app, result, took);
@@ -372,6 +376,7 @@ impl Member {
             self.register.deadline(),
             self.content.deadline(),
             self.asks.deadline(),
+            self.edits.deadline(),
             self.rumors.deadline(),
             self.expiry_due(),
             self.unfinished_due(),
@@ -432,6 +437,7 @@ impl Member {
         let live = |member: MemberId| member == me || membership.is_reached(member);
         let around = Surroundings { now, me, catalog, votes: &self.votes, live: &live };
         self.content.drive(&around, &mut self.rng, effects);
+        self.publish_edits(now, catalog, effects);
         self.adopt_majority(now, catalog, effects);
         self.expire(now, catalog, effects);
         self.finish_what_was_accepted(now, catalog, effects);
@@ -1016,7 +1022,7 @@ impl Member {
         now: Time,
         app: &AppName,
         number: u64,
-        result: &Result<(), ContentFailure>,
+        result: &Result<Switched, ContentFailure>,
         effects: &mut Vec<Effect>,
     ) {
         let committed = Arc::clone(self.register.committed());
@@ -1029,7 +1035,10 @@ impl Member {
         let known = self.content.holding(app).and_then(|h| h.error.clone());
         self.content.activated(now, app, version, result);
         let (severity, text) = match result {
-            Ok(()) => (Severity::Info, format!("{app} switched to version {number}")),
+            Ok(switched) => {
+                self.tell_of_edits(app, version, switched, effects);
+                (Severity::Info, format!("{app} switched to version {number}"))
+            }
             Err(ContentFailure::Outdated) => return,
             Err(ContentFailure::Lost(why) | ContentFailure::Failed(why)) => {
                 if self.content.holding(app).and_then(|h| h.error.clone()) == known {

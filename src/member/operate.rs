@@ -11,7 +11,7 @@ use rand::Rng;
 use super::{
     Member,
     admission::{IS_ENROLLED, Knock, Token, Welcome},
-    change::{self, Change, Open},
+    change::{self, Change, Open, OpenFor},
     command::{Command, Outcome, Staged},
     event::{EventKind, Severity},
     io::{ContentFailure, Effect},
@@ -92,8 +92,10 @@ struct Ask {
 
 /// Who wants the window.
 #[derive(Clone, Copy, Debug)]
-enum AskOrigin {
+pub(super) enum AskOrigin {
     Ticket(u64),
+    /// This member, for an edit of its live content.
+    Edit,
     /// Another member asked us to resolve a hung vote.
     Member(MemberId, u64),
 }
@@ -124,7 +126,7 @@ impl Asks {
 
     /// What is to be published, before the catalog names it.
     pub fn roots(&self) -> impl Iterator<Item = Digest> {
-        self.open.values().filter_map(|ask| Some(ask.open.publication.as_ref()?.version.root))
+        self.open.values().filter_map(|ask| Some(ask.open.publication()?.version.root))
     }
 
     /// Whether somebody waits for the end of a publication.
@@ -213,20 +215,22 @@ impl Member {
             Command::Publish { app, staged, spec, message, base } => {
                 let publication =
                     self.publication(app, staged, *spec, message, base, Origin::Published)?;
-                return self.ask_window(now, AskOrigin::Ticket(ticket), publication, effects);
+                self.ask_window(now, AskOrigin::Ticket(ticket), publication, effects);
+                return Ok(());
             }
             Command::Rollback { app, version } => {
                 let publication = self.rollback(&app, version)?;
-                return self.ask_window(now, AskOrigin::Ticket(ticket), publication, effects);
+                self.ask_window(now, AskOrigin::Ticket(ticket), publication, effects);
+                return Ok(());
             }
-            Command::WindowOpen { scope, failover } => {
+            Command::WindowOpen { scope, failover, automatic } => {
                 let open = Open {
                     coordinator: self.me,
                     opened_by: self.me,
                     opened_at: self.wall,
                     scope,
                     failover,
-                    publication: None,
+                    purpose: if automatic { OpenFor::Automatic } else { OpenFor::Holding },
                 };
                 self.ask(now, AskOrigin::Ticket(ticket), open, effects);
                 return Ok(());
@@ -283,7 +287,7 @@ impl Member {
         })
     }
 
-    fn quorum_for(&self, what: String) -> Result<(), Refusal> {
+    pub(super) fn quorum_for(&self, what: String) -> Result<(), Refusal> {
         let roster = &self.catalog().roster;
         let (live, majority) = election::quorum_in_view(roster, |m| self.is_live(m));
         if live >= majority {
@@ -394,7 +398,7 @@ impl Member {
         Ok(())
     }
 
-    fn publication(
+    pub(super) fn publication(
         &mut self,
         app: AppName,
         staged: Staged,
@@ -438,7 +442,7 @@ impl Member {
         let application =
             self.catalog().application(app).ok_or_else(|| change::no_such_app(app, &what))?.clone();
         let current = application.current().number;
-        let to = to.unwrap_or(current.saturating_sub(1));
+        let to = to.unwrap_or_else(|| application.before_current().map_or(0, |v| v.number));
         let Some(version) = application.version(to).filter(|_| to != current) else {
             let kept: Vec<String> =
                 application.versions.iter().map(|v| v.number.to_string()).collect();
@@ -468,23 +472,22 @@ impl Member {
 
     // Windows, asked of who should preside.
 
-    fn ask_window(
+    pub(super) fn ask_window(
         &mut self,
         now: Time,
         origin: AskOrigin,
         publication: Publication,
         effects: &mut Vec<Effect>,
-    ) -> Result<(), Refusal> {
+    ) {
         let open = Open {
             coordinator: self.me,
             opened_by: self.me,
             opened_at: self.wall,
             scope: vec![publication.app.clone()],
             failover: None,
-            publication: Some(publication),
+            purpose: OpenFor::Publication(publication),
         };
         self.ask(now, origin, open, effects);
-        Ok(())
     }
 
     fn ask(&mut self, now: Time, origin: AskOrigin, open: Open, effects: &mut Vec<Effect>) {
@@ -594,7 +597,7 @@ impl Member {
         // What is asked for is a publication that is yet to be made.
         let sound =
             |p: &Publication| !p.committed && p.base.checked_add(1) == Some(p.version.number);
-        if !open.publication.as_ref().is_none_or(sound) {
+        if !open.publication().is_none_or(sound) {
             return;
         }
         match self.should_preside() {
@@ -664,8 +667,14 @@ impl Member {
 
     fn ask_granted(&mut self, now: Time, id: u64, sequence: u64, effects: &mut Vec<Effect>) {
         let Some(ask) = self.asks.open.get_mut(&id) else { return };
-        if ask.open.publication.is_none() {
-            let text = "the window is open and held".to_owned();
+        if ask.open.publication().is_none() {
+            let text = match ask.open.purpose {
+                OpenFor::Automatic => {
+                    "the window is open, and edits of live files are publications"
+                }
+                _ => "the window is open and held",
+            };
+            let text = text.to_owned();
             self.answer(now, id, Ok(Outcome::Done { sequence, text }), effects);
             return;
         }
@@ -692,7 +701,7 @@ impl Member {
     ) {
         let mut ended = Vec::new();
         for (id, ask) in &mut self.asks.open {
-            let Some(publication) = &ask.open.publication else { continue };
+            let Some(publication) = ask.open.publication() else { continue };
             let app = &publication.app;
             let outcome = catalog.outcomes.iter().find(|o| o.request == publication.request);
             let running = catalog.window.as_ref().and_then(|w| w.publication.as_ref());
@@ -745,7 +754,7 @@ impl Member {
         effects: &mut Vec<Effect>,
     ) {
         let Some(ask) = self.asks.open.remove(&id) else { return };
-        if let (Err(_), Some(publication)) = (&result, &ask.open.publication) {
+        if let (Err(_), Some(publication)) = (&result, ask.open.publication()) {
             self.content.refused(now, publication.version.root);
         }
         // A refusal is one member's word; another one may have it under way.
@@ -763,6 +772,10 @@ impl Member {
         });
         match ask.origin {
             AskOrigin::Ticket(ticket) => effects.push(Effect::Reply { ticket, result }),
+            AskOrigin::Edit => {
+                let Some(app) = ask.open.publication().map(|p| p.app.clone()) else { return };
+                self.edit_ended(now, &app, result.map(drop), effects);
+            }
             AskOrigin::Member(to, id) => {
                 let answer = match result {
                     Ok(_) => Answer::Done(self.catalog().sequence),
@@ -778,6 +791,7 @@ impl Member {
     pub(super) fn answer_all(&mut self, effects: &mut Vec<Effect>) {
         let refusal = not_enrolled_any_more();
         self.answer_rotation(&refusal, effects);
+        self.forget_edits();
         let asks = std::mem::take(&mut self.asks.open).into_values().map(|ask| ask.origin);
         let resolving = std::mem::take(&mut self.asks.resolving).into_values();
         let origins = asks.chain(resolving.map(|resolving| match resolving {
@@ -910,9 +924,10 @@ impl Member {
         });
         match asked {
             Ok(publication) => {
-                let _always = self.ask_window(now, origin, publication, effects);
+                self.ask_window(now, origin, publication, effects);
             }
             Err(refusal) => match origin {
+                AskOrigin::Edit => {}
                 AskOrigin::Ticket(ticket) => {
                     effects.push(Effect::Reply { ticket, result: Err(refusal) });
                 }
@@ -1146,11 +1161,15 @@ fn told(member: &Member, change: &Change) -> Option<String> {
              says that such a member is removed",
             name(member)
         ),
-        Change::Open(open) => match &open.publication {
+        Change::Open(open) => match open.publication() {
             Some(p) => format!(
                 "a window was opened for {} version {}, published on {}",
                 p.app,
                 p.version.number,
+                name(&open.opened_by)
+            ),
+            None if open.purpose == OpenFor::Automatic => format!(
+                "a window was opened by {} in automatic mode: edits of live files are publications",
                 name(&open.opened_by)
             ),
             None => format!("a window was opened by {} and is held", name(&open.opened_by)),

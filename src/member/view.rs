@@ -9,7 +9,7 @@ use super::{Member, content::Work, parting::Parting};
 use crate::{
     base::{
         AppName, Digest, MemberId, Time, WallTime,
-        catalog::{AppSpec, Application, Catalog, Failover, Origin, Policy, Window},
+        catalog::{AppSpec, Application, Catalog, Failover, Origin, Policy, Window, WindowMode},
     },
     proto::{
         election,
@@ -196,6 +196,9 @@ pub struct WindowView {
     pub failover: String,
     /// Whether an operator holds it open.
     pub held: bool,
+    /// Whether edits of live content are publications in it.
+    #[serde(default)]
+    pub automatic: bool,
     /// What is being published.
     pub publication: Option<PublicationView>,
     /// What it waits for, in a sentence.
@@ -434,6 +437,7 @@ impl Member {
                         Origin::Published => "published".to_owned(),
                         Origin::Rollback(to) => format!("rollback to {to}"),
                         Origin::Majority => "majority".to_owned(),
+                        Origin::Edited => "edited".to_owned(),
                     },
                 })
                 .collect(),
@@ -505,6 +509,11 @@ impl Member {
                     .to_owned()
             }
             _ if !live => "its coordinator is down: the next one takes over".to_owned(),
+            None if window.mode == WindowMode::Automatic => {
+                "held open in automatic mode: edits of live files are publications; voting on its \
+                 scope pauses"
+                    .to_owned()
+            }
             None => "held open by an operator; voting on its scope pauses".to_owned(),
             Some(p) if p.phase == "staging" => {
                 let votes = |name: &&String| {
@@ -530,7 +539,8 @@ impl Member {
             opened_at: WallTime::to_string(&window.opened_at),
             scope: window.scope.iter().map(AppName::to_string).collect(),
             failover: failover_word(window.failover).to_owned(),
-            held: window.held,
+            held: window.is_held(),
+            automatic: window.mode == WindowMode::Automatic,
             publication,
             state,
         }

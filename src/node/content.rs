@@ -22,13 +22,14 @@ use crate::{
         tree::{Change, Chunk, Tree, changes},
     },
     driver::{
-        ChunkSource, DriverError, How, Mode, Purpose, Repaired,
-        files::{self, CopiedOut, IgnoreRules, Kept, StatCache, WorkDir},
+        ChunkSource, Driver, DriverError, How, Mode, Purpose, Repaired, Watch,
+        files::{self, CopiedOut, Files, IgnoreRules, Kept, StatCache, WorkDir},
     },
     store::{ContentStore, Freed, StoreError},
 };
 
 mod activate;
+mod edited;
 mod error;
 mod look;
 mod site;
@@ -36,6 +37,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use edited::Edits;
 pub use error::ContentError;
 pub use site::Site;
 pub use state::Active;
@@ -122,6 +124,10 @@ pub struct Activated {
     pub left: Vec<RelPath>,
     /// Where the tree before is, for now.
     pub before: Option<PathBuf>,
+    /// What is live, where edits were kept; otherwise it is the version.
+    pub merged: Option<Digest>,
+    /// What became of what was edited.
+    pub edits: Edits,
 }
 
 /// What a scan of a live tree found.
@@ -211,7 +217,8 @@ impl Content {
 
     /// Makes the tree `root` the live one of `app`, as version number
     /// `version`, decided at the catalog's `sequence`. Every byte must be in
-    /// the store. Refused if something newer was activated or asked for.
+    /// the store. Refused if something newer was activated or asked for. What was
+    /// edited in the live tree is kept aside.
     pub fn activate(
         &self,
         app: &AppName,
@@ -219,6 +226,31 @@ impl Content {
         sequence: u64,
         root: Digest,
         spec: &AppSpec,
+    ) -> Result<Activated, ContentError> {
+        self.activate_with(app, version, sequence, root, spec, false)
+    }
+
+    /// The same, but what was edited in the live tree stays there as far as the version
+    /// does not touch it.
+    pub fn activate_keeping_edits(
+        &self,
+        app: &AppName,
+        version: u64,
+        sequence: u64,
+        root: Digest,
+        spec: &AppSpec,
+    ) -> Result<Activated, ContentError> {
+        self.activate_with(app, version, sequence, root, spec, true)
+    }
+
+    fn activate_with(
+        &self,
+        app: &AppName,
+        version: u64,
+        sequence: u64,
+        root: Digest,
+        spec: &AppSpec,
+        keep_edits: bool,
     ) -> Result<Activated, ContentError> {
         let live = self.live_path(app, spec)?;
         let cell = self.app(app);
@@ -244,7 +276,7 @@ impl Content {
                 }
             }
         }
-        self.put_in_place(&cell, next)
+        self.put_in_place(&cell, next, keep_edits)
     }
 
     /// Looks at the live tree of `app`: quickly by the stat cache, or at
@@ -322,21 +354,41 @@ impl Content {
     /// Takes the live tree of `app` into the store, as it is: a majority
     /// holds it, and it is to become a version.
     pub fn ingest_live(&self, app: &AppName) -> Result<Staged, ContentError> {
-        let (active, generation) = {
+        let (active, mut cache, generation) = {
             let cell = self.app(app);
             let work = locked(&cell.work);
             let active = work.active.clone();
-            (active.ok_or_else(|| ContentError::NotActive(app.clone()))?, work.generation)
+            let active = active.ok_or_else(|| ContentError::NotActive(app.clone()))?;
+            (active, (*work.cache).clone(), work.generation)
         };
         let rules = IgnoreRules::new(&active.ignore)?;
         // Without its listing nothing is known to be a shell of the version:
         // then every directory counts, and the root tells.
         let expected = self.inner.store.tree(&active.root)?.unwrap_or_default();
-        let staged = self.ingest(&active.live, &rules, &expected, &mut StatCache::new())?;
+        let staged = self.ingest(&active.live, &rules, &expected, &mut cache)?;
         if locked(&self.app(app).work).generation != generation {
             return Err(DriverError::Changing(active.live).into());
         }
         Ok(staged)
+    }
+
+    /// Calls `changed` whenever something in the live tree of `app` changes. It is to be
+    /// asked anew after each switch; see [`Content::live_inode`].
+    pub fn watch(
+        &self,
+        app: &AppName,
+        changed: Box<dyn Fn() + Send>,
+    ) -> Result<Watch, ContentError> {
+        let active = locked(&self.app(app).shown).active.clone();
+        let active = active.ok_or_else(|| ContentError::NotActive(app.clone()))?;
+        let rules = IgnoreRules::new(&active.ignore)?;
+        Ok(Files::new(active.live, rules, StatCache::new()).watch(changed)?)
+    }
+
+    /// Which tree is live: another number after whole trees were exchanged.
+    pub fn live_inode(&self, app: &AppName) -> Option<u64> {
+        let active = locked(&self.app(app).shown).active.clone()?;
+        Some(state::inode_of(&active.live)).filter(|inode| *inode != 0)
     }
 
     /// Forgets that `app` is active. Its live tree stays: it may hold what

@@ -21,6 +21,7 @@ mod sites;
 mod start;
 pub mod transfer;
 mod watchdog;
+mod watching;
 mod work;
 
 use std::net::SocketAddr;

@@ -85,6 +85,8 @@ pub(super) enum Note {
     Trouble(Option<String>),
     /// The process stood still.
     Stood(String),
+    /// A live tree can't be watched.
+    Unwatched(String),
     /// The scrub met something that is not what it was.
     Rotten(scrub::Found),
     /// What was to be published lies in the store now.
@@ -482,6 +484,9 @@ impl Loop {
                 self.tell_of_itself(EventKind::Member, severity, text);
             }
             Note::Stood(text) => self.tell_of_itself(EventKind::Member, Severity::Warning, text),
+            Note::Unwatched(text) => {
+                self.tell_of_itself(EventKind::Replication, Severity::Warning, text);
+            }
         }
     }
 
@@ -659,6 +664,9 @@ impl Loop {
         self.sites_made = Instant::now();
         let routes = self.member.routes(self.now());
         self.sites.set(routes, self.work.content());
+        let catalog = self.member.catalog();
+        let automatic = catalog.applications.keys().filter(|app| catalog.automatic(app).is_some());
+        self.work.watch(automatic.cloned().collect());
     }
 
     /// Tells of something that the member does not know of.
@@ -721,6 +729,7 @@ fn doing(input: &Input) -> Doing {
         Input::Fetching { .. }
         | Input::Fetched { .. }
         | Input::Activated { .. }
+        | Input::Noticed { .. }
         | Input::Scanned { .. }
         | Input::Repaired { .. }
         | Input::Damaged { .. }

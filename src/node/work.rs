@@ -9,23 +9,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Publish,
-    content::{Content, ContentError},
+    content::{Activated, Content, ContentError, Edits as LiveEdits},
     edits::{self, Edits},
     inspect::{self, Findings, Question},
     manifest::Manifest,
     run::{Answer, Note},
     scrub::{self, Scrub, Scrubbed},
     transfer::{self, Boards, Connect, TransferError},
+    watching::{self, Notice},
 };
 use crate::{
-    base::{Digest, MemberId, Reason, Refusal, catalog::Application},
+    base::{AppName, Digest, MemberId, Reason, Refusal, catalog::Application},
     member::{
-        ContentFailure, Effect, FetchFailure, Input, Repair,
+        ContentFailure, Effect, FetchFailure, Input, Repair, Switched,
         command::{Command, Staged},
     },
     net::{Net, RecvStream, SendStream, StreamKind},
@@ -57,6 +58,8 @@ pub(super) struct Work {
     kept: Arc<Mutex<Kept>>,
     stopping: CancellationToken,
     scrubbed: Arc<Scrubbed>,
+    /// The applications whose live trees are watched.
+    watched: watch::Sender<BTreeSet<AppName>>,
 }
 
 /// Streams over the cluster's own connections.
@@ -104,7 +107,9 @@ impl Work {
             kept: Arc::new(Mutex::new(Kept { rounds: COLLECT_ROUNDS, ..Kept::default() })),
             stopping: CancellationToken::new(),
             scrubbed: Arc::default(),
+            watched: watch::Sender::default(),
         };
+        this.watch_live_trees();
         this.tasks.spawn(collect(
             this.content.clone(),
             Arc::clone(&this.kept),
@@ -114,6 +119,28 @@ impl Work {
             this.scrub(scrub);
         }
         this
+    }
+
+    fn watch_live_trees(&self) {
+        let notes = self.notes.clone();
+        let tell = move |notice| {
+            let note = match notice {
+                Notice::Changed(app) => Note::Input(Input::Noticed { app }),
+                Notice::Unwatched(why) => Note::Unwatched(why),
+            };
+            let _loop_may_be_gone = notes.send(note);
+        };
+        let (content, wanted) = (self.content.clone(), self.watched.subscribe());
+        self.tasks.spawn(watching::run(content, wanted, tell, self.stopping.clone()));
+    }
+
+    /// The live trees of these applications are watched from now on, and no others.
+    pub fn watch(&self, apps: BTreeSet<AppName>) {
+        self.watched.send_if_modified(|watched| {
+            let differs = *watched != apps;
+            *watched = apps;
+            differs
+        });
     }
 
     fn scrub(&self, scrub: Scrub) {
@@ -143,10 +170,14 @@ impl Work {
     pub fn start(&self, effect: Effect) {
         match effect {
             Effect::Fetch { root, from, peers } => self.fetch(root, from, peers),
-            Effect::Activate { app, version, sequence, root, spec } => {
+            Effect::Activate { app, version, sequence, root, spec, keep_edits } => {
                 self.run(move |content| {
-                    let result = content.activate(&app, version, sequence, root, &spec);
-                    let result = result.map(drop).map_err(|e| failure(&e));
+                    let result = if keep_edits {
+                        content.activate_keeping_edits(&app, version, sequence, root, &spec)
+                    } else {
+                        content.activate(&app, version, sequence, root, &spec)
+                    };
+                    let result = result.map(|done| switched(&done, root)).map_err(|e| failure(&e));
                     Input::Activated { app, version, result }
                 });
             }
@@ -192,7 +223,7 @@ impl Work {
         let (content, notes) = (self.content.clone(), self.notes.clone());
         self.tasks.spawn_blocking(move || {
             let input = work(&content);
-            let sites = matches!(&input, Input::Activated { result: Ok(()), .. });
+            let sites = matches!(&input, Input::Activated { result: Ok(_), .. });
             let _loop_may_be_gone = notes.send(Note::Input(input));
             if sites {
                 let _loop_may_be_gone = notes.send(Note::SitesChanged);
@@ -410,6 +441,16 @@ fn stage(
         base: publish.base,
     };
     Ok((staged.root, command))
+}
+
+fn switched(done: &Activated, root: Digest) -> Switched {
+    let LiveEdits { kept, aside } = &done.edits;
+    Switched {
+        root: done.merged.unwrap_or(root),
+        kept: kept.len() as u64,
+        aside: aside.len() as u64,
+        sample: aside.iter().take(SAMPLE).map(|path| path.to_string()).collect(),
+    }
 }
 
 fn failure(error: &ContentError) -> ContentFailure {

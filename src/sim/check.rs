@@ -14,7 +14,7 @@ use super::{
 use crate::{
     base::{
         AppName, Digest, MemberId, Time,
-        catalog::{Application, Catalog, Failover, Header, Origin, Roster, Version},
+        catalog::{Application, Catalog, Failover, Header, Origin, Roster, Version, Window},
     },
     member::Message,
     proto::{
@@ -61,6 +61,11 @@ impl Checker {
     /// The catalog with `sequence`.
     pub fn catalog(&self, sequence: u64) -> Option<&Catalog> {
         self.history.get(&sequence).map(|known| &known.catalog)
+    }
+
+    /// Version `number` of `app`, if it was ever committed.
+    pub fn version(&self, app: &AppName, number: u64) -> Option<&Version> {
+        self.versions.get(&(app.clone(), number))
     }
 
     /// The published version that bears this unique message.
@@ -194,7 +199,12 @@ impl Checker {
             return fail(Invariant::VersionsCount, detail);
         }
         for pair in next.versions.windows(2) {
-            if pair[0].number + 1 != pair[1].number {
+            let between = pair[0].number + 1..pair[1].number;
+            let edited = |number| {
+                let known = self.versions.get(&(app.clone(), number));
+                known.is_some_and(|v| v.origin == Origin::Edited)
+            };
+            if pair[0].number >= pair[1].number || !between.clone().all(edited) {
                 return fail(Invariant::VersionsCount, format!("{app} has a gap in its versions"));
             }
         }
@@ -230,6 +240,13 @@ impl Checker {
             }
             Origin::Rollback(_) => self.reach(Situation::RolledBack),
             Origin::Published => self.reach(Situation::Published),
+            Origin::Edited => {
+                self.reach(Situation::EditPublished);
+                if !servers.iter().any(|s| s.disk.held_since(app, current.root, 0)) {
+                    let detail = format!("{app} version {} was never live", current.number);
+                    return fail(Invariant::EditsAreEdits, detail);
+                }
+            }
         }
         let has = |s: &Server| {
             s.disk.whole.contains(&current.root) || s.disk.ever_rotten.contains(&current.root)
@@ -265,7 +282,7 @@ impl Checker {
                 return fail(Invariant::ManualIsManual, detail);
             }
         }
-        if next.window.as_ref().is_some_and(|w| w.held) && before.window.is_none() {
+        if next.window.as_ref().is_some_and(Window::is_held) && before.window.is_none() {
             self.reach(Situation::WindowHeld);
         }
         if let Some(outcome) = next.outcomes.last()

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     base::{AppName, Digest, MemberId},
-    member::{ContentFailure, FetchFailure, Input, Repair, command::Staged},
+    member::{ContentFailure, FetchFailure, Input, Repair, Switched, command::Staged},
 };
 
 use std::time::Duration;
@@ -181,9 +181,12 @@ impl World {
     }
 
     /// The switch itself: fenced, atomic, durable.
-    fn switch(&mut self, s: usize, app: &AppName, work: &Work) -> Result<(), ContentFailure> {
-        let Work::Activate { version, sequence, root } = *work else { return Ok(()) };
+    fn switch(&mut self, s: usize, app: &AppName, work: &Work) -> Result<Switched, ContentFailure> {
+        let Work::Activate { version, sequence, root, keep_edits } = *work else {
+            return Err(ContentFailure::Outdated);
+        };
         let now = self.now;
+        let switched = if keep_edits { self.merged(s, app, root) } else { Switched::whole(root) };
         let disk = &mut self.servers[s].disk;
         if disk.fence.get(app).is_some_and(|fence| *fence > sequence) {
             return Err(ContentFailure::Outdated);
@@ -193,8 +196,35 @@ impl World {
         }
         disk.fence.insert(app.clone(), sequence);
         disk.activated.insert(app.clone(), version);
-        disk.set_live(now, app, Some(root));
-        Ok(())
+        disk.set_live(now, app, Some(switched.root));
+        match &switched {
+            Switched { kept: 1.., .. } => self.checker.reach(Situation::EditKept),
+            Switched { aside: 1.., .. } => self.checker.reach(Situation::EditAside),
+            _ => {}
+        }
+        Ok(switched)
+    }
+
+    /// What is live after a switch to `root` that keeps edits: a root says nothing of
+    /// files, so whether the two touch the same is drawn.
+    fn merged(&mut self, s: usize, app: &AppName, root: Digest) -> Switched {
+        let disk = &self.servers[s].disk;
+        let before = disk.activated.get(app).copied().unwrap_or(0);
+        let before = self.checker.version(app, before).map(|v| v.root);
+        let live = disk.live.get(app).copied();
+        let (Some(before), Some(live)) = (before, live) else { return Switched::whole(root) };
+        if live == before || live == root {
+            return Switched::whole(root);
+        }
+        let sample = vec!["index.html".into()];
+        if self.rng.random_bool(0.3) {
+            return Switched { root, kept: 0, aside: 1, sample };
+        }
+        let both = Digest::of("simulated merge", &[live.0, root.0].concat());
+        let (theirs, ours) = (self.staged(root), self.staged(live));
+        let staged = Staged { root: both, files: theirs.files + 1, bytes: theirs.bytes };
+        self.contents.insert(both, Staged { bytes: staged.bytes.max(ours.bytes), ..staged });
+        Switched { root: both, kept: 1, aside: 0, sample }
     }
 
     /// The process dies while it works: each switch is done or not.
@@ -204,7 +234,8 @@ impl World {
         for (app, work) in work {
             let chance = self.rng.random_range(0..3);
             match work {
-                Work::Activate { root, .. } if chance == 0 => {
+                // A merge has no note of its own to lose.
+                Work::Activate { root, keep_edits: false, .. } if chance == 0 => {
                     // The trees were exchanged, and the note of it was lost.
                     if self.servers[s].disk.whole.contains(&root) {
                         self.servers[s].disk.set_live(now, &app, Some(root));

@@ -401,7 +401,7 @@ impl World {
         }
     }
 
-    fn drift_of(&mut self, s: usize, app: &crate::base::AppName) {
+    pub(super) fn drift_of(&mut self, s: usize, app: &crate::base::AppName) {
         let (root, now) = (self.new_content().root, self.now);
         self.servers[s].disk.set_live(now, app, Some(root));
         self.say(Some(s), &format!("{app} is changed by hand to {root:?}"));
@@ -495,7 +495,7 @@ impl World {
         if let Some(window) = self.newest().window.clone() {
             let coordinator = self.index.get(&window.coordinator);
             let lost = coordinator.is_none_or(|c| !running.contains(c));
-            if window.held && window.publication.is_none() {
+            if window.is_held() && window.publication.is_none() {
                 return self.ask(s, Command::WindowClose, What::Close);
             }
             if window.failover == Failover::Manual && lost {

@@ -43,6 +43,8 @@ pub enum Invariant {
     /// See the sentence.
     StagedStays,
     /// See the sentence.
+    EditsAreEdits,
+    /// See the sentence.
     ManualIsManual,
     /// See the sentence.
     AnswersAreTrue,
@@ -115,6 +117,9 @@ impl Invariant {
             }
             Self::StagedStays => {
                 "what is staged in a window stays until it is committed or given up with an outcome, whoever takes the window over"
+            }
+            Self::EditsAreEdits => {
+                "what a window in automatic mode publishes was live on a member: nothing else is taken for an edit"
             }
             Self::ManualIsManual => {
                 "a window with manual failover is taken over by nobody but an operator's order"
@@ -211,6 +216,12 @@ pub enum Situation {
     Resolved,
     /// A window was held open by an operator.
     WindowHeld,
+    /// What somebody edited in a window in automatic mode became a version.
+    EditPublished,
+    /// A switch kept what was edited.
+    EditKept,
+    /// A version changed what was edited as well, and was first.
+    EditAside,
     /// A window with manual failover lost its coordinator.
     ManualWindowLost,
     /// A window was taken over by an operator's order.
@@ -247,7 +258,7 @@ pub enum Situation {
 
 impl Situation {
     /// All of them.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 47] = [
         Self::CoordinatorDiedBeforeCommit,
         Self::CoordinatorDiedAfterCommit,
         Self::CoordinatorDiedBetweenAcceptAndCommit,
@@ -276,6 +287,9 @@ impl Situation {
         Self::Hung,
         Self::Resolved,
         Self::WindowHeld,
+        Self::EditPublished,
+        Self::EditKept,
+        Self::EditAside,
         Self::ManualWindowLost,
         Self::OrderedTakeover,
         Self::FetchBroke,

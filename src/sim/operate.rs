@@ -95,6 +95,9 @@ impl World {
             .collect();
         let Some(s) = self.pick(&up) else { return Ok(()) };
         let app = self.apps[self.rng.random_range(0..self.apps.len())].clone();
+        if self.newest().automatic(&app).is_some() && self.rng.random_bool(0.6) {
+            return self.edit(&app);
+        }
         match action {
             Deed::Publish => self.publish_somehow(s),
             Deed::Rollback => {
@@ -145,7 +148,24 @@ impl World {
         let scope = if self.rng.random_bool(0.5) { vec![app] } else { vec![] };
         let failover = self.any_failover();
         let at = self.servers[s].wall(self.now);
-        self.ask(s, Command::WindowOpen { scope, failover }, What::Open { at })
+        let automatic = self.rng.random_bool(0.4);
+        self.ask(s, Command::WindowOpen { scope, failover, automatic }, What::Open { at })
+    }
+
+    /// People edit live files, on one member or on a few at once.
+    fn edit(&mut self, app: &AppName) -> Result<(), Violation> {
+        let mut running = self.enrolled_and_running();
+        for _ in 0..self.rng.random_range(1..=3) {
+            let Some(s) = self.pick(&running) else { return Ok(()) };
+            running.retain(|other| *other != s);
+            if self.servers[s].disk.live.contains_key(app) {
+                self.drift_of(s, app);
+                if self.rng.random_bool(0.5) {
+                    self.feed(s, Input::Noticed { app: app.clone() }, Tag::Other)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     // Publications.
@@ -439,7 +459,7 @@ impl World {
     ) -> Result<(), Violation> {
         let id = self.servers[s].id;
         let window = self.newest().window.as_ref();
-        let ours = window.is_some_and(|w| w.held && w.opened_by == id && w.opened_at == at);
+        let ours = window.is_some_and(|w| w.is_held() && w.opened_by == id && w.opened_at == at);
         if ours && !is_open_ended(refusal) {
             let detail = format!("the window is open and was refused: {refusal}");
             return fail(Invariant::AnswersAreTrue, detail);

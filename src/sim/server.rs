@@ -114,7 +114,7 @@ impl Disk {
 #[derive(Clone, Debug)]
 pub(super) enum Work {
     Scan,
-    Activate { version: u64, sequence: u64, root: Digest },
+    Activate { version: u64, sequence: u64, root: Digest, keep_edits: bool },
     Repair { root: Digest },
     Ingest,
 }

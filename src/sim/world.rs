@@ -655,11 +655,11 @@ impl World {
             Effect::Answer { ticket, bytes } => self.answer(s, ticket, bytes),
             Effect::Reply { ticket, result } => self.reply(s, ticket, result),
             Effect::Fetch { root, from, .. } => self.fetch(s, root, from),
-            Effect::Activate { app, version, sequence, root, .. } => {
+            Effect::Activate { app, version, sequence, root, keep_edits, .. } => {
                 let server = &self.servers[s];
                 Checker::whole(server, &app, root)?;
                 self.checker.switch(server, &app, version, root)?;
-                let work = super::server::Work::Activate { version, sequence, root };
+                let work = super::server::Work::Activate { version, sequence, root, keep_edits };
                 self.work(s, app, work)
             }
             Effect::Scan { app } => self.work(s, app, super::server::Work::Scan),

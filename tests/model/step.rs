@@ -7,7 +7,7 @@ use althing::{
     base::{
         AppName, Digest, MemberId, MemberName, Refusal, SecretKey, WallTime,
         catalog::{
-            AppSpec, Catalog, Enrolled, Failover, Origin, Publication, Version, Window,
+            AppSpec, Catalog, Enrolled, Failover, Origin, Publication, Version, Window, WindowMode,
             WindowOutcome,
         },
     },
@@ -113,7 +113,7 @@ pub fn open_window(coordinator: usize) -> Window {
         opened_at: WallTime(0),
         scope: vec![app.clone()],
         failover: Failover::Auto,
-        held: false,
+        mode: WindowMode::Single,
         publication: Some(Publication {
             request: REQUEST,
             app,

@@ -298,6 +298,7 @@ fn window() -> WindowView {
         scope: vec!["media".to_owned()],
         failover: "auto".to_owned(),
         held: false,
+        automatic: false,
         publication: Some(PublicationView {
             app: "media".to_owned(),
             version: 32,

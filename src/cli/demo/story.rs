@@ -231,7 +231,7 @@ impl Story {
         let unknown = || Failure("the failover list names a stranger".to_owned());
         let coordinator = index_of(&first).ok_or_else(unknown)?;
         let successor = index_of(&next).ok_or_else(unknown)?;
-        let open = Command::WindowOpen { scope: Vec::new(), failover: None };
+        let open = Command::WindowOpen { scope: Vec::new(), failover: None, automatic: false };
         self.client(coordinator).command(&open).await.map_err(say)?;
         let window = view(&self.fleet.members[coordinator]).await?.window;
         let presides = window.as_ref().map(|w| w.coordinator.as_str());

@@ -8,7 +8,10 @@ use std::{
     time::SystemTime,
 };
 
-use rustix::fs::{FileType, Mode, RawMode};
+use rustix::{
+    fs::{AtFlags, FileType, Mode, RawMode},
+    io::Errno,
+};
 
 use super::beneath::{self, Root};
 use crate::{
@@ -64,6 +67,36 @@ pub fn kept(dir: &Path) -> Result<Vec<Kept>, DriverError> {
         found.push(Kept { number, path, at, files, bytes, sample });
     }
     Ok(found)
+}
+
+/// Keeps the files and links `paths` of the tree at `root` as one more occasion in
+/// `dir`, which must be on the same file system, and leaves them where they are: each
+/// is then one file under two names. Nothing for no paths.
+pub fn keep(root: &Path, paths: &[RelPath], dir: &Path) -> Result<Option<PathBuf>, DriverError> {
+    if paths.is_empty() {
+        return Ok(None);
+    }
+    let root = Root::open(root)?;
+    std::fs::create_dir_all(dir).map_err(|e| DriverError::io("make", dir, e))?;
+    let occasion = next(dir)?;
+    std::fs::create_dir(&occasion).map_err(|e| DriverError::io("make", &occasion, e))?;
+    let into = Root::open_own(&occasion)?;
+    for path in paths {
+        let failed = |error| DriverError::io("keep aside", &root.at(path), error);
+        let from = match root.directory(path.parent().as_ref()) {
+            Ok(from) => from,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue, // gone meanwhile
+            Err(error) => return Err(failed(error)),
+        };
+        let to = beneath::make_all(&into, path.parent().as_ref(), 0o700).map_err(failed)?;
+        let name = path.file_name();
+        match rustix::fs::linkat(&from, name, &to, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT | Errno::EXIST) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    rustix::fs::syncfs(&into).map_err(|e| DriverError::io("sync", &occasion, e))?;
+    Ok(Some(occasion))
 }
 
 /// Removes the oldest of what is kept in `dir` until at most `bytes_max`

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{ChunkSource, Driver, DriverError, FileSink, How, Repaired, Scan};
+use super::{ChunkSource, Driver, DriverError, FileSink, How, Repaired, Scan, Watch};
 use crate::base::{RelPath, tree::Change};
 
 pub mod aside;
@@ -25,6 +25,7 @@ pub mod scan;
 pub mod switch;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use aside::{CopiedOut, Kept, copy_out, prune_aside};
 pub use cache::{StatCache, StatKey};
@@ -33,6 +34,7 @@ pub use place::{Placed, Reuse, place};
 pub use repair::repair;
 pub use scan::{scan, sign};
 pub use switch::{Recovered, Retired, WorkDir, recover, switch};
+pub use watch::watch;
 
 /// One live tree, as the [`Driver`] of its files.
 #[derive(Debug)]
@@ -87,5 +89,9 @@ impl Driver for Files {
     ) -> Result<Repaired, DriverError> {
         let aside = WorkDir::path_of(&self.live).join("aside");
         repair(&self.live, changes, strange, source, &aside)
+    }
+
+    fn watch(&self, changed: Box<dyn Fn() + Send>) -> Result<Watch, DriverError> {
+        watch(&self.live, self.rules.clone(), changed)
     }
 }

@@ -52,7 +52,7 @@ fn publish(request: u64, base: u64) -> Change {
         opened_at: WallTime(0),
         scope: vec![],
         failover: None,
-        publication: Some(publication),
+        purpose: OpenFor::Publication(publication),
     }))
 }
 
@@ -115,7 +115,7 @@ fn a_held_window_takes_one_publication_at_a_time_and_stays() {
             opened_at: WallTime(at),
             scope: vec![],
             failover: Some(Failover::Manual),
-            publication: None,
+            purpose: OpenFor::Holding,
         }))
     };
     let held = make(&catalog(), &hold(0));

@@ -5,15 +5,17 @@ use std::{
     sync::Arc,
 };
 
-use super::{Activated, Active, App, Content, ContentError, Work, locked, state, state::Saved};
+use super::{
+    Activated, Active, App, Content, ContentError, Work, edited::Seen, locked, state, state::Saved,
+};
 use crate::{
     base::{
         AppName,
         catalog::AppSpec,
-        tree::{Node, Tree},
+        tree::{Change, Node, Tree},
     },
     driver::{
-        DriverError, Repaired,
+        DriverError, Mode, Repaired,
         files::{self, IgnoreRules, Reuse, WorkDir},
     },
 };
@@ -45,7 +47,12 @@ impl Content {
     }
 
     /// Places the tree of `next` and switches to it. The caller holds `area`.
-    pub(super) fn put_in_place(&self, cell: &App, next: Active) -> Result<Activated, ContentError> {
+    pub(super) fn put_in_place(
+        &self,
+        cell: &App,
+        next: Active,
+        keep_edits: bool,
+    ) -> Result<Activated, ContentError> {
         let tree = self.tree(&next.root)?;
         let rules = IgnoreRules::new(&next.ignore)?;
         refuse_ignored(&tree, &rules)?;
@@ -57,9 +64,15 @@ impl Content {
         let live = &next.live;
         files::recover(live)?;
         let area = WorkDir::open(live)?;
+        let seen = self.see(before.as_ref(), &next, &tree, &cache, keep_edits)?;
+        let seen = match seen.map(|seen| (seen.at_most_one_step(), seen)) {
+            Some((Some(list), seen)) => return self.put_one(cell, next, seen, &list),
+            other => other.map(|(_, seen)| seen),
+        };
         area.clear()?;
         let reuse = before.as_ref().map(|b| Reuse { live: &b.live, cache: &cache });
-        let placed = files::place(&tree, self, reuse, &area.next())?;
+        let wanted = seen.as_ref().map_or(&*tree, |seen| &seen.wanted);
+        let placed = files::place(wanted, self, reuse, &area.next())?;
         let ours = before.as_ref().is_some_and(|active| active.live == *live);
         let foreign = !ours && std::fs::read_dir(live).is_ok_and(|mut d| d.next().is_some());
         let pending = (next.clone(), state::inode_of(&area.next()));
@@ -79,21 +92,63 @@ impl Content {
             Ok(retired) => retired,
             Err(error) => self.make_good(cell, &mut work, pending, error)?,
         };
-        let activated = Activated {
-            already: false,
+        let mut activated = Activated {
             live: live.clone(),
             shared: placed.shared,
             carried: retired.carried,
             left: retired.left,
             before: retired.path,
+            ..Activated::default()
         };
         let app = next.app.clone();
-        work.active = Some(next);
+        work.active = Some(next.clone());
         work.cache = Arc::new(placed.cache);
         self.save(&app, &work, None)?;
         self.show(cell, &work)?;
         state::save_cache(&self.inner.state_dir, &app, &work.cache);
+        drop(work);
+        if let (Some(seen), Some(old)) = (seen, &activated.before) {
+            // It is switched, whatever comes of this.
+            match self.bring_over(cell, &next, seen, old) {
+                Ok(edits) => activated.edits = edits,
+                Err(error) => {
+                    let old = old.display();
+                    tracing::error!(%app, %error, "what was edited is still in {old} only");
+                }
+            }
+            self.note_merged(&next, &mut activated)?;
+        }
         Ok(activated)
+    }
+
+    /// What is wanted differs from what is live in one file at most: that is put in
+    /// place by itself. The caller holds `area`.
+    fn put_one(
+        &self,
+        cell: &App,
+        next: Active,
+        seen: Seen,
+        list: &[Change],
+    ) -> Result<Activated, ContentError> {
+        let mut work = locked(&cell.work);
+        cell.fence(&next.app, next.sequence, next.version)?;
+        let edits = self.step(&mut work, next.clone(), seen, list)?;
+        self.show(cell, &work)?;
+        drop(work);
+        let live = next.live.clone();
+        let mut activated = Activated { live, edits, ..Activated::default() };
+        self.note_merged(&next, &mut activated)?;
+        Ok(activated)
+    }
+
+    /// Says what is live where that is not the version.
+    fn note_merged(&self, next: &Active, activated: &mut Activated) -> Result<(), ContentError> {
+        if !activated.edits.kept.is_empty()
+            && let Some((_, scan)) = self.look(&next.app, Mode::Quick, None)?
+        {
+            activated.merged = Some(scan.root());
+        }
+        Ok(())
     }
 
     /// The switch failed with `error`. It may have happened and only the
@@ -135,7 +190,7 @@ impl Content {
         }
         // Nothing of it is there to be shared.
         locked(&cell.work).cache = Arc::default();
-        self.put_in_place(cell, active)?;
+        self.put_in_place(cell, active, false)?;
         done.added = want.entries().iter().map(|entry| entry.path.clone()).collect();
         Ok(done)
     }

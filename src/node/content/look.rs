@@ -118,7 +118,7 @@ impl Content {
     ) -> Result<Staged, ContentError> {
         let store = &self.inner.store;
         let _hold = store.hold(); // until the tree is there that needs the chunks
-        let mut sink = Sink { store, writer: Some(store.writer()) };
+        let mut sink = Sink::new(store);
         let mut scan = files::scan(source, rules, cache, PUBLISH, Some(&mut sink))?;
         sink.commit()?;
         let mut again = files::scan(source, rules, cache, PUBLISH, None)?;
@@ -137,7 +137,7 @@ impl Content {
 }
 
 /// The store as what a scan hands files to.
-struct Sink<'a> {
+pub(super) struct Sink<'a> {
     store: &'a ContentStore,
     writer: Option<Writer>,
 }
@@ -146,8 +146,13 @@ struct Sink<'a> {
 /// sixty bytes a chunk.
 const WAITING_MAX: u64 = 1 << 30;
 
-impl Sink<'_> {
-    fn commit(&mut self) -> Result<(), StoreError> {
+impl<'a> Sink<'a> {
+    pub fn new(store: &'a ContentStore) -> Self {
+        Self { store, writer: Some(store.writer()) }
+    }
+
+    /// Makes what it took durable.
+    pub fn commit(&mut self) -> Result<(), StoreError> {
         self.writer.take().map_or(Ok(()), Writer::commit)
     }
 }

@@ -17,6 +17,8 @@ pub(super) fn before_switch() {
     }
 }
 
+mod edited;
+
 struct Bench {
     dir: tempfile::TempDir,
     content: Content,
@@ -58,6 +60,11 @@ impl Bench {
     fn read(&self, name: &str) -> Option<String> {
         std::fs::read_to_string(self.live().join(name)).ok()
     }
+}
+
+/// Two contents that differ in so much that whole trees are exchanged.
+fn two_versions(bench: &Bench) -> (Digest, Digest) {
+    (bench.stage(&[("a", "1"), ("b", "1")]), bench.stage(&[("a", "2"), ("b", "2")]))
 }
 
 fn open(dir: &Path) -> Content {
@@ -157,7 +164,7 @@ fn one_that_waits_gives_way_to_a_newer_one() {
 #[test]
 fn one_at_work_gives_way_to_a_newer_one_at_the_last_moment() {
     let bench = Bench::new();
-    let (one, two) = (bench.stage(&[("a", "1")]), bench.stage(&[("a", "2")]));
+    let (one, two) = two_versions(&bench);
     bench.activate(1, one, &AppSpec::default());
     let cell = bench.content.app(&app("www"));
     BEFORE_SWITCH.set(Some(Box::new(move || cell.ask_for(&app("www"), 30, 3).unwrap())));
@@ -171,7 +178,7 @@ fn one_at_work_gives_way_to_a_newer_one_at_the_last_moment() {
 #[test]
 fn nobody_waits_for_a_tree_that_is_being_placed() {
     let bench = Bench::new();
-    let (one, two) = (bench.stage(&[("a", "1")]), bench.stage(&[("a", "2")]));
+    let (one, two) = two_versions(&bench);
     bench.activate(1, one, &AppSpec::default());
     let cell = bench.content.app(&app("www"));
     let placing = locked(&cell.area);
@@ -322,7 +329,7 @@ fn what_stood_at_the_path_before_us_is_kept() {
     assert_eq!(std::fs::read_to_string(at.join("uploads/u")).unwrap(), "u");
     assert_eq!(bench.root(), Some(root));
     assert_eq!(bench.content.kept_aside(&app("www")).unwrap().len(), 1);
-    let two = bench.stage(&[("index.html", "two")]);
+    let two = bench.stage(&[("index.html", "two"), ("more", "")]);
     assert_eq!(bench.activate(2, two, &spec).carried, [path("uploads")]);
     assert_eq!(bench.content.kept_aside(&app("www")).unwrap().len(), 1, "ours is not");
 }
@@ -420,7 +427,7 @@ fn after_a_crash_at_any_step_the_state_and_the_live_tree_agree() {
         for crash_at in STEPS.into_iter().filter(|step| linked || *step != "named") {
             let bench = Bench::new();
             let spec = ignoring(&["/uploads/"]);
-            let (one, two) = (bench.stage(&[("a", "1")]), bench.stage(&[("a", "2")]));
+            let (one, two) = two_versions(&bench);
             if linked {
                 write(bench.dir.path(), &[("first/x", "")]);
                 std::fs::create_dir_all(bench.dir.path().join("live")).unwrap();

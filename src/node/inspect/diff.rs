@@ -147,6 +147,12 @@ struct Side {
 }
 
 impl View<'_> {
+    /// The newest kept version before `number`; 0 for none.
+    fn number_before(&self, number: u64) -> u64 {
+        let before = self.application.versions.iter().rev().find(|v| v.number < number);
+        before.map_or(0, |v| v.number)
+    }
+
     pub(super) fn diff(
         &self,
         app: AppName,
@@ -159,7 +165,7 @@ impl View<'_> {
         let current = self.application.current().number;
         let to_number = to.unwrap_or(current);
         let from_number =
-            from.unwrap_or_else(|| if live { current } else { to_number.saturating_sub(1) });
+            from.unwrap_or_else(|| if live { current } else { self.number_before(to_number) });
         let side = |version: &Version| {
             let tree = self.listing(&version.root, &what)?;
             Ok::<_, Refusal>(Side {

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::base::{
     AppName, MemberName, SecretKey, WallTime,
-    catalog::{AppSpec, Enrolled, Origin, Version},
+    catalog::{AppSpec, Enrolled, Origin, Version, WindowMode},
 };
 
 fn id(n: u8) -> MemberId {
@@ -46,7 +46,7 @@ fn catalog(committed: bool, failover: Failover) -> Catalog {
         opened_at: WallTime(0),
         scope: vec![app.clone()],
         failover,
-        held: false,
+        mode: WindowMode::Single,
         publication: Some(Publication { request: 1, app, base: 0, version, committed }),
     });
     catalog

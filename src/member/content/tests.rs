@@ -1,0 +1,208 @@
+//! Edits of live content while a window in automatic mode is open.
+
+use rand::SeedableRng;
+
+use super::*;
+use crate::base::{
+    MemberName, SecretKey, WallTime,
+    catalog::{
+        AppSpec, Application, Enrolled, Failover, Origin, Version, Window, WindowMode,
+    },
+};
+
+const VERSION_1: u8 = 1;
+const EDITED: u8 = 100;
+
+fn root(n: u8) -> Digest {
+    Digest::of_bytes(&[n])
+}
+
+fn app() -> AppName {
+    AppName::parse("web").unwrap()
+}
+
+fn me() -> MemberId {
+    SecretKey::from_seed([1; 32]).member()
+}
+
+fn version(number: u8) -> Version {
+    Version {
+        number: number.into(),
+        root: root(number),
+        files: 1,
+        bytes: 1,
+        spec: AppSpec::default(),
+        publisher: me(),
+        published_at: WallTime(0),
+        message: String::new(),
+        origin: Origin::Published,
+    }
+}
+
+fn catalog() -> Catalog {
+    let key = SecretKey::from_seed([1; 32]).public();
+    let founder = Enrolled {
+        id: me(),
+        key,
+        name: MemberName::parse("m1").unwrap(),
+        address: "127.0.0.1:1".parse().unwrap(),
+        tags: BTreeMap::new(),
+        voter: true,
+        standby: false,
+    };
+    let mut catalog = Catalog::found([1; 32], founder);
+    catalog.applications.insert(app(), Application { versions: vec![version(VERSION_1)] });
+    catalog
+}
+
+/// One member's content, and what it wants done.
+struct Bench {
+    now: Time,
+    catalog: Catalog,
+    content: Content,
+    rng: SmallRng,
+}
+
+impl Bench {
+    /// It holds version 1.
+    fn new() -> Self {
+        let activated = BTreeMap::from([(app(), 1)]);
+        Self {
+            now: Time(1),
+            catalog: catalog(),
+            content: Content::new(Time(1), vec![root(VERSION_1)], activated),
+            rng: SmallRng::seed_from_u64(1),
+        }
+    }
+
+    fn open(&mut self, id: u64, mode: WindowMode) {
+        self.catalog.window = Some(Window {
+            id,
+            coordinator: me(),
+            takeovers: 0,
+            opened_by: me(),
+            opened_at: WallTime(0),
+            scope: vec![],
+            failover: Failover::Auto,
+            mode,
+            publication: None,
+        });
+    }
+
+    /// The next piece of work, after so much time.
+    fn drive(&mut self) -> Vec<Effect> {
+        self.now = self.now + Duration::from_secs(10);
+        let votes = Votes::default();
+        let (live, mut effects) = (|_| true, Vec::new());
+        let around = Surroundings {
+            now: self.now,
+            me: me(),
+            catalog: &self.catalog,
+            votes: &votes,
+            live: &live,
+        };
+        self.content.drive(&around, &mut self.rng, &mut effects);
+        effects
+    }
+
+    /// A scan finds `found`, and then?
+    fn scanned(&mut self, found: u8) -> Vec<Effect> {
+        let began = self.drive();
+        assert!(matches!(began[..], [Effect::Scan { .. }]), "{began:?}");
+        self.content.scanned(self.now, &app(), Ok(Some(root(found))), Duration::ZERO);
+        self.drive()
+    }
+
+    fn edit(&self) -> Option<Digest> {
+        self.content.edit(&self.catalog, &app())
+    }
+}
+
+fn is_ingest(effects: &[Effect]) -> bool {
+    matches!(effects, [Effect::Ingest { .. }])
+}
+
+#[test]
+fn what_is_edited_in_the_window_is_taken_in_and_offered() {
+    let mut bench = Bench::new();
+    bench.open(7, WindowMode::Automatic);
+    assert!(!is_ingest(&bench.scanned(VERSION_1)));
+    bench.content.scanned(bench.now, &app(), Ok(Some(root(EDITED))), Duration::ZERO);
+    assert_eq!(bench.edit(), None, "it is not in the store");
+    assert!(is_ingest(&bench.drive()));
+    bench.content.ingested(bench.now, &app(), Ok(root(EDITED)));
+    assert_eq!(bench.edit(), Some(root(EDITED)));
+    // Somebody else was first: what was edited here comes along.
+    bench.catalog.applications.get_mut(&app()).unwrap().push(version(2));
+    bench.content.now_whole(root(2));
+    assert_eq!(bench.edit(), None, "it was made against version 1");
+    let effects = bench.drive();
+    assert!(
+        matches!(effects[..], [Effect::Activate { version: 2, keep_edits: true, .. }]),
+        "{effects:?}"
+    );
+    let merged = Switched { root: root(EDITED + 1), kept: 1, aside: 0, sample: vec![] };
+    bench.content.activated(bench.now, &app(), &version(2), &Ok(merged));
+    assert!(is_ingest(&bench.drive()), "what is live now is the next publication");
+    bench.content.ingested(bench.now, &app(), Ok(root(EDITED + 1)));
+    assert_eq!(bench.edit(), Some(root(EDITED + 1)));
+}
+
+#[test]
+fn what_differed_before_the_window_was_opened_is_drift() {
+    let mut bench = Bench::new();
+    bench.scanned(EDITED);
+    bench.content.scanned(bench.now, &app(), Ok(Some(root(EDITED))), Duration::ZERO);
+    bench.open(7, WindowMode::Automatic);
+    assert!(!is_ingest(&bench.drive()));
+    bench.content.scanned(bench.now, &app(), Ok(Some(root(EDITED))), Duration::ZERO);
+    assert!(!is_ingest(&bench.drive()));
+    // A version takes its place, and does not keep it.
+    bench.catalog.applications.get_mut(&app()).unwrap().push(version(2));
+    bench.content.now_whole(root(2));
+    bench.content.scanned(bench.now, &app(), Ok(Some(root(EDITED))), Duration::ZERO);
+    let effects = bench.drive();
+    assert!(
+        matches!(effects[..], [Effect::Activate { version: 2, keep_edits: false, .. }]),
+        "{effects:?}"
+    );
+    // From then on it is in step, and what is edited is an edit.
+    bench.content.activated(bench.now, &app(), &version(2), &Ok(Switched::whole(root(2))));
+    bench.drive();
+    bench.content.scanned(bench.now, &app(), Ok(Some(root(EDITED))), Duration::ZERO);
+    assert!(is_ingest(&bench.drive()));
+}
+
+#[test]
+fn no_other_window_makes_an_edit_a_publication() {
+    let mut bench = Bench::new();
+    bench.open(7, WindowMode::Held);
+    assert!(!is_ingest(&bench.scanned(VERSION_1)));
+    bench.content.scanned(bench.now, &app(), Ok(Some(root(EDITED))), Duration::ZERO);
+    assert!(!is_ingest(&bench.drive()));
+    // Nor one that was edited in an automatic window that is closed.
+    let mut bench = Bench::new();
+    bench.open(7, WindowMode::Automatic);
+    bench.scanned(VERSION_1);
+    bench.catalog.window = None;
+    bench.content.scanned(bench.now, &app(), Ok(Some(root(EDITED))), Duration::ZERO);
+    assert!(!is_ingest(&bench.drive()));
+    bench.open(8, WindowMode::Automatic);
+    bench.content.scanned(bench.now, &app(), Ok(Some(root(EDITED))), Duration::ZERO);
+    assert!(!is_ingest(&bench.drive()), "it was edited when no window was open");
+}
+
+#[test]
+fn a_notice_is_heeded_at_once_but_not_for_ever() {
+    let mut bench = Bench::new();
+    bench.scanned(VERSION_1);
+    let second = Duration::from_secs(1);
+    bench.content.scanned(bench.now, &app(), Ok(Some(root(VERSION_1))), second);
+    assert_eq!(bench.content.deadline(), Some(bench.now + second * SCAN_SHARE));
+    bench.content.noticed(bench.now, &app());
+    assert_eq!(bench.content.deadline(), Some(bench.now + second * NOTICE_SHARE));
+    let later = bench.now + second * 20;
+    bench.content.scanned(bench.now, &app(), Ok(Some(root(VERSION_1))), second);
+    bench.content.noticed(later, &app());
+    assert_eq!(bench.content.deadline(), Some(later));
+}

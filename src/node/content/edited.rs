@@ -1,0 +1,246 @@
+//! What stands in the live tree beside its version when the next one comes: edits.
+//! They are kept in it or kept aside, and are never just gone.
+//!
+//! In a window in automatic mode an edit that the next version does not touch stays
+//! as it is. Everything else that differs is drift: it gives way to the version.
+
+use std::{path::Path, sync::Arc};
+
+use super::{Active, App, Content, ContentError, LIVE, Work, look::Sink};
+use crate::{
+    base::{
+        RelPath,
+        merge::{Merged, merge},
+        tree::{Change, Node, Tree, changes, same},
+    },
+    driver::{
+        DriverError, Repaired, Scan,
+        files::{self, IgnoreRules, StatCache, StatKey, WorkDir, cache::Known},
+    },
+};
+
+/// The live tree as it was seen right before a switch.
+pub(super) struct Seen {
+    /// What its version is.
+    base: Arc<Tree>,
+    /// What stood there.
+    scan: Scan,
+    cache: StatCache,
+    /// What is to be live next.
+    pub wanted: Tree,
+    /// Whether edits stay.
+    keep: bool,
+    pub edits: Edits,
+}
+
+/// What became of edits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Edits {
+    /// As they were edited: the version does not touch them.
+    pub kept: Vec<RelPath>,
+    /// Kept aside: the version has something else there.
+    pub aside: Vec<RelPath>,
+}
+
+impl Seen {
+    /// The one step in which the live tree becomes what is wanted, or none at all where
+    /// it is that already, as on the member that edited it. A single file or link that
+    /// is put, replaced or taken away is as atomic as the exchange of whole trees, and
+    /// costs nothing for the rest.
+    pub fn at_most_one_step(&self) -> Option<Vec<Change>> {
+        let list = changes(&self.scan.tree, &self.wanted);
+        let is_file = |node: Option<&Node>| !matches!(node, Some(Node::Directory { .. }));
+        let of_file = |change: &Change| {
+            is_file(self.scan.tree.get(change.path())) && is_file(self.wanted.get(change.path()))
+        };
+        let is_one = list.len() <= 1 && list.iter().all(of_file);
+        (is_one && self.scan.strange.is_empty()).then_some(list)
+    }
+}
+
+impl Content {
+    /// Looks at the live tree right before `next`, whose content is `theirs`, takes its
+    /// place. Nothing where it can't be told what was edited: another path, other
+    /// rules, no tree or a lost listing.
+    pub(super) fn see(
+        &self,
+        before: Option<&Active>,
+        next: &Active,
+        theirs: &Tree,
+        cache: &StatCache,
+        keep: bool,
+    ) -> Result<Option<Seen>, ContentError> {
+        let Some(before) = before.filter(|b| b.live == next.live && b.ignore == next.ignore) else {
+            return Ok(None);
+        };
+        let Some(base) = self.inner.store.tree(&before.root)? else { return Ok(None) };
+        let rules = IgnoreRules::new(&before.ignore)?;
+        let mut cache = cache.clone();
+        let Some(mut scan) = seen(&next.live, &rules, &mut cache, None)? else { return Ok(None) };
+        scan.fit(&base)?;
+        let is_edited = scan.tree.root() != base.root();
+        if is_edited && keep {
+            // Its content must be in the store, from where all content is put in place.
+            match self.take_in(&next.live, &rules, &base, &mut cache)? {
+                Some(again) => scan = again,
+                None => return Ok(None),
+            }
+        }
+        let (wanted, edits) = if is_edited {
+            reconcile(&base, &scan.tree, theirs, keep)
+        } else {
+            (theirs.clone(), Edits::default())
+        };
+        Ok(Some(Seen { base, scan, cache, wanted, keep, edits }))
+    }
+
+    fn take_in(
+        &self,
+        live: &Path,
+        rules: &IgnoreRules,
+        base: &Tree,
+        cache: &mut StatCache,
+    ) -> Result<Option<Scan>, ContentError> {
+        let mut sink = Sink::new(&self.inner.store);
+        let Some(mut scan) = seen(live, rules, cache, Some(&mut sink))? else { return Ok(None) };
+        sink.commit()?;
+        scan.fit(base)?;
+        Ok(Some(scan))
+    }
+
+    /// Carries out `list`, which is at most one step. The caller holds `area`, and `work`.
+    pub(super) fn step(
+        &self,
+        work: &mut Work,
+        next: Active,
+        seen: Seen,
+        list: &[Change],
+    ) -> Result<Edits, ContentError> {
+        let aside = WorkDir::open(&next.live)?.aside();
+        work.generation += 1;
+        let mut edits = seen.edits;
+        if !list.is_empty() {
+            let done = files::repair(&next.live, list, &[], self, &aside)?;
+            forget_versions(&done, &seen.base, &mut edits)?;
+        }
+        let mut cache = seen.cache;
+        if let [change] = list
+            && let Change::Set(entry) | Change::Add(entry) = change
+            && let Node::File { digest, chunks, .. } = &entry.node
+            && let Ok(stat) = rustix::fs::lstat(next.live.join(entry.path.to_path()))
+        {
+            let (digest, chunks, stat) = (*digest, chunks.clone(), StatKey::of(&stat));
+            // The gateway may serve it; a scan reads it once more.
+            cache.insert(entry.path.clone(), Known { stat, digest, chunks, settled: false });
+        }
+        let app = next.app.clone();
+        work.active = Some(next);
+        work.cache = Arc::new(cache);
+        self.save(&app, work, None)?;
+        Ok(edits)
+    }
+
+    /// After the trees were exchanged: what was edited lies in the one before, at
+    /// `old`. What came since it was seen is brought over as well.
+    pub(super) fn bring_over(
+        &self,
+        cell: &App,
+        next: &Active,
+        seen: Seen,
+        old: &Path,
+    ) -> Result<Edits, ContentError> {
+        let Seen { base, scan, mut cache, wanted, keep, mut edits } = seen;
+        let rules = IgnoreRules::new(&next.ignore)?;
+        let late = if keep {
+            self.take_in(old, &rules, &base, &mut cache)?
+        } else {
+            seen_again(old, &rules, &mut cache, &base)?
+        };
+        let aside_dir = WorkDir::open(&next.live)?.aside();
+        if let Some(late) = late.filter(|late| late.tree.root() != scan.tree.root()) {
+            let (merged, more) = reconcile(&scan.tree, &late.tree, &wanted, keep);
+            let list = changes(&wanted, &merged);
+            if !list.is_empty() {
+                super::locked(&cell.work).generation += 1;
+                let done = files::repair(&next.live, &list, &[], self, &aside_dir)?;
+                forget_versions(&done, &wanted, &mut edits)?;
+            }
+            edits.kept.extend(more.kept);
+            edits.aside.extend(more.aside);
+        }
+        for list in [&mut edits.kept, &mut edits.aside] {
+            list.sort();
+            list.dedup();
+        }
+        files::aside::keep(old, &edits.aside, &aside_dir)?;
+        Ok(edits)
+    }
+}
+
+/// What is to be live, and what becomes of what `ours` changed in `base`.
+fn reconcile(base: &Tree, ours: &Tree, theirs: &Tree, keep: bool) -> (Tree, Edits) {
+    if keep {
+        let Merged { tree, kept, lost } = merge(base, ours, theirs);
+        return (tree, Edits { kept, aside: lost });
+    }
+    let gone = |change: Change| match change {
+        Change::Set(entry) | Change::Add(entry)
+            if !matches!(entry.node, Node::Directory { .. })
+                && !theirs.get(&entry.path).is_some_and(|node| same(node, &entry.node)) =>
+        {
+            Some(entry.path)
+        }
+        _ => None,
+    };
+    let aside = changes(base, ours).into_iter().filter_map(gone).collect();
+    (theirs.clone(), Edits { kept: Vec::new(), aside })
+}
+
+fn seen(
+    live: &Path,
+    rules: &IgnoreRules,
+    cache: &mut StatCache,
+    sink: Option<&mut Sink<'_>>,
+) -> Result<Option<Scan>, ContentError> {
+    let sink = sink.map(|sink| sink as &mut dyn crate::driver::FileSink);
+    match files::scan(live, rules, cache, LIVE, sink) {
+        Ok(scan) => Ok(Some(scan)),
+        Err(DriverError::Store(error)) => Err(DriverError::Store(error).into()),
+        // What can't be read can't be told from what should be there: the
+        // version is put in its place, as it always was.
+        Err(error) => {
+            tracing::debug!(live = %live.display(), %error, "edits of the live tree can't be told");
+            Ok(None)
+        }
+    }
+}
+
+fn seen_again(
+    old: &Path,
+    rules: &IgnoreRules,
+    cache: &mut StatCache,
+    base: &Tree,
+) -> Result<Option<Scan>, ContentError> {
+    let Some(mut scan) = seen(old, rules, cache, None)? else { return Ok(None) };
+    scan.fit(base)?;
+    Ok(Some(scan))
+}
+
+/// What a step replaced and kept aside is what `version` has there, which the store
+/// holds: then it goes. Whatever else it is was edited since it was seen.
+fn forget_versions(done: &Repaired, version: &Tree, edits: &mut Edits) -> Result<(), ContentError> {
+    let Some(aside) = &done.aside else { return Ok(()) };
+    let rules = IgnoreRules::new(&[])?;
+    let kept = files::scan(aside, &rules, &mut StatCache::new(), LIVE, None)?;
+    let is_versions = |path: &RelPath| {
+        let there = kept.tree.get(path);
+        there.is_none_or(|node| version.get(path).is_some_and(|known| same(known, node)))
+    };
+    let replaced = done.set.iter().chain(&done.deleted);
+    let edited: Vec<RelPath> = replaced.filter(|path| !is_versions(path)).cloned().collect();
+    if edited.is_empty() {
+        files::beneath::remove_all(aside)?;
+    }
+    edits.aside.extend(edited);
+    Ok(())
+}

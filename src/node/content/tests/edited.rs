@@ -1,0 +1,146 @@
+//! Edits of the live tree, when another version comes.
+
+use super::*;
+
+impl Bench {
+    /// Version 1 of these files is live.
+    fn with(files: &[(&str, &str)]) -> Self {
+        let bench = Self::new();
+        let root = bench.stage(files);
+        bench.activate(1, root, &AppSpec::default());
+        bench
+    }
+
+    fn edit(&self, files: &[(&str, &str)]) {
+        write(&self.live(), files);
+    }
+
+    /// The next version comes while edits are publications.
+    fn keeping(&self, version: u64, files: &[(&str, &str)]) -> Activated {
+        let (root, spec) = (self.stage(files), AppSpec::default());
+        let www = app("www");
+        self.content.activate_keeping_edits(&www, version, version + 10, root, &spec).unwrap()
+    }
+
+    fn inode(&self) -> u64 {
+        state::inode_of(&self.live())
+    }
+
+    /// What lies aside, as `name=content`, all occasions together.
+    fn aside(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for kept in self.content.kept_aside(&app("www")).unwrap() {
+            for path in kept.sample {
+                let content = std::fs::read_to_string(kept.path.join(path.to_path())).unwrap();
+                all.push(format!("{path}={content}"));
+            }
+        }
+        all
+    }
+}
+
+#[test]
+fn what_the_version_does_not_touch_stays_as_it_was_edited() {
+    let bench = Bench::with(&[("a", "1"), ("b", "1"), ("c", "1"), ("d/e", "1")]);
+    bench.edit(&[("a", "edited"), ("new", "edited")]);
+    std::fs::remove_file(bench.live().join("d/e")).unwrap();
+    let done = bench.keeping(2, &[("a", "1"), ("b", "2"), ("c", "2"), ("d/e", "1")]);
+    let read = |name| bench.read(name);
+    assert_eq!(read("a").as_deref(), Some("edited"));
+    assert_eq!((read("b").as_deref(), read("c").as_deref()), (Some("2"), Some("2")));
+    assert_eq!((read("new").as_deref(), read("d/e")), (Some("edited"), None));
+    assert_eq!(done.edits.kept, [path("a"), path("d/e"), path("new")]);
+    assert!(done.edits.aside.is_empty());
+    assert_eq!(done.merged, bench.root(), "what is live is told");
+    assert_eq!(bench.content.applications()[0].version, 2);
+    // And this is the next publication.
+    let staged = bench.content.ingest_live(&app("www")).unwrap();
+    assert_eq!(Some(staged.root), done.merged);
+}
+
+#[test]
+fn of_what_both_changed_the_version_stands_and_the_edit_is_kept_aside() {
+    let bench = Bench::with(&[("a", "1"), ("b", "1"), ("c", "1")]);
+    bench.edit(&[("a", "edited"), ("c", "edited")]);
+    let done = bench.keeping(2, &[("a", "2"), ("b", "2"), ("c", "1")]);
+    assert_eq!(bench.read("a").as_deref(), Some("2"));
+    assert_eq!(bench.read("c").as_deref(), Some("edited"));
+    assert_eq!(done.edits, Edits { kept: vec![path("c")], aside: vec![path("a")] });
+    assert_eq!(bench.aside(), ["a=edited"]);
+}
+
+#[test]
+fn one_file_is_put_in_place_by_itself() {
+    let bench = Bench::with(&[("a", "1"), ("b", "1")]);
+    let tree = bench.inode();
+    let done = bench.keeping(2, &[("a", "2"), ("b", "1")]);
+    assert_eq!((bench.inode(), bench.read("a").as_deref()), (tree, Some("2")));
+    assert_eq!((done.merged, bench.aside().len()), (None, 0), "the version before is in the store");
+    bench.keeping(3, &[("a", "2"), ("b", "1"), ("c", "3")]);
+    bench.keeping(4, &[("b", "1"), ("c", "3")]);
+    assert_eq!((bench.inode(), bench.read("a"), bench.read("c")), (tree, None, Some("3".into())));
+    assert_eq!(bench.content.site(&app("www")).unwrap().version(), 4);
+    let bench = bench.restarted();
+    assert_eq!(bench.content.applications()[0].version, 4);
+    assert_eq!(bench.root(), Some(bench.content.applications()[0].root));
+    // Two files are not one step.
+    bench.keeping(5, &[("b", "5"), ("c", "5")]);
+    assert_ne!(bench.inode(), tree);
+}
+
+#[test]
+fn where_it_was_edited_nothing_is_moved() {
+    let bench = Bench::with(&[("a", "1"), ("b", "1")]);
+    bench.edit(&[("a", "2"), ("b", "2"), ("c", "2")]);
+    let tree = bench.inode();
+    let done = bench.keeping(2, &[("a", "2"), ("b", "2"), ("c", "2")]);
+    assert_eq!((bench.inode(), done.merged), (tree, None));
+    assert_eq!(bench.content.applications()[0].version, 2);
+}
+
+#[test]
+fn outside_of_such_a_window_an_edit_gives_way_and_is_kept_aside() {
+    let bench = Bench::with(&[("a", "1"), ("b", "1"), ("c", "1")]);
+    bench.edit(&[("a", "edited"), ("new", "edited")]);
+    let two = bench.stage(&[("a", "1"), ("b", "2"), ("c", "2")]);
+    let done = bench.activate(2, two, &AppSpec::default());
+    assert_eq!(bench.root(), Some(two));
+    assert_eq!(done.edits, Edits { kept: vec![], aside: vec![path("a"), path("new")] });
+    assert_eq!(bench.aside(), ["a=edited", "new=edited"]);
+}
+
+#[test]
+fn what_is_edited_while_the_next_tree_is_placed_is_brought_over() {
+    let bench = Bench::with(&[("a", "1"), ("b", "1"), ("c", "1")]);
+    let live = bench.live();
+    BEFORE_SWITCH.set(Some(Box::new(move || write(&live, &[("c", "late"), ("new", "late")]))));
+    let done = bench.keeping(2, &[("a", "2"), ("b", "2"), ("c", "1")]);
+    assert_eq!((bench.read("a").as_deref(), bench.read("c").as_deref()), (Some("2"), Some("late")));
+    assert_eq!(bench.read("new").as_deref(), Some("late"));
+    assert_eq!(done.edits.kept, [path("c"), path("new")]);
+    assert_eq!(done.merged, bench.root());
+    assert!(bench.aside().is_empty());
+    // And what is in its way then is kept aside.
+    let live = bench.live();
+    BEFORE_SWITCH.set(Some(Box::new(move || write(&live, &[("a", "late")]))));
+    let done = bench.keeping(3, &[("a", "3"), ("b", "3"), ("c", "1")]);
+    assert_eq!(done.edits.aside, [path("a")]);
+    assert_eq!(bench.read("a").as_deref(), Some("3"));
+    assert_eq!(bench.aside(), ["a=late"]);
+}
+
+#[test]
+fn ignored_things_and_edits_come_along_together() {
+    let bench = Bench::new();
+    let spec = ignoring(&["/uploads/"]);
+    let root = bench.stage(&[("a", "1"), ("b", "1")]);
+    bench.activate(1, root, &spec);
+    bench.edit(&[("uploads/u", "u"), ("b", "edited")]);
+    let two = bench.stage(&[("a", "2"), ("b", "1"), ("c", "2")]);
+    bench.content.activate_keeping_edits(&app("www"), 2, 12, two, &spec).unwrap();
+    assert_eq!(bench.read("uploads/u").as_deref(), Some("u"));
+    assert_eq!(
+        (bench.read("a").as_deref(), bench.read("b").as_deref()),
+        (Some("2"), Some("edited"))
+    );
+}
