@@ -132,7 +132,7 @@ fn open() -> Change {
         opened_at: WallTime(3),
         scope: vec![],
         failover: None,
-        purpose: OpenFor::Publication(publication),
+        purpose: OpenFor::Publication(Box::new(publication)),
     }))
 }
 
@@ -154,6 +154,14 @@ fn changes() -> Vec<Change> {
         Change::Close { window: 2 },
         Change::AdoptMajority { app: app(), version: Box::new(version(2)), whole: vec![me] },
         Change::Rotate(Box::new(Rotation::new(founded().cluster, 1, &key(1), &key(6)))),
+        Change::Open(Box::new(Open {
+            coordinator: me,
+            opened_by: me,
+            opened_at: WallTime(4),
+            scope: vec![app()],
+            failover: None,
+            purpose: OpenFor::Automatic,
+        })),
     ]
 }
 

@@ -193,7 +193,7 @@ pub enum OpenFor {
     /// To be held open.
     Holding,
     /// To publish this.
-    Publication(Publication),
+    Publication(Box<Publication>),
     /// To be held open in automatic mode.
     Automatic,
 }

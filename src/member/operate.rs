@@ -485,7 +485,7 @@ impl Member {
             opened_at: self.wall,
             scope: vec![publication.app.clone()],
             failover: None,
-            purpose: OpenFor::Publication(publication),
+            purpose: OpenFor::Publication(Box::new(publication)),
         };
         self.ask(now, origin, open, effects);
     }

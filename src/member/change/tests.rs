@@ -52,7 +52,7 @@ fn publish(request: u64, base: u64) -> Change {
         opened_at: WallTime(0),
         scope: vec![],
         failover: None,
-        purpose: OpenFor::Publication(publication),
+        purpose: OpenFor::Publication(Box::new(publication)),
     }))
 }
 

@@ -5,9 +5,7 @@ use rand::SeedableRng;
 use super::*;
 use crate::base::{
     MemberName, SecretKey, WallTime,
-    catalog::{
-        AppSpec, Application, Enrolled, Failover, Origin, Version, Window, WindowMode,
-    },
+    catalog::{AppSpec, Application, Enrolled, Failover, Origin, Version, Window, WindowMode},
 };
 
 const VERSION_1: u8 = 1;
