@@ -29,7 +29,8 @@ use althing::{
         catalog::{self, Record, Register, Transition},
         membership::packet::{Aside, Identity, Packet},
         replication::{
-            ActionList, Bits, Gained, IHaveList, Join, Positions, Standing, Update, UpdateList,
+            ActionList, Bits, Changes, Gained, IHaveList, Join, Positions, Since, Standing, Update,
+            UpdateList,
         },
         rumor::{self, Rumor, RumorKind},
         vote::{Ballot, SignedBallot},
@@ -49,7 +50,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 21] = [
     Target { name: "message", run: message, seeds: message_seeds },
     Target { name: "register", run: register, seeds: register_seeds },
     Target { name: "record", run: member_record, seeds: member_record_seeds },
@@ -63,6 +64,7 @@ pub const TARGETS: [Target; 20] = [
     Target { name: "aside", run: aside, seeds: aside_seeds },
     Target { name: "rumor", run: rumors, seeds: rumor_seeds },
     Target { name: "lists", run: lists, seeds: lists_seeds },
+    Target { name: "changes", run: tree_changes, seeds: tree_changes_seeds },
     Target { name: "tree", run: listing, seeds: listing_seeds },
     Target { name: "path", run: path, seeds: path_seeds },
     Target { name: "request", run: http_request, seeds: request_seeds },
@@ -508,6 +510,41 @@ fn lists_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
+/// A question for changes, and an answer, made to a tree that it may be of.
+fn tree_changes(bytes: &[u8]) {
+    there_and_back::<Since>(Kind::Message, bytes);
+    let changes = there_and_back::<Changes>(Kind::Tree, bytes);
+    let Some(Changes::From { changes, .. }) = changes else { return };
+    for base in [Tree::default(), sample_tree()] {
+        let Ok(made) = tree::apply(&base, &changes) else { continue };
+        let least = tree::changes(&base, &made);
+        assert!(least.len() <= changes.len(), "one change of each path is the most");
+        let again = tree::apply(&base, &least).expect("they are between two trees");
+        assert_eq!(again.root(), made.root());
+    }
+}
+
+fn tree_changes_seeds() -> Vec<Vec<u8>> {
+    let since = Since { root: sample_tree().root(), bases: vec![Tree::default().root()] };
+    let mut seeds = encoded(Kind::Message, &[since]);
+    let mut entries = sample_tree().entries().to_vec();
+    entries[3].node = Node::Directory { mode: 0o700 };
+    entries.remove(1);
+    let other = Tree::new(entries).expect("a good tree");
+    let between = |base: &Tree, want: &Tree| Changes::From {
+        base: base.root(),
+        changes: tree::changes(base, want),
+    };
+    let answers = [
+        Changes::Unknown,
+        between(&Tree::default(), &sample_tree()),
+        between(&sample_tree(), &other),
+        between(&sample_tree(), &Tree::default()),
+    ];
+    seeds.extend(encoded(Kind::Tree, &answers));
+    seeds
+}
+
 fn listing(bytes: &[u8]) {
     let Some(tree) = there_and_back::<Tree>(Kind::Tree, bytes) else { return };
     let _ = (tree.root(), tree.chunks(), tree.bytes(), tree.files());
@@ -517,9 +554,8 @@ fn listing(bytes: &[u8]) {
         assert!(file.is_relative() && file.components().count() > 0);
     }
     assert!(tree::changes(&tree, &tree).is_empty());
-    for change in tree::changes(&sample_tree(), &tree) {
-        let _ = change.path();
-    }
+    let made = tree::apply(&sample_tree(), &tree::changes(&sample_tree(), &tree));
+    assert_eq!(made.map(|made| made.root()), Ok(tree.root()));
 }
 
 fn listing_seeds() -> Vec<Vec<u8>> {

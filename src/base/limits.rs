@@ -11,6 +11,11 @@ pub const MESSAGE_MAX: usize = 8 << 20;
 pub const KNOCK_MAX: usize = 4 << 10;
 /// The largest listing of a tree, bytes: a million entries of common length.
 pub const TREE_MAX: usize = 256 << 20;
+/// The longest list of what a tree differs in from another, bytes. What is longer saves too
+/// little to be told in a second way beside the listing.
+pub const CHANGES_MAX: usize = TREE_MAX / 4;
+/// Trees that a requester names as those that it has: what is live on it, as a rule.
+pub const BASES_MAX: usize = 16;
 /// The largest record that one member keeps of itself, bytes.
 pub const RECORD_MAX: usize = 64 << 20;
 

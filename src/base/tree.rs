@@ -78,9 +78,15 @@ pub enum TreeError {
     /// Chunk lengths that don't add up, a chunk or a file over its bound.
     #[error("{0} has a size that its pieces don't add up to, or is too large")]
     Size(RelPath),
-    /// Too many entries.
+    /// Too many entries, or changes.
     #[error("it has more than 2,000,000 entries")]
     TooMany,
+    /// A change of what the tree does not hold.
+    #[error("{0} is to be changed or to go, and is not there")]
+    NotThere(RelPath),
+    /// An addition of what the tree holds.
+    #[error("{0} is to be added, and is there")]
+    There(RelPath),
 }
 
 impl Tree {
@@ -292,6 +298,50 @@ pub fn changes(have: &Tree, want: &Tree) -> Vec<Change> {
     gone
 }
 
+/// What `list` makes of `have`: the other way round of [`changes`], in whatever
+/// order they come. Entries that no change names stay as they are, which
+/// includes how their files are cut. Nothing is believed of `list`: it may come
+/// from elsewhere.
+pub fn apply(have: &Tree, list: &[Change]) -> Result<Tree, TreeError> {
+    if list.len() > limits::ENTRIES_MAX {
+        return Err(TreeError::TooMany);
+    }
+    let mut list: Vec<&Change> = list.iter().collect();
+    list.sort_by(|a, b| by_component(a.path(), b.path()));
+    let mut list = list.into_iter().peekable();
+    let mut entries = Vec::with_capacity(have.entries.len());
+    for entry in &have.entries {
+        let before = |c: &&Change| by_component(c.path(), &entry.path) == Ordering::Less;
+        while let Some(change) = list.next_if(before) {
+            entries.push(added(change)?);
+        }
+        match list.next_if(|change| *change.path() == entry.path) {
+            None => entries.push(entry.clone()),
+            Some(Change::Set(other)) => entries.push(other.clone()),
+            Some(Change::Del(_)) => {}
+            Some(Change::Add(_)) => return Err(TreeError::There(entry.path.clone())),
+        }
+        // Whatever a second change of one path is, it is none of these lists.
+        if list.next_if(|change| *change.path() == entry.path).is_some() {
+            return Err(TreeError::Twice(entry.path.clone()));
+        }
+    }
+    for change in list {
+        entries.push(added(change)?);
+    }
+    Tree::new(entries)
+}
+
+/// The entry that a change makes where nothing is.
+fn added(change: &Change) -> Result<Entry, TreeError> {
+    match change {
+        Change::Add(entry) => Ok(entry.clone()),
+        Change::Set(Entry { path, .. }) | Change::Del(path) => {
+            Err(TreeError::NotThere(path.clone()))
+        }
+    }
+}
+
 /// Whether two nodes have the same signature; how they are cut into chunks
 /// does not matter.
 pub fn same(a: &Node, b: &Node) -> bool {
@@ -309,6 +359,10 @@ fn by_component(a: &RelPath, b: &RelPath) -> Ordering {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn path(text: &str) -> RelPath {
@@ -387,6 +441,91 @@ mod tests {
             .collect();
         assert_eq!(words, ["DEL a/x", "SET a", "SET b", "ADD d"]);
         assert!(changes(&want, &want).is_empty());
+        assert_eq!(apply(&have, &list), Ok(want.clone()));
+        assert_eq!(apply(&want, &[]), Ok(want));
+    }
+
+    #[test]
+    fn what_is_not_changed_stays_cut_as_it_is() {
+        let pieces = |sizes: [u32; 2]| {
+            let mut entry = file("a", b"12345");
+            if let Node::File { chunks, .. } = &mut entry.node {
+                *chunks = sizes.map(|len| Chunk { digest: Digest([len as u8; 32]), len }).to_vec();
+            }
+            entry
+        };
+        let have = Tree::new(vec![pieces([1, 4]), file("b", b"1")]).unwrap();
+        let want = Tree::new(vec![pieces([2, 3]), file("b", b"2")]).unwrap();
+        let made = apply(&have, &changes(&have, &want)).unwrap();
+        assert_eq!(made.root(), want.root());
+        assert_eq!(made.entries(), [pieces([1, 4]), file("b", b"2")]);
+    }
+
+    #[test]
+    fn changes_that_can_not_be_made_are_refused() {
+        let have = Tree::new(vec![dir("a"), file("a/x", b"1"), file("b", b"2")]).unwrap();
+        let (add, set) = (Change::Add, Change::Set);
+        let del = |text: &str| Change::Del(path(text));
+        let apply = |list: &[Change]| apply(&have, list).unwrap_err();
+        for gone in [set(file("a/w", b"9")), set(file("c", b"9")), del("a/y"), del("a/x/y")] {
+            let at = gone.path().clone();
+            assert_eq!(apply(&[gone]), TreeError::NotThere(at));
+        }
+        assert_eq!(apply(&[add(file("b", b"2"))]), TreeError::There(path("b")));
+        // Twice, in whatever way, whether it was there or not.
+        for second in [del("b"), set(file("b", b"3")), add(file("b", b"3"))] {
+            assert_eq!(apply(&[del("b"), second]), TreeError::Twice(path("b")));
+        }
+        let twice = [add(file("c", b"1")), add(file("c", b"1"))];
+        assert_eq!(apply(&twice), TreeError::Twice(path("c")));
+        // What comes out must be a tree.
+        assert_eq!(apply(&[del("a")]), TreeError::Orphan(path("a/x")));
+        assert_eq!(apply(&[set(file("a", b"1"))]), TreeError::Orphan(path("a/x")));
+        assert_eq!(apply(&[add(file("d/e", b"1"))]), TreeError::Orphan(path("d/e")));
+        let setuid = Entry { path: path("a"), node: Node::Directory { mode: 0o4755 } };
+        assert_eq!(apply(&[set(setuid)]), TreeError::Mode(path("a")));
+    }
+
+    /// A tree in which most of the names occur that sort in an odd way.
+    fn any_tree() -> impl Strategy<Value = Tree> {
+        let name = prop::sample::select(vec!["a", "a-b", "a.b", "b", "c"]);
+        let place = prop::collection::vec(name, 1..4);
+        prop::collection::vec((place, 0_u8..4), 0..24).prop_map(|picks| {
+            let mut nodes: BTreeMap<Vec<&str>, Node> = BTreeMap::new();
+            for (place, content) in picks {
+                let above = (1..place.len()).map(|n| place[..n].to_vec());
+                for place in above {
+                    nodes.insert(place, Node::Directory { mode: 0o755 });
+                }
+                let node = match content {
+                    0 => Node::Directory { mode: 0o700 },
+                    1 => Node::Symlink { target: b"anywhere".to_vec() },
+                    n => file("x", &[n]).node,
+                };
+                nodes.entry(place).or_insert(node);
+            }
+            let entry =
+                |(place, node): (Vec<&str>, Node)| Entry { path: path(&place.join("/")), node };
+            Tree::new(nodes.into_iter().map(entry).collect()).unwrap()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn changes_lead_from_any_tree_to_any_other(have in any_tree(), want in any_tree(), seed: u64) {
+            let mut list = changes(&have, &want);
+            prop_assert_eq!(apply(&have, &list), Ok(want.clone()));
+            // The order does not matter, and half of it is not all of it.
+            let len = list.len();
+            if len > 0 {
+                list.rotate_left(seed as usize % len);
+                prop_assert_eq!(apply(&have, &list), Ok(want.clone()));
+                list.pop();
+                prop_assert_ne!(apply(&have, &list).map(|tree| tree.root()), Ok(want.root()));
+            }
+            // Changes of another tree are refused, or make a tree all the same.
+            let _ = apply(&want, &list);
+        }
     }
 
     #[test]

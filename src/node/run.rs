@@ -623,6 +623,9 @@ impl Loop {
                     self.work.retain(roots);
                     self.refresh_sites();
                 }
+                Effect::Fetch { root, from, peers } => {
+                    self.work.fetch(root, from, peers, self.member.catalog());
+                }
                 other => self.work.start(other),
             }
         }

@@ -12,6 +12,9 @@
 //! whom it asks what it has got, and gives that to them ([`Boards`]). Whom to
 //! ask for what is for the plan to say (`proto::replication::Swarm`).
 //!
+//! A listing is long and seldom new: whoever holds a version before it asks for
+//! what has changed since ([`Wanted::bases`]).
+//!
 //! Nothing is believed: a listing must have the root that was wanted, a chunk
 //! its signature, and the chunks of a file must make that file. What was
 //! verified is committed as it comes, so a fetch that breaks is resumed by
@@ -62,6 +65,8 @@ const HANDED_OUT_MAX: usize = limits::ACTIONS_MAX;
 pub struct Served {
     /// Listings sent.
     pub listings: u64,
+    /// Changes sent in place of one.
+    pub changes: u64,
     /// Chunks sent.
     pub chunks: u64,
     /// Their bytes.
@@ -73,6 +78,7 @@ pub struct Served {
 impl Served {
     fn add(&mut self, part: &Self) {
         self.listings += part.listings;
+        self.changes += part.changes;
         self.chunks += part.chunks;
         self.bytes += part.bytes;
         self.lacking += part.lacking;
@@ -82,14 +88,30 @@ impl Served {
 /// What a session has fetched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pulled {
-    /// Listings fetched.
+    /// Listings fetched whole.
     pub listings: u64,
+    /// Bytes of these, and of the changes that came in place of one.
+    pub listing_bytes: u64,
     /// Chunks fetched.
     pub chunks: u64,
-    /// Their bytes.
+    /// Bytes of these chunks.
     pub bytes: u64,
     /// Bytes that came for nothing.
     pub wasted: u64,
+}
+
+/// What is to be fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The tree.
+    pub root: Digest,
+    /// Who holds all of it.
+    pub from: MemberId,
+    /// Who may have something of it.
+    pub peers: Vec<MemberId>,
+    /// Trees that are held here with all that they name, the one most like it
+    /// first; of more than [`limits::BASES_MAX`] the rest is passed over.
+    pub bases: Vec<Digest>,
 }
 
 /// Why a session ended early. What was fetched and verified by then is kept,
@@ -196,9 +218,9 @@ async fn serve_within(
     Ok(served)
 }
 
-/// Fetches the tree `root`, which `from` holds: its listing, if it is not
-/// known, and the chunks that are missing, those also from whoever of `peers`
-/// fetches or holds the same. When it returns `Ok`, all of it is verified and durable.
+/// Fetches a tree: its listing, if it is not known, and the chunks that are
+/// missing, those also from whoever of the peers fetches or holds the same.
+/// When it returns `Ok`, all of it is verified and durable.
 /// `progress` is called as chunks are put away.
 ///
 /// Dropping it ends all sessions; what was committed by then is kept.
@@ -206,12 +228,10 @@ pub async fn fetch(
     store: ContentStore,
     boards: Boards,
     connect: impl Connect,
-    root: Digest,
-    from: MemberId,
-    peers: Vec<MemberId>,
+    wanted: Wanted,
     mut progress: impl FnMut(Progress),
 ) -> Result<Pulled, TransferError> {
-    let fetch = Fetch { store, boards, connect, root, from, peers, idle: IDLE, plain: false };
+    let fetch = Fetch { store, boards, connect, wanted, idle: IDLE, plain: false };
     fetch.run(&mut progress).await
 }
 
@@ -236,8 +256,8 @@ async fn pull_within(
 ) -> Result<Pulled, TransferError> {
     let connect = Once(Arc::new(Mutex::new(Some((recv, send)))));
     let from = MemberId(Digest::of("althing only holder", &[]));
-    let (boards, peers) = (Boards::default(), Vec::new());
-    let fetch = Fetch { store, boards, connect, root, from, peers, idle, plain: true };
+    let wanted = Wanted { root, from, peers: Vec::new(), bases: Vec::new() };
+    let fetch = Fetch { store, boards: Boards::default(), connect, wanted, idle, plain: true };
     fetch.run(&mut progress).await
 }
 

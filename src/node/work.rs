@@ -2,6 +2,7 @@
 //! on its own and comes back as a note.
 
 use std::{
+    cmp::Reverse,
     collections::BTreeSet,
     io,
     path::PathBuf,
@@ -14,17 +15,21 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Publish,
-    content::{Activated, Content, ContentError, Edits as LiveEdits},
+    content::{Activated, Active, Content, ContentError, Edits as LiveEdits},
     edits::{self, Edits},
     inspect::{self, Findings, Question},
     manifest::Manifest,
     run::{Answer, Note},
     scrub::{self, Scrub, Scrubbed},
-    transfer::{self, Boards, Connect, TransferError},
+    transfer::{self, Boards, Connect, TransferError, Wanted},
     watching::{self, Notice},
 };
 use crate::{
-    base::{AppName, Digest, MemberId, Reason, Refusal, catalog::Application},
+    base::{
+        AppName, Digest, MemberId, Reason, Refusal,
+        catalog::{Application, Catalog},
+        limits,
+    },
     member::{
         ContentFailure, Effect, FetchFailure, Input, Repair, Switched,
         command::{Command, Staged},
@@ -169,7 +174,6 @@ impl Work {
     /// Starts what `effect` asks for, if it is work on content.
     pub fn start(&self, effect: Effect) {
         match effect {
-            Effect::Fetch { root, from, peers } => self.fetch(root, from, peers),
             Effect::Activate { app, version, sequence, root, spec, keep_edits } => {
                 self.run(move |content| {
                     let result = if keep_edits {
@@ -231,7 +235,10 @@ impl Work {
         });
     }
 
-    fn fetch(&self, root: Digest, from: MemberId, peers: Vec<MemberId>) {
+    /// Fetches `root`, which `catalog` says what it is of.
+    pub fn fetch(&self, root: Digest, from: MemberId, peers: Vec<MemberId>, catalog: &Catalog) {
+        let bases = bases(self.content.applications(), app_of(catalog, root));
+        let wanted = Wanted { root, from, peers, bases };
         let (store, notes) = (self.store.clone(), self.notes.clone());
         let (boards, connect) = (self.boards.clone(), Streams(self.network.clone()));
         let progress_notes = notes.clone();
@@ -240,7 +247,7 @@ impl Work {
                 let input = Input::Fetching { root, bytes: p.bytes_done };
                 let _loop_may_be_gone = progress_notes.send(Note::Input(input));
             };
-            let pulled = transfer::fetch(store, boards, connect, root, from, peers, progress).await;
+            let pulled = transfer::fetch(store, boards, connect, wanted, progress).await;
             if let Ok(pulled) = &pulled {
                 tracing::debug!(%root, ?pulled, "fetched");
             }
@@ -403,6 +410,27 @@ async fn collect(content: Content, kept: Arc<Mutex<Kept>>, stopping: Cancellatio
     }
 }
 
+/// The application that `root` is a version of, or is to be.
+fn app_of(catalog: &Catalog, root: Digest) -> Option<&AppName> {
+    let publication = catalog.window.iter().filter_map(|w| w.publication.as_ref());
+    let staged = publication.map(|p| (&p.app, &p.version));
+    let current = catalog.applications.iter().map(|(app, a)| (app, a.current()));
+    staged.chain(current).find(|(_, version)| version.root == root).map(|(app, _)| app)
+}
+
+/// The trees that are here whole: what is live, of `app` first, whose next
+/// version is most like it, and then the newest first.
+fn bases(mut active: Vec<Active>, app: Option<&AppName>) -> Vec<Digest> {
+    active.sort_by_key(|active| (Some(&active.app) != app, Reverse(active.sequence)));
+    let mut bases = Vec::new();
+    for Active { root, .. } in active {
+        if bases.len() < limits::BASES_MAX && !bases.contains(&root) {
+            bases.push(root);
+        }
+    }
+    bases
+}
+
 /// A poisoned lock means that a thread panicked between two whole operations
 /// on the set: it is usable.
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -473,5 +501,34 @@ fn fetch_failure(error: &TransferError) -> FetchFailure {
         FetchFailure::Disk(error.to_string())
     } else {
         FetchFailure::Broken(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_before_is_the_first_base_and_no_root_is_named_twice() {
+        let name = |n: u64| AppName::parse(&format!("app{n}")).unwrap();
+        let active = |n: u64, root: u64| Active {
+            app: name(n),
+            version: 1,
+            sequence: n,
+            root: Digest::of_bytes(&root.to_le_bytes()),
+            live: PathBuf::new(),
+            ignore: Vec::new(),
+        };
+        let roots = |list: &[u64]| -> Vec<Digest> {
+            list.iter().map(|root| Digest::of_bytes(&root.to_le_bytes())).collect()
+        };
+        let all = vec![active(1, 11), active(2, 12), active(3, 11), active(4, 14)];
+        assert_eq!(bases(all.clone(), Some(&name(2))), roots(&[12, 14, 11]));
+        assert_eq!(bases(all.clone(), Some(&name(9))), roots(&[14, 11, 12]));
+        assert_eq!(bases(all, None), roots(&[14, 11, 12]));
+        let many: Vec<Active> = (0..99).map(|n| active(n, n)).collect();
+        let found = bases(many, Some(&name(5)));
+        assert_eq!(found.len(), limits::BASES_MAX);
+        assert_eq!(found[..2], roots(&[5, 98]));
     }
 }

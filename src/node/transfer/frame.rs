@@ -49,6 +49,9 @@ pub(super) enum Tag {
     Gained = 8,
     AskHandOut = 9,
     HandedOut = 10,
+    /// What a tree differs in from one that the requester has, and the answer.
+    AskChanges = 11,
+    Changes = 12,
 }
 
 impl Tag {
@@ -64,12 +67,14 @@ impl Tag {
             Self::Gained,
             Self::AskHandOut,
             Self::HandedOut,
+            Self::AskChanges,
+            Self::Changes,
         ];
         all.into_iter().find(|tag| *tag as u8 == byte)
     }
 
     /// The longest frame of this kind, bytes.
-    const fn size_max(self) -> usize {
+    pub(super) const fn size_max(self) -> usize {
         match self {
             Self::AskListing | Self::Standing | Self::AskHandOut => 64,
             Self::AskChunks | Self::Updates | Self::Gained | Self::HandedOut => {
@@ -78,6 +83,8 @@ impl Tag {
             Self::Join => limits::BITS_MAX + 128,
             Self::Listing => limits::TREE_MAX,
             Self::NoListing => 0,
+            Self::AskChanges => 64 + 32 * limits::BASES_MAX,
+            Self::Changes => limits::CHANGES_MAX,
         }
     }
 }

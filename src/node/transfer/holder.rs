@@ -16,12 +16,13 @@ use super::{
 };
 use crate::{
     base::{
-        Digest, MemberId,
-        tree::Chunk,
+        Digest, MemberId, limits,
+        tree::{self, Chunk},
         wire::{self, Kind},
     },
     proto::replication::{
-        ActionList, Bits, Content, Gained, IHaveList, Join, Standing, Update, UpdateList,
+        ActionList, Bits, Changes, Content, Gained, IHaveList, Join, Since, Standing, Update,
+        UpdateList,
     },
     store::{ContentStore, StoreError},
 };
@@ -51,6 +52,15 @@ impl<R: AsyncRead + Unpin> Questions<'_, R> {
                     let listing = spawn_blocking(move || listing(&store, &root)).await??;
                     served.listings += u64::from(listing.is_some());
                     let answer = listing.unwrap_or_else(|| frame(Tag::NoListing, &[]));
+                    self.ready(vec![Arc::new(answer)]).await?;
+                }
+                Tag::AskChanges => {
+                    let since: Since = decode(Kind::Message, &bytes)?;
+                    let store = self.store.clone();
+                    let changes = spawn_blocking(move || changes(&store, &since)).await??;
+                    served.changes += u64::from(changes.is_some());
+                    let none = || wire::encode(Kind::Tree, &Changes::Unknown);
+                    let answer = frame(Tag::Changes, &changes.unwrap_or_else(none));
                     self.ready(vec![Arc::new(answer)]).await?;
                 }
                 Tag::AskChunks => {
@@ -152,6 +162,29 @@ fn listing(store: &ContentStore, root: &Digest) -> Result<Option<Vec<u8>>, Trans
     let bytes = wire::try_encode(Kind::Tree, &list)
         .map_err(|error| TransferError::Garbled(error.to_string()))?;
     Ok(Some(frame(Tag::Listing, &bytes)))
+}
+
+/// What the tree differs in from the first of the others of which there is a
+/// listing here, encoded; nothing if there is none, or if that is no shorter
+/// than the tree's own. Only one is compared: a listing takes its time to read,
+/// and the first is the likeliest.
+fn changes(store: &ContentStore, since: &Since) -> Result<Option<Vec<u8>>, TransferError> {
+    let Some(want) = store.tree(&since.root)? else { return Ok(None) };
+    for base in &since.bases {
+        let Some(have) = store.tree(base)? else { continue };
+        let changes = tree::changes(&have, &want);
+        if changes.len() > limits::ENTRIES_MAX {
+            return Ok(None);
+        }
+        let changes = wire::try_encode(Kind::Tree, &Changes::From { base: *base, changes });
+        let whole = wire::try_encode(Kind::Tree, &*want);
+        let short = |changes: &Vec<u8>| {
+            let whole = whole.map_or(usize::MAX, |bytes| bytes.len());
+            changes.len() <= limits::CHANGES_MAX && changes.len() < whole
+        };
+        return Ok(changes.ok().filter(short));
+    }
+    Ok(None)
 }
 
 /// An UpdateList as a frame and the contents behind it, and what that serves.

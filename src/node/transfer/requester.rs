@@ -1,5 +1,7 @@
 //! The requester's side: one fetch, from whoever has something of it.
 
+mod listing;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -12,10 +14,11 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
+use self::listing::Origin;
 use super::{
-    Connect, Pulled, TransferError,
+    Connect, Pulled, TransferError, Wanted,
     board::{Board, Boards, Has},
-    frame::{Tag, decode, frame, out_of_turn},
+    frame::{Tag, frame, out_of_turn},
     session::{Heard, Said, converse},
     sink::{Sink, Stored},
 };
@@ -26,8 +29,7 @@ use crate::{
         wire::{self, Kind},
     },
     proto::replication::{
-        Ask, Bits, Fault, Gained, IHaveList, Join, Positions, Progress, Standing, Swarm,
-        TOGETHER_FROM,
+        Ask, Bits, Gained, Join, Positions, Progress, Standing, Swarm, TOGETHER_FROM,
     },
     store::ContentStore,
 };
@@ -50,20 +52,16 @@ pub(super) struct Fetch<C> {
     pub store: ContentStore,
     pub boards: Boards,
     pub connect: C,
-    pub root: Digest,
-    /// Who holds all of it.
-    pub from: MemberId,
-    /// Who may have something of it.
-    pub peers: Vec<MemberId>,
+    pub wanted: Wanted,
     pub idle: Duration,
-    /// Whether `from` is asked in the way in which a single holder is.
+    /// Whether the holder is asked in the way in which a single holder is.
     pub plain: bool,
 }
 
 impl<C: Connect> Fetch<C> {
     pub async fn run(self, progress: &mut impl FnMut(Progress)) -> Result<Pulled, TransferError> {
         // What is not missing now must still be there when the listing is stored.
-        let (holding, root) = (self.store.clone(), self.root);
+        let (holding, root) = (self.store.clone(), self.wanted.root);
         let (hold, known) = spawn_blocking(move || (holding.hold(), holding.tree(&root))).await?;
         let store = self.store.clone();
         let (tell, heard) = mpsc::channel(8);
@@ -78,24 +76,28 @@ impl<C: Connect> Fetch<C> {
             pulled: Pulled::default(),
             fetch: self,
         };
-        let from = crew.fetch.from;
+        let from = crew.fetch.wanted.from;
         crew.open(from);
-        let (tree, ours) = match known? {
-            None => (crew.listing().await?, false),
-            Some(tree) => match crew.chunks(&tree, progress).await {
-                Ok(()) => (tree, true),
-                // The holder may have cut the same files in other pieces.
-                Err(lacking @ TransferError::Lacking { .. }) => match crew.listing().await {
-                    Ok(theirs) => (theirs, false),
+        let (tree, origin) = match known? {
+            None => crew.come_by_listing().await?,
+            Some(tree) => (tree, Origin::Ours),
+        };
+        let (tree, ours) = match crew.chunks(&tree, progress).await {
+            Ok(()) => (tree, origin == Origin::Ours),
+            // The holder may have cut the same files in other pieces.
+            Err(lacking @ TransferError::Lacking { .. }) if origin != Origin::Theirs => {
+                match crew.listing().await {
+                    Ok(theirs) if theirs == tree => return Err(lacking),
+                    Ok(theirs) => {
+                        crew.chunks(&theirs, progress).await?;
+                        (theirs, false)
+                    }
                     Err(TransferError::Lacking { .. }) => return Err(lacking),
                     Err(error) => return Err(error),
-                },
-                Err(error) => return Err(error),
-            },
+                }
+            }
+            Err(error) => return Err(error),
         };
-        if !ours {
-            crew.chunks(&tree, progress).await?;
-        }
         let pulled = crew.pulled;
         let stored = spawn_blocking(move || {
             if !ours {
@@ -220,38 +222,6 @@ impl<C: Connect> Crew<C> {
         }
     }
 
-    /// The listing of the holder of everything.
-    async fn listing(&mut self) -> Result<Arc<Tree>, TransferError> {
-        let (from, root) = (self.fetch.from, self.fetch.root);
-        if let Some(error) = self.from_failed.take() {
-            return Err(error);
-        }
-        self.ask(from, Tag::AskListing, &root);
-        let bytes = loop {
-            // Never none: a sender is held here.
-            let Some((who, number, heard)) = self.heard.recv().await else { continue };
-            if who != from || !self.is_current(who, number) {
-                continue;
-            }
-            match heard {
-                Heard::Ended(error) => return Err(error),
-                Heard::Listing(bytes) => break bytes,
-                _ => return Err(out_of_turn()),
-            }
-        };
-        let bytes = bytes.ok_or(TransferError::Lacking { chunks: 0, bytes: 0 })?;
-        self.pulled.listings += 1;
-        spawn_blocking(move || {
-            let list: IHaveList = decode(Kind::Tree, &bytes)?;
-            let found = list.root();
-            if found != root {
-                return Err(Fault::WrongRoot { wanted: root, found }.into());
-            }
-            Ok(Arc::new(list.into_tree()))
-        })
-        .await?
-    }
-
     /// Fetches the chunks of `tree` that are missing.
     async fn chunks(
         &mut self,
@@ -273,11 +243,11 @@ impl<C: Connect> Crew<C> {
         }
         let (tell, said) = mpsc::unbounded_channel();
         let alone = self.fetch.plain
-            || self.fetch.peers.is_empty()
+            || self.fetch.wanted.peers.is_empty()
             || swarm.lacking().1 < TOGETHER_FROM
             || positions.chunks().len() > limits::BITS_MAX * 8;
-        let board =
-            (!alone).then(|| self.fetch.boards.begin(self.fetch.root, positions.clone(), tell));
+        let board = (!alone)
+            .then(|| self.fetch.boards.begin(self.fetch.wanted.root, positions.clone(), tell));
         let mut chunks = Chunks {
             swarm,
             sink: Sink::new(self.fetch.store.clone()),
@@ -308,7 +278,7 @@ impl<C: Connect> Crew<C> {
 
     /// Tells everybody who was told what is wanted.
     fn tell_all(&self, gained: &Gained) {
-        let plain = self.fetch.plain.then_some(self.fetch.from);
+        let plain = self.fetch.plain.then_some(self.fetch.wanted.from);
         for peer in self.sessions.keys().filter(|peer| Some(**peer) != plain) {
             self.ask(*peer, Tag::Gained, gained);
         }
@@ -320,10 +290,10 @@ impl<C: Connect> Crew<C> {
         chunks: &mut Chunks,
         progress: &mut impl FnMut(Progress),
     ) -> Result<(), TransferError> {
-        let from = self.fetch.from;
+        let from = self.fetch.wanted.from;
         if chunks.board.is_some() {
             self.join(from, chunks);
-            for peer in self.fetch.peers.clone() {
+            for peer in self.fetch.wanted.peers.clone() {
                 self.open(peer);
                 self.join(peer, chunks);
             }
@@ -379,7 +349,7 @@ impl<C: Connect> Crew<C> {
                 }
                 Some((who, has)) = chunks.said.recv(), if chunks.board.is_some() => {
                     // Of whoever is not asked nothing need be known.
-                    if who == from || self.fetch.peers.contains(&who) {
+                    if who == from || self.fetch.wanted.peers.contains(&who) {
                         self.is_there(who);
                         chunks.has(who, has);
                     }
@@ -395,13 +365,13 @@ impl<C: Connect> Crew<C> {
             session.answered = false;
         }
         let have: Bits = chunks.swarm.held();
-        let join = Join::new(self.fetch.root, &chunks.positions, &have);
+        let join = Join::new(self.fetch.wanted.root, &chunks.positions, &have);
         self.send(peer, frame(Tag::Join, &join.encode()));
     }
 
     /// Asks everybody who has answered how they stand by now.
     fn join_again(&mut self, chunks: &Chunks) {
-        let from = self.fetch.from;
+        let from = self.fetch.wanted.from;
         let others = self.sessions.iter().filter(|(peer, s)| **peer != from && s.answered);
         for peer in others.map(|(peer, _)| *peer).collect::<Vec<_>>() {
             self.join(peer, chunks);
@@ -443,14 +413,14 @@ impl<C: Connect> Crew<C> {
                     chunks.sink.add((peer, chunk.digest, bytes));
                 }
             }
-            Heard::Listing(_) => return Err(out_of_turn()),
+            Heard::Listing(_) | Heard::Changes(_) => return Err(out_of_turn()),
             Heard::Ended(error) => return Err(error),
         }
         Ok(())
     }
 
     fn stands(&mut self, peer: MemberId, standing: Standing, chunks: &mut Chunks) {
-        let (now, is_from) = (chunks.now(), peer == self.fetch.from);
+        let (now, is_from) = (chunks.now(), peer == self.fetch.wanted.from);
         // It can be asked by name, whatever it knows of this cut.
         let whole = standing == Standing::Whole || is_from;
         if standing == Standing::Elsewhere && !is_from {
@@ -480,7 +450,7 @@ impl<C: Connect> Crew<C> {
         self.close(peer);
         chunks.swarm.left(peer);
         chunks.heard_of.remove(&peer);
-        if peer == self.fetch.from {
+        if peer == self.fetch.wanted.from {
             // A member of a version before this one does not know how to join.
             if !answered && matches!(error, TransferError::Broken(_)) && !self.fetch.plain {
                 self.fetch.plain = true;

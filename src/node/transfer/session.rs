@@ -21,6 +21,8 @@ use crate::{
 pub(super) enum Heard {
     /// The listing, encoded, or that there is none.
     Listing(Option<Vec<u8>>),
+    /// What it differs in from one that is here, encoded.
+    Changes(Vec<u8>),
     Standing(Standing),
     /// Chunks that were asked for, whose bytes follow.
     Updates(UpdateList),
@@ -94,6 +96,7 @@ async fn listen(
     while let Some((tag, bytes)) = wire.frame().await? {
         match tag {
             Tag::Listing => said.tell(Heard::Listing(Some(bytes))).await?,
+            Tag::Changes => said.tell(Heard::Changes(bytes)).await?,
             Tag::NoListing => said.tell(Heard::Listing(None)).await?,
             Tag::Standing => said.tell(Heard::Standing(decode(Kind::Message, &bytes)?)).await?,
             Tag::Updates | Tag::HandedOut => {

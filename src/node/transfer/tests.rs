@@ -136,7 +136,8 @@ async fn an_empty_tree_and_an_unknown_one() {
     let (holder, requester) = (member(), member());
     let root = publish(&holder, &[]).root();
     let (_, pulled) = session(&holder, &requester, root, 1_000).await;
-    assert_eq!(pulled.unwrap(), Pulled { listings: 1, ..Pulled::default() });
+    let listing_bytes = wire::encode(Kind::Tree, &IHaveList::new(Tree::default())).len() as u64;
+    assert_eq!(pulled.unwrap(), Pulled { listings: 1, listing_bytes, ..Pulled::default() });
     assert!(whole(&requester, &root));
     let unknown = Digest::of_bytes(b"never seen");
     let (served, pulled) = session(&holder, &requester, unknown, 1_000).await;
@@ -406,6 +407,8 @@ async fn a_requester_that_talks_nonsense_is_shown_the_door() {
         frame(Tag::AskChunks, &noise(2, 50)),
         frame(Tag::Updates, b""),
         frame(Tag::AskListing, b"short"),
+        frame(Tag::AskChanges, &noise(2, 50)),
+        frame(Tag::Changes, b""),
     ];
     for question in questions {
         let ((_recv, mut send), (their_recv, their_send)) = pipe(1 << 10);
@@ -491,4 +494,5 @@ async fn garbage_collection_waits_for_a_session() {
     assert!(whole(&requester, &root));
 }
 
+mod changes;
 mod together;

@@ -94,6 +94,34 @@ impl UpdateList {
     }
 }
 
+/// Asks what a tree differs in from one of those that the requester has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Since {
+    /// The tree that is wanted.
+    pub root: Digest,
+    /// The trees that are there, the likeliest first.
+    #[serde(deserialize_with = "wire::bounded::<_, _, { limits::BASES_MAX }>")]
+    pub bases: Vec<Digest>,
+}
+
+/// The answer to [`Since`]: an [`IHaveList`] in fewer words, for somebody who
+/// has one of another tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Changes {
+    /// The whole list has to be asked for: it would be no longer, or the holder
+    /// knows none of the trees.
+    Unknown,
+    /// It is what these make of a tree that the requester has.
+    From {
+        /// Of which.
+        base: Digest,
+        /// SET, ADD and DEL of its paths.
+        #[serde(deserialize_with = "wire::bounded::<_, _, { limits::ENTRIES_MAX }>")]
+        changes: Vec<Change>,
+    },
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

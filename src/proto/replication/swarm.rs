@@ -22,7 +22,10 @@ use std::{
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
 use super::{ActionList, Bits, Content, Positions, Update, UpdateList};
-use crate::base::{Digest, MemberId, Time, limits, tree::Chunk};
+use crate::base::{
+    Digest, MemberId, Time, limits,
+    tree::{Chunk, TreeError},
+};
 
 /// Content of one ActionList, bytes.
 const LIST_BYTES: u64 = 1 << 20;
@@ -61,6 +64,9 @@ pub enum Fault {
         /// What came.
         found: Digest,
     },
+    /// Changes that can't be made, although both have the tree that they are of.
+    #[error("the changes that it lists can't be made: {0}")]
+    NoChanges(#[from] TreeError),
     /// One chunk with two lengths.
     #[error("its list gives chunk {0} two lengths")]
     TwoLengths(Digest),

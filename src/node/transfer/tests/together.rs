@@ -20,8 +20,8 @@ enum Place {
     Member { store: ContentStore, boards: Boards, served: Arc<AtomicU64>, cut: Option<u64> },
     /// Says that it holds all of it, and sends other bytes.
     Liar,
-    /// Of a version before this one: it knows listings and chunks by name.
-    Old { store: ContentStore },
+    /// Of a version before this one, whose newest word is this.
+    Old { store: ContentStore, newest: Tag },
 }
 
 /// One end of the network.
@@ -54,7 +54,9 @@ impl Connect for Port {
                 });
             }
             Place::Liar => drop(tokio::spawn(lie(their_recv, their_send))),
-            Place::Old { store } => drop(tokio::spawn(be_old(store, their_recv, their_send))),
+            Place::Old { store, newest } => {
+                drop(tokio::spawn(be_old(store, newest, their_recv, their_send)));
+            }
         }
         Ok((recv, send))
     }
@@ -83,13 +85,19 @@ async fn lie(recv: ReadHalf<DuplexStream>, mut send: WriteHalf<DuplexStream>) {
     }
 }
 
-async fn be_old(store: ContentStore, recv: ReadHalf<DuplexStream>, send: WriteHalf<DuplexStream>) {
+/// Serves as long as it understands: what is newer than `newest` is no tag to it.
+pub(super) async fn be_old(
+    store: ContentStore,
+    newest: Tag,
+    recv: ReadHalf<DuplexStream>,
+    send: WriteHalf<DuplexStream>,
+) {
     let (questions, mut pass_on) = duplex(64 << 10);
     let activity = Activity::new(IDLE);
     let mut wire = Wire::new(recv, &activity);
     let serving = tokio::spawn(serve(store, Boards::default(), id(0), questions, send));
     while let Ok(Some((tag, bytes))) = wire.frame().await {
-        if !matches!(tag, Tag::AskListing | Tag::AskChunks) {
+        if tag as u8 > newest as u8 {
             serving.abort(); // as at any tag that is none
             return;
         }
@@ -104,6 +112,8 @@ struct Bench {
     served: Vec<Arc<AtomicU64>>,
     network: Network,
     tree: Tree,
+    /// What those that fetch hold already.
+    bases: Vec<Digest>,
 }
 
 impl Bench {
@@ -116,6 +126,7 @@ impl Bench {
             network: Network::default(),
             members,
             tree,
+            bases: Vec::new(),
         };
         (0..count).for_each(|n| this.set(n, None));
         this
@@ -137,9 +148,9 @@ impl Bench {
         let port = Port { me, network: self.network.clone() };
         let peers = (1..self.members.len()).filter(|peer| *peer != n).map(|peer| id(peer as u8));
         let (store, boards) = (self.members[n].store.clone(), self.boards[n].clone());
-        let root = self.tree.root();
-        let peers = peers.collect();
-        async move { fetch(store, boards, port, root, id(0), peers, |_| {}).await }
+        let (root, bases) = (self.tree.root(), self.bases.clone());
+        let wanted = Wanted { root, from: id(0), peers: peers.collect(), bases };
+        async move { fetch(store, boards, port, wanted, |_| {}).await }
     }
 
     async fn fetch_all(&self, who: impl IntoIterator<Item = usize>) -> Vec<Pulled> {
@@ -209,11 +220,40 @@ async fn members_that_have_parts_make_up_for_a_holder_that_died() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_holder_of_the_version_before_is_asked_as_it_knows_it() {
-    let bench = Bench::new(3, &[&noise(1, 6 << 20)]);
-    bench.place(0, Place::Old { store: bench.members[0].store.clone() });
-    bench.fetch_all(1..3).await;
-    assert!(bench.is_whole(1) && bench.is_whole(2));
+async fn a_holder_of_a_version_before_is_asked_as_it_knows_it() {
+    // One that can't compare listings, and one that does not know how to join either.
+    for newest in [Tag::HandedOut, Tag::Updates] {
+        let mut bench = Bench::new(3, &[&noise(1, 6 << 20), b"same"]);
+        let store = bench.members[0].store.clone();
+        bench.place(0, Place::Old { store, newest });
+        for member in &bench.members {
+            bench.bases = vec![publish(member, &[b"before", b"same"]).root()];
+        }
+        let pulled = bench.fetch_all(1..3).await;
+        assert!(pulled.iter().all(|pulled| pulled.listings == 1), "{pulled:?}");
+        assert!(bench.is_whole(1) && bench.is_whole(2));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_know_the_listing_by_its_changes_give_to_each_other() {
+    let content = noise(1, 12 << 20);
+    let small: Vec<Vec<u8>> = (0..100_u8).map(|n| vec![n]).collect();
+    let with = |first: &'static [u8]| -> Vec<&[u8]> {
+        [first].into_iter().chain(small.iter().map(Vec::as_slice)).collect()
+    };
+    let before = with(b"before");
+    let mut after = before.clone();
+    after[0] = &content;
+    let mut bench = Bench::new(4, &after);
+    for member in &bench.members {
+        bench.bases = vec![publish(member, &before).root()];
+    }
+    let pulled = bench.fetch_all(1..4).await;
+    assert!((1..4).all(|n| bench.is_whole(n)));
+    assert!(pulled.iter().all(|p| p.listings == 0 && p.listing_bytes > 0), "{pulled:?}");
+    let copies = bench.served(0).await as f64 / content.len() as f64;
+    assert!(copies < 1.5, "{copies} copies: {pulled:?}");
 }
 
 #[tokio::test(start_paused = true)]
