@@ -181,6 +181,9 @@ impl Work {
                     } else {
                         content.activate(&app, version, sequence, root, &spec)
                     };
+                    if result.as_ref().is_ok_and(|done| !done.edits.aside.is_empty()) {
+                        tidy_aside(content, &app);
+                    }
                     let result = result.map(|done| switched(&done, root)).map_err(|e| failure(&e));
                     Input::Activated { app, version, result }
                 });
@@ -193,10 +196,7 @@ impl Work {
             }),
             Effect::Repair { app, root } => self.run(move |content| {
                 let result = content.repair(&app, root).map_err(|e| failure(&e));
-                // What repairs replaced is kept for a while, and not for ever.
-                if let Err(error) = content.prune_aside(&app, ASIDE_BYTES_MAX, ASIDE_KEPT) {
-                    tracing::warn!(%app, %error, "what was kept aside could not be tidied");
-                }
+                tidy_aside(content, &app);
                 let result = result.map(|r| Repair {
                     set: r.set.len() as u64,
                     added: r.added.len() as u64,
@@ -469,6 +469,13 @@ fn stage(
         base: publish.base,
     };
     Ok((staged.root, command))
+}
+
+/// What was replaced is kept for a while, and not for ever.
+fn tidy_aside(content: &Content, app: &AppName) {
+    if let Err(error) = content.prune_aside(app, ASIDE_BYTES_MAX, ASIDE_KEPT) {
+        tracing::warn!(%app, %error, "what was kept aside could not be tidied");
+    }
 }
 
 fn switched(done: &Activated, root: Digest) -> Switched {
