@@ -42,6 +42,16 @@ pub struct Edits {
     pub aside: Vec<RelPath>,
 }
 
+impl Edits {
+    /// Each path once, whatever was found out twice.
+    fn tidy(&mut self) {
+        for list in [&mut self.kept, &mut self.aside] {
+            list.sort();
+            list.dedup();
+        }
+    }
+}
+
 impl Seen {
     /// The one step in which the live tree becomes what is wanted, or none at all where
     /// it is that already, as on the member that edited it. A single file or link that
@@ -122,6 +132,7 @@ impl Content {
         if !list.is_empty() {
             let done = files::repair(&next.live, list, &[], self, &aside)?;
             forget_versions(&done, &seen.base, &mut edits)?;
+            edits.tidy();
         }
         let mut cache = seen.cache;
         if let [change] = list
@@ -168,10 +179,7 @@ impl Content {
             edits.kept.extend(more.kept);
             edits.aside.extend(more.aside);
         }
-        for list in [&mut edits.kept, &mut edits.aside] {
-            list.sort();
-            list.dedup();
-        }
+        edits.tidy();
         files::aside::keep(old, &edits.aside, &aside_dir)?;
         Ok(edits)
     }

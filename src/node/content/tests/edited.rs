@@ -67,6 +67,12 @@ fn of_what_both_changed_the_version_stands_and_the_edit_is_kept_aside() {
     assert_eq!(bench.read("c").as_deref(), Some("edited"));
     assert_eq!(done.edits, Edits { kept: vec![path("c")], aside: vec![path("a")] });
     assert_eq!(bench.aside(), ["a=edited"]);
+    // The same in one step.
+    bench.edit(&[("b", "edited")]);
+    let done = bench.keeping(3, &[("a", "2"), ("b", "3"), ("c", "1")]);
+    assert_eq!(bench.read("b").as_deref(), Some("3"));
+    assert_eq!(done.edits.aside, [path("b")]);
+    assert_eq!(bench.aside(), ["a=edited", "b=edited"]);
 }
 
 #[test]
