@@ -189,6 +189,16 @@ fn bincode_is_named_in_one_file() {
 }
 
 #[test]
+fn unsafe_is_in_one_file() {
+    let named: Vec<String> = sources()
+        .into_iter()
+        .filter(|(_, text)| text.contains("unsafe {") || text.contains("unsafe fn"))
+        .map(|(path, _)| path.display().to_string())
+        .collect();
+    assert_eq!(named, ["driver/services/process.rs"]);
+}
+
+#[test]
 fn every_module_says_what_it_is() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let silent: Vec<String> = sources()

@@ -50,15 +50,15 @@ impl fmt::Debug for ClusterId {
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $type:ident, $what:literal, $allowed:expr, $rule:literal) => {
+    ($(#[$doc:meta])* $type:ident, $max:literal, $what:literal, $allowed:expr, $rule:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         #[serde(transparent)]
         pub struct $type(String);
 
         impl $type {
-            /// The longest name, in bytes: a DNS label.
-            pub const LENGTH_MAX: usize = 63;
+            /// The longest name, in bytes; 63 is a DNS label.
+            pub const LENGTH_MAX: usize = $max;
 
             /// Checks a name. The error is a sentence for the user.
             pub fn parse(text: &str) -> Result<Self, String> {
@@ -114,6 +114,7 @@ name!(
     /// The name of an application. It becomes a directory name, so it holds
     /// nothing that a path could be built from.
     AppName,
+    63,
     "an application",
     |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-',
     "use 1 to 63 lower-case letters, digits and hyphens, with a letter or digit at both ends"
@@ -122,9 +123,20 @@ name!(
 name!(
     /// The name of a member, unique within its cluster; the host name by default.
     MemberName,
+    63,
     "a member",
     |c| c.is_ascii_alphanumeric() || c == '-' || c == '.' || c == '_',
     "use 1 to 63 letters, digits, hyphens, dots and underscores, with a letter or digit at both ends"
+);
+
+name!(
+    /// The name of a service, unique within its application. It becomes part
+    /// of a file name, so it holds nothing that a path could be built from.
+    ServiceName,
+    40,
+    "a service",
+    |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-',
+    "use 1 to 40 lower-case letters, digits and hyphens, with a letter or digit at both ends"
 );
 
 #[cfg(test)]
@@ -137,6 +149,8 @@ mod tests {
             assert!(AppName::parse(bad).is_err(), "{bad:?}");
         }
         assert!(AppName::parse("web-2").is_ok());
+        assert!(ServiceName::parse(&"a".repeat(41)).is_err());
+        assert!(ServiceName::parse(&"a".repeat(40)).is_ok());
         assert!(MemberName::parse("Server-1.example.org").is_ok());
         assert!(MemberName::parse("..").is_err());
     }

@@ -13,13 +13,14 @@ pub mod limits;
 pub mod merge;
 pub mod path;
 pub mod planted;
+pub mod quantity;
 pub mod refusal;
 pub mod time;
 pub mod tree;
 pub mod wire;
 
 pub use digest::Digest;
-pub use id::{AppName, ClusterId, MemberId, MemberName};
+pub use id::{AppName, ClusterId, MemberId, MemberName, ServiceName};
 pub use key::{PublicKey, SecretKey, Signature};
 pub use path::RelPath;
 pub use refusal::{Reason, Refusal};

@@ -10,9 +10,10 @@ use crate::{
     base::{
         AppName, MemberName,
         catalog::{Failover, VotePolicy, check_tags},
+        quantity,
     },
     member::event::EventKind,
-    sim::{self, quantity},
+    sim,
 };
 
 const AFTER: &str = "\

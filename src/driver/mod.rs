@@ -1,5 +1,5 @@
 //! F3, drivers: what scans, checks, switches and undoes content of one type on
-//! this member's disk. `files` is the first.
+//! this member's disk, and what runs there. `files` is the first, `services` the second.
 //!
 //! A driver knows neither the store nor the network: content comes to it from
 //! a [`ChunkSource`] and goes from it into a [`FileSink`]. It decides nothing
@@ -16,6 +16,7 @@ use crate::base::{
 };
 
 pub mod files;
+pub mod services;
 
 /// One type of content in one place.
 pub trait Driver {

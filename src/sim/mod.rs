@@ -19,7 +19,6 @@ mod invariant;
 mod measure;
 mod network;
 mod operate;
-pub mod quantity;
 mod rotate;
 mod scenario;
 mod script;

@@ -12,11 +12,8 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use super::{
-    quantity,
-    scenario::{Action, MEMBERS_MAX, Step},
-};
-use crate::base::AppName;
+use super::scenario::{Action, MEMBERS_MAX, Step};
+use crate::base::{AppName, quantity};
 
 /// Lines of one script.
 const LINES_MAX: usize = 10_000;

@@ -48,7 +48,7 @@ pub fn size(text: &str) -> Result<u64, String> {
         _ => return Err(expected()),
     };
     let bytes = scaled(number, each).ok_or_else(expected)?;
-    if bytes > crate::base::limits::FILE_MAX {
+    if bytes > super::limits::FILE_MAX {
         return Err(format!("`{text}` is more than 1 TiB"));
     }
     Ok(bytes)
@@ -79,6 +79,34 @@ pub fn latency(text: &str) -> Result<(Duration, Duration), String> {
     }
 }
 
+/// A span as [`span`] reads it back: in the largest unit that it is a whole
+/// number of. Parts of a microsecond are cut off.
+pub fn show_span(span: Duration) -> String {
+    const UNITS: [(u128, &str); 5] =
+        [(3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"), (1_000, "ms"), (1, "us")];
+    let us = span.as_micros();
+    let fits = |unit: &&(u128, &str)| us != 0 && us.is_multiple_of(unit.0);
+    let (each, unit) = UNITS.iter().find(fits).copied().unwrap_or((1_000_000, "s"));
+    format!("{}{unit}", us / each)
+}
+
+/// A size as [`size`] reads it back: in the largest unit that it is a whole
+/// number of.
+pub fn show_size(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 7] = [
+        (1 << 30, "GiB"),
+        (1_000_000_000, "GB"),
+        (1 << 20, "MiB"),
+        (1_000_000, "MB"),
+        (1 << 10, "KiB"),
+        (1_000, "kB"),
+        (1, "B"),
+    ];
+    let fits = |unit: &&(u64, &str)| bytes != 0 && bytes.is_multiple_of(unit.0);
+    let (each, unit) = UNITS.iter().find(fits).copied().unwrap_or((1, "B"));
+    format!("{}{unit}", bytes / each)
+}
+
 fn split(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     text.split_at(end)
@@ -100,6 +128,17 @@ fn scaled(number: &str, unit: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_shown_is_read_back() {
+        for text in ["0s", "1us", "1500us", "250ms", "90s", "2m", "1h", "36h"] {
+            assert_eq!(show_span(span(text).unwrap()), text);
+        }
+        assert_eq!(show_span(Duration::from_secs(120)), "2m");
+        for text in ["0B", "1B", "800B", "4KiB", "512MB", "512MiB", "1GB", "1GiB"] {
+            assert_eq!(show_size(size(text).unwrap()), text);
+        }
+    }
 
     #[test]
     fn quantities_are_read_and_nonsense_is_not() {

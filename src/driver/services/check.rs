@@ -1,0 +1,234 @@
+//! Whether definitions make sense: bounds, paths that stay in the tree, names
+//! that the system takes. Pure, so that `publish` says it before a member
+//! meets it; a member checks again, because a version comes from others.
+
+use std::{net::SocketAddr, time::Duration};
+
+use super::spec::{Ready, Service, Services};
+use crate::base::RelPath;
+
+/// Services of one application.
+pub const SERVICES_MAX: usize = 64;
+/// Words of one command.
+pub const WORDS_MAX: usize = 256;
+/// All words of one command, bytes.
+pub const WORDS_BYTES_MAX: usize = 32 << 10;
+/// Variables of one environment.
+pub const ENV_MAX: usize = 256;
+/// All variables of one environment, names and values, bytes.
+pub const ENV_BYTES_MAX: usize = 64 << 10;
+/// The longest that a service may take to stop: a member that is stopped waits for it.
+pub const STOP_WITHIN_MAX: Duration = Duration::from_secs(600);
+/// The longest that a service may take to get ready.
+pub const READY_WITHIN_MAX: Duration = Duration::from_secs(3_600);
+/// Length of an address or URL, bytes.
+const ADDRESS_MAX: usize = 2_048;
+/// Less open files than these, and a program can't even load its libraries.
+const FILES_MIN: u64 = 8;
+/// The kernel's own bound on open files.
+const FILES_MAX: u64 = 1 << 20;
+/// Less address space than this, and nothing but a tiny static program starts.
+const MEMORY_MIN: u64 = 4 << 20;
+/// The kernel's own bound on processes.
+const PROCESSES_MAX: u64 = 1 << 22;
+
+impl Services {
+    /// Checks every definition. The errors are whole sentences, each with the
+    /// key that is wrong and what to write instead.
+    pub fn check(&self) -> Result<(), Vec<String>> {
+        let mut wrong = Vec::new();
+        if self.0.len() > SERVICES_MAX {
+            wrong.push(format!(
+                "{} services are defined, and an application may have {SERVICES_MAX}: \
+                 take some out, or make them an application of their own.",
+                self.0.len()
+            ));
+        }
+        for (name, service) in self.0.iter().take(SERVICES_MAX) {
+            let say = |text: String| wrong.push(format!("[services.{name}] {text}"));
+            service.check(say);
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+}
+
+impl Service {
+    fn check(&self, mut say: impl FnMut(String)) {
+        self.check_run(&mut say);
+        if let Err(why) = below(&self.directory) {
+            say(format!(
+                "directory = {:?} does not stay in the application's tree, because {why}: \
+                 write a path relative to it, or \".\".",
+                shown(&self.directory)
+            ));
+        }
+        check_env(&self.env, &mut say);
+        if self.stop.within > STOP_WITHIN_MAX {
+            say("stop.within is longer than 10 minutes: write a shorter span.".to_owned());
+        }
+        self.check_ready(&mut say);
+        self.check_limits(&mut say);
+    }
+
+    fn check_run(&self, say: &mut impl FnMut(String)) {
+        let Some(program) = self.run.first().filter(|program| !program.is_empty()) else {
+            say("run names no program: write it and its words, as [\"bin/api\", \"--port\", \
+                 \"8080\"]."
+                .to_owned());
+            return;
+        };
+        if self.run.len() > WORDS_MAX {
+            say(format!("run has {} words, and may have {WORDS_MAX}: use a file.", self.run.len()));
+        }
+        if self.run.iter().map(String::len).sum::<usize>() > WORDS_BYTES_MAX {
+            say("run is longer than 32 KiB: put what is long into a file.".to_owned());
+        }
+        if self.run.iter().any(|word| word.contains('\0')) {
+            say("run holds a NUL byte, which no program can be given: take it out.".to_owned());
+        }
+        let why = match program.as_str() {
+            "." | ".." => Some("it is a directory"),
+            path if path.starts_with('/') => Some("it is absolute"),
+            path if path.contains('/') => below(path).err(),
+            _ => None,
+        };
+        if let Some(why) = why {
+            say(format!(
+                "run starts with {:?}, which is no program of the application's tree, because \
+                 {why}: write a path relative to the tree, as \"bin/api\", or the bare name of \
+                 a program in PATH.",
+                shown(program)
+            ));
+        }
+    }
+
+    fn check_ready(&self, say: &mut impl FnMut(String)) {
+        let within = match &self.ready {
+            Ready::After(after) => *after,
+            Ready::Tcp { address, within } => {
+                if let Err(why) = parse_address(address) {
+                    say(format!(
+                        "ready.tcp = {:?} can't be asked, because {why}: write an address of \
+                         this machine with its port, as \"127.0.0.1:8080\".",
+                        shown(address)
+                    ));
+                }
+                *within
+            }
+            Ready::Http { url, within } => {
+                if let Err(why) = parse_url(url) {
+                    say(format!(
+                        "ready.http = {:?} can't be asked, because {why}: write it as \
+                         \"http://127.0.0.1:8080/health\".",
+                        shown(url)
+                    ));
+                }
+                *within
+            }
+        };
+        if within > READY_WITHIN_MAX {
+            say("ready waits longer than an hour: write a shorter span.".to_owned());
+        }
+    }
+
+    fn check_limits(&self, say: &mut impl FnMut(String)) {
+        let outside = |value: Option<u64>, least, most| {
+            value.is_some_and(|value| !(least..=most).contains(&value))
+        };
+        if outside(self.limits.files, FILES_MIN, FILES_MAX) {
+            say(format!("limits.files has to be a number from {FILES_MIN} to {FILES_MAX}."));
+        }
+        if outside(self.limits.memory, MEMORY_MIN, u64::MAX) {
+            say("limits.memory is less than 4MiB, and nothing could start: allow more.".to_owned());
+        }
+        if outside(self.limits.processes, 1, PROCESSES_MAX) {
+            say(format!("limits.processes has to be a number from 1 to {PROCESSES_MAX}."));
+        }
+    }
+}
+
+fn check_env(env: &std::collections::BTreeMap<String, String>, say: &mut impl FnMut(String)) {
+    if env.len() > ENV_MAX {
+        say(format!("env has {} variables, and may have {ENV_MAX}: use a file.", env.len()));
+    }
+    if env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > ENV_BYTES_MAX {
+        say("env is larger than 64 KiB: put what is large into a file.".to_owned());
+    }
+    for (name, value) in env.iter().take(ENV_MAX) {
+        let letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let first = |c: char| c.is_ascii_alphabetic() || c == '_';
+        if !name.starts_with(first) || !name.chars().all(letter) {
+            say(format!(
+                "env has a variable {:?}, which is no name: use letters, digits and _.",
+                shown(name)
+            ));
+        } else if name.starts_with("ALTHING_") {
+            say(format!(
+                "env sets {}, and names that begin with ALTHING_ are set by the member: \
+                 choose another.",
+                shown(name)
+            ));
+        } else if value.contains('\0') {
+            say(format!("env.{} holds a NUL byte, which can't be: take it out.", shown(name)));
+        }
+    }
+}
+
+/// What a person wrote, cut short for a message.
+fn shown(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+/// A path below the tree, without `.` components; none for the tree itself.
+pub(super) fn below(text: &str) -> Result<Option<RelPath>, &'static str> {
+    if text.is_empty() {
+        return Err("it is empty");
+    }
+    if text.starts_with('/') {
+        return Err("it is absolute");
+    }
+    let parts: Vec<&str> = text.split('/').filter(|part| !matches!(*part, "." | "")).collect();
+    if parts.is_empty() {
+        return Ok(None);
+    }
+    RelPath::parse(parts.join("/").as_bytes()).map(Some)
+}
+
+/// An address as a socket takes it. No name is looked up: a resolver that
+/// hangs would look like a service that is not ready.
+pub(super) fn parse_address(text: &str) -> Result<SocketAddr, &'static str> {
+    let numeric = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.to_owned(),
+    };
+    let address: SocketAddr =
+        numeric.parse().map_err(|_| "it is no IP address with a port, and names are not asked")?;
+    if address.port() == 0 { Err("nothing listens on port 0") } else { Ok(address) }
+}
+
+/// What to ask of whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub address: SocketAddr,
+    /// The `Host` of the request.
+    pub host: String,
+    pub path: String,
+}
+
+/// The parts of `http://ADDRESS[:PORT][/PATH]`.
+pub(super) fn parse_url(text: &str) -> Result<Target, &'static str> {
+    if text.len() > ADDRESS_MAX {
+        return Err("it is longer than 2,048 bytes");
+    }
+    if !text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err("it holds blanks or other characters that a URL can't have");
+    }
+    let rest = text.strip_prefix("http://").ok_or("it does not begin with http://")?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (host, path) = rest.split_at(end);
+    let path = path.split('#').next().unwrap_or("");
+    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    let address =
+        parse_address(host).or_else(|why| parse_address(&format!("{host}:80")).map_err(|_| why))?;
+    Ok(Target { address, host: host.to_owned(), path })
+}
