@@ -149,10 +149,10 @@ impl Member {
             return;
         }
         let (number, who) = (version.number, self.name_of(version.publisher));
+        let files = if switched.aside == 1 { "file" } else { "files" };
         let text = format!(
-            "{} of what was edited here in {app} was changed by version {number} from {who} as \
-             well, which was first ({}): the live content is that version's, and what was edited \
-             here is kept aside (`althing restore {app}`)",
+            "{} {files} that were edited here in {app} gave way to version {number}, published on \
+             {who} ({}): what was edited is kept aside (`althing restore {app}`)",
             switched.aside,
             switched.sample.join(", ")
         );

@@ -230,20 +230,9 @@ impl Content {
         self.activate_with(app, version, sequence, root, spec, false)
     }
 
-    /// The same, but what was edited in the live tree stays there as far as the version
-    /// does not touch it.
-    pub fn activate_keeping_edits(
-        &self,
-        app: &AppName,
-        version: u64,
-        sequence: u64,
-        root: Digest,
-        spec: &AppSpec,
-    ) -> Result<Activated, ContentError> {
-        self.activate_with(app, version, sequence, root, spec, true)
-    }
-
-    fn activate_with(
+    /// The same, but with `keep_edits` what was edited in the live tree stays there as
+    /// far as the version does not touch it.
+    pub fn activate_with(
         &self,
         app: &AppName,
         version: u64,

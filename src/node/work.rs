@@ -176,11 +176,8 @@ impl Work {
         match effect {
             Effect::Activate { app, version, sequence, root, spec, keep_edits } => {
                 self.run(move |content| {
-                    let result = if keep_edits {
-                        content.activate_keeping_edits(&app, version, sequence, root, &spec)
-                    } else {
-                        content.activate(&app, version, sequence, root, &spec)
-                    };
+                    let result =
+                        content.activate_with(&app, version, sequence, root, &spec, keep_edits);
                     if result.as_ref().is_ok_and(|done| !done.edits.aside.is_empty()) {
                         tidy_aside(content, &app);
                     }

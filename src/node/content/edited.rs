@@ -11,7 +11,7 @@ use crate::{
     base::{
         RelPath,
         merge::{Merged, merge},
-        tree::{Change, Node, Tree, changes, same},
+        tree::{Change, Entry, Node, Tree, changes, same},
     },
     driver::{
         DriverError, Repaired, Scan,
@@ -86,12 +86,14 @@ impl Content {
         let Some(base) = self.inner.store.tree(&before.root)? else { return Ok(None) };
         let rules = IgnoreRules::new(&before.ignore)?;
         let mut cache = cache.clone();
-        let Some(mut scan) = seen(&next.live, &rules, &mut cache, None)? else { return Ok(None) };
-        scan.fit(&base)?;
+        let live = &next.live;
+        let Some(mut scan) = self.look_at(live, &rules, &base, &mut cache, false)? else {
+            return Ok(None);
+        };
         let is_edited = scan.tree.root() != base.root();
         if is_edited && keep {
             // Its content must be in the store, from where all content is put in place.
-            match self.take_in(&next.live, &rules, &base, &mut cache)? {
+            match self.look_at(live, &rules, &base, &mut cache, true)? {
                 Some(again) => scan = again,
                 None => return Ok(None),
             }
@@ -104,16 +106,20 @@ impl Content {
         Ok(Some(Seen { base, scan, cache, wanted, keep, edits }))
     }
 
-    fn take_in(
+    /// What stands at `place`; with `take_in` its content is in the store afterwards.
+    fn look_at(
         &self,
-        live: &Path,
+        place: &Path,
         rules: &IgnoreRules,
         base: &Tree,
         cache: &mut StatCache,
+        take_in: bool,
     ) -> Result<Option<Scan>, ContentError> {
-        let mut sink = Sink::new(&self.inner.store);
-        let Some(mut scan) = seen(live, rules, cache, Some(&mut sink))? else { return Ok(None) };
-        sink.commit()?;
+        let mut sink = take_in.then(|| Sink::new(&self.inner.store));
+        let Some(mut scan) = seen(place, rules, cache, sink.as_mut())? else { return Ok(None) };
+        if let Some(mut sink) = sink {
+            sink.commit()?;
+        }
         scan.fit(base)?;
         Ok(Some(scan))
     }
@@ -162,11 +168,7 @@ impl Content {
     ) -> Result<Edits, ContentError> {
         let Seen { base, scan, mut cache, wanted, keep, mut edits } = seen;
         let rules = IgnoreRules::new(&next.ignore)?;
-        let late = if keep {
-            self.take_in(old, &rules, &base, &mut cache)?
-        } else {
-            seen_again(old, &rules, &mut cache, &base)?
-        };
+        let late = self.look_at(old, &rules, &base, &mut cache, keep)?;
         let aside_dir = WorkDir::open(&next.live)?.aside();
         if let Some(late) = late.filter(|late| late.tree.root() != scan.tree.root()) {
             let (merged, more) = reconcile(&scan.tree, &late.tree, &wanted, keep);
@@ -223,30 +225,20 @@ fn seen(
     }
 }
 
-fn seen_again(
-    old: &Path,
-    rules: &IgnoreRules,
-    cache: &mut StatCache,
-    base: &Tree,
-) -> Result<Option<Scan>, ContentError> {
-    let Some(mut scan) = seen(old, rules, cache, None)? else { return Ok(None) };
-    scan.fit(base)?;
-    Ok(Some(scan))
-}
-
 /// What a step replaced and kept aside is what `version` has there, which the store
 /// holds: then it goes. Whatever else it is was edited since it was seen.
 fn forget_versions(done: &Repaired, version: &Tree, edits: &mut Edits) -> Result<(), ContentError> {
     let Some(aside) = &done.aside else { return Ok(()) };
     let rules = IgnoreRules::new(&[])?;
     let kept = files::scan(aside, &rules, &mut StatCache::new(), LIVE, None)?;
-    let is_versions = |path: &RelPath| {
-        let there = kept.tree.get(path);
-        there.is_none_or(|node| version.get(path).is_some_and(|known| same(known, node)))
+    let is_versions = |Entry { path, node }: &Entry| {
+        matches!(node, Node::Directory { .. })
+            || version.get(path).is_some_and(|known| same(known, node))
     };
-    let replaced = done.set.iter().chain(&done.deleted);
-    let edited: Vec<RelPath> = replaced.filter(|path| !is_versions(path)).cloned().collect();
-    if edited.is_empty() {
+    let all = kept.tree.entries().iter();
+    let edited: Vec<RelPath> =
+        all.filter(|entry| !is_versions(entry)).map(|entry| entry.path.clone()).collect();
+    if edited.is_empty() && kept.strange.is_empty() {
         files::beneath::remove_all(aside)?;
     }
     edits.aside.extend(edited);

@@ -19,7 +19,7 @@ impl Bench {
     fn keeping(&self, version: u64, files: &[(&str, &str)]) -> Activated {
         let (root, spec) = (self.stage(files), AppSpec::default());
         let www = app("www");
-        self.content.activate_keeping_edits(&www, version, version + 10, root, &spec).unwrap()
+        self.content.activate_with(&www, version, version + 10, root, &spec, true).unwrap()
     }
 
     fn inode(&self) -> u64 {
@@ -143,7 +143,7 @@ fn ignored_things_and_edits_come_along_together() {
     bench.activate(1, root, &spec);
     bench.edit(&[("uploads/u", "u"), ("b", "edited")]);
     let two = bench.stage(&[("a", "2"), ("b", "1"), ("c", "2")]);
-    bench.content.activate_keeping_edits(&app("www"), 2, 12, two, &spec).unwrap();
+    bench.content.activate_with(&app("www"), 2, 12, two, &spec, true).unwrap();
     assert_eq!(bench.read("uploads/u").as_deref(), Some("u"));
     assert_eq!(
         (bench.read("a").as_deref(), bench.read("b").as_deref()),
