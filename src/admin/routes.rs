@@ -2,31 +2,33 @@
 //! parsed, bounded, handed to the member, and its answer is written as JSON.
 
 use std::{
+    convert::Infallible,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use axum::{
     Json, Router,
-    body::Bytes,
+    body::{Body, Bytes},
     extract::{
         DefaultBodyLimit, Query, State,
         rejection::{BytesRejection, QueryRejection},
     },
-    http::StatusCode,
+    http::{StatusCode, header},
     middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use futures_util::stream::unfold;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{guard, page, prometheus, source::Source, stream};
 use crate::{
-    base::{Reason, Refusal, limits},
+    base::{MemberName, Reason, Refusal, limits},
     member::command::Command,
-    node::{Edits, Publish, inspect::Question},
+    node::{Ask, Edits, Publish, inspect::Question},
 };
 
 /// The largest request body, bytes: a failover list of all members is 270 KB.
@@ -68,6 +70,7 @@ pub(super) fn full<S: Source>(site: Site<S>) -> Router {
             post(publish_edits::<S>).layer(DefaultBodyLimit::max(EDITS_MAX)),
         )
         .route("/api/v1/inspect", post(inspect::<S>))
+        .route("/api/v1/services", post(services::<S>))
         .route("/api/v1/stop", post(stop::<S>));
     finish(router, site)
 }
@@ -197,6 +200,39 @@ async fn inspect<S: Source>(
         Ok(question) => answer(site.source.inspect(question).await),
         Err(response) => *response,
     }
+}
+
+/// Who is asked about services, and what.
+#[derive(Deserialize)]
+struct AskMember {
+    member: Option<MemberName>,
+    ask: Ask,
+}
+
+/// The answer is a line of JSON for each thing that a member tells.
+async fn services<S: Source>(
+    State(site): State<Site<S>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let AskMember { member, ask } = match parse(body) {
+        Ok(question) => question,
+        Err(response) => return *response,
+    };
+    let heard = match site.source.services(member, ask).await {
+        Ok(heard) => heard,
+        Err(refusal) => return refuse(&refusal),
+    };
+    let lines = unfold((heard, site.shutdown), async |(mut heard, shutdown)| {
+        let heard_next = tokio::select! {
+            () = shutdown.cancelled() => None,
+            next = heard.recv() => next,
+        };
+        // Our own types: they always serialise.
+        let mut line = serde_json::to_vec(&heard_next?).unwrap_or_default();
+        line.push(b'\n');
+        Some((Ok::<_, Infallible>(Bytes::from(line)), (heard, shutdown)))
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }
 
 async fn stop<S: Source>(State(site): State<Site<S>>) -> Response {

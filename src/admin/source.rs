@@ -3,17 +3,17 @@
 
 use std::{future::Future, sync::Arc};
 
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::{
-    base::Refusal,
+    base::{MemberName, Refusal},
     member::{
         command::{Command, Outcome},
         event::Event,
         view::View,
     },
     node::{
-        Edits, Handle, Metrics, Publish,
+        Ask, Edits, Handle, Heard, Metrics, Publish,
         inspect::{Findings, Question},
     },
 };
@@ -29,6 +29,12 @@ pub trait Source: Clone + Send + Sync + 'static {
     /// See [`Handle::inspect`].
     fn inspect(&self, question: Question)
     -> impl Future<Output = Result<Findings, Refusal>> + Send;
+    /// See [`Handle::services`].
+    fn services(
+        &self,
+        member: Option<MemberName>,
+        ask: Ask,
+    ) -> impl Future<Output = Result<mpsc::Receiver<Heard>, Refusal>> + Send;
     /// See [`Handle::stop`].
     fn stop(&self) -> impl Future<Output = ()> + Send;
     /// See [`Handle::view`].
@@ -58,6 +64,14 @@ impl Source for Handle {
 
     async fn inspect(&self, question: Question) -> Result<Findings, Refusal> {
         Self::inspect(self, question).await
+    }
+
+    async fn services(
+        &self,
+        member: Option<MemberName>,
+        ask: Ask,
+    ) -> Result<mpsc::Receiver<Heard>, Refusal> {
+        Self::services(self, member, ask).await
     }
 
     async fn stop(&self) {

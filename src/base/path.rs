@@ -9,6 +9,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::limits;
 
+/// The directory at the top of a tree in which the definitions of an application lie
+/// (its services): what `publish` makes of the manifest. It is part of a version as
+/// every other content is, and it is never served.
+pub const DEFINITIONS: &str = ".althing";
+
 /// A path below some root: components separated by `/`, none of them empty,
 /// `.` or `..`, no NUL, within the bounds of [`limits`]. Holding one is proof
 /// that these checks were made; symbolic links on disk are the driver's care.
@@ -52,6 +57,11 @@ impl RelPath {
             return Err("a component holds a slash");
         }
         Self::parse(&bytes)
+    }
+
+    /// Whether it is [`DEFINITIONS`], or within.
+    pub fn is_definition(&self) -> bool {
+        self.components().next() == Some(DEFINITIONS.as_bytes())
     }
 
     /// The bytes, without a slash at either end.

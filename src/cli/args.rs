@@ -8,7 +8,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use super::units::Span;
 use crate::{
     base::{
-        AppName, MemberName,
+        AppName, MemberName, ServiceName,
         catalog::{Failover, VotePolicy, check_tags},
         quantity,
     },
@@ -332,6 +332,57 @@ directories: they are refused. See docs/operations.md.")]
         #[arg(long, value_name = "KIND")]
         kind: Vec<KindWord>,
     },
+    /// Show what runs of the services of applications, on all members.
+    #[command(after_help = "Examples:
+  althing services              all that run
+  althing services shop         those of one application
+  althing services --member beta")]
+    Services {
+        /// Which application [default: all].
+        app: Option<AppName>,
+        /// Only on this member.
+        #[arg(long, value_name = "NAME")]
+        member: Option<MemberName>,
+    },
+    /// Show what services print, of all members together.
+    #[command(after_help = "Examples:
+  althing logs shop              the last lines of all its services
+  althing logs shop api -f       of one of them, and go on until Ctrl-C
+  althing logs shop api -n 1000 --member beta
+
+`!` marks standard error, `*` what Althing says itself: starts, ends, what is missing.
+Logs are kept on the member where the service runs.")]
+    Logs {
+        /// Of which application.
+        app: AppName,
+        /// Only of this service [default: all].
+        service: Option<ServiceName>,
+        /// The last so many lines.
+        #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
+        lines: usize,
+        /// Go on until Ctrl-C.
+        #[arg(long, short)]
+        follow: bool,
+        /// Only of this member.
+        #[arg(long, value_name = "NAME")]
+        member: Option<MemberName>,
+    },
+    /// Stop services and start them again, one member after the other.
+    #[command(after_help = "Examples:
+  althing restart shop                   all its services, on all members
+  althing restart shop api --member beta
+
+The next member has its turn when the services of the one before are ready again;
+where one is not within a minute, it ends there with 1.")]
+    Restart {
+        /// Of which application.
+        app: AppName,
+        /// Only this service [default: all].
+        service: Option<ServiceName>,
+        /// Only on this member.
+        #[arg(long, value_name = "NAME")]
+        member: Option<MemberName>,
+    },
     /// Show what this member counts: packets, messages, bytes, requests.
     Metrics,
     /// Show or set what the cluster does by itself.
@@ -465,6 +516,7 @@ pub(super) enum KindWord {
     Vote,
     Repair,
     Replication,
+    Service,
     User,
 }
 
@@ -479,6 +531,7 @@ impl From<KindWord> for EventKind {
             KindWord::Vote => Self::Vote,
             KindWord::Repair => Self::Repair,
             KindWord::Replication => Self::Replication,
+            KindWord::Service => Self::Service,
             KindWord::User => Self::User,
         }
     }

@@ -11,20 +11,21 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, header};
+use hyper::{Method, Request, Response, body::Incoming, header};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    base::{Reason, Refusal},
+    base::{MemberName, Reason, Refusal},
     member::{
         command::{Command, Outcome},
         event::Event,
         view::View,
     },
     node::{
-        Edits, Metrics, Publish,
+        Ask, Edits, Heard, Metrics, Publish,
         inspect::{Findings, Question},
     },
 };
@@ -92,6 +93,41 @@ impl Client {
         self.order("/api/v1/inspect", question).await
     }
 
+    /// Asks about services, and hands on what members tell as it comes, for as long as
+    /// `each` says true.
+    pub async fn services(
+        &self,
+        member: Option<MemberName>,
+        ask: &Ask,
+        mut each: impl FnMut(Heard) -> bool,
+    ) -> Result<(), Refusal> {
+        let question = serde_json::json!({ "member": member, "ask": ask });
+        let body = serde_json::to_vec(&question).map_err(not_understood)?;
+        let (response, _connection) =
+            self.request(Method::POST, "/api/v1/services", body.into()).await?;
+        let fine = response.status().is_success();
+        let mut body = response.into_body();
+        let mut waiting = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+            waiting.extend_from_slice(&data);
+            if waiting.len() > ANSWER_MAX {
+                return Err(broken("it sends without end"));
+            }
+            while let Some(end) = waiting.iter().position(|b| *b == b'\n').filter(|_| fine) {
+                let line: Vec<u8> = waiting.drain(..=end).collect();
+                if !each(serde_json::from_slice(&line).map_err(not_understood)?) {
+                    return Ok(());
+                }
+            }
+        }
+        match serde_json::from_slice(&waiting) {
+            Ok(Failure { error }) => Err(error),
+            Err(_) if fine => Ok(()),
+            Err(error) => Err(not_understood(error)),
+        }
+    }
+
     async fn query<T: DeserializeOwned>(&self, path: &str) -> Result<T, Refusal> {
         let answer = tokio::time::timeout(READ_WITHIN, self.send(Method::GET, path, Bytes::new()));
         let bytes = answer.await.map_err(|_| {
@@ -122,11 +158,22 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Refusal> {
+        let (response, _connection) = self.request(method, path, body).await?;
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+        Ok(body.map_err(broken)?.to_bytes())
+    }
+
+    /// Sends a request. The connection ends with what comes beside the response.
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(Response<Incoming>, AbortOnDropHandle<hyper::Result<()>>), Refusal> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(&e))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        // Ends with the request: its sender is dropped with this function.
-        let connection = tokio::spawn(connection);
+        let connection = AbortOnDropHandle::new(tokio::spawn(connection));
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -135,9 +182,7 @@ impl Client {
             .body(Full::new(body))
             .map_err(broken)?;
         let response = sender.send_request(request).await.map_err(broken)?;
-        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-        connection.abort();
-        Ok(body.map_err(broken)?.to_bytes())
+        Ok((response, connection))
     }
 
     fn unreachable(&self, error: &io::Error) -> Refusal {

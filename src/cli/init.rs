@@ -93,6 +93,12 @@ ignore = [".git/", "*~", "*.swp"]
 # The file that answers for a directory, and the one for what is not there.
 # index = "index.html"
 # not_found = "404.html"
+
+# A program that runs on every member: started, watched, restarted, stopped. A word with
+# a slash is a path in this directory. Its log: althing logs {app} api
+# [services.api]
+# run = ["bin/api", "--port", "9000"]
+# ready = {{ tcp = "127.0.0.1:9000" }}
 "#
     )
 }
@@ -100,13 +106,14 @@ ignore = [".git/", "*~", "*.swp"]
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::manifest::Resolved;
 
     #[test]
     fn the_first_manifest_is_read_as_it_was_meant() {
         let hosts = vec!["www.example.org".to_owned()];
         let app = AppName::parse("shop").unwrap();
         let manifest = Manifest::parse(&manifest(&app, &hosts)).unwrap();
-        let (name, spec) = manifest.resolve(None, vec![], false).unwrap();
+        let Resolved { app: name, spec, .. } = manifest.resolve(None, vec![], false).unwrap();
         assert_eq!((name, spec.hosts), (app, hosts));
         assert_eq!(spec.ignore, [".git/", "*~", "*.swp"]);
         assert!(spec.path.is_none() && spec.index.is_none());
@@ -117,11 +124,13 @@ mod tests {
         let app = AppName::parse("shop").unwrap();
         let text = manifest(&app, &[]);
         let lines = text.lines().map(|line| match line.strip_prefix("# ") {
-            Some(key) if key.contains(" = ") => key,
+            Some(key) if key.contains(" = ") || key.starts_with('[') => key,
             _ => line,
         });
         let all = lines.collect::<Vec<_>>().join("\n");
-        let (_, spec) = Manifest::parse(&all).unwrap().resolve(None, vec![], false).unwrap();
+        let Resolved { spec, definitions, .. } =
+            Manifest::parse(&all).unwrap().resolve(None, vec![], false).unwrap();
+        assert_eq!(definitions.len(), 1);
         assert_eq!(spec.path.as_deref(), Some("/srv/shop"));
         assert_eq!(spec.not_found.as_deref(), Some("404.html"));
         assert!(spec.default && spec.index.is_some() && spec.hosts.len() == 1);

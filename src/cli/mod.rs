@@ -17,6 +17,7 @@ mod publish;
 mod reach;
 mod recover;
 mod rotate;
+mod services;
 mod show;
 mod sim;
 mod table;
@@ -134,6 +135,15 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
         }
         Action::Query { name, payload, timeout } => {
             operate::query(&client, output, name, payload.unwrap_or_default(), timeout).await
+        }
+        Action::Services { app, member } => services::list(&client, output, app, member).await,
+        Action::Logs { app, service, lines, follow, member } => {
+            let which = services::Which { app, service, member };
+            services::logs(&client, output, which, lines, follow).await
+        }
+        Action::Restart { app, service, member } => {
+            let which = services::Which { app, service, member };
+            services::restart(&client, output, which).await
         }
         Action::Metrics => show::metrics(&client, output).await,
         Action::Policy { action } => operate::policy(&client, output, action).await,

@@ -12,6 +12,7 @@ use std::{
 
 use crate::base::{
     Digest, RelPath,
+    path::DEFINITIONS,
     tree::{Change, Chunk, Tree, TreeError},
 };
 
@@ -41,6 +42,41 @@ pub trait Driver {
     /// dropped. A change may go unnoticed: only a scan is sure.
     fn watch(&self, changed: Box<dyn Fn() + Send>) -> Result<Watch, DriverError>;
 }
+
+/// A part of an application that its manifest describes, instead of files that are
+/// there: the services. It lies as a text in the tree below [`DEFINITIONS`], so it is
+/// signed, copied, voted on and repaired as everything else in it.
+pub trait Definition: Sized {
+    /// The name of its text, a plain file name.
+    const NAME: &'static str;
+
+    /// Reads its text. The error is a sentence without its point, or more lines of a parser.
+    fn parse(text: &str) -> Result<Self, String>;
+
+    /// The canonical text: equal definitions give equal bytes. None where there is
+    /// nothing to define.
+    fn text(&self) -> Option<String>;
+
+    /// Whether it makes sense: a sentence for each thing that does not.
+    fn check(&self) -> Result<(), Vec<String>>;
+
+    /// Where its text lies in a tree.
+    fn path() -> RelPath {
+        let path = format!("{DEFINITIONS}/{}", Self::NAME);
+        RelPath::parse(path.as_bytes()).expect("two plain names are a path")
+    }
+
+    /// Reads and checks the bytes of a text that came with a version.
+    fn read(bytes: &[u8]) -> Result<Self, String> {
+        let text = std::str::from_utf8(bytes).map_err(|_| "it is no text".to_owned())?;
+        let definition = Self::parse(text)?;
+        definition.check().map_err(|wrong| wrong.join(" "))?;
+        Ok(definition)
+    }
+}
+
+/// The largest text of a definition that is read, bytes.
+pub const DEFINITION_MAX: u64 = 4 << 20;
 
 /// Something is watched for as long as this lives.
 pub struct Watch {

@@ -288,6 +288,9 @@ fn resolve<'a>(tree: &Tree, from: &[u8], parts: impl Iterator<Item = &'a [u8]>) 
         }
         next.extend_from_slice(&part);
         let path = RelPath::parse(&next).ok()?;
+        if path.is_definition() {
+            return None; // how an application is run is nobody's business outside
+        }
         match tree.get(&path)? {
             Node::Directory { .. } => here = next,
             Node::File { digest, size, .. } => {

@@ -36,6 +36,8 @@ pub enum EventKind {
     Repair,
     /// Content was fetched, or could not be.
     Replication,
+    /// A service was started, is ready, ended.
+    Service,
     /// An operator or a program told all members of something: `althing event`.
     User,
 }

@@ -97,6 +97,7 @@ async fn handshake(
         Class::Talk => serve_talk(hub, member, link, large).await,
         Class::Pull => serve_streams(hub, member, link, class, StreamKind::Pull).await,
         Class::Http => serve_streams(hub, member, link, class, StreamKind::Http).await,
+        Class::Ask => serve_streams(hub, member, link, class, StreamKind::Ask).await,
         Class::Join => unreachable!("strangers were sent to the door above"),
     }
 }

@@ -67,14 +67,16 @@ pub(super) enum Class {
     Pull,
     /// Forwarded requests, from the side that dialled.
     Http,
+    /// Questions about what runs on the side that was dialled.
+    Ask,
     /// A stranger's knock.
     Join,
 }
 
 impl Class {
-    pub(super) const ALL: [Self; 4] = [Self::Talk, Self::Pull, Self::Http, Self::Join];
+    pub(super) const ALL: [Self; 5] = [Self::Talk, Self::Pull, Self::Http, Self::Ask, Self::Join];
     /// The classes between members.
-    pub(super) const MEMBERS: usize = 3;
+    pub(super) const MEMBERS: usize = 4;
 
     /// Its ALPN protocol. The cluster is part of it, so that members of two
     /// clusters don't even finish a handshake.
@@ -83,6 +85,7 @@ impl Class {
             Self::Talk => "althing",
             Self::Pull => "althing-pull",
             Self::Http => "althing-http",
+            Self::Ask => "althing-ask",
             Self::Join => "althing-join",
         };
         format!("{name}/1/{}", hex(&cluster.0.0[..8])).into_bytes()
@@ -92,7 +95,7 @@ impl Class {
     pub(super) const fn uni_max(self) -> u32 {
         match self {
             Self::Talk => 32,
-            Self::Pull | Self::Http | Self::Join => 0,
+            Self::Pull | Self::Http | Self::Ask | Self::Join => 0,
         }
     }
 
@@ -101,6 +104,7 @@ impl Class {
         match self {
             Self::Talk => 0,
             Self::Pull => 16,
+            Self::Ask => 32,
             Self::Http => 256,
             Self::Join => 1,
         }
@@ -110,7 +114,7 @@ impl Class {
     const fn stream_window(self) -> u32 {
         match self {
             Self::Pull => 2 << 20,
-            Self::Talk | Self::Http | Self::Join => ACCEPTED_STREAM_WINDOW,
+            Self::Talk | Self::Http | Self::Ask | Self::Join => ACCEPTED_STREAM_WINDOW,
         }
     }
 
@@ -122,7 +126,9 @@ impl Class {
         let (idle, mtu) = match self {
             // A conversation is short packets: larger ones would gain nothing.
             Self::Talk => (IDLE_TALK, None),
-            Self::Pull | Self::Http | Self::Join => (IDLE, Some(MtuDiscoveryConfig::default())),
+            Self::Pull | Self::Http | Self::Ask | Self::Join => {
+                (IDLE, Some(MtuDiscoveryConfig::default()))
+            }
         };
         let mut transport = common_transport(idle);
         transport

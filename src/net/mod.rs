@@ -88,6 +88,9 @@ pub enum StreamKind {
     Pull,
     /// An HTTP request that is forwarded.
     Http,
+    /// A question about what runs there. A member of an older version knows none:
+    /// then the handshake fails.
+    Ask,
 }
 
 /// What comes in.
@@ -352,8 +355,8 @@ impl Net {
     }
 
     /// Opens a stream to `to`, dialling when needed (2 s at most, 4 s where the
-    /// peer answers but is overloaded). While 16 pulls or
-    /// 256 requests to `to` are open, the next waits for one of them to end. A
+    /// peer answers but is overloaded). While 16 pulls,
+    /// 256 requests or 32 questions to `to` are open, the next waits for one of them to end. A
     /// stream that is dropped ends as if it had been `finish`ed, so a format
     /// on it has to know its own length.
     ///
@@ -384,6 +387,7 @@ impl From<StreamKind> for Class {
         match kind {
             StreamKind::Pull => Self::Pull,
             StreamKind::Http => Self::Http,
+            StreamKind::Ask => Self::Ask,
         }
     }
 }

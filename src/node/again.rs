@@ -30,13 +30,13 @@ pub(super) async fn run_on(
     loop {
         let ended = begun.run(&mut standing).await;
         let Ended::Rotated(to) = ended else {
-            standing.close();
+            standing.end().await;
             return ended;
         };
         begun = match again(&options, &kept, to, &mut standing).await {
             Ok(begun) => begun,
             Err(refusal) => {
-                standing.close();
+                standing.end().await;
                 return Ended::Failed(Box::new(refusal));
             }
         };

@@ -39,6 +39,7 @@ mod tests;
 
 pub use edited::Edits;
 pub use error::ContentError;
+pub(super) use look::read_definition;
 pub use site::Site;
 pub use state::Active;
 pub use state::{begin_anew, live_versions};
@@ -199,15 +200,24 @@ impl Content {
 
     /// Takes the directory `source` into the store, durably, without what
     /// `ignore` matches. It is looked at twice: what changed in between is an
-    /// error, and then nothing counts as staged.
-    pub fn stage(&self, source: &Path, ignore: &[String]) -> Result<Staged, ContentError> {
+    /// error, and then nothing counts as staged. In the place of what stands in its
+    /// `.althing` (it may be a copy of a live tree) come the `definitions`.
+    pub fn stage(
+        &self,
+        source: &Path,
+        ignore: &[String],
+        definitions: &[(RelPath, String)],
+    ) -> Result<Staged, ContentError> {
         let rules = IgnoreRules::new(ignore)?;
         let mut cache = {
             let mut sources = locked(&self.inner.sources);
             let at = sources.iter().position(|(path, _)| path == source);
             at.map_or_else(StatCache::new, |at| sources.remove(at).1)
         };
-        let staged = self.ingest(source, &rules, &Tree::default(), &mut cache);
+        let _hold = self.inner.store.hold(); // until the tree is there that needs the chunks
+        let staged = self
+            .take(source, &rules, &Tree::default(), &mut cache, definitions.is_empty())
+            .and_then(|tree| self.with_definitions(&tree, definitions));
         let mut sources = locked(&self.inner.sources);
         sources.push((source.to_owned(), cache));
         let surplus = sources.len().saturating_sub(SOURCES_MAX);
@@ -354,7 +364,9 @@ impl Content {
         // Without its listing nothing is known to be a shell of the version:
         // then every directory counts, and the root tells.
         let expected = self.inner.store.tree(&active.root)?.unwrap_or_default();
-        let staged = self.ingest(&active.live, &rules, &expected, &mut cache)?;
+        let _hold = self.inner.store.hold();
+        let tree = self.take(&active.live, &rules, &expected, &mut cache, true)?;
+        let staged = self.keep(&tree)?;
         if locked(&self.app(app).work).generation != generation {
             return Err(DriverError::Changing(active.live).into());
         }

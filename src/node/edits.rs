@@ -13,7 +13,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::inspect::{Difference, Item, Op};
+use super::{
+    content::read_definition,
+    inspect::{Difference, Item, Op},
+};
 use crate::{
     base::{
         AppName, Digest, Reason, Refusal, RelPath,
@@ -21,7 +24,7 @@ use crate::{
         limits,
         tree::{Chunk, Entry, Node, Tree},
     },
-    driver::files::scan::leads_out,
+    driver::{Definition, files::scan::leads_out, services::Services},
     member::command::{Command, Staged},
     store::{ContentStore, StoreError, Writer},
 };
@@ -99,6 +102,10 @@ pub(super) fn stage(
         let why = "The list leaves nothing at all.".to_owned();
         return Err(refusal(Reason::Invalid, why, "Leave something in it."));
     }
+    read_definition::<Services>(store, &tree).map_err(stored)?.map_err(|why| {
+        let why = format!("{} can't be used: {why}.", Services::path());
+        refusal(Reason::Invalid, why, "Correct the list, or publish a directory with a manifest.")
+    })?;
     let root = store.put_tree(&tree).map_err(stored)?;
     let command = Command::Publish {
         app: edits.app,

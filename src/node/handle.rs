@@ -8,9 +8,10 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use super::{
     Edits,
     inspect::{Findings, Question},
+    services::{Ask, Heard},
 };
 use crate::{
-    base::{AppName, Reason, Refusal},
+    base::{AppName, MemberName, Reason, Refusal},
     member::{
         command::{Command, Outcome},
         event::Event,
@@ -25,6 +26,7 @@ pub(super) enum Request {
     Publish(Box<Publish>, oneshot::Sender<Result<Outcome, Refusal>>),
     PublishEdits(Box<Edits>, oneshot::Sender<Result<Outcome, Refusal>>),
     Inspect(Question, oneshot::Sender<Result<Findings, Refusal>>),
+    Services(Option<MemberName>, Ask, oneshot::Sender<Result<mpsc::Receiver<Heard>, Refusal>>),
     Metrics(oneshot::Sender<Metrics>),
     /// Somebody subscribed to views.
     Watched,
@@ -144,6 +146,16 @@ impl Handle {
     /// Looks into this member's content and answers a question about it.
     pub async fn inspect(&self, question: Question) -> Result<Findings, Refusal> {
         self.ask(|answer| Request::Inspect(question, answer)).await?
+    }
+
+    /// Asks about the services that run: on one member, or on all that are live. What
+    /// they tell comes as it comes; see [`Told`](super::Told) for how it ends.
+    pub async fn services(
+        &self,
+        member: Option<MemberName>,
+        ask: Ask,
+    ) -> Result<mpsc::Receiver<Heard>, Refusal> {
+        self.ask(|answer| Request::Services(member, ask, answer)).await?
     }
 
     /// Everything, now.

@@ -4,7 +4,10 @@ use std::{fs, io::ErrorKind, path::Path};
 
 use serde::Deserialize;
 
-use crate::base::{AppName, Reason, Refusal, catalog::AppSpec, limits};
+use crate::{
+    base::{AppName, Reason, Refusal, RelPath, catalog::AppSpec, limits},
+    driver::{Definition, services::Services},
+};
 
 /// The name of the file. It is never part of the content.
 pub const FILE_NAME: &str = "althing.toml";
@@ -18,6 +21,20 @@ pub struct Manifest {
     /// The application.
     #[serde(default)]
     pub application: Section,
+    /// The programs that it runs.
+    #[serde(default)]
+    pub services: Services,
+}
+
+/// What a manifest says, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The application.
+    pub app: AppName,
+    /// How it is held and served.
+    pub spec: AppSpec,
+    /// The texts of its definitions, and where they lie in its tree.
+    pub definitions: Vec<(RelPath, String)>,
 }
 
 /// `[application]`.
@@ -81,7 +98,7 @@ impl Manifest {
         })
     }
 
-    /// The name and the specification of the application, with what the
+    /// The name, the specification and the definitions of the application, with what the
     /// command adds. `is_first` says that the cluster has no other
     /// application: the first one is the default unless it says otherwise.
     pub fn resolve(
@@ -89,10 +106,13 @@ impl Manifest {
         app: Option<AppName>,
         hosts: Vec<String>,
         is_first: bool,
-    ) -> Result<(AppName, AppSpec), Refusal> {
+    ) -> Result<Resolved, Refusal> {
         let refuse = |why: String, todo: &str| {
             Refusal::new(Reason::Invalid, "The directory was not published.", why, todo)
         };
+        let mut definitions = Vec::new();
+        define(&self.services, &mut definitions)
+            .map_err(|why| refuse(why, "Correct althing.toml, and publish again."))?;
         let section = self.application;
         let app = match (app, section.name) {
             (Some(app), _) => app,
@@ -140,8 +160,18 @@ impl Manifest {
             index: section.index,
             not_found: section.not_found,
         };
-        Ok((app, spec))
+        Ok(Resolved { app, spec, definitions })
     }
+}
+
+/// Adds the text of `definition`, if it says anything.
+fn define<D: Definition>(
+    definition: &D,
+    definitions: &mut Vec<(RelPath, String)>,
+) -> Result<(), String> {
+    definition.check().map_err(|wrong| format!("In {FILE_NAME}: {}", wrong.join(" ")))?;
+    definitions.extend(definition.text().map(|text| (D::path(), text)));
+    Ok(())
 }
 
 fn is_host(host: &str) -> bool {
@@ -168,8 +198,9 @@ mod tests {
             ignore = ["uploads/"]
         "#;
         let manifest = Manifest::parse(text).unwrap();
-        let (app, spec) = manifest.resolve(None, vec!["example.org".into()], false).unwrap();
-        assert_eq!(app.as_str(), "web");
+        let Resolved { app, spec, definitions } =
+            manifest.resolve(None, vec!["example.org".into()], false).unwrap();
+        assert_eq!((app.as_str(), definitions), ("web", vec![]));
         assert_eq!(spec.hosts, ["www.example.org", "example.org"]);
         assert_eq!(spec.path.as_deref(), Some("/srv/www"));
         assert!(!spec.default);
@@ -182,6 +213,20 @@ mod tests {
     }
 
     #[test]
+    fn services_become_a_definition_of_the_tree() {
+        let text = "[application]\nname = \"a\"\n[services.api]\nrun = [\"bin/api\"]\n";
+        let resolved = Manifest::parse(text).unwrap().resolve(None, vec![], true).unwrap();
+        let [(path, text)] = resolved.definitions.as_slice() else { panic!("{resolved:?}") };
+        assert_eq!(path.as_bytes(), b".althing/services.toml");
+        let services = Services::read(text.as_bytes()).unwrap();
+        assert_eq!(services.0.values().next().unwrap().run, ["bin/api"]);
+
+        let text = "[services.api]\nrun = [\"bin/api\"]\nrestrat = \"never\"\n";
+        let error = Manifest::parse(text).unwrap_err();
+        assert!(error.contains("line 3, column 1") && error.contains("restrat"), "{error}");
+    }
+
+    #[test]
     fn bad_values_are_refused() {
         let resolve = |text: &str| Manifest::parse(text).unwrap().resolve(None, vec![], true);
         for bad in [
@@ -190,9 +235,13 @@ mod tests {
             "[application]\nname = \"a\"\npath = \"srv\"",
             "[application]\nname = \"a\"\npath = \"/srv/../etc\"",
             "[application]\nname = \"a\"\nhosts = [\"a b\"]",
+            "[application]\nname = \"a\"\n[services.x]\nrun = [\"/bin/sh\"]",
         ] {
             assert_eq!(resolve(bad).unwrap_err().reason, Reason::Invalid, "{bad}");
         }
-        assert!(resolve("[application]\nname = \"a\"").unwrap().1.default, "the first is default");
+        assert!(
+            resolve("[application]\nname = \"a\"").unwrap().spec.default,
+            "the first is default"
+        );
     }
 }

@@ -17,6 +17,7 @@ mod persist;
 mod recover;
 mod run;
 mod scrub;
+pub mod services;
 mod sites;
 mod start;
 pub mod transfer;
@@ -35,6 +36,7 @@ pub use handle::{Handle, Metrics, Publish};
 pub use options::Options;
 pub use recover::{Holding, Recovered, Recovery, Survey};
 pub use scrub::Scrub;
+pub use services::{Ask, Heard, Told};
 pub use start::{listen, start};
 
 /// A member that runs in this process.

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, Mutex, atomic::Ordering, mpsc as std_mpsc},
     time::Duration,
 };
@@ -24,13 +25,17 @@ use super::{
     keys::NextKeys,
     persist::{self, Write},
     scrub::{self, Scrub},
+    services::{self, Ask, Heard},
     sites::{Forwarder, SiteTable},
     start::wall_now,
     watchdog::{Doing, Pulse},
     work::Work,
 };
 use crate::{
-    base::{MemberId, Reason, Refusal, SecretKey, Time, catalog::Roster, limits},
+    base::{
+        AppName, MemberId, MemberName, Reason, Refusal, SecretKey, Time, catalog::Roster, limits,
+    },
+    driver::services::{ServiceEvent, Supervisor},
     gateway,
     member::{
         Config, Effect, Input, Member, Restored,
@@ -73,6 +78,8 @@ pub(super) struct Parts {
     pub scrub: Option<Scrub>,
     /// What happened before this start and is to be told.
     pub news: Option<String>,
+    /// Where what services print is kept.
+    pub logs: PathBuf,
 }
 
 /// What comes back from beside the loop.
@@ -89,6 +96,8 @@ pub(super) enum Note {
     Unwatched(String),
     /// The scrub met something that is not what it was.
     Rotten(scrub::Found),
+    /// What runs, or should.
+    Services(services::Notice),
     /// What was to be published lies in the store now.
     Staged(Command, Answer),
 }
@@ -107,12 +116,20 @@ pub(super) struct Standing {
     forwarder: Arc<Forwarder>,
     stats: Arc<gateway::Stats>,
     shutdown: CancellationToken,
+    supervisor: Arc<Supervisor>,
+    service_events: mpsc::UnboundedReceiver<ServiceEvent>,
 }
 
 impl Standing {
     /// Ends what serves people.
     pub fn close(&self) {
         self.shutdown.cancel();
+    }
+
+    /// The same, and stops what runs.
+    pub async fn end(&self) {
+        self.close();
+        self.supervisor.stop_all().await;
     }
 }
 
@@ -133,7 +150,7 @@ impl Begun {
             self.this.tell_of_itself(EventKind::Catalog, Severity::Critical, text);
         }
         self.this.carry_out(self.effects);
-        self.this.run(&mut standing.requests, self.network_events, self.notes).await;
+        self.this.run(standing, self.network_events, self.notes).await;
         standing.event_number = self.this.event_number;
         standing.forwarder.set(None);
         self.this.finish(self.writer, standing).await
@@ -147,7 +164,12 @@ pub(super) fn open(
 ) -> Result<(Handle, Standing, Begun), Refusal> {
     let (requests, request_queue) = mpsc::channel(64);
     let made = make_member(&parts);
+    let (happened, service_events) = mpsc::unbounded_channel();
+    // Once all is over nobody needs to know.
+    let supervisor = Supervisor::new(parts.logs.clone(), move |event| drop(happened.send(event)));
     let mut standing = Standing {
+        supervisor: Arc::new(supervisor),
+        service_events,
         requests: request_queue,
         views: Arc::new(watch::Sender::new(Arc::new(made.0.view(Time(0))))),
         events: broadcast::Sender::new(256),
@@ -220,8 +242,15 @@ fn put_together(
     // Before the first request: nobody is told that there is nothing.
     standing.sites.set(member.routes(Time(0)), &parts.content);
     standing.forwarder.set(Some(parts.network.clone()));
-    let work =
-        Work::new(parts.content, parts.store, parts.network.clone(), notes.clone(), parts.scrub);
+    let supervisor = Arc::clone(&standing.supervisor);
+    let work = Work::new(
+        parts.content,
+        parts.store,
+        parts.network.clone(),
+        supervisor,
+        notes.clone(),
+        parts.scrub,
+    );
     let this = Loop {
         member,
         started,
@@ -293,16 +322,18 @@ struct Loop {
 impl Loop {
     async fn run(
         &mut self,
-        requests: &mut mpsc::Receiver<Request>,
+        standing: &mut Standing,
         mut network: mpsc::Receiver<NetEvent>,
         mut notes: mpsc::UnboundedReceiver<Note>,
     ) {
+        let Standing { requests, service_events, .. } = standing;
         while self.ended.is_none() {
             let wake = self.wake_at();
             tokio::select! {
                 biased;
                 Some(event) = network.recv() => self.on_network(event),
                 Some(note) = notes.recv() => self.on_note(note),
+                Some(event) = service_events.recv() => self.on_service(&event),
                 request = requests.recv() => match request {
                     Some(request) => self.on_request(request),
                     None => self.ended = Some(Ended::Stopped), // every handle is gone
@@ -424,6 +455,11 @@ impl Loop {
             view.health = Health::Critical;
             view.reasons.insert(0, trouble.clone());
         }
+        let complaints = self.work.complaints();
+        if !complaints.is_empty() {
+            view.health = view.health.max(Health::Warning);
+            view.reasons.extend(complaints);
+        }
         view
     }
 
@@ -461,6 +497,9 @@ impl Loop {
             NetEvent::Stream { from, kind: StreamKind::Pull, send, recv } => {
                 self.work.serve_pull(from, send, recv);
             }
+            NetEvent::Stream { from, kind: StreamKind::Ask, send, recv } => {
+                self.work.answer_services(from, send, recv);
+            }
             NetEvent::Stream { kind: StreamKind::Http, send, recv, .. } => {
                 let stream = tokio::io::join(recv, send);
                 let sites: Arc<dyn gateway::Sites> = Arc::clone(&self.sites) as _;
@@ -475,6 +514,12 @@ impl Loop {
             Note::SitesChanged => self.refresh_sites(),
             Note::Staged(command, answer) => self.on_command(command, answer),
             Note::Rotten(found) => self.on_rotten(found),
+            Note::Services(services::Notice::Unusable(app, why)) => {
+                let text = format!(
+                    "{why}; what ran of {app} goes on as it was: publish a version that can be used"
+                );
+                self.tell_about(EventKind::Service, Severity::Critical, Some(app), text);
+            }
             Note::Trouble(trouble) => {
                 self.trouble = trouble.as_deref().map(|text| format!("{}.", sentence(text)));
                 let (severity, text) = match trouble {
@@ -488,6 +533,12 @@ impl Loop {
                 self.tell_of_itself(EventKind::Replication, Severity::Warning, text);
             }
         }
+    }
+
+    fn on_service(&mut self, event: &ServiceEvent) {
+        let (severity, app) = (services::severity(event), Some(event.app.clone()));
+        self.tell_about(EventKind::Service, severity, app, event.to_string());
+        self.view_dirty = true;
     }
 
     fn on_rotten(&mut self, found: scrub::Found) {
@@ -532,11 +583,41 @@ impl Loop {
                 let application = self.member.catalog().application(question.app()).cloned();
                 self.work.inspect(question, application, answer);
             }
+            Request::Services(member, ask, answer) => {
+                // Whoever asked may have gone.
+                let _ = answer.send(self.ask_services(member, &ask));
+            }
             Request::Watched => self.view_dirty = true,
             Request::Stop(answer) => {
                 self.ended = Some(Ended::Stopped);
                 let _asker_may_be_gone = answer.send(());
             }
+        }
+    }
+
+    /// Asks one member, or all that are live.
+    fn ask_services(
+        &self,
+        member: Option<MemberName>,
+        ask: &Ask,
+    ) -> Result<mpsc::Receiver<Heard>, Refusal> {
+        let me = self.member.id();
+        let roster = &self.member.catalog().roster;
+        let is_live = |id: MemberId| id == me || self.member.is_live(id);
+        let wanted = |name: &MemberName| member.as_ref().is_none_or(|wanted| wanted == name);
+        let enrolled = roster.members.iter().filter(|m| wanted(&m.name));
+        let asked: Vec<services::Asked> = enrolled
+            .filter(|m| member.is_some() || is_live(m.id))
+            .map(|m| services::Asked { id: m.id, name: m.name.clone(), me: m.id == me })
+            .collect();
+        match member {
+            Some(name) if asked.is_empty() => Err(Refusal::new(
+                Reason::NotFound,
+                "Nobody was asked.",
+                format!("No member is named {name}."),
+                "See `althing members` for those that are enrolled.",
+            )),
+            _ => Ok(self.work.ask_services(asked, ask)),
         }
     }
 
@@ -668,14 +749,26 @@ impl Loop {
         let routes = self.member.routes(self.now());
         self.sites.set(routes, self.work.content());
         let catalog = self.member.catalog();
+        self.work.run_services(catalog);
         let automatic = catalog.applications.keys().filter(|app| catalog.automatic(app).is_some());
         self.work.watch(automatic.cloned().collect());
     }
 
     /// Tells of something that the member does not know of.
     fn tell_of_itself(&mut self, kind: EventKind, severity: Severity, text: String) {
+        self.tell_about(kind, severity, None, text);
+    }
+
+    /// The same, about an application.
+    fn tell_about(
+        &mut self,
+        kind: EventKind,
+        severity: Severity,
+        app: Option<AppName>,
+        text: String,
+    ) {
         let (number, at) = (0, wall_now());
-        let (member, app, user) = (None, None, None);
+        let (member, user) = (None, None);
         self.tell(Event { number, at, severity, kind, member, app, text, user });
     }
 

@@ -188,6 +188,7 @@ pub(super) async fn prepare(options: &Options, kept: &Kept) -> Result<(Parts, Re
         pace: options.pace,
         scrub: options.scrub,
         news,
+        logs: data.logs(),
     };
     Ok((parts, ready))
 }

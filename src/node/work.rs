@@ -18,9 +18,10 @@ use super::{
     content::{Activated, Active, Content, ContentError, Edits as LiveEdits},
     edits::{self, Edits},
     inspect::{self, Findings, Question},
-    manifest::Manifest,
+    manifest::{Manifest, Resolved},
     run::{Answer, Note},
     scrub::{self, Scrub, Scrubbed},
+    services::{self, Ask, Asked, Heard},
     transfer::{self, Boards, Connect, TransferError, Wanted},
     watching::{self, Notice},
 };
@@ -30,6 +31,7 @@ use crate::{
         catalog::{Application, Catalog},
         limits,
     },
+    driver::services::Supervisor,
     member::{
         ContentFailure, Effect, FetchFailure, Input, Repair, Switched,
         command::{Command, Staged},
@@ -40,6 +42,8 @@ use crate::{
 
 /// Sessions that are served at the same time; more wait.
 const SERVING_MAX: usize = 64;
+/// Questions about services that are answered at the same time.
+const ASKING_MAX: usize = 64;
 /// How often what no version needs is collected, if there is any.
 const COLLECT_EVERY: Duration = Duration::from_secs(30);
 /// How many collections follow when a root went.
@@ -65,6 +69,10 @@ pub(super) struct Work {
     scrubbed: Arc<Scrubbed>,
     /// The applications whose live trees are watched.
     watched: watch::Sender<BTreeSet<AppName>>,
+    supervisor: Arc<Supervisor>,
+    /// What is live here and in the catalog; none before it is known.
+    running: watch::Sender<Option<services::Live>>,
+    asking: Arc<Semaphore>,
 }
 
 /// Streams over the cluster's own connections.
@@ -97,6 +105,7 @@ impl Work {
         content: Content,
         store: ContentStore,
         network: Net,
+        supervisor: Arc<Supervisor>,
         notes: mpsc::UnboundedSender<Note>,
         scrub: Option<Scrub>,
     ) -> Self {
@@ -113,8 +122,12 @@ impl Work {
             stopping: CancellationToken::new(),
             scrubbed: Arc::default(),
             watched: watch::Sender::default(),
+            supervisor,
+            running: watch::Sender::default(),
+            asking: Arc::new(Semaphore::new(ASKING_MAX)),
         };
         this.watch_live_trees();
+        this.supervise();
         this.tasks.spawn(collect(
             this.content.clone(),
             Arc::clone(&this.kept),
@@ -146,6 +159,56 @@ impl Work {
             *watched = apps;
             differs
         });
+    }
+
+    fn supervise(&self) {
+        let notes = self.notes.clone();
+        // The loop may be gone: then nobody needs to know.
+        let tell = move |notice| drop(notes.send(Note::Services(notice)));
+        let (content, supervisor) = (self.content.clone(), Arc::clone(&self.supervisor));
+        let (live, stopping) = (self.running.subscribe(), self.stopping.clone());
+        self.tasks.spawn(services::run(content, supervisor, live, tell, stopping));
+    }
+
+    /// What is live of what the catalog has runs from now on, and nothing else.
+    pub fn run_services(&self, catalog: &Catalog) {
+        let active = self.content.applications().into_iter();
+        // Version 0 is what was live in another cluster.
+        let ours = active.filter(|a| a.version > 0 && catalog.application(&a.app).is_some());
+        let live: services::Live = ours.map(|a| (a.app, (a.version, a.root))).collect();
+        self.running.send_if_modified(|running| {
+            let differs = running.as_ref() != Some(&live);
+            *running = Some(live);
+            differs
+        });
+    }
+
+    /// Asks members about what runs there.
+    pub fn ask_services(&self, all: Vec<Asked>, ask: &Ask) -> mpsc::Receiver<Heard> {
+        services::ask(&self.network, &self.supervisor, all, ask)
+    }
+
+    /// Another member asks about what runs here.
+    pub fn answer_services(&self, from: MemberId, send: SendStream, recv: RecvStream) {
+        let (supervisor, asking) = (Arc::clone(&self.supervisor), Arc::clone(&self.asking));
+        let stopping = self.stopping.clone();
+        self.tasks.spawn(async move {
+            // Too many: whoever asks is told by the end of the stream.
+            let Ok(_permit) = asking.try_acquire() else { return };
+            tokio::select! {
+                () = stopping.cancelled() => {}
+                result = services::answer_stream(supervisor, send, recv) => {
+                    if let Err(error) = result {
+                        tracing::debug!(%from, %error, "a question ended early");
+                    }
+                }
+            }
+        });
+    }
+
+    /// What is not as it should be with what runs here.
+    pub fn complaints(&self) -> Vec<String> {
+        services::complaints(&self.supervisor)
     }
 
     fn scrub(&self, scrub: Scrub) {
@@ -449,8 +512,9 @@ fn stage(
         ));
     }
     let manifest = Manifest::load(&source)?;
-    let (app, spec) = manifest.resolve(publish.app.clone(), publish.hosts.clone(), is_first)?;
-    let staged = content.stage(&source, &spec.ignore).map_err(|error| {
+    let Resolved { app, spec, definitions } =
+        manifest.resolve(publish.app.clone(), publish.hosts.clone(), is_first)?;
+    let staged = content.stage(&source, &spec.ignore, &definitions).map_err(|error| {
         Refusal::new(
             if error.is_full() { Reason::Failed } else { Reason::Invalid },
             format!("{app} was not published; its version stays as it was."),

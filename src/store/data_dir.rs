@@ -91,6 +91,11 @@ impl DataDir {
         self.path.join("live")
     }
 
+    /// Where what services print is kept.
+    pub fn logs(&self) -> PathBuf {
+        self.path.join("logs")
+    }
+
     /// The Unix socket of this member's command line.
     pub fn socket(&self) -> PathBuf {
         self.path.join("socket")

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::{
     admin::Source,
@@ -19,7 +19,7 @@ use crate::{
         },
     },
     node::{
-        Edits, Metrics, Publish,
+        Ask, Edits, Heard, Metrics, Publish, Told,
         inspect::{Findings, Question, Verified},
     },
 };
@@ -98,6 +98,18 @@ impl Source for Fake {
             store_damaged: 0,
         };
         self.ask(format!("look at {app}"), Findings::Verified(verified))
+    }
+
+    async fn services(
+        &self,
+        member: Option<MemberName>,
+        ask: Ask,
+    ) -> Result<mpsc::Receiver<Heard>, Refusal> {
+        let (to, heard) = mpsc::channel(2);
+        let member = member.unwrap_or_else(|| MemberName::parse("web1").unwrap());
+        to.try_send(Heard { member: member.clone(), told: Told::Restarted(1) }).unwrap();
+        to.try_send(Heard { member, told: Told::Done }).unwrap();
+        self.ask(format!("{ask:?}"), heard)
     }
 
     async fn stop(&self) {

@@ -42,10 +42,12 @@ impl IgnoreRules {
     }
 
     /// Whether `path` itself is matched; the caller does not descend into
-    /// what is ignored, as git does not.
+    /// what is ignored, as git does not. No pattern matches the definitions: an
+    /// innocent `.*` would take the services of an application away.
     pub fn matches(&self, path: &RelPath, is_directory: bool) -> bool {
         path.as_bytes() == MANIFEST
-            || self.matcher.matched(path.to_path(), is_directory).is_ignore()
+            || !path.is_definition()
+                && self.matcher.matched(path.to_path(), is_directory).is_ignore()
     }
 
     /// Whether `path` or anything above it is matched.
@@ -95,6 +97,15 @@ mod tests {
         assert!(rules.ignores(&path("althing.toml"), false));
         assert!(!rules.ignores(&path("a/althing.toml"), false));
         assert!(!rules.ignores(&path("index.html"), false));
+    }
+
+    #[test]
+    fn no_pattern_matches_the_definitions() {
+        let rules = rules(&[".*", "*.toml"]);
+        assert!(!rules.ignores(&path(".althing"), true));
+        assert!(!rules.ignores(&path(".althing/services.toml"), false));
+        assert!(rules.ignores(&path(".althing-web"), true), "this is another name");
+        assert!(rules.ignores(&path("a/.althing"), true), "and this another place");
     }
 
     #[test]

@@ -9,7 +9,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{ServiceName, quantity};
+use crate::{
+    base::{ServiceName, quantity},
+    driver::Definition,
+};
 
 /// How long a service may take to stop where nothing is said.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -29,6 +32,22 @@ pub struct Services(pub BTreeMap<ServiceName, Service>);
 struct Document {
     #[serde(default)]
     services: Services,
+}
+
+impl Definition for Services {
+    const NAME: &'static str = "services.toml";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::parse(text)
+    }
+
+    fn text(&self) -> Option<String> {
+        (!self.0.is_empty()).then(|| self.to_toml())
+    }
+
+    fn check(&self) -> Result<(), Vec<String>> {
+        Self::check(self)
+    }
 }
 
 impl Services {

@@ -51,6 +51,16 @@ pub enum ContentError {
     /// A tree that holds what its own patterns ignore.
     #[error("{0} is part of the version and ignored by its own patterns; publish it again")]
     Ignored(RelPath),
+    /// A definition that can't be used.
+    #[error("the version of {app} has a {name} that can't be used: {why}")]
+    Definition {
+        /// The application.
+        app: AppName,
+        /// Which definition.
+        name: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Not a path for a live tree.
     #[error("{path} can't be the path of a live tree: {why}")]
     Path {

@@ -27,7 +27,7 @@ impl Bench {
             for (name, bytes) in *files {
                 write(source.path(), name, bytes);
             }
-            let staged = content.stage(source.path(), &[]).unwrap();
+            let staged = content.stage(source.path(), &[], &[]).unwrap();
             content.activate(&app(), number, number, staged.root, &AppSpec::default()).unwrap();
             application.versions.push(Version {
                 number,

@@ -1,0 +1,223 @@
+//! Between members: a question goes out on a stream of its own and its answer
+//! comes back as lines of JSON. Both are read with bounds.
+
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader},
+    sync::mpsc,
+};
+
+use super::{Ask, Heard, Told, follow::answer};
+use crate::{
+    base::{MemberId, MemberName, Reason, Refusal, ServiceName, WallTime},
+    driver::services::Supervisor,
+    net::{Net, RecvStream, SendStream, StreamKind},
+};
+
+/// The longest question, bytes.
+const ASK_MAX: u64 = 4 << 10;
+/// The longest part of an answer, bytes: a line of 16 KiB in the widest JSON.
+const PART_MAX: u64 = 256 << 10;
+/// How long the other side has for its question, and for the first part of its answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How soon one whose log is followed is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Parts that wait for whoever listens.
+const WAITING_MAX: usize = 256;
+
+/// One who is asked.
+#[derive(Clone, Debug)]
+pub(in crate::node) struct Asked {
+    pub id: MemberId,
+    pub name: MemberName,
+    /// Whether it is this member itself.
+    pub me: bool,
+}
+
+/// Asks `all` of them at once. What they tell comes as it comes, each one's in order
+/// and ended by [`Told::Done`] or [`Told::Refused`].
+pub(in crate::node) fn ask(
+    network: &Net,
+    supervisor: &Arc<Supervisor>,
+    all: Vec<Asked>,
+    ask: &Ask,
+) -> mpsc::Receiver<Heard> {
+    let (heard, listener) = mpsc::channel(WAITING_MAX);
+    for asked in all {
+        let (to, mut told) = mpsc::channel(WAITING_MAX);
+        let (heard, ask) = (heard.clone(), ask.clone());
+        if asked.me {
+            tokio::spawn(answer(Arc::clone(supervisor), ask, to));
+        } else {
+            tokio::spawn(relay(network.clone(), asked.clone(), ask, to));
+        }
+        tokio::spawn(async move {
+            while let Some(told) = told.recv().await {
+                if heard.send(Heard { member: asked.name.clone(), told }).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    listener
+}
+
+/// Asks another member and hands on what it tells. Whoever follows a log is not left
+/// alone when a connection breaks: it is asked again, from where it was.
+async fn relay(network: Net, asked: Asked, ask: Ask, to: mpsc::Sender<Told>) {
+    let nobody_listens = to.clone();
+    let follows = matches!(ask, Ask::Logs { follow: true, .. });
+    let talk = async {
+        let mut told_until = BTreeMap::new();
+        let mut said = false;
+        loop {
+            let before = told_until.clone();
+            let Err(error) = converse(&network, asked.id, &ask, &mut told_until, &to).await else {
+                return;
+            };
+            if told_until != before {
+                said = false;
+            }
+            let todo = if follows {
+                "It is asked again for as long as you follow."
+            } else {
+                "See `althing members`; a member of an older version knows no such question."
+            };
+            let what = format!("{} did not answer, or not to its end.", asked.name);
+            let refusal = Refusal::new(Reason::Failed, what, format!("{error}."), todo);
+            // Whoever asked may have gone.
+            if !said && to.send(Told::Refused(refusal)).await.is_err() || !follows {
+                return;
+            }
+            said = true;
+            tokio::time::sleep(AGAIN).await;
+        }
+    };
+    tokio::select! {
+        () = nobody_listens.closed() => {}
+        () = talk => {}
+    }
+}
+
+/// Asks once. `told_until` is when the last line of each service was printed that was
+/// handed on: earlier ones are not handed on again.
+async fn converse(
+    network: &Net,
+    id: MemberId,
+    ask: &Ask,
+    told_until: &mut BTreeMap<ServiceName, WallTime>,
+    to: &mpsc::Sender<Told>,
+) -> io::Result<()> {
+    let before = told_until.clone();
+    let (mut send, recv) = network.open(id, StreamKind::Ask).await.map_err(io::Error::other)?;
+    send.write_all(&serde_json::to_vec(ask)?).await?;
+    send.finish().map_err(io::Error::other)?;
+    let mut parts = BufReader::new(recv);
+    let follows = matches!(ask, Ask::Logs { follow: true, .. });
+    let mut patience = Some(PATIENCE).filter(|_| !follows);
+    loop {
+        let next = next_part(&mut parts);
+        let told = match patience.take() {
+            Some(patience) => tokio::time::timeout(patience, next).await?,
+            None => next.await,
+        }?;
+        if let Told::Line { service, line } = &told {
+            if before.get(service).is_some_and(|until| line.at <= *until) {
+                continue;
+            }
+            told_until.insert(service.clone(), line.at);
+        }
+        let last = matches!(told, Told::Done);
+        // The other side hears of it when the stream is dropped.
+        if to.send(told).await.is_err() || last {
+            return Ok(());
+        }
+    }
+}
+
+/// Reads one part.
+pub(super) async fn next_part(from: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Told> {
+    let mut line = Vec::new();
+    from.take(PART_MAX).read_until(b'\n', &mut line).await?;
+    if line.last() != Some(&b'\n') {
+        let what = if line.len() as u64 == PART_MAX {
+            "a part of it is too long"
+        } else {
+            "it ended early"
+        };
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            format!("the answer can't be read: {what}"),
+        ));
+    }
+    Ok(serde_json::from_slice(&line)?)
+}
+
+/// Another member asks: reads its question and answers it.
+pub(in crate::node) async fn answer_stream(
+    supervisor: Arc<Supervisor>,
+    mut send: SendStream,
+    recv: RecvStream,
+) -> io::Result<()> {
+    let mut question = Vec::new();
+    let read = recv.take(ASK_MAX);
+    tokio::pin!(read);
+    tokio::time::timeout(PATIENCE, read.read_to_end(&mut question)).await??;
+    let ask: Ask = serde_json::from_slice(&question)?;
+    let (to, mut told) = mpsc::channel(WAITING_MAX);
+    let answering = tokio::spawn(answer(supervisor, ask, to));
+    let stopped = send.stopped();
+    tokio::pin!(stopped);
+    let result = loop {
+        tokio::select! {
+            _ = &mut stopped => break Ok(()),
+            part = told.recv() => {
+                let Some(part) = part else { break send.finish().map_err(io::Error::other) };
+                let mut line = serde_json::to_vec(&part)?;
+                line.push(b'\n');
+                if let Err(error) = send.write_all(&line).await {
+                    break Err(error.into());
+                }
+            }
+        }
+    };
+    answering.abort();
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(bytes: &[u8]) -> Result<Told, String> {
+        next_part(&mut &*bytes).await.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_bounded_and_has_an_end() {
+        assert_eq!(read(b"{\"restarted\":3}\n").await, Ok(Told::Restarted(3)));
+        assert_eq!(read(b"\"done\"\nrest").await, Ok(Told::Done));
+        for cut in [&b""[..], b"\"done\"", b"{\"restarted\":3"] {
+            assert!(read(cut).await.unwrap_err().contains("ended early"));
+        }
+        let endless = vec![b' '; PART_MAX as usize + 9];
+        assert!(read(&endless).await.unwrap_err().contains("too long"));
+        assert!(read(b"{\"restarted\":-1}\n").await.is_err());
+        assert!(read(b"\xff\n").await.is_err());
+    }
+
+    /// The longest line in the widest JSON is within the bound.
+    #[tokio::test]
+    async fn every_line_of_a_service_fits() {
+        use crate::driver::services::{LogLine, Stream, log::LINE_MAX};
+        let text = "\u{1}".repeat(LINE_MAX) + " [18446744073709551615 bytes more]";
+        let line = LogLine { at: WallTime(u64::MAX), stream: Stream::Althing, text };
+        let service = ServiceName::parse(&"a".repeat(40)).unwrap();
+        let told = Told::Line { service, line };
+        let mut bytes = serde_json::to_vec(&told).unwrap();
+        bytes.push(b'\n');
+        assert!(bytes.len() as u64 <= PART_MAX);
+        assert_eq!(read(&bytes).await, Ok(told));
+    }
+}

@@ -1,0 +1,174 @@
+//! An answer of this member: from its supervisor, part by part.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{broadcast::error::RecvError, mpsc},
+    task::JoinSet,
+};
+
+use super::{Ask, Told};
+use crate::{
+    base::{AppName, Reason, Refusal, ServiceName},
+    driver::services::{LogLine, Supervisor},
+};
+
+/// How often is looked for services that are new.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Answers `ask` into `to`, with [`Told::Done`] at the end. It ends early when
+/// nobody listens.
+pub(in crate::node) async fn answer(supervisor: Arc<Supervisor>, ask: Ask, to: mpsc::Sender<Told>) {
+    let nobody_listens = to.clone();
+    tokio::select! {
+        () = nobody_listens.closed() => {}
+        _ = parts(supervisor, ask, &to) => {}
+    }
+}
+
+/// Nobody listens any more.
+struct Gone;
+
+impl<T> From<mpsc::error::SendError<T>> for Gone {
+    fn from(_: mpsc::error::SendError<T>) -> Self {
+        Self
+    }
+}
+
+async fn parts(supervisor: Arc<Supervisor>, ask: Ask, to: &mpsc::Sender<Told>) -> Result<(), Gone> {
+    match ask {
+        Ask::Status { app } => {
+            for status in supervisor.status() {
+                if app.as_ref().is_none_or(|app| *app == status.app) {
+                    to.send(Told::Status(status)).await?;
+                }
+            }
+        }
+        Ask::Restart { app, service } => {
+            to.send(Told::Restarted(supervisor.restart(&app, service.as_ref()))).await?;
+        }
+        Ask::Logs { app, service, lines, follow } => {
+            let look = Look { supervisor, app, service, lines };
+            if follow {
+                look.follow(to).await?;
+            } else {
+                for service in look.services() {
+                    look.tail(&service, to).await?;
+                }
+            }
+        }
+    }
+    to.send(Told::Done).await?;
+    Ok(())
+}
+
+/// Whose lines are wanted.
+#[derive(Clone)]
+struct Look {
+    supervisor: Arc<Supervisor>,
+    app: AppName,
+    service: Option<ServiceName>,
+    lines: usize,
+}
+
+impl Look {
+    /// The services that run, or the one that is wanted: it may have run before.
+    fn services(&self) -> BTreeSet<ServiceName> {
+        match &self.service {
+            Some(service) => BTreeSet::from([service.clone()]),
+            None => {
+                let all = self.supervisor.status().into_iter();
+                all.filter(|s| s.app == self.app).map(|s| s.service).collect()
+            }
+        }
+    }
+
+    /// The last lines of `service`, and what they were.
+    async fn tail(
+        &self,
+        service: &ServiceName,
+        to: &mpsc::Sender<Told>,
+    ) -> Result<VecDeque<LogLine>, Gone> {
+        let (look, name) = (self.clone(), service.clone());
+        let read =
+            tokio::task::spawn_blocking(move || look.supervisor.tail(&look.app, &name, look.lines));
+        let lines = match read.await {
+            Ok(Ok(lines)) => lines,
+            Ok(Err(error)) => {
+                let refusal = Refusal::new(
+                    Reason::Failed,
+                    format!("The log of {service} can't be read."),
+                    format!("The disk said: {error}."),
+                    "Mend the cause, and ask again.",
+                );
+                to.send(Told::Refused(refusal)).await?;
+                Vec::new()
+            }
+            Err(_) => return Err(Gone), // the runtime ends
+        };
+        for line in &lines {
+            to.send(Told::Line { service: service.clone(), line: line.clone() }).await?;
+        }
+        Ok(lines.into())
+    }
+
+    /// The last lines of each, then those that come, until nobody listens.
+    async fn follow(&self, to: &mpsc::Sender<Told>) -> Result<(), Gone> {
+        let mut followed = JoinSet::new();
+        let mut names = BTreeSet::new();
+        let mut first = true;
+        loop {
+            for service in self.services() {
+                if names.contains(&service) {
+                    continue;
+                }
+                // Before the file is read, so that nothing falls between.
+                let Some(mut lines) = self.supervisor.follow(&self.app, &service) else {
+                    if first {
+                        self.tail(&service, to).await?;
+                    }
+                    continue;
+                };
+                names.insert(service.clone());
+                let (look, to) = (self.clone(), to.clone());
+                followed.spawn(async move {
+                    let mut seen = look.tail(&service, &to).await.unwrap_or_default();
+                    loop {
+                        let told = match lines.recv().await {
+                            Ok(line) => {
+                                if seen.back().is_none_or(|last| line.at > last.at) {
+                                    seen.clear();
+                                }
+                                if let Some(at) = seen.iter().position(|other| *other == line) {
+                                    seen.remove(at);
+                                    continue; // it came by both ways
+                                }
+                                Told::Line { service: service.clone(), line }
+                            }
+                            Err(RecvError::Lagged(lines)) => {
+                                Told::Missed { service: service.clone(), lines }
+                            }
+                            Err(RecvError::Closed) => return service,
+                        };
+                        if to.send(told).await.is_err() {
+                            return service;
+                        }
+                    }
+                });
+            }
+            first = false;
+            tokio::select! {
+                Some(ended) = followed.join_next() => {
+                    if let Ok(service) = ended {
+                        names.remove(&service);
+                    }
+                }
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+}
