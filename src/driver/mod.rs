@@ -18,6 +18,8 @@ use crate::base::{
 
 pub mod files;
 pub mod services;
+pub mod settings;
+pub mod variable;
 
 /// One type of content in one place.
 pub trait Driver {
