@@ -139,6 +139,16 @@ name!(
     "use 1 to 40 lower-case letters, digits and hyphens, with a letter or digit at both ends"
 );
 
+name!(
+    /// The name of a secret, unique within its application. It becomes a
+    /// variable of a service's environment: upper case, `_` for hyphens.
+    SecretName,
+    40,
+    "a secret",
+    |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-',
+    "use 1 to 40 lower-case letters, digits and hyphens, with a letter or digit at both ends"
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;

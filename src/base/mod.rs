@@ -20,7 +20,7 @@ pub mod tree;
 pub mod wire;
 
 pub use digest::Digest;
-pub use id::{AppName, ClusterId, MemberId, MemberName, ServiceName};
+pub use id::{AppName, ClusterId, MemberId, MemberName, SecretName, ServiceName};
 pub use key::{PublicKey, SecretKey, Signature};
 pub use path::RelPath;
 pub use refusal::{Reason, Refusal};

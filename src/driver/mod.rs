@@ -1,5 +1,6 @@
 //! F3, drivers: what scans, checks, switches and undoes content of one type on
-//! this member's disk, and what runs there. `files` is the first, `services` the second.
+//! this member's disk, and what runs there. `files` is the first, `services` the second;
+//! `settings` and `secrets` are what services are given.
 //!
 //! A driver knows neither the store nor the network: content comes to it from
 //! a [`ChunkSource`] and goes from it into a [`FileSink`]. It decides nothing
@@ -17,6 +18,7 @@ use crate::base::{
 };
 
 pub mod files;
+pub mod secrets;
 pub mod services;
 pub mod settings;
 pub mod variable;
