@@ -16,7 +16,11 @@ use althing::{
         tree::{self, Chunk, Entry, Node, Tree},
         wire::{self, Kind},
     },
-    driver::files::StatCache,
+    driver::{
+        files::StatCache,
+        secrets::Sealed,
+        settings::{Format, Settings},
+    },
     gateway::{encoding, range, request},
     member::{
         Answer, Message,
@@ -50,7 +54,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 21] = [
+pub const TARGETS: [Target; 23] = [
     Target { name: "message", run: message, seeds: message_seeds },
     Target { name: "register", run: register, seeds: register_seeds },
     Target { name: "record", run: member_record, seeds: member_record_seeds },
@@ -69,6 +73,8 @@ pub const TARGETS: [Target; 21] = [
     Target { name: "path", run: path, seeds: path_seeds },
     Target { name: "request", run: http_request, seeds: request_seeds },
     Target { name: "manifest", run: manifest, seeds: manifest_seeds },
+    Target { name: "settings", run: settings, seeds: settings_seeds },
+    Target { name: "secrets", run: secrets, seeds: secrets_seeds },
     Target { name: "json", run: json, seeds: json_seeds },
     Target { name: "stat_cache", run: stat_cache, seeds: stat_cache_seeds },
     Target { name: "disk", run: disk, seeds: disk_seeds },
@@ -631,6 +637,56 @@ fn manifest_seeds() -> Vec<Vec<u8>> {
                 path = \"/srv/www\"\nignore = [\"*.log\"]\nindex = \"index.html\"\n\
                 not_found = \"404.html\"\n";
     vec![text.as_bytes().to_vec(), b"[application\nname = 3".to_vec()]
+}
+
+/// Settings, and every file that can be made of them.
+fn settings(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    let Ok(settings) = Settings::parse(text) else { return };
+    let canonical = settings.to_toml();
+    let again = Settings::parse(&canonical).expect("what was read can be written");
+    assert_eq!(again, settings);
+    assert_eq!(again.to_toml(), canonical);
+    let fine = settings.check().is_ok();
+    for format in [Format::Json, Format::Toml, Format::Yaml, Format::Env, Format::Ini] {
+        let rendered = settings.render(format);
+        assert!(rendered.is_ok() || !fine || format == Format::Ini, "{format}: {rendered:?}");
+        let back = match (&rendered, format) {
+            (Ok(text), Format::Json) => serde_json::from_str(text).ok(),
+            (Ok(text), Format::Toml) => toml::from_str(text).ok(),
+            _ => continue,
+        };
+        assert_eq!(back.as_ref(), Some(&settings), "{format}");
+    }
+}
+
+fn settings_seeds() -> Vec<Vec<u8>> {
+    let written = "[settings]\nport = 8080\nratio = 1e-3\ndebug = false\n\
+                   hosts = [\"a\", 'b', 3, true]\n\n[settings.database]\nhost = \"db\"\n\
+                   tls.on = true\nmotd = \"\"\"\ntwo\nlines\"\"\"\n";
+    let canonical = Settings::parse(written).expect("it is well written").to_toml();
+    vec![written.as_bytes().to_vec(), canonical.into_bytes(), b"[settings]\na = 07:32:00".to_vec()]
+}
+
+/// A document of secrets as it was once sealed for the member of key 1. Each
+/// sealing gives another one, so it can't be written anew.
+const SEALED: &str = include_str!("sealed.toml");
+
+/// The document, and what is sealed in it.
+fn secrets(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    let Ok(sealed) = Sealed::parse(text) else { return };
+    assert_eq!(Sealed::parse(&sealed.to_toml()).as_ref(), Ok(&sealed));
+    if let Ok(secrets) = sealed.open(&key(1)) {
+        assert!(secrets.names().eq(sealed.names()));
+    }
+}
+
+fn secrets_seeds() -> Vec<Vec<u8>> {
+    let sealed = Sealed::parse(SEALED).expect("what was once written is read");
+    let secrets = sealed.open(&key(1)).expect("and opened");
+    assert_eq!(secrets.len(), 2);
+    vec![SEALED.as_bytes().to_vec()]
 }
 
 /// What the admin API reads: commands, publications, changes, questions.

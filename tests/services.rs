@@ -4,7 +4,12 @@
 #[expect(dead_code, reason = "other tests need more of it")]
 mod common;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
 
 use common::{Lab, Member, until};
 use serde_json::Value;
@@ -177,4 +182,131 @@ fn one_that_fails_is_told_of_and_one_that_can_not_be_run_is_refused() {
     ] {
         assert_eq!(member.run(command).unwrap_err().code, code, "{command:?}");
     }
+}
+
+/// A command with something on its standard input.
+fn with_input(member: &Member, arguments: &[&str], input: &str) -> String {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_althing"))
+        .args(arguments)
+        .arg("--data")
+        .arg(&member.data)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text =
+        String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{text}");
+    text
+}
+
+/// Every file below `dir`.
+fn files(dir: &Path, all: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => files(&entry.path(), all),
+            kind if kind.is_file() => all.push(entry.path()),
+            _ => {}
+        }
+    }
+}
+
+/// Covers R6, R9: settings and secrets.
+#[test]
+fn services_find_settings_and_secrets_and_nobody_else_the_latter() {
+    const VALUE: &str = "correct horse battery staple";
+    let lab = Lab::new((61, 3));
+    let [one, two, three] = lab.cluster(["one", "two", "three"]);
+    let site = lab.site("shop", &[("text", "x")]);
+    let script = "echo host $DATABASE_HOST level $LOG_LEVEL; printf %s \"$DB_PASSWORD\" | sha256sum; exec sleep 1000";
+    let text = |level: &str| {
+        format!(
+            "[services.api]\nrun = [\"sh\", \"-c\", '''{script}''']\nsecrets = [\"db-password\"]\n\
+             [services.plain]\nrun = [\"sh\", \"-c\", '''echo has \"<$DB_PASSWORD>\"; exec sleep 1000''']\n\
+             [settings]\nlog-level = \"{level}\"\n[settings.database]\nhost = \"db1\"\n\
+             [[settings-file]]\npath = \"config/app.json\"\n"
+        )
+    };
+    manifest(&site, &text("info"));
+    let refused = one.publish(&site, &[]).unwrap_err();
+    assert!(refused.why.contains("althing secret set shop db-password"), "{refused:?}");
+
+    // Set before there is anything to publish it with, and on another member.
+    let said = with_input(&two, &["secret", "set", "shop", "db-password"], &format!("{VALUE}\n"));
+    assert!(said.contains("shop version 1") && !said.contains(VALUE), "{said}");
+    one.publish(&site, &[]).unwrap();
+    all_are(&one, 6, "ready", 2);
+    // sha256 of the value
+    let digest = "c4bbcb1fbec99d65bf59d85c8cb62ee2db963f0fe106f483d9afa73bd4e39a8a";
+    let found = |member: &Member, count: usize, level: &str| {
+        let host = format!("host db1 level {level}");
+        until("the services found it", || {
+            let api = logs(member, &["shop", "api"]);
+            let plain = logs(member, &["shop", "plain"]);
+            let hosts = api.iter().filter(|line| **line == host).count();
+            let hashes = api.iter().filter(|line| line.starts_with(digest)).count();
+            let fine = hosts >= count && hashes >= count && plain.iter().any(|l| l == "has <>");
+            if fine { Ok(()) } else { Err(format!("{api:?} {plain:?}")) }
+        });
+    };
+    found(&three, 3, "info");
+    let file: Value = serde_json::from_slice(&one.get("/config/app.json").unwrap().body).unwrap();
+    assert_eq!(file, serde_json::json!({ "log-level": "info", "database": { "host": "db1" } }));
+    let settings = three.run(&["settings", "shop"]).unwrap();
+    assert_eq!(settings["settings"][0]["variable"], "DATABASE_HOST", "{settings}");
+    let names = three.run(&["secret", "list", "shop"]).unwrap();
+    assert_eq!(names["secrets"][0]["services"][0], "api", "{names}");
+
+    // Who comes later asks the others, and no service is restarted for it.
+    let before = pids(&services(&one));
+    let token = common::invite(&one, &[]);
+    let mut four = lab.plan("four").joining(one.address(), &token).up().unwrap();
+    all_are(&one, 8, "ready", 2);
+    found(&four, 4, "info");
+    let now = pids(&services(&one));
+    assert!(before.iter().all(|pid| now.contains(pid)), "{before:?} {now:?}");
+    // So does one whose key is new, which can't open what is sealed for the old one.
+    two.run(&["rotate-key"]).unwrap();
+    all_are(&one, 8, "ready", 2);
+    assert_eq!(pids(&services(&one)), now);
+
+    // The next publication seals nothing and loses nothing.
+    manifest(&site, &text("debug"));
+    two.publish(&site, &[]).unwrap();
+    all_are(&four, 8, "ready", 3);
+    found(&one, 4, "debug");
+    let refused = one.run(&["secret", "unset", "shop", "db-password"]).unwrap_err();
+    assert!(refused.why.contains("Service api is given db-password"), "{refused:?}");
+    assert_eq!(one.run(&["secret", "unset", "shop", "other"]).unwrap_err().code, 4);
+
+    // Nobody is there to ask: what was handed over is kept.
+    let mut others = [one, two, three];
+    for member in &mut others {
+        member.kill();
+    }
+    four.kill();
+    let four = four.again().up().unwrap();
+    until("its services run again", || {
+        let all = services(&four);
+        if all.len() == 2 && all.iter().all(|s| s["state"] == "ready") {
+            Ok(())
+        } else {
+            Err(format!("{all:?}"))
+        }
+    });
+
+    // The value is on no disk, in no event and in no view.
+    let mut all = Vec::new();
+    for member in others.iter().chain([&four]) {
+        files(&member.data, &mut all);
+    }
+    assert!(all.len() > 40);
+    for path in all {
+        let bytes = fs::read(&path).unwrap();
+        assert!(!bytes.windows(VALUE.len()).any(|w| w == VALUE.as_bytes()), "{}", path.display());
+    }
+    assert!(!four.events().contains(VALUE) && !four.view().unwrap().to_string().contains(VALUE));
 }

@@ -28,13 +28,15 @@ use super::{guard, page, prometheus, source::Source, stream};
 use crate::{
     base::{MemberName, Reason, Refusal, limits},
     member::command::Command,
-    node::{Ask, Edits, Publish, inspect::Question},
+    node::{Ask, Edits, Publish, SecretEdits, inspect::Question},
 };
 
 /// The largest request body, bytes: a failover list of all members is 270 KB.
 const BODY_MAX: usize = 1 << 20;
 /// The same for a list of changes: some hundred thousand items.
 const EDITS_MAX: usize = 64 << 20;
+/// The same for secrets: a hundred of 16 KiB, in the widest JSON.
+const SECRETS_MAX: usize = 12 << 20;
 /// Streams of one door at one time: each costs a view every few seconds.
 const STREAMS_MAX: usize = 64;
 
@@ -69,6 +71,7 @@ pub(super) fn full<S: Source>(site: Site<S>) -> Router {
             "/api/v1/publish-edits",
             post(publish_edits::<S>).layer(DefaultBodyLimit::max(EDITS_MAX)),
         )
+        .route("/api/v1/secrets", post(secrets::<S>).layer(DefaultBodyLimit::max(SECRETS_MAX)))
         .route("/api/v1/inspect", post(inspect::<S>))
         .route("/api/v1/services", post(services::<S>))
         .route("/api/v1/stop", post(stop::<S>));
@@ -190,6 +193,24 @@ async fn publish_edits<S: Source>(
         ));
     }
     answer(site.source.publish_edits(edits).await)
+}
+
+async fn secrets<S: Source>(
+    State(site): State<Site<S>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    match parse::<SecretEdits>(body) {
+        Ok(edits) if edits.message.len() <= limits::TEXT_MAX => {
+            answer(site.source.secrets(edits).await)
+        }
+        Ok(_) => refuse(&Refusal::new(
+            Reason::Invalid,
+            "Nothing was published.",
+            format!("The message is longer than {} bytes.", limits::TEXT_MAX),
+            "Shorten it.",
+        )),
+        Err(response) => *response,
+    }
 }
 
 async fn inspect<S: Source>(

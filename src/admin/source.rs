@@ -13,7 +13,7 @@ use crate::{
         view::View,
     },
     node::{
-        Ask, Edits, Handle, Heard, Metrics, Publish,
+        Ask, Edits, Handle, Heard, Metrics, Publish, SecretEdits,
         inspect::{Findings, Question},
     },
 };
@@ -26,6 +26,8 @@ pub trait Source: Clone + Send + Sync + 'static {
     fn publish(&self, publish: Publish) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
     /// See [`Handle::publish_edits`].
     fn publish_edits(&self, edits: Edits) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
+    /// See [`Handle::secrets`].
+    fn secrets(&self, edits: SecretEdits) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
     /// See [`Handle::inspect`].
     fn inspect(&self, question: Question)
     -> impl Future<Output = Result<Findings, Refusal>> + Send;
@@ -60,6 +62,10 @@ impl Source for Handle {
 
     async fn publish_edits(&self, edits: Edits) -> Result<Outcome, Refusal> {
         Self::publish_edits(self, edits).await
+    }
+
+    async fn secrets(&self, edits: SecretEdits) -> Result<Outcome, Refusal> {
+        Self::secrets(self, edits).await
     }
 
     async fn inspect(&self, question: Question) -> Result<Findings, Refusal> {

@@ -8,7 +8,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use super::units::Span;
 use crate::{
     base::{
-        AppName, MemberName, ServiceName,
+        AppName, MemberName, SecretName, ServiceName,
         catalog::{Failover, VotePolicy, check_tags},
         quantity,
     },
@@ -383,6 +383,25 @@ where one is not within a minute, it ends there with 1.")]
         #[arg(long, value_name = "NAME")]
         member: Option<MemberName>,
     },
+    /// Show what an application's programs are set to.
+    Settings {
+        /// Which application.
+        app: AppName,
+    },
+    /// Set passwords, tokens and keys that services are given; show their names.
+    #[command(after_help = "Examples:
+  althing secret set shop db-password < file   from standard input
+  althing secret set shop db-password          asks for it, and does not show it
+  althing secret list shop
+  althing secret unset shop db-password
+
+A service is given those that it names in althing.toml (secrets = [\"db-password\"]),
+each as a variable (DB_PASSWORD). Values are sealed for the members and shown nowhere.
+Each change is a version of its own; `publish` leaves secrets as they are.")]
+    Secret {
+        #[command(subcommand)]
+        action: SecretAction,
+    },
     /// Show what this member counts: packets, messages, bytes, requests.
     Metrics,
     /// Show or set what the cluster does by itself.
@@ -502,6 +521,35 @@ pub(super) enum TagsAction {
         /// Which.
         #[arg(required = true, value_name = "KEY")]
         keys: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SecretAction {
+    /// Set one, to what standard input says.
+    Set {
+        /// Of which application; one that is still to be published may begin with it.
+        app: AppName,
+        /// Its name: lower-case letters, digits, hyphens.
+        name: SecretName,
+        /// For the history.
+        #[arg(long, short, default_value = "", hide_default_value = true)]
+        message: String,
+    },
+    /// List their names, and which services are given them.
+    List {
+        /// Of which application.
+        app: AppName,
+    },
+    /// Take one out.
+    Unset {
+        /// Of which application.
+        app: AppName,
+        /// Its name.
+        name: SecretName,
+        /// For the history.
+        #[arg(long, short, default_value = "", hide_default_value = true)]
+        message: String,
     },
 }
 

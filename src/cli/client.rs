@@ -25,7 +25,7 @@ use crate::{
         view::View,
     },
     node::{
-        Ask, Edits, Heard, Metrics, Publish,
+        Ask, Edits, Heard, Metrics, Publish, SecretEdits,
         inspect::{Findings, Question},
     },
 };
@@ -86,6 +86,11 @@ impl Client {
     /// Ends when its window is closed.
     pub async fn publish_edits(&self, edits: &Edits) -> Result<Outcome, Refusal> {
         self.order("/api/v1/publish-edits", edits).await
+    }
+
+    /// Ends when its window is closed.
+    pub async fn secrets(&self, edits: &SecretEdits) -> Result<Outcome, Refusal> {
+        self.order("/api/v1/secrets", edits).await
     }
 
     /// A question about the content of the member that is asked.

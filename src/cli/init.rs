@@ -99,6 +99,13 @@ ignore = [".git/", "*~", "*.swp"]
 # [services.api]
 # run = ["bin/api", "--port", "9000"]
 # ready = {{ tcp = "127.0.0.1:9000" }}
+
+# What its programs find as variables (LOG_LEVEL), and in a file. Nothing secret: see
+# `althing secret`.
+# [settings]
+# log-level = "info"
+# [[settings-file]]
+# path = "config/settings.json"
 "#
     )
 }
@@ -128,9 +135,9 @@ mod tests {
             _ => line,
         });
         let all = lines.collect::<Vec<_>>().join("\n");
-        let Resolved { spec, definitions, .. } =
+        let Resolved { spec, texts, .. } =
             Manifest::parse(&all).unwrap().resolve(None, vec![], false).unwrap();
-        assert_eq!(definitions.len(), 1);
+        assert_eq!(texts.len(), 3);
         assert_eq!(spec.path.as_deref(), Some("/srv/shop"));
         assert_eq!(spec.not_found.as_deref(), Some("404.html"));
         assert!(spec.default && spec.index.is_some() && spec.hosts.len() == 1);

@@ -17,6 +17,7 @@ mod publish;
 mod reach;
 mod recover;
 mod rotate;
+mod secrets;
 mod services;
 mod show;
 mod sim;
@@ -136,6 +137,8 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
         Action::Query { name, payload, timeout } => {
             operate::query(&client, output, name, payload.unwrap_or_default(), timeout).await
         }
+        Action::Settings { app } => secrets::settings(&client, output, app).await,
+        Action::Secret { action } => secrets::run(&client, output, action).await,
         Action::Services { app, member } => services::list(&client, output, app, member).await,
         Action::Logs { app, service, lines, follow, member } => {
             let which = services::Which { app, service, member };

@@ -48,7 +48,7 @@ pub trait Driver {
 }
 
 /// A part of an application that its manifest describes, instead of files that are
-/// there: the services. It lies as a text in the tree below [`DEFINITIONS`], so it is
+/// there: services, settings, and secrets, which are set by themselves. It lies as a text in the tree below [`DEFINITIONS`], so it is
 /// signed, copied, voted on and repaired as everything else in it.
 pub trait Definition: Sized {
     /// The name of its text, a plain file name.

@@ -32,6 +32,7 @@ mod activate;
 mod edited;
 mod error;
 mod look;
+mod made;
 mod site;
 mod state;
 #[cfg(test)]
@@ -39,7 +40,8 @@ mod tests;
 
 pub use edited::Edits;
 pub use error::ContentError;
-pub(super) use look::read_definition;
+pub use made::{Defined, Made};
+pub(super) use made::{file, put};
 pub use site::Site;
 pub use state::Active;
 pub use state::{begin_anew, live_versions};
@@ -201,12 +203,12 @@ impl Content {
     /// Takes the directory `source` into the store, durably, without what
     /// `ignore` matches. It is looked at twice: what changed in between is an
     /// error, and then nothing counts as staged. In the place of what stands in its
-    /// `.althing` (it may be a copy of a live tree) come the `definitions`.
+    /// `.althing` (it may be a copy of a live tree) comes what is `made`.
     pub fn stage(
         &self,
         source: &Path,
         ignore: &[String],
-        definitions: &[(RelPath, String)],
+        made: &Made,
     ) -> Result<Staged, ContentError> {
         let rules = IgnoreRules::new(ignore)?;
         let mut cache = {
@@ -216,8 +218,8 @@ impl Content {
         };
         let _hold = self.inner.store.hold(); // until the tree is there that needs the chunks
         let staged = self
-            .take(source, &rules, &Tree::default(), &mut cache, definitions.is_empty())
-            .and_then(|tree| self.with_definitions(&tree, definitions));
+            .take(source, &rules, &Tree::default(), &mut cache, made.is_empty())
+            .and_then(|tree| self.with_made(&tree, made));
         let mut sources = locked(&self.inner.sources);
         sources.push((source.to_owned(), cache));
         let surplus = sources.len().saturating_sub(SOURCES_MAX);

@@ -14,7 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    content::read_definition,
+    content::Defined,
     inspect::{Difference, Item, Op},
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
         limits,
         tree::{Chunk, Entry, Node, Tree},
     },
-    driver::{Definition, files::scan::leads_out, services::Services},
+    driver::files::scan::leads_out,
     member::command::{Command, Staged},
     store::{ContentStore, StoreError, Writer},
 };
@@ -102,8 +102,8 @@ pub(super) fn stage(
         let why = "The list leaves nothing at all.".to_owned();
         return Err(refusal(Reason::Invalid, why, "Leave something in it."));
     }
-    read_definition::<Services>(store, &tree).map_err(stored)?.map_err(|why| {
-        let why = format!("{} can't be used: {why}.", Services::path());
+    Defined::of(store, &tree).map_err(stored)?.map_err(|why| {
+        let why = format!("What it makes of the definitions is wrong: {why}.");
         refusal(Reason::Invalid, why, "Correct the list, or publish a directory with a manifest.")
     })?;
     let root = store.put_tree(&tree).map_err(stored)?;

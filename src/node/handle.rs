@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::{
-    Edits,
+    Edits, SecretEdits,
     inspect::{Findings, Question},
     services::{Ask, Heard},
 };
@@ -25,6 +25,7 @@ pub(super) enum Request {
     View(oneshot::Sender<View>),
     Publish(Box<Publish>, oneshot::Sender<Result<Outcome, Refusal>>),
     PublishEdits(Box<Edits>, oneshot::Sender<Result<Outcome, Refusal>>),
+    Secrets(SecretEdits, oneshot::Sender<Result<Outcome, Refusal>>),
     Inspect(Question, oneshot::Sender<Result<Findings, Refusal>>),
     Services(Option<MemberName>, Ask, oneshot::Sender<Result<mpsc::Receiver<Heard>, Refusal>>),
     Metrics(oneshot::Sender<Metrics>),
@@ -141,6 +142,11 @@ impl Handle {
     /// its window is closed.
     pub async fn publish_edits(&self, edits: Edits) -> Result<Outcome, Refusal> {
         self.ask(|answer| Request::PublishEdits(Box::new(edits), answer)).await?
+    }
+
+    /// Sets secrets and takes some out; ends when its window is closed.
+    pub async fn secrets(&self, edits: SecretEdits) -> Result<Outcome, Refusal> {
+        self.ask(|answer| Request::Secrets(edits, answer)).await?
     }
 
     /// Looks into this member's content and answers a question about it.

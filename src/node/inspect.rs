@@ -9,14 +9,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::content::{Content, ContentError};
+use super::content::{Content, ContentError, Defined};
 use crate::{
     base::{
-        AppName, Digest, Reason, Refusal, WallTime,
+        AppName, Digest, Reason, Refusal, SecretName, ServiceName, WallTime,
         catalog::{Application, Version},
         tree::{Change, Node, Tree},
     },
-    driver::{DriverError, Mode, Scan},
+    driver::{DriverError, Mode, Scan, variable::variable},
     store::ContentStore,
 };
 
@@ -69,6 +69,16 @@ pub enum Question {
         /// An absolute path; nothing may stand there but an empty directory.
         into: PathBuf,
     },
+    /// What its programs are set to. [`Findings::Settings`].
+    Settings {
+        /// Which application.
+        app: AppName,
+    },
+    /// Which secrets are set, not to what. [`Findings::Secrets`].
+    Secrets {
+        /// Which application.
+        app: AppName,
+    },
     /// Compare what stands here with the current version. [`Findings::Compared`].
     Compare {
         /// Which application.
@@ -88,6 +98,8 @@ impl Question {
             | Self::Diff { app, .. }
             | Self::Kept { app }
             | Self::Restore { app, .. }
+            | Self::Settings { app }
+            | Self::Secrets { app }
             | Self::Compare { app, .. } => app,
         }
     }
@@ -105,8 +117,56 @@ pub enum Findings {
     Kept(Vec<KeptAside>),
     /// See [`Question::Restore`].
     Restored(Restored),
+    /// See [`Question::Settings`].
+    Settings(SettingsFound),
+    /// See [`Question::Secrets`].
+    Secrets(SecretsFound),
     /// See [`Question::Compare`].
     Compared(Compared),
+}
+
+/// What the programs of an application are set to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingsFound {
+    /// Of which application.
+    pub app: AppName,
+    /// In which version.
+    pub version: u64,
+    /// By key.
+    pub settings: Vec<Setting>,
+}
+
+/// One setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// With dots for tables.
+    pub key: String,
+    /// To what.
+    pub value: serde_json::Value,
+    /// The variable that services find it in.
+    pub variable: String,
+}
+
+/// The names of the secrets of an application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretsFound {
+    /// Of which application.
+    pub app: AppName,
+    /// In which version.
+    pub version: u64,
+    /// By name.
+    pub secrets: Vec<SecretFound>,
+}
+
+/// One secret, without its value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretFound {
+    /// Its name.
+    pub name: SecretName,
+    /// The variable by which services are given it.
+    pub variable: String,
+    /// Which services are.
+    pub services: Vec<ServiceName>,
 }
 
 /// What a verification found on the member that was asked: every byte of the
@@ -186,6 +246,8 @@ pub(super) fn answer(
         Question::Restore { app, number, into } => {
             Findings::Restored(view.restore(&app, number, into)?)
         }
+        Question::Settings { app } => Findings::Settings(view.settings(app)?),
+        Question::Secrets { app } => Findings::Secrets(view.secrets(app)?),
         Question::Compare { app, full, lists } => {
             Findings::Compared(view.compare(app, full, lists)?)
         }
@@ -275,6 +337,44 @@ impl View<'_> {
             bytes: done.bytes,
             left_out: done.left_out.iter().map(ToString::to_string).collect(),
         })
+    }
+
+    fn defined(&self, what: &str) -> Result<Defined, Refusal> {
+        let tree = self.listing(&self.application.current().root, what)?;
+        let defined = Defined::of(self.store, &tree).map_err(|e| failed(what, &e.into()))?;
+        defined.map_err(|why| {
+            let todo = "Publish a version that can be used.";
+            Refusal::new(Reason::Invalid, what, format!("In its version {why}."), todo)
+        })
+    }
+
+    fn settings(&self, app: AppName) -> Result<SettingsFound, Refusal> {
+        let defined = self.defined("The settings can't be shown.")?;
+        let setting = |(key, value): (String, _)| Setting {
+            variable: variable(&key),
+            // Text, numbers and lists of them always serialise.
+            value: serde_json::to_value(value).unwrap_or_default(),
+            key,
+        };
+        let settings = defined.settings.0.into_iter().map(setting).collect();
+        Ok(SettingsFound { app, version: self.application.current().number, settings })
+    }
+
+    fn secrets(&self, app: AppName) -> Result<SecretsFound, Refusal> {
+        let defined = self.defined("The secrets can't be listed.")?;
+        let names = defined.secrets.iter().flat_map(|sealed| sealed.names());
+        let services = defined.services.0.iter();
+        let found = names.map(|name| SecretFound {
+            name: name.clone(),
+            variable: variable(name.as_str()),
+            services: services
+                .clone()
+                .filter(|(_, service)| service.secrets.contains(name))
+                .map(|(service, _)| service.clone())
+                .collect(),
+        });
+        let secrets = found.collect();
+        Ok(SecretsFound { app, version: self.application.current().number, secrets })
     }
 
     fn version(&self, number: u64, what: &str) -> Result<&Version, Refusal> {

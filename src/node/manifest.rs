@@ -6,7 +6,11 @@ use serde::Deserialize;
 
 use crate::{
     base::{AppName, Reason, Refusal, RelPath, catalog::AppSpec, limits},
-    driver::{Definition, services::Services},
+    driver::{
+        Definition,
+        services::Services,
+        settings::{Format, Settings},
+    },
 };
 
 /// The name of the file. It is never part of the content.
@@ -15,7 +19,7 @@ pub const FILE_NAME: &str = "althing.toml";
 const SIZE_MAX: u64 = 64 << 10;
 
 /// A manifest as it is written.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// The application.
@@ -24,7 +28,26 @@ pub struct Manifest {
     /// The programs that it runs.
     #[serde(default)]
     pub services: Services,
+    /// Values that its programs find.
+    #[serde(default)]
+    pub settings: Settings,
+    /// Where these are written.
+    #[serde(default, rename = "settings-file")]
+    pub settings_files: Vec<SettingsFile>,
 }
+
+/// `[[settings-file]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SettingsFile {
+    /// Where it stands in the tree.
+    pub path: String,
+    /// What it looks like; by its ending if not given.
+    pub format: Option<Format>,
+}
+
+/// Files of settings of one application.
+const SETTINGS_FILES_MAX: usize = 32;
 
 /// What a manifest says, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +56,8 @@ pub struct Resolved {
     pub app: AppName,
     /// How it is held and served.
     pub spec: AppSpec,
-    /// The texts of its definitions, and where they lie in its tree.
-    pub definitions: Vec<(RelPath, String)>,
+    /// The texts of its definitions and files of settings, and where they lie in its tree.
+    pub texts: Vec<(RelPath, String)>,
 }
 
 /// `[application]`.
@@ -98,7 +121,7 @@ impl Manifest {
         })
     }
 
-    /// The name, the specification and the definitions of the application, with what the
+    /// The name, the specification and the texts of the application, with what the
     /// command adds. `is_first` says that the cluster has no other
     /// application: the first one is the default unless it says otherwise.
     pub fn resolve(
@@ -110,9 +133,8 @@ impl Manifest {
         let refuse = |why: String, todo: &str| {
             Refusal::new(Reason::Invalid, "The directory was not published.", why, todo)
         };
-        let mut definitions = Vec::new();
-        define(&self.services, &mut definitions)
-            .map_err(|why| refuse(why, "Correct althing.toml, and publish again."))?;
+        let texts =
+            self.texts().map_err(|why| refuse(why, "Correct althing.toml, and publish again."))?;
         let section = self.application;
         let app = match (app, section.name) {
             (Some(app), _) => app,
@@ -160,17 +182,40 @@ impl Manifest {
             index: section.index,
             not_found: section.not_found,
         };
-        Ok(Resolved { app, spec, definitions })
+        Ok(Resolved { app, spec, texts })
+    }
+
+    /// What is made of it in the tree.
+    fn texts(&self) -> Result<Vec<(RelPath, String)>, String> {
+        let mut texts = Vec::new();
+        define(&self.services, &mut texts)?;
+        define(&self.settings, &mut texts)?;
+        if self.settings_files.len() > SETTINGS_FILES_MAX {
+            return Err(format!("In {FILE_NAME}: more than {SETTINGS_FILES_MAX} settings files."));
+        }
+        for SettingsFile { path, format } in &self.settings_files {
+            let refuse = |why: &str| format!("In {FILE_NAME}: settings file {path:?}: {why}.");
+            let place = RelPath::parse(path.as_bytes()).map_err(refuse)?;
+            if place.is_definition() {
+                return Err(refuse(".althing is Althing's own"));
+            }
+            if texts.iter().any(|(other, _)| *other == place) {
+                return Err(refuse("it is named twice"));
+            }
+            let format = format.or_else(|| Format::of_path(path)).ok_or_else(|| {
+                refuse("its ending tells no format; give one, as format = \"json\"")
+            })?;
+            let text = self.settings.render(format);
+            texts.push((place, text.map_err(|why| format!("In {FILE_NAME}: {path}: {why}"))?));
+        }
+        Ok(texts)
     }
 }
 
 /// Adds the text of `definition`, if it says anything.
-fn define<D: Definition>(
-    definition: &D,
-    definitions: &mut Vec<(RelPath, String)>,
-) -> Result<(), String> {
+fn define<D: Definition>(definition: &D, texts: &mut Vec<(RelPath, String)>) -> Result<(), String> {
     definition.check().map_err(|wrong| format!("In {FILE_NAME}: {}", wrong.join(" ")))?;
-    definitions.extend(definition.text().map(|text| (D::path(), text)));
+    texts.extend(definition.text().map(|text| (D::path(), text)));
     Ok(())
 }
 
@@ -198,9 +243,9 @@ mod tests {
             ignore = ["uploads/"]
         "#;
         let manifest = Manifest::parse(text).unwrap();
-        let Resolved { app, spec, definitions } =
+        let Resolved { app, spec, texts } =
             manifest.resolve(None, vec!["example.org".into()], false).unwrap();
-        assert_eq!((app.as_str(), definitions), ("web", vec![]));
+        assert_eq!((app.as_str(), texts), ("web", vec![]));
         assert_eq!(spec.hosts, ["www.example.org", "example.org"]);
         assert_eq!(spec.path.as_deref(), Some("/srv/www"));
         assert!(!spec.default);
@@ -216,7 +261,7 @@ mod tests {
     fn services_become_a_definition_of_the_tree() {
         let text = "[application]\nname = \"a\"\n[services.api]\nrun = [\"bin/api\"]\n";
         let resolved = Manifest::parse(text).unwrap().resolve(None, vec![], true).unwrap();
-        let [(path, text)] = resolved.definitions.as_slice() else { panic!("{resolved:?}") };
+        let [(path, text)] = resolved.texts.as_slice() else { panic!("{resolved:?}") };
         assert_eq!(path.as_bytes(), b".althing/services.toml");
         let services = Services::read(text.as_bytes()).unwrap();
         assert_eq!(services.0.values().next().unwrap().run, ["bin/api"]);
@@ -224,6 +269,23 @@ mod tests {
         let text = "[services.api]\nrun = [\"bin/api\"]\nrestrat = \"never\"\n";
         let error = Manifest::parse(text).unwrap_err();
         assert!(error.contains("line 3, column 1") && error.contains("restrat"), "{error}");
+    }
+
+    #[test]
+    fn settings_become_a_definition_and_files() {
+        let text = "[application]\nname = \"a\"\n[settings]\nport = 80\n[settings.db]\nhost = \"x\"\n\
+                    [[settings-file]]\npath = \"config/app.json\"\n\
+                    [[settings-file]]\npath = \"e\"\nformat = \"env\"\n";
+        let resolved = Manifest::parse(text).unwrap().resolve(None, vec![], true).unwrap();
+        let paths: Vec<String> = resolved.texts.iter().map(|(path, _)| path.to_string()).collect();
+        assert_eq!(paths, [".althing/settings.toml", "config/app.json", "e"]);
+        let json: serde_json::Value = serde_json::from_str(&resolved.texts[1].1).unwrap();
+        assert_eq!(json, serde_json::json!({ "port": 80, "db": { "host": "x" } }));
+        for bad in ["path = \"x\"", "path = \"../x.json\"", "path = \".althing/x.json\""] {
+            let text = format!("[application]\nname = \"a\"\n[[settings-file]]\n{bad}\n");
+            let refused = Manifest::parse(&text).unwrap().resolve(None, vec![], true).unwrap_err();
+            assert!(refused.why.contains("settings file"), "{refused:?}");
+        }
     }
 
     #[test]

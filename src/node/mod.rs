@@ -17,6 +17,7 @@ mod persist;
 mod recover;
 mod run;
 mod scrub;
+mod secrets;
 pub mod services;
 mod sites;
 mod start;
@@ -36,6 +37,7 @@ pub use handle::{Handle, Metrics, Publish};
 pub use options::Options;
 pub use recover::{Holding, Recovered, Recovery, Survey};
 pub use scrub::Scrub;
+pub use secrets::{NewSecret, SecretEdits};
 pub use services::{Ask, Heard, Told};
 pub use start::{listen, start};
 

@@ -25,11 +25,12 @@ use super::{
     keys::NextKeys,
     persist::{self, Write},
     scrub::{self, Scrub},
+    secrets::Base,
     services::{self, Ask, Heard},
     sites::{Forwarder, SiteTable},
     start::wall_now,
     watchdog::{Doing, Pulse},
-    work::Work,
+    work::{self, Work},
 };
 use crate::{
     base::{
@@ -80,6 +81,8 @@ pub(super) struct Parts {
     pub news: Option<String>,
     /// Where what services print is kept.
     pub logs: PathBuf,
+    /// Where secrets are kept that others have sealed for this member.
+    pub secrets: PathBuf,
 }
 
 /// What comes back from beside the loop.
@@ -242,12 +245,12 @@ fn put_together(
     // Before the first request: nobody is told that there is nothing.
     standing.sites.set(member.routes(Time(0)), &parts.content);
     standing.forwarder.set(Some(parts.network.clone()));
-    let supervisor = Arc::clone(&standing.supervisor);
+    let runs = (Arc::clone(&standing.supervisor), parts.key.clone(), parts.secrets);
     let work = Work::new(
         parts.content,
         parts.store,
         parts.network.clone(),
-        supervisor,
+        runs,
         notes.clone(),
         parts.scrub,
     );
@@ -498,7 +501,11 @@ impl Loop {
                 self.work.serve_pull(from, send, recv);
             }
             NetEvent::Stream { from, kind: StreamKind::Ask, send, recv } => {
-                self.work.answer_services(from, send, recv);
+                // One that was removed a moment ago is told by the end of the stream.
+                if let Some(asker) = self.member.catalog().roster.get(from) {
+                    let asker = services::Asker { id: from, key: asker.key };
+                    self.work.answer_services(asker, send, recv);
+                }
             }
             NetEvent::Stream { kind: StreamKind::Http, send, recv, .. } => {
                 let stream = tokio::io::join(recv, send);
@@ -569,11 +576,16 @@ impl Loop {
             Request::View(answer) => drop(answer.send(self.view())),
             Request::Metrics(answer) => drop(answer.send(self.metrics())),
             Request::Publish(publish, answer) => {
-                let is_first = {
-                    let catalog = self.member.catalog();
-                    catalog.applications.keys().all(|app| Some(app) == publish.app.as_ref())
+                self.work.publish(*publish, self.member.catalog(), answer);
+            }
+            Request::Secrets(edits, answer) => {
+                let catalog = self.member.catalog();
+                let base = Base {
+                    application: catalog.application(&edits.app).cloned(),
+                    members: work::keys_of(catalog),
+                    is_first: catalog.applications.keys().all(|app| *app == edits.app),
                 };
-                self.work.publish(*publish, is_first, answer);
+                self.work.edit_secrets(edits, base, answer);
             }
             Request::PublishEdits(edits, answer) => {
                 let application = self.member.catalog().application(&edits.app).cloned();
@@ -749,7 +761,10 @@ impl Loop {
         let routes = self.member.routes(self.now());
         self.sites.set(routes, self.work.content());
         let catalog = self.member.catalog();
-        self.work.run_services(catalog);
+        let me = self.member.id();
+        let others = catalog.roster.members.iter().map(|m| m.id).filter(|id| *id != me);
+        let peers = others.filter(|id| self.member.is_live(*id)).collect();
+        self.work.run_services(catalog, peers);
         let automatic = catalog.applications.keys().filter(|app| catalog.automatic(app).is_some());
         self.work.watch(automatic.cloned().collect());
     }

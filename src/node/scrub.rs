@@ -268,7 +268,10 @@ mod tests {
             let mut bytes = vec![0; 3 << 20];
             blake3::Hasher::new().finalize_xof().fill(&mut bytes);
             fs::write(source.path().join("large"), &bytes).unwrap();
-            let root = content.stage(source.path(), &[], &[]).unwrap().root;
+            let root = content
+                .stage(source.path(), &[], &crate::node::content::Made::default())
+                .unwrap()
+                .root;
             content.activate(&app(), 1, 1, root, &AppSpec::default()).unwrap();
             let scrubbed = Arc::default();
             let pass = Pass { content, store, scrubbed, stopping: CancellationToken::new() };

@@ -4,17 +4,18 @@
 //! A version's definition is read when the version is live, and not before: so a
 //! program never meets another version's files than its own.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::content::{Active, Content, ContentError};
+use super::content::{Active, Defined};
 use crate::{
     base::{AppName, Digest, MemberName, Refusal, ServiceName},
-    driver::services::{
-        LogLine, Running, ServiceEvent, ServiceStatus, Services, State, Supervisor, What,
+    driver::{
+        secrets::Secrets,
+        services::{LogLine, Running, ServiceEvent, ServiceStatus, State, Supervisor, What},
     },
     member::event::Severity,
 };
@@ -22,7 +23,7 @@ use crate::{
 mod asking;
 mod follow;
 
-pub(super) use asking::{Asked, answer_stream, ask};
+pub(super) use asking::{Asked, Asker, Here, answer_stream, ask, ask_one};
 
 /// How soon what could not be read is tried again.
 const RETRY: Duration = Duration::from_secs(10);
@@ -49,6 +50,14 @@ pub enum Ask {
         lines: usize,
         /// Whether what they print from now on follows, until nobody listens.
         follow: bool,
+    },
+    /// Between members: the secrets of an application, sealed for the member that asks:
+    /// [`Told::Sealed`].
+    Secrets {
+        /// Which application.
+        app: AppName,
+        /// Which document: the asker's version has it.
+        document: Digest,
     },
     /// Stop and start again: [`Told::Restarted`].
     Restart {
@@ -79,6 +88,8 @@ pub enum Told {
         /// How many.
         lines: u64,
     },
+    /// A document of secrets, as text.
+    Sealed(String),
     /// So many services start again.
     Restarted(usize),
     /// There is no answer, or no more of it.
@@ -104,8 +115,7 @@ pub(super) enum Notice {
 
 /// Makes run what the live versions define, until it is stopped.
 pub(super) async fn run(
-    content: Content,
-    supervisor: Arc<Supervisor>,
+    here: Here,
     mut live: watch::Receiver<Option<Live>>,
     tell: impl Fn(Notice),
     stopping: CancellationToken,
@@ -117,17 +127,14 @@ pub(super) async fn run(
         let mut again = false;
         if let Some(wanted) = wanted {
             for app in done.keys().filter(|app| !wanted.contains_key(app)) {
-                supervisor.remove(app);
+                here.supervisor.remove(app);
             }
             done.retain(|app, _| wanted.contains_key(app));
             for (app, version) in wanted {
                 if done.get(&app) == Some(&version) {
                     continue;
                 }
-                let (content, name) = (content.clone(), app.clone());
-                let read = tokio::task::spawn_blocking(move || content.definition(&name)).await;
-                let Ok(read) = read else { return };
-                match apply(&supervisor, &app, read) {
+                match apply(&here, &app).await {
                     Ok(()) => drop(done.insert(app, version)),
                     Err(why) => {
                         again = true;
@@ -146,25 +153,28 @@ pub(super) async fn run(
     }
 }
 
-/// Tells the supervisor. After an error what ran before goes on.
-fn apply(
-    supervisor: &Supervisor,
-    app: &AppName,
-    read: Result<Option<(Active, Option<Services>)>, ContentError>,
-) -> Result<(), String> {
-    match read.map_err(|error| error.to_string())? {
-        // Switched off between the look and the reading: that is told as well.
-        None => Ok(()),
-        Some((_, None)) => {
-            supervisor.remove(app);
-            Ok(())
-        }
-        Some((active, Some(services))) => {
-            let Active { version, live: tree, .. } = active;
-            let running = Running { version, tree, services, env: BTreeMap::new() };
-            supervisor.set(app, running).map_err(|wrong| wrong.join(" "))
-        }
+/// Tells the supervisor what the live version of `app` defines. After an error what ran
+/// before goes on.
+async fn apply(here: &Here, app: &AppName) -> Result<(), String> {
+    let Here { supervisor, vault } = here;
+    let (content, name) = (vault.content.clone(), app.clone());
+    let read = tokio::task::spawn_blocking(move || content.defined(&name)).await;
+    let read = read.map_err(|_| "this member stops".to_owned())?;
+    // Switched off between the look and the reading: that is told as well.
+    let Some((active, defined)) = read.map_err(|error| error.to_string())? else { return Ok(()) };
+    let Defined { services, settings, secrets } = defined;
+    if services.0.is_empty() {
+        supervisor.remove(app);
+        return Ok(());
     }
+    let needed = services.0.values().any(|service| !service.secrets.is_empty());
+    let secrets = match secrets.filter(|_| needed) {
+        Some(sealed) => vault.open(app, &sealed).await?,
+        None => Secrets::new(),
+    };
+    let Active { version, live: tree, .. } = active;
+    let running = Running { version, tree, services, env: settings.env(), secrets };
+    supervisor.set(app, running).map_err(|wrong| wrong.join(" "))
 }
 
 /// How much an event of a service matters.

@@ -189,6 +189,7 @@ pub(super) async fn prepare(options: &Options, kept: &Kept) -> Result<(Parts, Re
         scrub: options.scrub,
         news,
         logs: data.logs(),
+        secrets: data.secrets(),
     };
     Ok((parts, ready))
 }

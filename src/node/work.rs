@@ -3,7 +3,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -15,23 +15,24 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Publish,
-    content::{Activated, Active, Content, ContentError, Edits as LiveEdits},
+    content::{Activated, Active, Content, ContentError, Edits as LiveEdits, Made},
     edits::{self, Edits},
     inspect::{self, Findings, Question},
     manifest::{Manifest, Resolved},
     run::{Answer, Note},
     scrub::{self, Scrub, Scrubbed},
-    services::{self, Ask, Asked, Heard},
+    secrets::{self, Base, SecretEdits, Vault},
+    services::{self, Ask, Asked, Asker, Heard, Here},
     transfer::{self, Boards, Connect, TransferError, Wanted},
     watching::{self, Notice},
 };
 use crate::{
     base::{
-        AppName, Digest, MemberId, Reason, Refusal,
+        AppName, Digest, MemberId, PublicKey, Reason, Refusal, SecretKey,
         catalog::{Application, Catalog},
         limits,
     },
-    driver::services::Supervisor,
+    driver::{Definition, secrets::Sealed, services::Supervisor},
     member::{
         ContentFailure, Effect, FetchFailure, Input, Repair, Switched,
         command::{Command, Staged},
@@ -69,7 +70,9 @@ pub(super) struct Work {
     scrubbed: Arc<Scrubbed>,
     /// The applications whose live trees are watched.
     watched: watch::Sender<BTreeSet<AppName>>,
-    supervisor: Arc<Supervisor>,
+    here: Here,
+    /// Who is live, beside this member.
+    peers: watch::Sender<Vec<MemberId>>,
     /// What is live here and in the catalog; none before it is known.
     running: watch::Sender<Option<services::Live>>,
     asking: Arc<Semaphore>,
@@ -105,10 +108,18 @@ impl Work {
         content: Content,
         store: ContentStore,
         network: Net,
-        supervisor: Arc<Supervisor>,
+        (supervisor, key, secrets): (Arc<Supervisor>, SecretKey, PathBuf),
         notes: mpsc::UnboundedSender<Note>,
         scrub: Option<Scrub>,
     ) -> Self {
+        let (peers, whom) = watch::channel(Vec::new());
+        let vault = Vault {
+            content: content.clone(),
+            network: network.clone(),
+            key,
+            dir: secrets,
+            peers: whom,
+        };
         let this = Self {
             content,
             store,
@@ -122,7 +133,8 @@ impl Work {
             stopping: CancellationToken::new(),
             scrubbed: Arc::default(),
             watched: watch::Sender::default(),
-            supervisor,
+            here: Here { supervisor, vault },
+            peers,
             running: watch::Sender::default(),
             asking: Arc::new(Semaphore::new(ASKING_MAX)),
         };
@@ -165,13 +177,14 @@ impl Work {
         let notes = self.notes.clone();
         // The loop may be gone: then nobody needs to know.
         let tell = move |notice| drop(notes.send(Note::Services(notice)));
-        let (content, supervisor) = (self.content.clone(), Arc::clone(&self.supervisor));
         let (live, stopping) = (self.running.subscribe(), self.stopping.clone());
-        self.tasks.spawn(services::run(content, supervisor, live, tell, stopping));
+        self.tasks.spawn(services::run(self.here.clone(), live, tell, stopping));
     }
 
-    /// What is live of what the catalog has runs from now on, and nothing else.
-    pub fn run_services(&self, catalog: &Catalog) {
+    /// What is live of what the catalog has runs from now on, and nothing else. `peers`
+    /// are asked for secrets.
+    pub fn run_services(&self, catalog: &Catalog, peers: Vec<MemberId>) {
+        self.peers.send_replace(peers);
         let active = self.content.applications().into_iter();
         // Version 0 is what was live in another cluster.
         let ours = active.filter(|a| a.version > 0 && catalog.application(&a.app).is_some());
@@ -185,21 +198,21 @@ impl Work {
 
     /// Asks members about what runs there.
     pub fn ask_services(&self, all: Vec<Asked>, ask: &Ask) -> mpsc::Receiver<Heard> {
-        services::ask(&self.network, &self.supervisor, all, ask)
+        services::ask(&self.network, &self.here, all, ask)
     }
 
     /// Another member asks about what runs here.
-    pub fn answer_services(&self, from: MemberId, send: SendStream, recv: RecvStream) {
-        let (supervisor, asking) = (Arc::clone(&self.supervisor), Arc::clone(&self.asking));
+    pub fn answer_services(&self, asker: Asker, send: SendStream, recv: RecvStream) {
+        let (here, asking) = (self.here.clone(), Arc::clone(&self.asking));
         let stopping = self.stopping.clone();
         self.tasks.spawn(async move {
             // Too many: whoever asks is told by the end of the stream.
             let Ok(_permit) = asking.try_acquire() else { return };
             tokio::select! {
                 () = stopping.cancelled() => {}
-                result = services::answer_stream(supervisor, send, recv) => {
+                result = services::answer_stream(here, asker, send, recv) => {
                     if let Err(error) = result {
-                        tracing::debug!(%from, %error, "a question ended early");
+                        tracing::debug!(from = %asker.id, %error, "a question ended early");
                     }
                 }
             }
@@ -208,7 +221,7 @@ impl Work {
 
     /// What is not as it should be with what runs here.
     pub fn complaints(&self) -> Vec<String> {
-        services::complaints(&self.supervisor)
+        services::complaints(&self.here.supervisor)
     }
 
     fn scrub(&self, scrub: Scrub) {
@@ -334,9 +347,15 @@ impl Work {
     }
 
     /// Stages a directory, then has the member publish it.
-    pub fn publish(&self, publish: Publish, is_first: bool, answer: Answer) {
-        let content = self.content.clone();
-        self.staged(move || stage(&content, &publish, is_first), answer);
+    pub fn publish(&self, publish: Publish, catalog: &Catalog, answer: Answer) {
+        let (content, store) = (self.content.clone(), self.store.clone());
+        let (vault, members) = (self.here.vault.clone(), keys_of(catalog));
+        let applications: BTreeMap<AppName, Digest> = catalog.roots();
+        let runtime = tokio::runtime::Handle::current();
+        let anew = move |app: &AppName, root| {
+            runtime.block_on(secrets::sealed_anew(&vault, &store, (app, root), &members))
+        };
+        self.staged(move || stage(&content, &publish, &applications, anew), answer);
     }
 
     /// Stages what a list of changes makes of the current version, then has the
@@ -351,6 +370,14 @@ impl Work {
             Some(application) => edits::stage(&store, edits, &application),
         };
         self.staged(stage, answer);
+    }
+
+    /// Stages what edits of secrets make of the current version, then has the member
+    /// publish it.
+    pub fn edit_secrets(&self, edits: SecretEdits, base: Base, answer: Answer) {
+        let (vault, store) = (self.here.vault.clone(), self.store.clone());
+        let runtime = tokio::runtime::Handle::current();
+        self.staged(move || runtime.block_on(secrets::stage(vault, store, edits, base)), answer);
     }
 
     fn staged(
@@ -497,10 +524,16 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
+/// Whom secrets are sealed for: all that are enrolled.
+pub(super) fn keys_of(catalog: &Catalog) -> BTreeMap<MemberId, PublicKey> {
+    catalog.roster.members.iter().map(|member| (member.id, member.key)).collect()
+}
+
 fn stage(
     content: &Content,
     publish: &Publish,
-    is_first: bool,
+    applications: &BTreeMap<AppName, Digest>,
+    sealed_anew: impl Fn(&AppName, Digest) -> Option<String>,
 ) -> Result<(Digest, Command), Refusal> {
     let source: PathBuf = publish.source.clone();
     if !source.is_absolute() {
@@ -512,15 +545,24 @@ fn stage(
         ));
     }
     let manifest = Manifest::load(&source)?;
-    let Resolved { app, spec, definitions } =
+    let is_first = applications.keys().all(|app| Some(app) == publish.app.as_ref());
+    let Resolved { app, spec, mut texts } =
         manifest.resolve(publish.app.clone(), publish.hosts.clone(), is_first)?;
-    let staged = content.stage(&source, &spec.ignore, &definitions).map_err(|error| {
-        Refusal::new(
-            if error.is_full() { Reason::Failed } else { Reason::Invalid },
-            format!("{app} was not published; its version stays as it was."),
-            format!("{error}."),
-            "Mend the cause, and publish again.",
-        )
+    // Secrets are no part of a manifest: they stay as they are.
+    let current = applications.get(&app).copied();
+    let anew = current.and_then(|root| sealed_anew(&app, root));
+    let secrets_of = current.filter(|_| anew.is_none());
+    texts.extend(anew.map(|text| (Sealed::path(), text)));
+    let made = Made { texts, secrets_of };
+    let what = format!("{app} was not published; its version stays as it was.");
+    let refuse = |error: ContentError| {
+        let reason = if error.is_full() { Reason::Failed } else { Reason::Invalid };
+        Refusal::new(reason, &what, format!("{error}."), "Mend the cause, and publish again.")
+    };
+    let staged = content.stage(&source, &spec.ignore, &made).map_err(refuse)?;
+    content.check(&staged.root).map_err(refuse)?.map_err(|why| {
+        let why = format!("{}.", why.replace("set APP", &format!("set {app}")));
+        Refusal::new(Reason::Invalid, &what, why, "Do that, or correct althing.toml.")
     })?;
     let command = Command::Publish {
         app,

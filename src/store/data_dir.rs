@@ -96,6 +96,11 @@ impl DataDir {
         self.path.join("logs")
     }
 
+    /// Where secrets are kept that other members have sealed for this one.
+    pub fn secrets(&self) -> PathBuf {
+        self.path.join("secrets")
+    }
+
     /// The Unix socket of this member's command line.
     pub fn socket(&self) -> PathBuf {
         self.path.join("socket")

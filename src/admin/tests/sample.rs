@@ -19,7 +19,7 @@ use crate::{
         },
     },
     node::{
-        Ask, Edits, Heard, Metrics, Publish, Told,
+        Ask, Edits, Heard, Metrics, Publish, SecretEdits, Told,
         inspect::{Findings, Question, Verified},
     },
 };
@@ -81,6 +81,10 @@ impl Source for Fake {
             format!("edit {} of {}", edits.changes.len(), edits.app),
             Outcome::Done { sequence: 43, text: "published".to_owned() },
         )
+    }
+
+    async fn secrets(&self, edits: SecretEdits) -> Result<Outcome, Refusal> {
+        self.ask(format!("{edits:?}"), Outcome::Done { sequence: 43, text: "published".to_owned() })
     }
 
     async fn inspect(&self, question: Question) -> Result<Findings, Refusal> {

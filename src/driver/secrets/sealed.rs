@@ -33,7 +33,10 @@ use super::{
     SECRETS_MAX, Secrets, SecretsError, keys,
     packed::{PACKED_MAX, pack, unpack},
 };
-use crate::base::{MemberId, PublicKey, SecretKey, SecretName};
+use crate::{
+    base::{MemberId, PublicKey, SecretKey, SecretName},
+    driver::Definition,
+};
 
 /// The largest document, bytes.
 pub const DOCUMENT_MAX: usize = 4 << 20;
@@ -61,6 +64,22 @@ struct Document {
     names: Vec<SecretName>,
     members: Vec<MemberId>,
     sealed: String,
+}
+
+impl Definition for Sealed {
+    const NAME: &'static str = "secrets.toml";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::parse(text).map_err(|error| error.to_string())
+    }
+
+    fn text(&self) -> Option<String> {
+        (!self.names.is_empty()).then(|| self.to_toml())
+    }
+
+    fn check(&self) -> Result<(), Vec<String>> {
+        Ok(()) // it is checked while it is read
+    }
 }
 
 impl Sealed {

@@ -263,7 +263,7 @@ fn work_is_bounded_whatever_a_document_asks_for() {
     let fine = around(&empty, &[&mine], &[me.member()]);
     assert!(open(&fine).unwrap().is_empty(), "the helper makes what we make");
 
-    // A passphrase that would cost a year is not even tried.
+    // A passphrase is not tried, so that none can be made to cost a year.
     let mut passphrase = age::scrypt::Recipient::new("x".to_owned().into());
     passphrase.set_work_factor(2);
     assert!(is_damaged(open(&around(&empty, &[&passphrase], &[me.member()]))));

@@ -5,7 +5,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::spec::{Ready, Service, Services};
-use crate::base::RelPath;
+use crate::{base::RelPath, driver::secrets};
 
 /// Services of one application.
 pub const SERVICES_MAX: usize = 64;
@@ -63,6 +63,17 @@ impl Service {
             ));
         }
         check_env(&self.env, &mut say);
+        for secret in &self.secrets {
+            let variable = secrets::env_name(secret);
+            if let Err(why) = secrets::check_name(secret) {
+                say(format!("can't be given this secret: {why}"));
+            } else if self.env.contains_key(&variable) {
+                say(format!(
+                    "env sets {variable}, which the secret {secret} is given as: take one of \
+                     the two out."
+                ));
+            }
+        }
         if self.stop.within > STOP_WITHIN_MAX {
             say("stop.within is longer than 10 minutes: write a shorter span.".to_owned());
         }

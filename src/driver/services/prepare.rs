@@ -20,7 +20,10 @@ use super::{
     check::below,
     spec::{Limits, Service, User},
 };
-use crate::base::{AppName, ServiceName};
+use crate::{
+    base::{AppName, SecretName, ServiceName},
+    driver::secrets::{self, Secret},
+};
 
 /// Where programs are looked for when the member has no PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -36,6 +39,8 @@ pub(super) struct Wanted {
     pub service: Service,
     /// Variables of the application: its settings.
     pub env: BTreeMap<String, String>,
+    /// The secrets that it is given.
+    pub secrets: BTreeMap<SecretName, Secret>,
     /// Grows with each restart that somebody asks for.
     pub turn: u64,
 }
@@ -170,7 +175,10 @@ fn environment(command: &mut Command, wanted: &Wanted, account: Option<&Account>
     };
     command.envs(home.map(|home| ("HOME", home)));
     command.envs(env::var_os("LANG").map(|lang| ("LANG", lang)));
-    command.envs(&wanted.env).envs(&wanted.service.env);
+    command.envs(&wanted.env);
+    let secrets = wanted.secrets.iter();
+    command.envs(secrets.map(|(name, secret)| (secrets::env_name(name), secret.expose())));
+    command.envs(&wanted.service.env);
     command.env("ALTHING_APP", wanted.app.as_str());
     command.env("ALTHING_SERVICE", wanted.name.as_str());
     command.env("ALTHING_VERSION", wanted.version.to_string());

@@ -5,12 +5,15 @@
 //! A definition is written back as canonical TOML, so that it can be part of a
 //! version: equal definitions give equal bytes.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    base::{ServiceName, quantity},
+    base::{SecretName, ServiceName, quantity},
     driver::Definition,
 };
 
@@ -87,6 +90,9 @@ pub struct Service {
     /// Variables of its environment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// The secrets of the application that it is given, each as a variable.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub secrets: BTreeSet<SecretName>,
     /// How it is asked to stop.
     #[serde(default, skip_serializing_if = "is_default")]
     pub stop: Stop,

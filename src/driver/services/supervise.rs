@@ -26,7 +26,10 @@ use super::{
     process::Spawner,
     service::Runner,
 };
-use crate::base::{AppName, ServiceName, WallTime};
+use crate::{
+    base::{AppName, ServiceName, WallTime},
+    driver::secrets::Secrets,
+};
 
 /// The longest that [`Supervisor::stop_all`] waits before it kills: a member
 /// that is asked to stop has to.
@@ -45,6 +48,9 @@ pub struct Running {
     pub services: Services,
     /// Variables that each of them is given, under those of its definition.
     pub env: BTreeMap<String, String>,
+    /// The secrets that they may name. Of one that is named and not here the service
+    /// is told nothing: to give all is the caller's care.
+    pub secrets: Secrets,
 }
 
 /// Makes the services run that should. Dropped, it kills them.
@@ -141,7 +147,10 @@ impl Supervisor {
             }
         }
         for (name, service) in running.services.0 {
+            // Only its own: another's new value is no reason to restart it.
+            let own = running.secrets.iter().filter(|(name, _)| service.secrets.contains(name));
             let wanted = Wanted {
+                secrets: own.map(|(name, secret)| (name.clone(), secret.clone())).collect(),
                 app: app.clone(),
                 name,
                 version: running.version,

@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 
-use super::variable::variable;
+use super::{Definition, variable::variable};
 
 mod check;
 mod read;
@@ -53,6 +53,22 @@ pub enum Scalar {
     Float(f64),
     /// `true` or `false`.
     Boolean(bool),
+}
+
+impl Definition for Settings {
+    const NAME: &'static str = "settings.toml";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::parse(text)
+    }
+
+    fn text(&self) -> Option<String> {
+        (!self.0.is_empty()).then(|| self.to_toml())
+    }
+
+    fn check(&self) -> Result<(), Vec<String>> {
+        Self::check(self)
+    }
 }
 
 impl Settings {

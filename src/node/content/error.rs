@@ -52,14 +52,23 @@ pub enum ContentError {
     #[error("{0} is part of the version and ignored by its own patterns; publish it again")]
     Ignored(RelPath),
     /// A definition that can't be used.
-    #[error("the version of {app} has a {name} that can't be used: {why}")]
+    #[error("what the version of {app} defines can't be used: {why}")]
     Definition {
         /// The application.
         app: AppName,
-        /// Which definition.
-        name: &'static str,
         /// What is wrong with it.
         why: String,
+    },
+    /// A file of settings that can't be written there.
+    #[error(
+        "{path} is to be written from the settings, and {why}; take it out of the directory, or \
+         give the settings another path"
+    )]
+    InTheWay {
+        /// Where.
+        path: RelPath,
+        /// What stands there.
+        why: &'static str,
     },
     /// Not a path for a live tree.
     #[error("{path} can't be the path of a live tree: {why}")]

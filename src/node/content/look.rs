@@ -11,11 +11,10 @@ use super::{Active, Content, ContentError, PUBLISH, Staged, failed, locked, stat
 use crate::{
     base::{
         AppName, Digest, RelPath,
-        path::DEFINITIONS,
-        tree::{Chunk, Entry, Node, Tree, changes},
+        tree::{Chunk, Tree, changes},
     },
     driver::{
-        DEFINITION_MAX, Definition, Driver, DriverError, FileSink, How, Mode, Purpose, Scan,
+        Driver, DriverError, FileSink, How, Mode, Purpose, Scan,
         files::{self, Files, IgnoreRules, StatCache},
     },
     store::{ContentStore, StoreError, Writer},
@@ -108,46 +107,6 @@ impl Content {
         Ok((bytes.len() as u64 <= bytes_max).then_some(bytes))
     }
 
-    /// What `app` is told by its current version's text of `D`; the version's number
-    /// comes with it. None where `app` is not active here. An error is why its text
-    /// can't be used.
-    pub fn definition<D: Definition>(
-        &self,
-        app: &AppName,
-    ) -> Result<Option<(Active, Option<D>)>, ContentError> {
-        let Some(active) = locked(&self.app(app).shown).active.clone() else { return Ok(None) };
-        let _hold = self.inner.store.hold();
-        let tree = self.tree(&active.root)?;
-        match read_definition(&self.inner.store, &tree)? {
-            Ok(definition) => Ok(Some((active, definition))),
-            Err(why) => Err(ContentError::Definition { app: app.clone(), name: D::NAME, why }),
-        }
-    }
-
-    /// `tree` with these texts for definitions, in the store.
-    pub(super) fn with_definitions(
-        &self,
-        tree: &Tree,
-        definitions: &[(RelPath, String)],
-    ) -> Result<Staged, ContentError> {
-        let given = tree.entries().iter().filter(|entry| !entry.path.is_definition());
-        let mut entries: Vec<Entry> = given.cloned().collect();
-        if !definitions.is_empty() {
-            let path = RelPath::parse(DEFINITIONS.as_bytes()).expect("a plain name is a path");
-            entries.push(Entry { path, node: Node::Directory { mode: 0o700 } });
-        }
-        let store = &self.inner.store;
-        let mut writer = store.writer();
-        for (path, text) in definitions {
-            let (digest, size, chunks) = store.ingest_file(&mut writer, text.as_bytes())?;
-            // It may hold what only the application's user should see.
-            let node = Node::File { mode: 0o600, size, digest, chunks };
-            entries.push(Entry { path: path.clone(), node });
-        }
-        writer.commit()?;
-        self.keep(&Tree::new(entries).map_err(DriverError::from)?)
-    }
-
     /// Puts the listing `tree` into the store.
     pub(super) fn keep(&self, tree: &Tree) -> Result<Staged, ContentError> {
         let root = self.inner.store.put_tree(tree)?;
@@ -184,23 +143,6 @@ impl Content {
         }
         Ok(scan.tree)
     }
-}
-
-/// The definition `D` of `tree`, if it has one. The inner error is why it can't be used.
-pub(in crate::node) fn read_definition<D: Definition>(
-    store: &ContentStore,
-    tree: &Tree,
-) -> Result<Result<Option<D>, String>, StoreError> {
-    let chunks = match tree.get(&D::path()) {
-        None => return Ok(Ok(None)),
-        Some(Node::File { size, chunks, .. }) if *size <= DEFINITION_MAX => chunks,
-        Some(_) => return Ok(Err("it is no file, or too large".to_owned())),
-    };
-    let mut bytes = Vec::new();
-    for chunk in chunks {
-        bytes.extend(store.read(&chunk.digest)?);
-    }
-    Ok(D::read(&bytes).map(Some))
 }
 
 /// The store as what a scan hands files to.

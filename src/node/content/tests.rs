@@ -42,7 +42,7 @@ impl Bench {
     fn stage(&self, files: &[(&str, &str)]) -> Digest {
         let source = tempfile::tempdir().unwrap();
         write(source.path(), files);
-        self.content.stage(source.path(), &[], &[]).unwrap().root
+        self.content.stage(source.path(), &[], &Made::default()).unwrap().root
     }
 
     fn activate(&self, version: u64, root: Digest, spec: &AppSpec) -> Activated {
@@ -219,17 +219,18 @@ fn staging_needs_content_and_leaves_out_what_is_ignored() {
     let source = tempfile::tempdir().unwrap();
     write(source.path(), &[("althing.toml", ""), ("x.log", "1")]);
     let patterns = ["*.log".to_owned()];
-    let empty = bench.content.stage(source.path(), &patterns, &[]).unwrap_err();
+    let empty = bench.content.stage(source.path(), &patterns, &Made::default()).unwrap_err();
     assert!(matches!(empty, ContentError::Driver(DriverError::Empty(_))));
-    let absent = bench.content.stage(&source.path().join("none"), &patterns, &[]).unwrap_err();
+    let absent =
+        bench.content.stage(&source.path().join("none"), &patterns, &Made::default()).unwrap_err();
     assert!(matches!(absent, ContentError::Driver(DriverError::Absent(_))));
     write(source.path(), &[("a", "1"), ("b/x.log", "1")]);
-    let staged = bench.content.stage(source.path(), &patterns, &[]).unwrap();
+    let staged = bench.content.stage(source.path(), &patterns, &Made::default()).unwrap();
     assert_eq!((staged.files, staged.bytes), (1, 1));
     symlink("/etc/passwd", source.path().join("out")).unwrap();
-    let refused = bench.content.stage(source.path(), &patterns, &[]).unwrap_err();
+    let refused = bench.content.stage(source.path(), &patterns, &Made::default()).unwrap_err();
     assert!(refused.to_string().contains("/etc/passwd"), "{refused}");
-    assert!(bench.content.stage(source.path(), &["[".to_owned()], &[]).is_err());
+    assert!(bench.content.stage(source.path(), &["[".to_owned()], &Made::default()).is_err());
 }
 
 #[test]

@@ -27,7 +27,8 @@ impl Bench {
             for (name, bytes) in *files {
                 write(source.path(), name, bytes);
             }
-            let staged = content.stage(source.path(), &[], &[]).unwrap();
+            let staged =
+                content.stage(source.path(), &[], &crate::node::content::Made::default()).unwrap();
             content.activate(&app(), number, number, staged.root, &AppSpec::default()).unwrap();
             application.versions.push(Version {
                 number,

@@ -10,21 +10,36 @@ use tokio::{
 
 use super::{Ask, Heard, Told, follow::answer};
 use crate::{
-    base::{MemberId, MemberName, Reason, Refusal, ServiceName, WallTime},
-    driver::services::Supervisor,
+    base::{MemberId, MemberName, PublicKey, Reason, Refusal, ServiceName, WallTime},
+    driver::{secrets::DOCUMENT_MAX, services::Supervisor},
     net::{Net, RecvStream, SendStream, StreamKind},
+    node::secrets::Vault,
 };
 
 /// The longest question, bytes.
 const ASK_MAX: u64 = 4 << 10;
-/// The longest part of an answer, bytes: a line of 16 KiB in the widest JSON.
-const PART_MAX: u64 = 256 << 10;
+/// The longest part of an answer, bytes: a document of secrets as JSON.
+const PART_MAX: u64 = 2 * DOCUMENT_MAX as u64;
 /// How long the other side has for its question, and for the first part of its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How soon one whose log is followed is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Parts that wait for whoever listens.
 const WAITING_MAX: usize = 256;
+
+/// What answers on this member.
+#[derive(Clone)]
+pub(in crate::node) struct Here {
+    pub supervisor: Arc<Supervisor>,
+    pub vault: Vault,
+}
+
+/// The member that asks.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::node) struct Asker {
+    pub id: MemberId,
+    pub key: PublicKey,
+}
 
 /// One who is asked.
 #[derive(Clone, Debug)]
@@ -39,7 +54,7 @@ pub(in crate::node) struct Asked {
 /// and ended by [`Told::Done`] or [`Told::Refused`].
 pub(in crate::node) fn ask(
     network: &Net,
-    supervisor: &Arc<Supervisor>,
+    here: &Here,
     all: Vec<Asked>,
     ask: &Ask,
 ) -> mpsc::Receiver<Heard> {
@@ -48,7 +63,7 @@ pub(in crate::node) fn ask(
         let (to, mut told) = mpsc::channel(WAITING_MAX);
         let (heard, ask) = (heard.clone(), ask.clone());
         if asked.me {
-            tokio::spawn(answer(Arc::clone(supervisor), ask, to));
+            tokio::spawn(answer(here.clone(), ask, None, to));
         } else {
             tokio::spawn(relay(network.clone(), asked.clone(), ask, to));
         }
@@ -136,6 +151,21 @@ async fn converse(
     }
 }
 
+/// Asks another member for something that is one part.
+pub(in crate::node) async fn ask_one(network: &Net, id: MemberId, ask: &Ask) -> io::Result<Told> {
+    let (to, mut told) = mpsc::channel(WAITING_MAX);
+    let mut nothing = BTreeMap::new();
+    let (result, told) = tokio::join!(
+        async {
+            let to = to; // dropped with its end, so that the other half ends
+            converse(network, id, ask, &mut nothing, &to).await
+        },
+        told.recv()
+    );
+    result?;
+    told.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
 /// Reads one part.
 pub(super) async fn next_part(from: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Told> {
     let mut line = Vec::new();
@@ -156,7 +186,8 @@ pub(super) async fn next_part(from: &mut (impl AsyncBufRead + Unpin)) -> io::Res
 
 /// Another member asks: reads its question and answers it.
 pub(in crate::node) async fn answer_stream(
-    supervisor: Arc<Supervisor>,
+    here: Here,
+    asker: Asker,
     mut send: SendStream,
     recv: RecvStream,
 ) -> io::Result<()> {
@@ -166,7 +197,7 @@ pub(in crate::node) async fn answer_stream(
     tokio::time::timeout(PATIENCE, read.read_to_end(&mut question)).await??;
     let ask: Ask = serde_json::from_slice(&question)?;
     let (to, mut told) = mpsc::channel(WAITING_MAX);
-    let answering = tokio::spawn(answer(supervisor, ask, to));
+    let answering = tokio::spawn(answer(here, ask, Some(asker), to));
     let stopped = send.stopped();
     tokio::pin!(stopped);
     let result = loop {

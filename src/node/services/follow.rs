@@ -11,7 +11,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Ask, Told};
+use super::{Ask, Asker, Here, Told};
 use crate::{
     base::{AppName, Reason, Refusal, ServiceName},
     driver::services::{LogLine, Supervisor},
@@ -20,13 +20,18 @@ use crate::{
 /// How often is looked for services that are new.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Answers `ask` into `to`, with [`Told::Done`] at the end. It ends early when
+/// Answers `ask`, which another member may have asked, into `to`, with [`Told::Done`] at the end. It ends early when
 /// nobody listens.
-pub(in crate::node) async fn answer(supervisor: Arc<Supervisor>, ask: Ask, to: mpsc::Sender<Told>) {
+pub(in crate::node) async fn answer(
+    here: Here,
+    ask: Ask,
+    asker: Option<Asker>,
+    to: mpsc::Sender<Told>,
+) {
     let nobody_listens = to.clone();
     tokio::select! {
         () = nobody_listens.closed() => {}
-        _ = parts(supervisor, ask, &to) => {}
+        _ = parts(here, ask, asker, &to) => {}
     }
 }
 
@@ -39,7 +44,12 @@ impl<T> From<mpsc::error::SendError<T>> for Gone {
     }
 }
 
-async fn parts(supervisor: Arc<Supervisor>, ask: Ask, to: &mpsc::Sender<Told>) -> Result<(), Gone> {
+async fn parts(
+    Here { supervisor, vault }: Here,
+    ask: Ask,
+    asker: Option<Asker>,
+    to: &mpsc::Sender<Told>,
+) -> Result<(), Gone> {
     match ask {
         Ask::Status { app } => {
             for status in supervisor.status() {
@@ -50,6 +60,26 @@ async fn parts(supervisor: Arc<Supervisor>, ask: Ask, to: &mpsc::Sender<Told>) -
         }
         Ask::Restart { app, service } => {
             to.send(Told::Restarted(supervisor.restart(&app, service.as_ref()))).await?;
+        }
+        Ask::Secrets { app, document } => {
+            let sealed = match asker {
+                None => Err("only members are given secrets".to_owned()),
+                Some(Asker { id, key }) => {
+                    tokio::task::spawn_blocking(move || vault.hand_over(&app, document, (id, key)))
+                        .await
+                        .unwrap_or_else(|_| Err("this member stops".to_owned()))
+                }
+            };
+            let told = match sealed {
+                Ok(sealed) => Told::Sealed(sealed.to_toml()),
+                Err(why) => Told::Refused(Refusal::new(
+                    Reason::Failed,
+                    "The secrets were not handed over.",
+                    format!("On this member {why}."),
+                    "Ask another member.",
+                )),
+            };
+            to.send(told).await?;
         }
         Ask::Logs { app, service, lines, follow } => {
             let look = Look { supervisor, app, service, lines };

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use proptest::{collection, option, prelude::*};
 
@@ -224,6 +224,7 @@ fn service() -> impl Strategy<Value = Service> {
     let words = (run, ".{0,20}", option::of(user()), env);
     (words, restart, stop, ready(), limits()).prop_map(
         |((run, directory, user, env), restart, stop, ready, limits)| Service {
+            secrets: BTreeSet::new(),
             run,
             directory,
             user,

@@ -3,7 +3,10 @@ use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path, t
 use tokio::sync::mpsc;
 
 use super::{LogLine, Running, ServiceEvent, ServiceStatus, Services, State, Supervisor, What};
-use crate::base::{AppName, ServiceName};
+use crate::{
+    base::{AppName, ServiceName},
+    driver::secrets::Secrets,
+};
 
 mod defining;
 mod logging;
@@ -45,7 +48,13 @@ impl Bench {
 
     fn set(&self, version: u64, toml: &str) {
         let services = Services::parse(toml).unwrap();
-        let running = Running { version, tree: self.tree(), services, env: BTreeMap::new() };
+        let running = Running {
+            version,
+            tree: self.tree(),
+            services,
+            env: BTreeMap::new(),
+            secrets: Secrets::new(),
+        };
         self.supervisor.set(&app(), running).unwrap();
     }
 

@@ -6,7 +6,10 @@ use tokio::{
 };
 
 use super::{Bench, FOREVER, What, app, ends, executable, lives, name, script, until};
-use crate::driver::services::{Running, Services, State, Supervisor, group};
+use crate::driver::{
+    secrets::Secrets,
+    services::{Running, Services, State, Supervisor, group},
+};
 
 const BRIEFLY: &str = "ready = { after = \"1ms\" }";
 
@@ -41,7 +44,8 @@ async fn its_surroundings_are_what_the_definition_says() {
                 restart = \"never\"\nlimits = { files = 77 }\nenv = { B = \"own\" }\n";
     let services = Services::parse(toml).unwrap();
     let env = BTreeMap::from([("A".to_owned(), "1".to_owned()), ("B".to_owned(), "2".to_owned())]);
-    let running = Running { version: 12, tree: bench.tree(), services, env };
+    let running =
+        Running { version: 12, tree: bench.tree(), services, env, secrets: Secrets::new() };
     bench.supervisor.set(&app(), running).unwrap();
     let pid = bench.started("show").await;
     bench.wait(|e| matches!(e.what, What::Exited { status: 0 })).await;
@@ -300,7 +304,13 @@ async fn what_can_not_be_started_says_why_and_is_tried_again() {
 async fn what_is_not_checked_is_not_run() {
     let bench = Bench::new();
     let services = Services::parse("[services.api]\nrun = [\"../../bin/sh\"]").unwrap();
-    let running = Running { version: 1, tree: bench.tree(), services, env: BTreeMap::new() };
+    let running = Running {
+        version: 1,
+        tree: bench.tree(),
+        services,
+        env: BTreeMap::new(),
+        secrets: Secrets::new(),
+    };
     let wrong = bench.supervisor.set(&app(), running).unwrap_err();
     assert!(wrong[0].contains("no program of the application's tree"), "{wrong:?}");
     assert!(bench.supervisor.status().is_empty());
@@ -368,7 +378,13 @@ async fn a_member_for_the_next_test() {
     let supervisor = Supervisor::new(dir.join("logs"), |_| {});
     let text = "sh -c 'echo $$ > child; while :; do sleep 0.01; done' & echo $$ > first; wait";
     let services = Services::parse(&script("api", text, "")).unwrap();
-    let running = Running { version: 1, tree: dir.join("tree"), services, env: BTreeMap::new() };
+    let running = Running {
+        version: 1,
+        tree: dir.join("tree"),
+        services,
+        env: BTreeMap::new(),
+        secrets: Secrets::new(),
+    };
     supervisor.set(&app(), running).unwrap();
     std::future::pending::<()>().await;
 }
@@ -429,7 +445,13 @@ async fn a_hundred_services_start_and_stop() {
     let services: String = (0..50).map(|n| script(&format!("s{n}"), FOREVER, BRIEFLY)).collect();
     for app in ["one", "two"] {
         let services = Services::parse(&services.replace("sleep 0.01", "sleep 1")).unwrap();
-        let running = Running { version: 1, tree: bench.tree(), services, env: BTreeMap::new() };
+        let running = Running {
+            version: 1,
+            tree: bench.tree(),
+            services,
+            env: BTreeMap::new(),
+            secrets: Secrets::new(),
+        };
         bench.supervisor.set(&app.parse().unwrap(), running).unwrap();
     }
     let ready = |b: &Bench| b.supervisor.status().iter().all(|s| s.state == State::Ready);

@@ -1,0 +1,188 @@
+//! What `publish` makes beside the files: the definitions below `.althing`, and files
+//! of settings. And the way back, from a tree to what it defines.
+
+use super::{Active, Content, ContentError, Staged, locked};
+use crate::{
+    base::{
+        AppName, Digest, RelPath,
+        path::DEFINITIONS,
+        tree::{Entry, Node, Tree},
+    },
+    driver::{
+        DEFINITION_MAX, Definition, DriverError,
+        secrets::{Sealed, env_name},
+        services::Services,
+        settings::Settings,
+    },
+    store::{ContentStore, StoreError},
+};
+
+/// A definition may hold what only the application's user should see.
+const DEFINITION_MODE: u16 = 0o600;
+const FILE_MODE: u16 = 0o644;
+
+/// What is put beside the files of a directory that is published.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Made {
+    /// Texts, and where they stand: definitions, and files of settings.
+    pub texts: Vec<(RelPath, String)>,
+    /// The signature of the version whose secrets stay: these are no part of a manifest.
+    pub secrets_of: Option<Digest>,
+}
+
+/// What a tree defines beside its files.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Defined {
+    /// What runs.
+    pub services: Services,
+    /// What it is set to.
+    pub settings: Settings,
+    /// What only its members know.
+    pub secrets: Option<Sealed>,
+}
+
+impl Made {
+    /// Whether it is nothing at all.
+    pub fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+}
+
+impl Defined {
+    /// What `tree` defines. The inner error is a sentence about what of it can't be used.
+    pub fn of(store: &ContentStore, tree: &Tree) -> Result<Result<Self, String>, StoreError> {
+        let mut found = Self::default();
+        match (read(store, tree)?, read(store, tree)?, read(store, tree)?) {
+            (Ok(services), Ok(settings), Ok(secrets)) => {
+                found.services = services.unwrap_or_default();
+                found.settings = settings.unwrap_or_default();
+                found.secrets = secrets;
+            }
+            (Err(why), ..) | (_, Err(why), _) | (.., Err(why)) => return Ok(Err(why)),
+        }
+        Ok(found.check().map(|()| found))
+    }
+
+    /// Whether its parts fit together.
+    fn check(&self) -> Result<(), String> {
+        for (service, definition) in &self.services.0 {
+            let is_set = |name| self.secrets.as_ref().is_some_and(|s| s.names().contains(name));
+            if let Some(name) = definition.secrets.iter().find(|name| !is_set(name)) {
+                return Err(format!(
+                    "service {service} is to be given the secret {name}, which is not set: set it \
+                     first, with `althing secret set APP {name}`"
+                ));
+            }
+            let set = self.settings.env();
+            if let Some(name) = definition.secrets.iter().find(|n| set.contains_key(&env_name(n))) {
+                return Err(format!(
+                    "service {service} would find both a setting and the secret {name} as {}: \
+                     rename one of the two",
+                    env_name(name)
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The definition `D` of `tree`, if it has one.
+fn read<D: Definition>(
+    store: &ContentStore,
+    tree: &Tree,
+) -> Result<Result<Option<D>, String>, StoreError> {
+    let unusable = |why: String| format!("{} can't be used: {why}", D::path());
+    let chunks = match tree.get(&D::path()) {
+        None => return Ok(Ok(None)),
+        Some(Node::File { size, chunks, .. }) if *size <= DEFINITION_MAX => chunks,
+        Some(_) => return Ok(Err(unusable("it is no file, or too large".to_owned()))),
+    };
+    let mut bytes = Vec::new();
+    for chunk in chunks {
+        bytes.extend(store.read(&chunk.digest)?);
+    }
+    Ok(D::read(&bytes).map(Some).map_err(unusable))
+}
+
+/// `tree` with a file or another node at `path`, and the directories that it needs.
+pub(in crate::node) fn put(
+    entries: &mut Vec<Entry>,
+    path: &RelPath,
+    node: Node,
+) -> Result<(), &'static str> {
+    let mut above = path.parent();
+    while let Some(path) = above {
+        match entries.iter().find(|entry| entry.path == path) {
+            Some(Entry { node: Node::Directory { .. }, .. }) => break,
+            Some(_) => return Err("what stands above it is no directory"),
+            None => {
+                let mode = if path.is_definition() { 0o700 } else { 0o755 };
+                entries.push(Entry { path: path.clone(), node: Node::Directory { mode } });
+            }
+        }
+        above = path.parent();
+    }
+    match entries.iter().find(|entry| entry.path == *path).map(|entry| &entry.node) {
+        None => entries.push(Entry { path: path.clone(), node }),
+        Some(Node::File { digest: there, .. }) if matches!(&node, Node::File { digest, .. } if digest == there) =>
+            {}
+        Some(_) => return Err("something else stands there"),
+    }
+    Ok(())
+}
+
+/// Takes `text` into the store, as a file for `path`.
+pub(in crate::node) fn file(
+    store: &ContentStore,
+    path: &RelPath,
+    text: &str,
+) -> Result<Node, StoreError> {
+    let mut writer = store.writer();
+    let (digest, size, chunks) = store.ingest_file(&mut writer, text.as_bytes())?;
+    writer.commit()?;
+    let mode = if path.is_definition() { DEFINITION_MODE } else { FILE_MODE };
+    Ok(Node::File { mode, size, digest, chunks })
+}
+
+impl Content {
+    /// What the live version of `app` defines. None where it is not active here.
+    pub fn defined(&self, app: &AppName) -> Result<Option<(Active, Defined)>, ContentError> {
+        let Some(active) = locked(&self.app(app).shown).active.clone() else { return Ok(None) };
+        let _hold = self.inner.store.hold();
+        let tree = self.tree(&active.root)?;
+        match Defined::of(&self.inner.store, &tree)? {
+            Ok(defined) => Ok(Some((active, defined))),
+            Err(why) => Err(ContentError::Definition { app: app.clone(), why }),
+        }
+    }
+
+    /// Whether what the tree `root` defines can be used. The inner error is a sentence
+    /// without its point.
+    pub fn check(&self, root: &Digest) -> Result<Result<(), String>, ContentError> {
+        let tree = self.tree(root)?;
+        Ok(Defined::of(&self.inner.store, &tree)?.map(drop))
+    }
+
+    /// The files of `tree` with what is `made`, in the store.
+    pub(super) fn with_made(&self, tree: &Tree, made: &Made) -> Result<Staged, ContentError> {
+        let store = &self.inner.store;
+        let given = tree.entries().iter().filter(|entry| !entry.path.is_definition());
+        let mut entries: Vec<Entry> = given.cloned().collect();
+        for (path, text) in &made.texts {
+            let node = file(store, path, text)?;
+            put(&mut entries, path, node)
+                .map_err(|why| ContentError::InTheWay { path: path.clone(), why })?;
+        }
+        if let Some(root) = made.secrets_of {
+            let before = self.tree(&root)?;
+            if let Some(node) = before.get(&Sealed::path()) {
+                // Nothing is in its way: `.althing` is ours.
+                let _put = put(&mut entries, &Sealed::path(), node.clone());
+            }
+        }
+        if entries.iter().all(|entry| entry.path.as_bytes() == DEFINITIONS.as_bytes()) {
+            entries.clear();
+        }
+        self.keep(&Tree::new(entries).map_err(DriverError::from)?)
+    }
+}
