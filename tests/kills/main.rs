@@ -1,0 +1,122 @@
+//! SIGKILL at any moment: a process stages, switches, edits, repairs and
+//! collects, is killed wherever it happens to be, and what it leaves is opened
+//! again and looked at byte by byte. Then the next one goes on from there.
+//!
+//! The moments are those of the clock, so no two runs are the same; what is
+//! right at each of them is not a matter of time. `ALTHING_KILLS` says how many
+//! (1,000 take some minutes), `ALTHING_SEED` what is done and about when.
+
+#![expect(clippy::disallowed_methods, reason = "a moment is waited for, to kill at it")]
+
+mod chance;
+#[expect(dead_code, reason = "tests/refusals.rs needs more of it")]
+#[path = "../common/mod.rs"]
+mod common;
+mod member;
+mod model;
+mod pages;
+mod worker;
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    sync::mpsc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use chance::Chance;
+use model::Model;
+use worker::Orders;
+
+/// Where the process that is killed works, and what it is told.
+const PLACE: &str = "ALTHING_KILLS_PLACE";
+const ORDERS: &str = "ALTHING_KILLS_ORDERS";
+/// Set for one that only recovers.
+const RECOVER: &str = "ALTHING_KILLS_RECOVER";
+/// So many unless said otherwise: about half a minute.
+const KILLS: u64 = 120;
+/// Only what hangs is silent for so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn from_env(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
+fn seed() -> u64 {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    from_env("ALTHING_SEED").unwrap_or_else(now)
+}
+
+#[test]
+fn killed_at_any_moment_it_holds_one_version_and_has_lost_none() {
+    if let Ok(place) = std::env::var(PLACE) {
+        let orders = Orders::decode(&std::env::var(ORDERS).unwrap());
+        worker::work(Path::new(&place), orders, std::env::var(RECOVER).is_ok());
+    }
+    let (seed, kills) = (seed(), from_env("ALTHING_KILLS").unwrap_or(KILLS));
+    println!("ALTHING_SEED={seed} ALTHING_KILLS={kills}");
+    let scratch = tempfile::tempdir().unwrap();
+    let mut chance = Chance::new(seed);
+    let mut model = Model::new(scratch.path());
+    for kill in 0..kills {
+        let orders = model.orders(chance.next());
+        let said = lived(scratch.path(), &orders, false, &mut chance);
+        model.hear(&said);
+        // Recovering is killed as well, and starts over.
+        while chance.below(3) == 0 {
+            lived(scratch.path(), &orders, true, &mut chance);
+            model.seen.recoveries += 1;
+        }
+        model.look(&format!("seed {seed}, kill {kill}, after {said:#?}"));
+    }
+    println!("{:#?}", model.seen);
+}
+
+/// The life of one process: what it said until it was killed.
+fn lived(place: &Path, orders: &Orders, recovering: bool, chance: &mut Chance) -> Vec<String> {
+    let log = place.join("log");
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "--nocapture"])
+        .arg("killed_at_any_moment_it_holds_one_version_and_has_lost_none")
+        .env(PLACE, place)
+        .env(ORDERS, orders.encode())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(std::fs::File::create(&log).unwrap());
+    if recovering {
+        command.env(RECOVER, "");
+    }
+    let mut child = command.spawn().unwrap();
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    let (sender, lines) = mpsc::channel();
+    let listener = std::thread::spawn(move || {
+        for line in stdout.lines().map_while(Result::ok) {
+            if let Some(words) = line.strip_prefix("@ ") {
+                let _nobody_waits_any_more = sender.send(words.to_owned());
+            }
+        }
+    });
+    // So many steps are let pass; then it dies this long after the next began.
+    let begun = if recovering { 1 } else { 2 + chance.below(12) };
+    let longest_us = [300, 4_000, 40_000][chance.below(3) as usize];
+    let delay = Duration::from_micros(chance.below(longest_us));
+    let mut said = Vec::new();
+    let mut about = 0;
+    while about < begun {
+        let Ok(words) = lines.recv_timeout(PATIENCE) else { break };
+        about += u64::from(words.starts_with("about"));
+        said.push(words);
+    }
+    std::thread::sleep(delay);
+    child.kill().unwrap();
+    let status = child.wait().unwrap();
+    listener.join().unwrap();
+    said.extend(lines.try_iter());
+    let log = std::fs::read_to_string(log).unwrap();
+    let killed = std::os::unix::process::ExitStatusExt::signal(&status) == Some(9);
+    assert!(killed && about == begun, "it ended by itself or hung: {status}\n{said:#?}\n{log}");
+    said
+}
