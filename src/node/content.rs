@@ -167,11 +167,7 @@ impl Content {
         for saved in state::load_all(&state_dir)? {
             let app = saved.app.clone();
             let cache = Arc::new(state::load_cache(&state_dir, &app));
-            let mut work = Work { cache, unrecovered: Some(saved), ..Work::default() };
-            // One application in trouble does not keep the others down.
-            if let Err(error) = work.recover() {
-                tracing::error!(%app, %error, "the live tree could not be recovered");
-            }
+            let work = Work { cache, unrecovered: Some(saved), ..Work::default() };
             apps.insert(app, Arc::new(App { work: Mutex::new(work), ..App::default() }));
         }
         let inner =
@@ -179,7 +175,11 @@ impl Content {
         let content = Self { inner: Arc::new(inner) };
         let apps = locked(&content.inner.apps).clone();
         for (app, cell) in apps {
-            let work = locked(&cell.work);
+            let mut work = locked(&cell.work);
+            // One application in trouble does not keep the others down.
+            if let Err(error) = content.recover(&mut work) {
+                tracing::error!(%app, %error, "the live tree could not be recovered");
+            }
             if let Some(active) = &work.active {
                 *locked(&cell.wanted) = (active.sequence, active.version);
             }
@@ -262,7 +262,7 @@ impl Content {
         let next = Active { app: app.clone(), version, sequence, root, live, ignore };
         {
             let mut work = locked(&cell.work);
-            work.recover()?;
+            self.recover(&mut work)?;
             if let Some(active) = &work.active {
                 let same = (active.sequence, active.version) == (sequence, version);
                 if same && active.root != root {
@@ -318,7 +318,7 @@ impl Content {
         let _area = locked(&cell.area);
         let Work { active, cache, .. } = {
             let mut work = locked(&cell.work);
-            work.recover()?;
+            self.recover(&mut work)?;
             work.clone()
         };
         let active = active.ok_or_else(|| ContentError::NotActive(app.clone()))?;
@@ -484,6 +484,25 @@ impl Content {
         Ok(WorkDir::path_of(&live).join("aside"))
     }
 
+    /// Finishes or undoes what is still to be recovered. After an error it is
+    /// to be called again, and what is active is what can be seen of it.
+    fn recover(&self, work: &mut Work) -> Result<(), DriverError> {
+        let Some(saved) = work.unrecovered.take() else { return Ok(()) };
+        let recovered = saved.recover();
+        work.active = saved.active_now();
+        if recovered.is_err() {
+            work.unrecovered = Some(saved);
+            return recovered;
+        }
+        if let Some((before, next)) = saved.switched()
+            && let Err(error) = self.keep_unseen(before, next, &work.cache)
+        {
+            let app = &saved.app;
+            tracing::error!(%app, %error, "what was edited is in the tree before only");
+        }
+        Ok(())
+    }
+
     /// Keeps what is active, and what is pending. While something could not
     /// be recovered, the record says so still.
     fn save(
@@ -535,20 +554,6 @@ impl App {
         }
         let (sequence, version) = wanted;
         Err(ContentError::Superseded { app: app.clone(), version, sequence })
-    }
-}
-
-impl Work {
-    /// Finishes or undoes what is still to be recovered. After an error it is
-    /// to be called again, and `active` is what can be seen of it.
-    fn recover(&mut self) -> Result<(), DriverError> {
-        let Some(saved) = self.unrecovered.take() else { return Ok(()) };
-        let recovered = saved.recover();
-        self.active = saved.active_now();
-        if recovered.is_err() {
-            self.unrecovered = Some(saved);
-        }
-        recovered
     }
 }
 

@@ -101,7 +101,7 @@ fn lived(place: &Path, orders: &Orders, recovering: bool, chance: &mut Chance) -
     });
     // So many steps are let pass; then it dies this long after the next began.
     let begun = if recovering { 1 } else { 2 + chance.below(12) };
-    let longest_us = [300, 4_000, 40_000][chance.below(3) as usize];
+    let longest_us = [300, 6_000, 80_000][chance.below(3) as usize];
     let delay = Duration::from_micros(chance.below(longest_us));
     let mut said = Vec::new();
     let mut about = 0;

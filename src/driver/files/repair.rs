@@ -3,11 +3,12 @@
 //! First everything new is written beside the tree, verified and synced; a
 //! failure until then has touched nothing. Then each item changes places with
 //! what stood there in one step, and what stood there is kept aside. Readers
-//! see the old file or the new one, never a half of either.
+//! see the old file or the new one, never a half of either; and whatever
+//! instant a crash picks, what stood there is in its place or aside.
 
 use std::{
     fs::File,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -115,7 +116,7 @@ impl Repairing<'_> {
     /// Takes away what no tree can hold, as it is.
     fn take_away(&mut self, path: &RelPath) -> Result<(), DriverError> {
         let Some(stat) = self.stat(path)? else { return Ok(()) };
-        self.keep(path, &stat, None)?;
+        self.keep(path, &stat)?;
         self.parents.forget();
         self.done.deleted.push(path.clone());
         Ok(())
@@ -124,7 +125,7 @@ impl Repairing<'_> {
     fn delete(&mut self, path: &RelPath) -> Result<(), DriverError> {
         let Some(stat) = self.stat(path)? else { return Ok(()) };
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-            self.keep(path, &stat, None)?;
+            self.keep(path, &stat)?;
             self.done.deleted.push(path.clone());
             return Ok(());
         }
@@ -153,7 +154,7 @@ impl Repairing<'_> {
                 Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
                     return Ok(()); // its permissions come at the end
                 }
-                Some(stat) => self.keep(path, stat, None)?,
+                Some(stat) => self.keep(path, stat)?,
                 None => {}
             }
             let dir = self.parents.of(path)?;
@@ -165,14 +166,38 @@ impl Repairing<'_> {
         let dir = self.parents.of(path)?;
         match stood {
             None => beneath::move_new(new, (dir, path.file_name())).map_err(failed)?,
-            Some(stat) => {
-                beneath::exchange(new, (dir, path.file_name())).map_err(failed)?;
-                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                    self.parents.forget();
-                }
-                self.keep(path, &stat, Some(&name))?;
-            }
+            Some(stat) => self.change_places(path, &stat, &name)?,
         }
+        Ok(())
+    }
+
+    /// What lies in the staging directory under `new` changes places with what stands at
+    /// `path`. It does so from where the old is kept: a crash at no instant leaves the
+    /// old in the staging directory, which is emptied then.
+    fn change_places(
+        &mut self,
+        path: &RelPath,
+        stat: &Stat,
+        new: &[u8],
+    ) -> Result<(), DriverError> {
+        let place = self.root.at(path);
+        let failed = |error| DriverError::io("write", &place, error);
+        let kept = self.kept_in(path)?;
+        let name = move_unique((self.staging.as_fd(), new), kept.as_fd(), path.file_name());
+        let name = name.map_err(failed)?;
+        let exchanged = self.parents.of(path).and_then(|dir| {
+            beneath::exchange((kept.as_fd(), &name), (dir, path.file_name())).map_err(failed)
+        });
+        if let Err(error) = exchanged {
+            // It is the version's, and has come to no place: it is not to be kept.
+            let _ = rustix::fs::unlinkat(&kept, &name[..], AtFlags::empty());
+            return Err(error);
+        }
+        super::switch::step("replaced")?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            self.parents.forget();
+        }
+        self.count(stat);
         Ok(())
     }
 
@@ -191,14 +216,18 @@ impl Repairing<'_> {
         Ok(())
     }
 
-    /// Moves what stands at `path` aside, or what stood there and now lies
-    /// in the staging directory under `swapped`.
-    fn keep(
-        &mut self,
-        path: &RelPath,
-        stat: &Stat,
-        swapped: Option<&[u8]>,
-    ) -> Result<(), DriverError> {
+    /// Moves what stands at `path` aside.
+    fn keep(&mut self, path: &RelPath, stat: &Stat) -> Result<(), DriverError> {
+        let into = self.kept_in(path)?;
+        let failed = |error| DriverError::io("keep aside", &self.root.at(path), error);
+        let from = (self.parents.of(path)?, path.file_name());
+        move_unique(from, into.as_fd(), path.file_name()).map_err(failed)?;
+        self.count(stat);
+        Ok(())
+    }
+
+    /// The directory in which what stood at `path` is kept.
+    fn kept_in(&mut self, path: &RelPath) -> Result<OwnedFd, DriverError> {
         if self.aside.is_none() {
             let dir = aside::next(self.aside_dir)?;
             std::fs::create_dir(&dir).map_err(|e| DriverError::io("make", &dir, e))?;
@@ -206,23 +235,18 @@ impl Repairing<'_> {
             self.aside = Some(Root::open(&dir)?);
         }
         let aside = self.aside.as_ref().expect("it was opened above");
-        let place = self.root.at(path);
-        let failed = |error| DriverError::io("keep aside", &place, error);
-        let into = match beneath::make_all(aside, path.parent().as_ref(), 0o700) {
+        match beneath::make_all(aside, path.parent().as_ref(), 0o700) {
             // A file is kept where this one's directory would be.
             Err(Errno::NOTDIR | Errno::LOOP) => beneath::make_all(aside, None, 0o700),
             other => other,
         }
-        .map_err(failed)?;
-        let from: (BorrowedFd<'_>, &[u8]) = match swapped {
-            Some(name) => (self.staging.as_fd(), name),
-            None => (self.parents.of(path)?, path.file_name()),
-        };
-        move_unique(from, into.as_fd(), path.file_name()).map_err(failed)?;
+        .map_err(|error| DriverError::io("keep aside", &self.root.at(path), error))
+    }
+
+    fn count(&mut self, stat: &Stat) {
         if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
             self.done.bytes_aside += u64::try_from(stat.st_size).unwrap_or(0);
         }
-        Ok(())
     }
 
     fn stat(&mut self, path: &RelPath) -> Result<Option<Stat>, DriverError> {
@@ -232,20 +256,20 @@ impl Repairing<'_> {
 }
 
 /// Moves `from` into `dir` under `name`, or under `name~1` and so on where
-/// that is taken: both a directory and what was in it may be kept.
+/// that is taken: both a directory and what was in it may be kept. Says under which.
 fn move_unique(
     from: (BorrowedFd<'_>, &[u8]),
     dir: BorrowedFd<'_>,
     name: &[u8],
-) -> Result<(), Errno> {
-    let mut result = beneath::move_new(from, (dir, name));
-    for number in 1..1_000 {
-        if result != Err(Errno::EXIST) {
-            break;
+) -> Result<Vec<u8>, Errno> {
+    let cut = &name[..name.len().min(limits::COMPONENT_MAX - 4)];
+    let others = (1..1_000).map(|number| [cut, format!("~{number}").as_bytes()].concat());
+    for name in std::iter::once(name.to_vec()).chain(others) {
+        match beneath::move_new(from, (dir, &name)) {
+            Ok(()) => return Ok(name),
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error),
         }
-        let cut = &name[..name.len().min(limits::COMPONENT_MAX - 4)];
-        let other = [cut, format!("~{number}").as_bytes()].concat();
-        result = beneath::move_new(from, (dir, &other));
     }
-    result
+    Err(Errno::EXIST)
 }

@@ -103,19 +103,24 @@ impl Content {
         let app = next.app.clone();
         work.active = Some(next.clone());
         work.cache = Arc::new(placed.cache);
-        self.save(&app, &work, None)?;
+        let edited = seen.zip(activated.before.clone());
+        if edited.is_none() {
+            self.save(&app, &work, None)?;
+        }
         self.show(cell, &work)?;
         state::save_cache(&self.inner.state_dir, &app, &work.cache);
         drop(work);
-        if let (Some(seen), Some(old)) = (seen, &activated.before) {
-            // It is switched, whatever comes of this.
-            match self.bring_over(cell, &next, seen, old) {
+        if let Some((seen, old)) = edited {
+            // It is switched, whatever comes of this. The record says that it is under
+            // way until then: should this end in a crash, what starts next sees to it.
+            match self.bring_over(cell, &next, seen, &old) {
                 Ok(edits) => activated.edits = edits,
                 Err(error) => {
                     let old = old.display();
                     tracing::error!(%app, %error, "what was edited is still in {old} only");
                 }
             }
+            self.save(&app, &locked(&cell.work), None)?;
             self.note_merged(&next, &mut activated)?;
         }
         Ok(activated)
@@ -165,7 +170,7 @@ impl Content {
         let (app, next) = (pending.0.app.clone(), pending.0.clone());
         let active = work.active.clone();
         work.unrecovered = Some(Saved { app: app.clone(), active, pending: Some(pending) });
-        let recovered = work.recover();
+        let recovered = self.recover(work);
         self.save(&app, work, None)?;
         if recovered.is_ok() && work.active.as_ref() == Some(&next) {
             return Ok(files::Retired::default());

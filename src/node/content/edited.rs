@@ -185,6 +185,30 @@ impl Content {
         files::aside::keep(old, &edits.aside, &aside_dir)?;
         Ok(edits)
     }
+
+    /// After a crash between a switch from `before` to `next` and the end of
+    /// [`Content::bring_over`]: what was edited and is not live is kept aside. The
+    /// next switch removes the tree that it lies in.
+    pub(super) fn keep_unseen(
+        &self,
+        before: &Active,
+        next: &Active,
+        cache: &StatCache,
+    ) -> Result<(), ContentError> {
+        if before.live != next.live || before.ignore != next.ignore {
+            return Ok(()); // as where nothing crashed: see `see`
+        }
+        let Some(base) = self.inner.store.tree(&before.root)? else { return Ok(()) };
+        let rules = IgnoreRules::new(&before.ignore)?;
+        let area = WorkDir::open(&next.live)?;
+        let look = |place: &Path| self.look_at(place, &rules, &base, &mut cache.clone(), false);
+        let (Some(old), Some(live)) = (look(&area.old())?, look(&next.live)?) else {
+            return Ok(());
+        };
+        let (_, edits) = reconcile(&base, &old.tree, &live.tree, false);
+        files::aside::keep(&area.old(), &edits.aside, &area.aside())?;
+        Ok(())
+    }
 }
 
 /// What is to be live, and what becomes of what `ours` changed in `base`.

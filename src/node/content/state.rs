@@ -46,7 +46,8 @@ pub(super) struct Saved {
     pub app: AppName,
     pub active: Option<Active>,
     /// A switch under way, with the inode of its tree: it has happened when
-    /// the live path leads there.
+    /// the live path leads there. It is under way until what was edited in
+    /// the tree before is in the new one, or aside.
     pub pending: Option<(Active, u64)>,
 }
 
@@ -62,12 +63,18 @@ impl Saved {
 
     /// What is active, by where the live path leads.
     pub fn active_now(&self) -> Option<Active> {
-        match &self.pending {
-            Some((next, inode)) if *inode != 0 && inode_of(&next.live) == *inode => {
-                Some(next.clone())
-            }
-            _ => self.active.clone(),
-        }
+        self.happened().or(self.active.as_ref()).cloned()
+    }
+
+    /// The version before and the new one, where a switch has happened and
+    /// the edits of the one before were not seen to.
+    pub fn switched(&self) -> Option<(&Active, &Active)> {
+        Some((self.active.as_ref()?, self.happened()?))
+    }
+
+    fn happened(&self) -> Option<&Active> {
+        let (next, inode) = self.pending.as_ref()?;
+        (*inode != 0 && inode_of(&next.live) == *inode).then_some(next)
     }
 }
 

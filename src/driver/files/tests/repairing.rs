@@ -31,6 +31,50 @@ fn an_edited_file_comes_back_and_the_edit_is_kept() {
 }
 
 #[test]
+fn a_crash_between_two_files_leaves_each_edit_in_its_place_or_aside() {
+    let mut bench = Bench::new();
+    let want = bench.version(&[("a", "1"), ("b", "2"), ("d/c", "3")]);
+    bench.activate(&want);
+    let edits = [("a", "edited a"), ("b", "edited b"), ("d/c/x", "a directory now")];
+    std::fs::remove_file(bench.live().join("d/c")).unwrap();
+    write(&bench.live(), &edits);
+    let aside = WorkDir::open(&bench.live()).unwrap().aside();
+    let mut crashes = 0;
+    while bench.root(&want) != want.root() {
+        let scan = bench.scan(LIVE, &mut StatCache::new());
+        let list = changes(&scan.tree, &want);
+        let repair = || repair(&bench.live(), &list, &scan.strange, &bench.store, &aside);
+        crashes += u32::from(switch::with_crash_at("replaced", repair).is_err());
+        assert_eq!(recover(&bench.live()).unwrap(), Recovered::Clean);
+        let kept = kept_in(&aside);
+        for (name, text) in &edits {
+            let stands = bench.read(name).as_deref() == Some(text);
+            assert!(stands || kept.iter().any(|t| t == text), "{name} is lost after {crashes}");
+        }
+        for (name, text) in [("a", "1"), ("b", "2"), ("d/c", "3")] {
+            let now = bench.read(name);
+            assert!(now.is_none_or(|now| now == text || now.starts_with("edited")), "{name}");
+        }
+    }
+    assert!(crashes >= 2, "{crashes}");
+    assert_eq!(kept_in(&aside).len(), edits.len(), "and nothing of the version's");
+}
+
+/// The contents of all files below `dir`.
+fn kept_in(dir: &Path) -> Vec<String> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.extend(kept_in(&path));
+        } else {
+            all.push(std::fs::read_to_string(path).unwrap());
+        }
+    }
+    all
+}
+
+#[test]
 fn every_kind_of_drift_is_undone() {
     let drifts: [fn(&Path); 12] = [
         |live| std::fs::remove_file(live.join("index.html")).unwrap(),

@@ -150,3 +150,35 @@ fn ignored_things_and_edits_come_along_together() {
         (Some("2"), Some("edited"))
     );
 }
+
+/// The process dies at each step of a switch, or the switch fails there: whatever was
+/// edited before is in the live tree or aside, and stays there when the next comes.
+#[test]
+fn a_crash_at_any_step_loses_no_edit() {
+    for keep in [false, true] {
+        for crash_at in STEPS.into_iter().filter(|step| *step != "named") {
+            let context = format!("keep {keep}, crash at {crash_at}");
+            let bench = Bench::with(&[("a", "1"), ("b", "1"), ("c", "1")]);
+            write(&bench.live(), &[("a", "edited"), ("b", "edited too")]);
+            let two = bench.stage(&[("a", "1"), ("b", "2"), ("c", "2")]);
+            let spec = AppSpec::default();
+            let order =
+                || bench.content.activate_with(&app("www"), 2, 12, two, &spec, keep).is_ok();
+            with_crash_at(crash_at, order);
+            let mut bench = bench.restarted();
+            for again in [false, true] {
+                if again {
+                    bench.content.activate(&app("www"), 3, 13, two, &spec).unwrap();
+                    assert_eq!(bench.root(), Some(two), "{context}");
+                    bench = bench.restarted();
+                }
+                let aside = bench.aside();
+                for (name, text) in [("a", "edited"), ("b", "edited too")] {
+                    let is_live = bench.read(name).as_deref() == Some(text);
+                    let is_aside = aside.contains(&format!("{name}={text}"));
+                    assert!(is_live || is_aside, "{name} is lost, again {again}; {context}");
+                }
+            }
+        }
+    }
+}
