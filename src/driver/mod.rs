@@ -290,6 +290,13 @@ pub enum DriverError {
     /// The disk is full, or the quota is used up.
     #[error("no space is left for {0}, so nothing was switched; free some space and try again")]
     Full(PathBuf),
+    /// Two names of one version are one to the file system.
+    #[error(
+        "{0} was not written, so nothing was switched: another name of the version is the same to \
+         this file system, which tells no upper case from lower case; put the live tree on one \
+         that does, or publish with only one of the two names"
+    )]
+    Twins(PathBuf),
     /// Bytes that are not those that were promised.
     #[error(
         "the content of {0} does not have its signature, so it was not put in place; \

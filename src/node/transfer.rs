@@ -133,10 +133,16 @@ pub enum TransferError {
     #[error("the holder lied: {0}; it is not asked again")]
     Lied(#[from] Fault),
     /// The holder's listing cuts a file into pieces that don't make it.
-    #[error("the holder lied: the pieces that it lists for {0} don't make that file")]
+    #[error(
+        "the holder lied: the pieces that it lists for {0} don't make that file; the listing was \
+         not taken, and it is not asked again"
+    )]
     Unproven(RelPath),
     /// The other side does not speak this protocol, or breaks its bounds.
-    #[error("the other side sent something that can't be read: {0}")]
+    #[error(
+        "the other side sent something that can't be read: {0}; nothing of it was taken, and it \
+         is not asked again"
+    )]
     Garbled(String),
     /// The connection broke.
     #[error("the connection broke: {0}; the next try goes on where this one was")]

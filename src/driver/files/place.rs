@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::fs::Mode;
+use rustix::{fs::Mode, io::Errno};
 
 use super::{
     beneath::{self, Parents, Root},
@@ -74,6 +74,7 @@ fn write(
     into: &Path,
 ) -> Result<Placed, DriverError> {
     let root = Root::open_own(into)?;
+    room_for(tree, reuse, &root)?;
     let sharing = reuse.and_then(|r| Root::open(r.live).ok().map(|live| (live, r.cache)));
     let mut placing = Placing { parents: Parents::new(&root), root: &root, sharing, source };
     let mut placed = Placed::default();
@@ -91,6 +92,27 @@ fn write(
     rustix::fs::syncfs(&root).map_err(|e| DriverError::io("sync", into, e))?;
     settle();
     Ok(placed)
+}
+
+/// Refuses a tree that can't fit before a byte of it is written: a small store can
+/// hold a large tree that repeats itself, and others need the room that it would take
+/// on its way to failing. What may be shared counts as nothing.
+fn room_for(tree: &Tree, reuse: Option<Reuse<'_>>, into: &Root) -> Result<(), DriverError> {
+    let known = |path: &RelPath, digest: &Digest| {
+        reuse.is_some_and(|r| r.cache.get(path).is_some_and(|known| known.digest == *digest))
+    };
+    let needed = tree.entries().iter().fold(0_u64, |sum, Entry { path, node }| match node {
+        Node::File { size, digest, .. } if !known(path, digest) => sum.saturating_add(*size),
+        _ => sum,
+    });
+    let stat =
+        rustix::fs::fstatvfs(into).map_err(|e| DriverError::io("examine", into.path(), e))?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    // A file system of no size does not say how large it is.
+    if stat.f_blocks > 0 && needed > free {
+        return Err(DriverError::Full(into.path().to_owned()));
+    }
+    Ok(())
 }
 
 /// Waits until the clock of the file system has moved on since the last
@@ -114,7 +136,11 @@ struct Placing<'a> {
 impl Placing<'_> {
     fn entry(&mut self, entry: &Entry, placed: &mut Placed) -> Result<(), DriverError> {
         let Entry { path, node } = entry;
-        let failed = |error| DriverError::io("write", &self.root.at(path), error);
+        let failed = |error| match error {
+            // The place was empty, and no tree has a path twice.
+            Errno::EXIST => DriverError::Twins(self.root.at(path)),
+            error => DriverError::io("write", &self.root.at(path), error),
+        };
         let dir = self.parents.of(path)?;
         match node {
             Node::Directory { .. } => {

@@ -18,6 +18,7 @@ pub(super) fn before_switch() {
 }
 
 mod edited;
+mod hostile;
 
 struct Bench {
     dir: tempfile::TempDir,

@@ -495,4 +495,5 @@ async fn garbage_collection_waits_for_a_session() {
 }
 
 mod changes;
+mod hostile;
 mod together;

@@ -1,7 +1,10 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use super::*;
-use crate::base::tree::{Entry, Node};
+use crate::base::{
+    limits,
+    tree::{Entry, Node},
+};
 
 fn file(text: &str, content: &[u8], mode: u16) -> Entry {
     let digest = Digest::of_bytes(content);
@@ -147,4 +150,84 @@ fn a_full_disk_is_told_apart() {
     let at = Path::new("next/a");
     let error = place::fill(&mut full, &path("a"), at, (&digest, &chunks), &store).unwrap_err();
     assert!(error.is_full(), "{error}");
+}
+
+/// A file system that takes two names for one, as far as one that does not can play it:
+/// the other name is there when its turn comes.
+#[test]
+fn two_names_that_are_one_to_the_file_system_are_refused_by_name() {
+    let at = tempfile::tempdir().unwrap();
+    let into = at.path().join("next");
+    let nodes = [
+        file("b", b"2", 0o644).node,
+        Node::Directory { mode: 0o755 },
+        Node::Symlink { target: b"a".to_vec() },
+    ];
+    for node in nodes {
+        let twin = Entry { path: path("b"), node };
+        let tree = Tree::new(vec![file("a", b"1", 0o644), twin]).unwrap();
+        let store = holding(&[b"1", b"2"]);
+        let twin = into.join("b");
+        let error = place(&tree, &Twin { twin, store }, None, &into).unwrap_err();
+        assert!(matches!(&error, DriverError::Twins(at) if at.ends_with("b")), "{error}");
+        assert_eq!(std::fs::read_dir(at.path()).unwrap().count(), 0, "nothing is left of it");
+    }
+}
+
+struct Twin {
+    twin: PathBuf,
+    store: Memory,
+}
+
+impl ChunkSource for Twin {
+    fn chunk(&self, chunk: &Chunk) -> Result<Vec<u8>, DriverError> {
+        std::fs::write(&self.twin, "the same to it").unwrap();
+        self.store.chunk(chunk)
+    }
+}
+
+/// The real thing, where the temporary directory is on such a file system.
+#[test]
+fn names_that_differ_by_case_are_two_or_refused() {
+    let at = tempfile::tempdir().unwrap();
+    std::fs::write(at.path().join("case"), "").unwrap();
+    let tells = !at.path().join("CASE").exists();
+    let into = at.path().join("next");
+    let tree = vec![dir("d", 0o755), file("d/A", b"1", 0o644), file("d/a", b"2", 0o644)];
+    let placed = place(&Tree::new(tree).unwrap(), &holding(&[b"1", b"2"]), None, &into);
+    if tells {
+        assert_eq!(placed.unwrap().files, 2);
+        return;
+    }
+    let error = placed.unwrap_err();
+    assert!(matches!(error, DriverError::Twins(_)), "{error}");
+    assert!(!into.exists(), "nothing is left of it");
+}
+
+#[test]
+fn a_tree_that_cannot_fit_is_refused_before_anything_is_written() {
+    let at = tempfile::tempdir().unwrap();
+    // A megabyte in the store, and a terabyte as a file.
+    let piece = vec![0; limits::CHUNK_MAX];
+    let chunk = Chunk { digest: Digest::of_bytes(&piece), len: limits::CHUNK_MAX as u32 };
+    let chunks = vec![chunk; (limits::FILE_MAX / limits::CHUNK_MAX as u64) as usize];
+    let digest = Digest::of_bytes(b"whatever it would be");
+    let node = Node::File { mode: 0o644, size: limits::FILE_MAX, digest, chunks };
+    let mut entries: Vec<Entry> = ["a", "b", "c", "d", "e", "f", "g", "h"]
+        .iter()
+        .map(|name| Entry { path: path(name), node: node.clone() })
+        .collect();
+    entries.push(file("first", b"1", 0o644));
+    let tree = Tree::new(entries).unwrap();
+    let error = place(&tree, &Untouched, None, &at.path().join("next")).unwrap_err();
+    assert!(error.is_full(), "{error}");
+    assert_eq!(std::fs::read_dir(at.path()).unwrap().count(), 0);
+}
+
+struct Untouched;
+
+impl ChunkSource for Untouched {
+    fn chunk(&self, _: &Chunk) -> Result<Vec<u8>, DriverError> {
+        panic!("nothing is to be read")
+    }
 }

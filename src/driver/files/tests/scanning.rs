@@ -332,3 +332,60 @@ fn five_thousand_files_and_how_long_they_take() {
     assert_eq!(bench.scan(FULL, &mut cache).root(), tree.root());
     timed("full scan", began);
 }
+
+/// A sink that swaps something in when it is given the first file.
+struct Swapping<'a> {
+    swap: Option<Box<dyn FnOnce() + 'a>>,
+    inner: Memory,
+}
+
+impl FileSink for Swapping<'_> {
+    fn file(&mut self, reader: &mut dyn Read) -> Result<(Digest, u64, Vec<Chunk>), DriverError> {
+        if let Some(swap) = self.swap.take() {
+            swap();
+        }
+        self.inner.file(reader)
+    }
+}
+
+#[test]
+fn what_is_swapped_in_while_the_source_is_read_is_not_followed() {
+    type Swap = fn(&Path, &Path);
+    let swaps: [(&str, Swap); 4] = [
+        ("a directory for a link", |at, outside| {
+            std::fs::rename(at.join("d"), at.join("../gone")).unwrap();
+            symlink(outside, at.join("d")).unwrap();
+        }),
+        ("a file for a link", |at, outside| {
+            std::fs::remove_file(at.join("b")).unwrap();
+            symlink(outside.join("secret"), at.join("b")).unwrap();
+        }),
+        ("a file for a pipe", |at, _| {
+            std::fs::remove_file(at.join("b")).unwrap();
+            fifo(&at.join("b"));
+        }),
+        ("a file for a setuid one", |at, _| {
+            std::fs::set_permissions(at.join("b"), Permissions::from_mode(0o4755)).unwrap();
+        }),
+    ];
+    for (name, swap) in swaps {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, outside) = (dir.path().join("source"), dir.path().join("outside"));
+        write(&outside, &[("secret", "secret"), ("x", "secret")]);
+        write(&source, &[("a", "1"), ("b", "2"), ("d/x", "3")]);
+        let mut sink =
+            Swapping { swap: Some(Box::new(|| swap(&source, &outside))), inner: Memory::default() };
+        let rules = IgnoreRules::none();
+        let taken = scan(&source, &rules, &mut StatCache::new(), PUBLISH, Some(&mut sink));
+        let error = taken.expect_err(name);
+        let named = ["source/b", "source/d"].iter().any(|at| error.to_string().contains(at));
+        assert!(named, "{name}: {error}");
+        let secret = Digest::of_bytes(b"secret");
+        assert!(!sink.inner.chunks.contains_key(&secret), "{name}: it was read");
+        // A scan of a live tree goes on, and does not see it either.
+        let mut sink = Swapping { swap: None, inner: Memory::default() };
+        let live = scan(&source, &rules, &mut StatCache::new(), LIVE, Some(&mut sink)).unwrap();
+        assert!(!sink.inner.chunks.contains_key(&secret), "{name}: it was read");
+        assert!(live.tree.get(&path("d/x")).is_none() || !name.contains("directory"), "{name}");
+    }
+}
