@@ -17,6 +17,11 @@ use crate::base::{
     tree::{Change, Chunk, Tree, TreeError},
 };
 
+/// The guide for those who write a further driver: its example compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/drivers.md")]
+pub struct Guide;
+
 pub mod files;
 pub mod secrets;
 pub mod services;

@@ -336,7 +336,11 @@ impl Model {
             let work = WorkDir::path_of(&data.live().join(name));
             let found = if work.exists() { names(&work) } else { Vec::new() };
             let linked = found.iter().filter(|name| name.starts_with("tree-")).count();
-            let expected = |n: &String| n == "old" || n == "aside" || n.starts_with("tree-");
+            // Where nothing was ever active, nobody looks before the next order comes.
+            let first = self.apps[name].active.is_none();
+            let expected = |n: &String| {
+                n == "old" || n == "aside" || n.starts_with("tree-") || (first && n == "next")
+            };
             assert!(linked <= 1 && found.iter().all(expected), "strays: {found:?}; {context}");
         }
     }

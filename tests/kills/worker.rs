@@ -10,7 +10,7 @@ use std::{
 
 use althing::{
     base::{AppName, Digest, catalog::AppSpec},
-    node::content::Content,
+    node::content::{Content, Made},
     store::{ContentStore, DataDir},
 };
 
@@ -76,8 +76,10 @@ pub fn work(dir: &Path, orders: Orders, recover_only: bool) -> ! {
     say("about open");
     let (data, content) = open(dir);
     say("opened");
-    while recover_only {
-        std::thread::park();
+    if recover_only {
+        loop {
+            std::thread::park();
+        }
     }
     let chance = Chance::new(orders.seed);
     let mut worker = Worker { dir, data, content, chance, orders };
@@ -132,7 +134,7 @@ impl Worker<'_> {
         }
         pages::write(&pages::pages(number), &source);
         say(&format!("about stage {number}"));
-        let staged = self.content.stage(&source, &[]).unwrap();
+        let staged = self.content.stage(&source, &[], &Made::default()).unwrap();
         say(&format!("staged {number} {}", staged.root));
         self.orders.held.insert(number, staged.root);
     }
