@@ -26,6 +26,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             token: None,
             tags: Default::default(),
             standby: false,
+            send_rate: None,
+            receive_rate: None,
             scrub: None,
             pace: 1,
         })

@@ -143,6 +143,7 @@ fn one_that_fails_is_told_of_and_one_that_can_not_be_run_is_refused() {
         ("[services.x]\nrun = [\"../true\"]\n", "run starts with"),
         ("[services.x]\nrun = []\n", "names no program"),
         ("[services.x]\nran = []\n", "line 5, column 1"),
+        ("[settings]\na = 1\n[[settings-file]]\npath = \".env\"\n", "an ignore pattern"),
         ("[services.X]\nrun = [\"true\"]\n", "lower-case"),
     ] {
         manifest(&site, services);
@@ -281,6 +282,13 @@ fn services_find_settings_and_secrets_and_nobody_else_the_latter() {
     let refused = one.run(&["secret", "unset", "shop", "db-password"]).unwrap_err();
     assert!(refused.why.contains("Service api is given db-password"), "{refused:?}");
     assert_eq!(one.run(&["secret", "unset", "shop", "other"]).unwrap_err().code, 4);
+
+    // The last resort, for secrets that nobody can open.
+    with_input(&one, &["secret", "set", "shop", "extra"], "x");
+    with_input(&two, &["secret", "set", "--anew", "shop", "db-password"], VALUE);
+    let names = three.run(&["secret", "list", "shop"]).unwrap();
+    assert_eq!(names["secrets"].as_array().unwrap().len(), 1, "{names}");
+    all_are(&four, 8, "ready", 5);
 
     // Nobody is there to ask: what was handed over is kept.
     let mut others = [one, two, three];

@@ -180,7 +180,7 @@ async fn publish_edits<S: Source>(
     State(site): State<Site<S>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let edits = match parse::<Edits>(body) {
+    let edits = match parse_within::<Edits>(body, EDITS_MAX) {
         Ok(edits) => edits,
         Err(response) => return *response,
     };
@@ -199,7 +199,7 @@ async fn secrets<S: Source>(
     State(site): State<Site<S>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    match parse::<SecretEdits>(body) {
+    match parse_within::<SecretEdits>(body, SECRETS_MAX) {
         Ok(edits) if edits.message.len() <= limits::TEXT_MAX => {
             answer(site.source.secrets(edits).await)
         }
@@ -243,15 +243,17 @@ async fn services<S: Source>(
         Ok(heard) => heard,
         Err(refusal) => return refuse(&refusal),
     };
-    let lines = unfold((heard, site.shutdown), async |(mut heard, shutdown)| {
-        let heard_next = tokio::select! {
-            () = shutdown.cancelled() => None,
+    let lines = unfold(Some((heard, site.shutdown)), async |state| {
+        let (mut heard, shutdown) = state?;
+        let next = tokio::select! {
+            () = shutdown.cancelled() => return None,
             next = heard.recv() => next,
         };
-        // Our own types: they always serialise.
-        let mut line = serde_json::to_vec(&heard_next?).unwrap_or_default();
+        // Our own types: they always serialise. `null` is the end, which a member that
+        // stops does not reach.
+        let mut line = serde_json::to_vec(&next).unwrap_or_default();
         line.push(b'\n');
-        Some((Ok::<_, Infallible>(Bytes::from(line)), (heard, shutdown)))
+        Some((Ok::<_, Infallible>(Bytes::from(line)), next.map(|_| (heard, shutdown))))
     });
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }
@@ -291,6 +293,13 @@ async fn events<S: Source>(
 }
 
 fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Box<Response>> {
+    parse_within(body, BODY_MAX)
+}
+
+fn parse_within<T: DeserializeOwned>(
+    body: Result<Bytes, BytesRejection>,
+    most: usize,
+) -> Result<T, Box<Response>> {
     let refusal = |why: String| {
         Refusal::new(
             Reason::Invalid,
@@ -300,7 +309,7 @@ fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, 
         )
     };
     let body = body.map_err(|rejection| {
-        let why = format!("The request's body can't be used (the limit is {BODY_MAX} bytes).");
+        let why = format!("The request's body can't be used (the limit is {most} bytes).");
         Box::new(refuse_with(rejection.status(), &refusal(why)))
     })?;
     serde_json::from_slice(&body)

@@ -468,6 +468,14 @@ pub(super) struct Up {
     /// How much of that a second: 8MB, and 64kB at the least.
     #[arg(long, value_name = "SIZE", default_value = "8MB", value_parser = quantity::size)]
     pub scrub_rate: u64,
+    /// How much content is sent to other members a second at the most, over all of them:
+    /// 10MB, and 64kB at the least [default: as much as there is room for]. Probes,
+    /// requests and questions are not counted and never wait for it.
+    #[arg(long, value_name = "SIZE", value_parser = quantity::size)]
+    pub send_rate: Option<u64>,
+    /// How much content is received from other members a second at the most.
+    #[arg(long, value_name = "SIZE", value_parser = quantity::size)]
+    pub receive_rate: Option<u64>,
     /// How wide the network between the members is; the same on all of them.
     #[arg(long, value_enum, default_value_t = ProfileWord::Lan)]
     pub profile: ProfileWord,
@@ -532,6 +540,9 @@ pub(super) enum SecretAction {
         app: AppName,
         /// Its name: lower-case letters, digits, hyphens.
         name: SecretName,
+        /// Drop all others, unopened: where nobody can open them any more.
+        #[arg(long)]
+        anew: bool,
         /// For the history.
         #[arg(long, short, default_value = "", hide_default_value = true)]
         message: String,

@@ -121,6 +121,9 @@ impl Client {
             }
             while let Some(end) = waiting.iter().position(|b| *b == b'\n').filter(|_| fine) {
                 let line: Vec<u8> = waiting.drain(..=end).collect();
+                if line == b"null\n" {
+                    return Ok(());
+                }
                 if !each(serde_json::from_slice(&line).map_err(not_understood)?) {
                     return Ok(());
                 }
@@ -128,7 +131,7 @@ impl Client {
         }
         match serde_json::from_slice(&waiting) {
             Ok(Failure { error }) => Err(error),
-            Err(_) if fine => Ok(()),
+            Err(_) if fine => Err(broken("the member stopped before the end of its answer")),
             Err(error) => Err(not_understood(error)),
         }
     }

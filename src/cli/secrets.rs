@@ -31,13 +31,14 @@ pub(super) async fn run(
 ) -> Result<ExitCode, Refusal> {
     let edits = match action {
         SecretAction::List { app } => return list(client, output, app).await,
-        SecretAction::Set { app, name, message } => {
+        SecretAction::Set { app, name, anew, message } => {
             let value = read_value(&name)?;
             let set = BTreeMap::from([(name, NewSecret(value))]);
-            SecretEdits { app, set, unset: BTreeSet::new(), message }
+            SecretEdits { app, set, anew, unset: BTreeSet::new(), message }
         }
         SecretAction::Unset { app, name, message } => {
-            SecretEdits { app, set: BTreeMap::new(), unset: BTreeSet::from([name]), message }
+            let unset = BTreeSet::from([name]);
+            SecretEdits { app, set: BTreeMap::new(), anew: false, unset, message }
         }
     };
     operate::done(output, &client.secrets(&edits).await?);

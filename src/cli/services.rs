@@ -23,6 +23,8 @@ use crate::{
 /// How long a restarted service has to be ready before the next member's turn; longer
 /// than a service has by itself where nothing is said.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How long the member may not answer meanwhile.
+const LOST_AFTER: Duration = Duration::from_secs(10);
 /// How often is looked whether it is.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
@@ -270,23 +272,31 @@ async fn until_ready(
     is_meant: impl Fn(&ServiceStatus) -> bool,
 ) -> Result<Duration, Refusal> {
     let began = Instant::now();
-    let old: BTreeMap<&ServiceName, Option<u32>> =
-        before.iter().map(|(_, s)| (&s.service, s.pid)).collect();
+    let meant: BTreeMap<&ServiceName, &ServiceStatus> =
+        before.iter().map(|(_, s)| (&s.service, s)).filter(|(_, s)| is_meant(s)).collect();
     loop {
-        let (now, _) = statuses(client, Some(member.clone()), Some(app.clone())).await?;
-        let mut meant = now.iter().map(|(_, s)| s).filter(|s| is_meant(s));
-        let waits = meant.find(|s| {
+        let (now, refused) = statuses(client, Some(member.clone()), Some(app.clone())).await?;
+        let now: BTreeMap<&ServiceName, &ServiceStatus> =
+            now.iter().map(|(_, s)| (&s.service, s)).collect();
+        let waits = meant.iter().find_map(|(name, old)| {
+            let Some(new) = now.get(name) else { return Some((*name, "not there".to_owned())) };
             // One that ended well and stays so is as it should be.
-            let settled = matches!(s.state, State::Ready | State::Stopped);
-            !settled || s.pid.is_some() && old.get(&s.service) == Some(&s.pid)
+            let settled = matches!(new.state, State::Ready | State::Stopped);
+            let again = new.pid != old.pid || new.since != old.since;
+            (!settled || !again).then(|| (*name, new.state.to_string()))
         });
-        let Some(waits) = waits else { return Ok(began.elapsed()) };
-        if began.elapsed() >= READY_WITHIN || waits.state == State::Failed {
+        let Some((service, state)) = waits else { return Ok(began.elapsed()) };
+        let failed = now.get(service).is_some_and(|s| s.state == State::Failed);
+        if let Some(refusal) = refused.into_iter().next().filter(|_| began.elapsed() >= LOST_AFTER)
+        {
+            return Err(refusal);
+        }
+        if began.elapsed() >= READY_WITHIN || failed {
             return Err(Refusal::new(
                 Reason::Failed,
                 format!("The restart ended at {member}; the members after it were left alone."),
-                format!("Service {} of {app} is {} there.", waits.service, waits.state),
-                format!("See `althing logs {app} {} --member {member}`.", waits.service),
+                format!("Service {service} of {app} is {state} there."),
+                format!("See `althing logs {app} {service} --member {member}`."),
             ));
         }
         tokio::time::sleep(LOOK_EVERY).await;

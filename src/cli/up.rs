@@ -60,6 +60,8 @@ struct Announcement {
 /// The scrub is to be slow: see `althing up --help`.
 const SCRUB_EVERY_MIN: Duration = Duration::from_secs(3_600);
 const SCRUB_RATE_MIN: u64 = 64_000;
+/// With less than this a session would be taken for one that stands still.
+const CONTENT_RATE_MIN: u64 = 64_000;
 
 pub(super) async fn run(
     options: args::Up,
@@ -110,6 +112,8 @@ async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refu
             every: every.0.max(SCRUB_EVERY_MIN),
             rate: options.scrub_rate.max(SCRUB_RATE_MIN),
         }),
+        send_rate: options.send_rate.map(|rate| rate.max(CONTENT_RATE_MIN)),
+        receive_rate: options.receive_rate.map(|rate| rate.max(CONTENT_RATE_MIN)),
         pace: options.profile.pace(),
     })
 }

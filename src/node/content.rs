@@ -216,6 +216,10 @@ impl Content {
             let at = sources.iter().position(|(path, _)| path == source);
             at.map_or_else(StatCache::new, |at| sources.remove(at).1)
         };
+        if let Some((path, _)) = made.texts.iter().find(|(path, _)| rules.ignores(path, false)) {
+            let why = "the manifest itself or an ignore pattern stands for that path";
+            return Err(ContentError::InTheWay { path: path.clone(), why });
+        }
         let _hold = self.inner.store.hold(); // until the tree is there that needs the chunks
         let staged = self
             .take(source, &rules, &Tree::default(), &mut cache, made.is_empty())

@@ -14,6 +14,7 @@ mod keys;
 pub mod manifest;
 pub mod options;
 mod persist;
+mod rate;
 mod recover;
 mod run;
 mod scrub;

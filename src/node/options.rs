@@ -28,6 +28,10 @@ pub struct Options {
     pub standby: bool,
     /// How every byte is read again from time to time; never if not given.
     pub scrub: Option<Scrub>,
+    /// How much content is sent to other members, bytes a second; no bound if not given.
+    pub send_rate: Option<u64>,
+    /// How much is received from them.
+    pub receive_rate: Option<u64>,
     /// How wide the network is, 1 (local) to 8: the failure detector takes that much more
     /// time for everything. The same on all members.
     pub pace: u32,

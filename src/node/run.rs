@@ -24,6 +24,7 @@ use super::{
     handle::Request,
     keys::NextKeys,
     persist::{self, Write},
+    rate::Rate,
     scrub::{self, Scrub},
     secrets::Base,
     services::{self, Ask, Heard},
@@ -77,6 +78,8 @@ pub(super) struct Parts {
     pub paths: persist::Paths,
     pub pace: u32,
     pub scrub: Option<Scrub>,
+    /// How fast content is sent, and received.
+    pub rates: (Rate, Rate),
     /// What happened before this start and is to be told.
     pub news: Option<String>,
     /// Where what services print is kept.
@@ -252,7 +255,7 @@ fn put_together(
         parts.network.clone(),
         runs,
         notes.clone(),
-        parts.scrub,
+        (parts.scrub, parts.rates),
     );
     let this = Loop {
         member,
@@ -521,12 +524,7 @@ impl Loop {
             Note::SitesChanged => self.refresh_sites(),
             Note::Staged(command, answer) => self.on_command(command, answer),
             Note::Rotten(found) => self.on_rotten(found),
-            Note::Services(services::Notice::Unusable(app, why)) => {
-                let text = format!(
-                    "{why}; what ran of {app} goes on as it was: publish a version that can be used"
-                );
-                self.tell_about(EventKind::Service, Severity::Critical, Some(app), text);
-            }
+            Note::Services(notice) => self.on_definition(notice),
             Note::Trouble(trouble) => {
                 self.trouble = trouble.as_deref().map(|text| format!("{}.", sentence(text)));
                 let (severity, text) = match trouble {
@@ -540,6 +538,29 @@ impl Loop {
                 self.tell_of_itself(EventKind::Replication, Severity::Warning, text);
             }
         }
+    }
+
+    fn on_definition(&mut self, notice: services::Notice) {
+        let (severity, app, text) = match notice {
+            services::Notice::Unusable(app, why) => {
+                let text = format!(
+                    "{why}; what ran of {app} goes on as it was: publish a version that can be used"
+                );
+                (Severity::Critical, app, text)
+            }
+            services::Notice::Waiting(app, why) => {
+                let text = format!(
+                    "{why}; what ran of {app} goes on as it was, and it is tried again by itself"
+                );
+                (Severity::Critical, app, text)
+            }
+            services::Notice::Used(app) => {
+                let text = format!("what the version of {app} defines is in force here after all");
+                (Severity::Info, app, text)
+            }
+        };
+        self.tell_about(EventKind::Service, severity, Some(app), text);
+        self.view_dirty = true;
     }
 
     fn on_service(&mut self, event: &ServiceEvent) {

@@ -15,10 +15,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use zeroize::Zeroize;
 
 use super::{
     content::{Content, Defined, file, put},
-    services::{Ask, Told, ask_one},
+    services::{Ask, Told, Unfit, ask_one},
 };
 use crate::{
     base::{
@@ -46,6 +47,12 @@ impl fmt::Debug for NewSecret {
     }
 }
 
+impl Drop for NewSecret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
 /// Secrets to be set and taken out: a version of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecretEdits {
@@ -54,6 +61,9 @@ pub struct SecretEdits {
     /// These get these values.
     #[serde(default)]
     pub set: BTreeMap<SecretName, NewSecret>,
+    /// Whether all others go, unopened: for secrets that nobody can open any more.
+    #[serde(default)]
+    pub anew: bool,
     /// These go.
     #[serde(default)]
     pub unset: BTreeSet<SecretName>,
@@ -82,12 +92,12 @@ fn name_of(document: &Sealed) -> Digest {
 impl Vault {
     /// Opens `document`, the one of the live version of `app`. Asks others where it is
     /// not sealed for this member. The error is a sentence without its point.
-    pub async fn open(&self, app: &AppName, document: &Sealed) -> Result<Secrets, String> {
+    pub async fn open(&self, app: &AppName, document: &Sealed) -> Result<Secrets, Unfit> {
         let (vault, name, sealed) = (self.clone(), app.clone(), document.clone());
         let opened = tokio::task::spawn_blocking(move || vault.open_here(&name, &sealed)).await;
-        match opened.map_err(|_| "this member stops".to_owned())? {
+        match opened.map_err(|_| Unfit::Waiting("they could not be opened".to_owned()))? {
             Err(SecretsError::NotFor(_)) => {}
-            result => return result.map_err(|error| error.to_string()),
+            result => return result.map_err(|error| Unfit::Unusable(error.to_string())),
         }
         let ask = Ask::Secrets { app: app.clone(), document: name_of(document) };
         let peers = self.peers.borrow().clone();
@@ -107,10 +117,10 @@ impl Vault {
                 Err(error) => tracing::debug!(%peer, %error, "what it sealed can't be opened"),
             }
         }
-        Err(format!(
+        Err(Unfit::Waiting(format!(
             "the secrets of {app} are not sealed for this member, which came later or has a new \
              key, and no member that is live could hand them over yet"
-        ))
+        )))
     }
 
     /// The same without asking anybody. Blocks.
@@ -174,13 +184,13 @@ pub(super) async fn sealed_anew(
     members: &BTreeMap<MemberId, PublicKey>,
 ) -> Option<String> {
     let tree = store.tree(&root).ok()??;
-    let sealed = Defined::of(store, &tree).ok()?.ok()?.secrets?;
+    let sealed = Defined::parts(store, &tree, true).ok()?.ok()?.secrets?;
     if sealed.members().iter().eq(members.keys()) {
         return None;
     }
     let result = match vault.open(app, &sealed).await {
         Ok(secrets) => Sealed::seal(&secrets, members).map_err(|error| error.to_string()),
-        Err(why) => Err(why),
+        Err(unfit) => Err(unfit.why().to_owned()),
     };
     match result {
         Ok(anew) => Some(anew.to_toml()),
@@ -190,6 +200,10 @@ pub(super) async fn sealed_anew(
         }
     }
 }
+
+/// What to do where secrets can't be opened.
+const ANEW: &str = "Ask another member. If nobody can open them any more, `althing secret set \
+                    --anew` drops them all and begins with the one that is set.";
 
 /// What an edit of secrets starts from.
 pub(super) struct Base {
@@ -225,20 +239,21 @@ pub(super) async fn stage(
             refuse(Reason::NotFound, why, "Ask another member, or wait until it is in step.")
         })?,
     };
-    let defined = Defined::of(&store, &tree).map_err(stored)?.map_err(|why| {
+    let defined = Defined::parts(&store, &tree, !edits.anew);
+    let defined = defined.map_err(stored)?.map_err(|why| {
         let why = format!("What the version defines can't be used: {why}.");
-        refuse(Reason::Invalid, why, "Publish a version that can be used.")
+        refuse(Reason::Invalid, why, ANEW)
     })?;
     let mut secrets = match &defined.secrets {
         None => Secrets::new(),
-        Some(sealed) => vault.open(&edits.app, sealed).await.map_err(|why| {
-            refuse(Reason::Failed, format!("They can't be opened: {why}."), "Ask another member.")
+        Some(sealed) => vault.open(&edits.app, sealed).await.map_err(|unfit| {
+            refuse(Reason::Failed, format!("They can't be opened: {}.", unfit.why()), ANEW)
         })?,
     };
     let names =
         change(&mut secrets, &edits).map_err(|(reason, why, todo)| refuse(reason, why, todo))?;
     for (service, definition) in &defined.services.0 {
-        if let Some(name) = definition.secrets.iter().find(|name| secrets.get(name).is_none()) {
+        if let Some(name) = edits.unset.iter().find(|name| definition.secrets.contains(name)) {
             let why = format!("Service {service} is given {name}.");
             let todo = "Publish a manifest in which no service names it, and try again.";
             return Err(refuse(Reason::Conflict, why, todo));

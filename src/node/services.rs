@@ -4,18 +4,22 @@
 //! A version's definition is read when the version is live, and not before: so a
 //! program never meets another version's files than its own.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::content::{Active, Defined};
+use super::content::{Active, ContentError, Defined};
 use crate::{
     base::{AppName, Digest, MemberName, Refusal, ServiceName},
     driver::{
         secrets::Secrets,
-        services::{LogLine, Running, ServiceEvent, ServiceStatus, State, Supervisor, What},
+        services::{LogLine, Running, ServiceEvent, ServiceStatus, State, What},
     },
     member::event::Severity,
 };
@@ -109,11 +113,37 @@ pub struct Heard {
 
 /// What is told of services to the loop.
 pub(super) enum Notice {
-    /// A definition that can't be used: of which application, and why.
+    /// What the live version of an application defines can't be used, and why.
     Unusable(AppName, String),
+    /// It can't be used yet: it is tried again.
+    Waiting(AppName, String),
+    /// It is used after all.
+    Used(AppName),
 }
 
-/// Makes run what the live versions define, until it is stopped.
+/// Why what a version defines does not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// It never will.
+    Unusable(String),
+    /// It may, later.
+    Waiting(String),
+}
+
+impl Unfit {
+    /// A sentence without its point.
+    pub fn why(&self) -> &str {
+        match self {
+            Self::Unusable(why) | Self::Waiting(why) => why,
+        }
+    }
+}
+
+/// What does not run as it should, by application, for the member's health.
+pub(super) type Troubles = Arc<Mutex<BTreeMap<AppName, String>>>;
+
+/// Makes run what the live versions define, until it is stopped. One application that has
+/// to wait holds up no other.
 pub(super) async fn run(
     here: Here,
     mut live: watch::Receiver<Option<Live>>,
@@ -121,60 +151,109 @@ pub(super) async fn run(
     stopping: CancellationToken,
 ) {
     let mut done = Live::new();
-    let mut told = Live::new();
+    let mut under_way = BTreeSet::new();
+    let mut failed: BTreeMap<AppName, ((u64, Digest), Unfit, Instant)> = BTreeMap::new();
+    let mut tasks = JoinSet::new();
     loop {
         let wanted = live.borrow_and_update().clone();
-        let mut again = false;
         if let Some(wanted) = wanted {
             for app in done.keys().filter(|app| !wanted.contains_key(app)) {
                 here.supervisor.remove(app);
             }
             done.retain(|app, _| wanted.contains_key(app));
+            failed.retain(|app, _| wanted.contains_key(app));
             for (app, version) in wanted {
-                if done.get(&app) == Some(&version) {
-                    continue;
+                let waits = failed
+                    .get(&app)
+                    .is_some_and(|(of, _, again)| *of == version && Instant::now() < *again);
+                if done.get(&app) != Some(&version) && !waits && under_way.insert(app.clone()) {
+                    let here = here.clone();
+                    tasks.spawn(async move {
+                        let result = apply(&here, &app).await;
+                        (app, version, result)
+                    });
                 }
-                match apply(&here, &app).await {
-                    Ok(()) => drop(done.insert(app, version)),
-                    Err(why) => {
-                        again = true;
-                        if told.insert(app.clone(), version) != Some(version) {
-                            tell(Notice::Unusable(app, why));
+            }
+        }
+        let why = |(app, (_, unfit, _)): (&AppName, &(_, Unfit, _))| {
+            (app.clone(), unfit.why().to_owned())
+        };
+        *locked(&here.troubles) = failed.iter().map(why).collect();
+        let again = failed.values().map(|(.., again)| *again).filter(|at| *at > Instant::now());
+        let again = again.min();
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            changed = live.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
+            Some(ended) = tasks.join_next() => {
+                let Ok((app, version, result)) = ended else {
+                    // It panicked, and which it was is not known: to begin all again is harmless.
+                    under_way.clear();
+                    continue;
+                };
+                under_way.remove(&app);
+                match result {
+                    Ok(()) => {
+                        if failed.remove(&app).is_some() {
+                            tell(Notice::Used(app.clone()));
+                        }
+                        done.insert(app, version);
+                    }
+                    Err(unfit) => {
+                        let entry = (version, unfit.clone(), Instant::now() + RETRY);
+                        let before = failed.insert(app.clone(), entry);
+                        if before.is_none_or(|(_, before, _)| before != unfit) {
+                            tell(match unfit {
+                                Unfit::Unusable(why) => Notice::Unusable(app, why),
+                                Unfit::Waiting(why) => Notice::Waiting(app, why),
+                            });
                         }
                     }
                 }
             }
-        }
-        tokio::select! {
-            () = stopping.cancelled() => return,
-            changed = live.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(RETRY), if again => {}
         }
     }
 }
 
 /// Tells the supervisor what the live version of `app` defines. After an error what ran
 /// before goes on.
-async fn apply(here: &Here, app: &AppName) -> Result<(), String> {
-    let Here { supervisor, vault } = here;
-    let (content, name) = (vault.content.clone(), app.clone());
-    let read = tokio::task::spawn_blocking(move || content.defined(&name)).await;
-    let read = read.map_err(|_| "this member stops".to_owned())?;
-    // Switched off between the look and the reading: that is told as well.
-    let Some((active, defined)) = read.map_err(|error| error.to_string())? else { return Ok(()) };
-    let Defined { services, settings, secrets } = defined;
-    if services.0.is_empty() {
-        supervisor.remove(app);
-        return Ok(());
+async fn apply(here: &Here, app: &AppName) -> Result<(), Unfit> {
+    let Here { supervisor, vault, .. } = here;
+    loop {
+        let (content, name) = (vault.content.clone(), app.clone());
+        let read = tokio::task::spawn_blocking(move || content.defined(&name)).await;
+        // A panic in there has been told of.
+        let read = read.map_err(|_| Unfit::Waiting("it could not be read".to_owned()))?;
+        let read = read.map_err(|error| match error {
+            ContentError::Definition { .. } => Unfit::Unusable(error.to_string()),
+            _ => Unfit::Waiting(error.to_string()),
+        })?;
+        // Switched off between the look and the reading: that is told as well.
+        let Some((active, defined)) = read else { return Ok(()) };
+        let Defined { services, settings, secrets } = defined;
+        if services.0.is_empty() {
+            supervisor.remove(app);
+            return Ok(());
+        }
+        let needed = services.0.values().any(|service| !service.secrets.is_empty());
+        let secrets = match secrets.filter(|_| needed) {
+            Some(sealed) => vault.open(app, &sealed).await?,
+            None => Secrets::new(),
+        };
+        // To open them may have taken a while: the tree is to be that of the definition.
+        if !vault.content.applications().contains(&active) {
+            continue;
+        }
+        let Active { version, live: tree, .. } = active;
+        let running = Running { version, tree, services, env: settings.env(), secrets };
+        let set = supervisor.set(app, running);
+        return set.map_err(|wrong| Unfit::Unusable(wrong.join(" ")));
     }
-    let needed = services.0.values().any(|service| !service.secrets.is_empty());
-    let secrets = match secrets.filter(|_| needed) {
-        Some(sealed) => vault.open(app, &sealed).await?,
-        None => Secrets::new(),
-    };
-    let Active { version, live: tree, .. } = active;
-    let running = Running { version, tree, services, env: settings.env(), secrets };
-    supervisor.set(app, running).map_err(|wrong| wrong.join(" "))
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What a panic left behind is still whole: every change is one assignment.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How much an event of a service matters.
@@ -195,18 +274,21 @@ pub(super) fn severity(event: &ServiceEvent) -> Severity {
 }
 
 /// What is not as it should be with the services here, for the member's health.
-pub(super) fn complaints(supervisor: &Supervisor) -> Vec<String> {
-    let all = supervisor.status().into_iter();
+pub(super) fn complaints(here: &Here) -> Vec<String> {
+    let mut complaints: Vec<String> = locked(&here.troubles)
+        .iter()
+        .map(|(app, why)| format!("What {app} defines does not run on this member: {why}."))
+        .collect();
     let wrong = |status: &ServiceStatus| {
         matches!(status.state, State::Failed | State::BackingOff | State::RunningNotReady)
     };
-    all.filter(wrong)
-        .map(|ServiceStatus { app, service, state, last_exit, .. }| {
-            let exit = last_exit.map(|exit| format!(" (it {exit})")).unwrap_or_default();
-            format!(
-                "Service {service} of {app} is {state} on this member{exit}: see `althing logs \
-                 {app} {service}`."
-            )
-        })
-        .collect()
+    for status in here.supervisor.status().into_iter().filter(wrong) {
+        let ServiceStatus { app, service, state, last_exit, .. } = status;
+        let exit = last_exit.map(|exit| format!(" (it {exit})")).unwrap_or_default();
+        complaints.push(format!(
+            "Service {service} of {app} is {state} on this member{exit}: see `althing logs {app} \
+             {service}`."
+        ));
+    }
+    complaints
 }

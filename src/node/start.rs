@@ -15,6 +15,7 @@ use super::{
     content::Content,
     keys::NextKeys,
     persist,
+    rate::Rate,
     recover::{self, Succession},
     run::{self, Parts},
 };
@@ -187,6 +188,7 @@ pub(super) async fn prepare(options: &Options, kept: &Kept) -> Result<(Parts, Re
         paths,
         pace: options.pace,
         scrub: options.scrub,
+        rates: (Rate::new(options.send_rate), Rate::new(options.receive_rate)),
         news,
         logs: data.logs(),
         secrets: data.secrets(),

@@ -19,6 +19,7 @@ use super::{
     edits::{self, Edits},
     inspect::{self, Findings, Question},
     manifest::{Manifest, Resolved},
+    rate::{Limited, Rate},
     run::{Answer, Note},
     scrub::{self, Scrub, Scrubbed},
     secrets::{self, Base, SecretEdits, Vault},
@@ -43,6 +44,9 @@ use crate::{
 
 /// Sessions that are served at the same time; more wait.
 const SERVING_MAX: usize = 64;
+/// How long a publication waits for the listing of the version before, where this
+/// member is about to have it.
+const LISTING_WITHIN: Duration = Duration::from_secs(10);
 /// Questions about services that are answered at the same time.
 const ASKING_MAX: usize = 64;
 /// How often what no version needs is collected, if there is any.
@@ -62,6 +66,8 @@ pub(super) struct Work {
     store: ContentStore,
     network: Net,
     boards: Boards,
+    sending: Rate,
+    receiving: Rate,
     notes: mpsc::UnboundedSender<Note>,
     tasks: TaskTracker,
     serving: Arc<Semaphore>,
@@ -80,15 +86,15 @@ pub(super) struct Work {
 
 /// Streams over the cluster's own connections.
 #[derive(Clone)]
-struct Streams(Net);
+struct Streams(Net, Rate);
 
 impl Connect for Streams {
-    type Recv = RecvStream;
+    type Recv = Limited<RecvStream>;
     type Send = SendStream;
 
-    async fn open(&self, member: MemberId) -> io::Result<(RecvStream, SendStream)> {
+    async fn open(&self, member: MemberId) -> io::Result<(Self::Recv, SendStream)> {
         let (send, recv) = self.0.open(member, StreamKind::Pull).await.map_err(io::Error::other)?;
-        Ok((recv, send))
+        Ok((self.1.limit(recv), send))
     }
 }
 
@@ -110,7 +116,7 @@ impl Work {
         network: Net,
         (supervisor, key, secrets): (Arc<Supervisor>, SecretKey, PathBuf),
         notes: mpsc::UnboundedSender<Note>,
-        scrub: Option<Scrub>,
+        (scrub, (sending, receiving)): (Option<Scrub>, (Rate, Rate)),
     ) -> Self {
         let (peers, whom) = watch::channel(Vec::new());
         let vault = Vault {
@@ -125,6 +131,8 @@ impl Work {
             store,
             network,
             boards: Boards::default(),
+            sending,
+            receiving,
             notes,
             tasks: TaskTracker::new(),
             serving: Arc::new(Semaphore::new(SERVING_MAX)),
@@ -133,7 +141,7 @@ impl Work {
             stopping: CancellationToken::new(),
             scrubbed: Arc::default(),
             watched: watch::Sender::default(),
-            here: Here { supervisor, vault },
+            here: Here { supervisor, vault, troubles: services::Troubles::default() },
             peers,
             running: watch::Sender::default(),
             asking: Arc::new(Semaphore::new(ASKING_MAX)),
@@ -221,7 +229,7 @@ impl Work {
 
     /// What is not as it should be with what runs here.
     pub fn complaints(&self) -> Vec<String> {
-        services::complaints(&self.here.supervisor)
+        services::complaints(&self.here)
     }
 
     fn scrub(&self, scrub: Scrub) {
@@ -313,7 +321,8 @@ impl Work {
         let bases = bases(self.content.applications(), app_of(catalog, root));
         let wanted = Wanted { root, from, peers, bases };
         let (store, notes) = (self.store.clone(), self.notes.clone());
-        let (boards, connect) = (self.boards.clone(), Streams(self.network.clone()));
+        let (boards, connect) =
+            (self.boards.clone(), Streams(self.network.clone(), self.receiving.clone()));
         let progress_notes = notes.clone();
         self.tasks.spawn(async move {
             let progress = move |p: transfer::Progress| {
@@ -333,7 +342,7 @@ impl Work {
     /// Another member fetches from this one.
     pub fn serve_pull(&self, from: MemberId, send: SendStream, recv: RecvStream) {
         let (store, serving) = (self.store.clone(), Arc::clone(&self.serving));
-        let boards = self.boards.clone();
+        let (boards, send) = (self.boards.clone(), self.sending.limit(send));
         self.tasks.spawn(async move {
             // Never closed, so there is always a permit in the end.
             let Ok(_permit) = serving.acquire().await else { return };
@@ -350,7 +359,10 @@ impl Work {
     pub fn publish(&self, publish: Publish, catalog: &Catalog, answer: Answer) {
         let (content, store) = (self.content.clone(), self.store.clone());
         let (vault, members) = (self.here.vault.clone(), keys_of(catalog));
-        let applications: BTreeMap<AppName, Digest> = catalog.roots();
+        let current = |(name, app): (&AppName, &Application)| {
+            (name.clone(), (app.current().number, app.current().root))
+        };
+        let applications: Current = catalog.applications.iter().map(current).collect();
         let runtime = tokio::runtime::Handle::current();
         let anew = move |app: &AppName, root| {
             runtime.block_on(secrets::sealed_anew(&vault, &store, (app, root), &members))
@@ -524,6 +536,9 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
+/// The number and signature of each application's current version.
+type Current = BTreeMap<AppName, (u64, Digest)>;
+
 /// Whom secrets are sealed for: all that are enrolled.
 pub(super) fn keys_of(catalog: &Catalog) -> BTreeMap<MemberId, PublicKey> {
     catalog.roster.members.iter().map(|member| (member.id, member.key)).collect()
@@ -532,7 +547,7 @@ pub(super) fn keys_of(catalog: &Catalog) -> BTreeMap<MemberId, PublicKey> {
 fn stage(
     content: &Content,
     publish: &Publish,
-    applications: &BTreeMap<AppName, Digest>,
+    applications: &Current,
     sealed_anew: impl Fn(&AppName, Digest) -> Option<String>,
 ) -> Result<(Digest, Command), Refusal> {
     let source: PathBuf = publish.source.clone();
@@ -548,28 +563,40 @@ fn stage(
     let is_first = applications.keys().all(|app| Some(app) == publish.app.as_ref());
     let Resolved { app, spec, mut texts } =
         manifest.resolve(publish.app.clone(), publish.hosts.clone(), is_first)?;
-    // Secrets are no part of a manifest: they stay as they are.
-    let current = applications.get(&app).copied();
-    let anew = current.and_then(|root| sealed_anew(&app, root));
-    let secrets_of = current.filter(|_| anew.is_none());
-    texts.extend(anew.map(|text| (Sealed::path(), text)));
-    let made = Made { texts, secrets_of };
     let what = format!("{app} was not published; its version stays as it was.");
     let refuse = |error: ContentError| {
         let reason = if error.is_full() { Reason::Failed } else { Reason::Invalid };
         Refusal::new(reason, &what, format!("{error}."), "Mend the cause, and publish again.")
     };
+    // Secrets are no part of a manifest: they stay as they are.
+    let current = applications.get(&app).copied();
+    if let Some((number, root)) = current
+        && !content.has_listing(&root, LISTING_WITHIN).map_err(refuse)?
+    {
+        return Err(Refusal::new(
+            Reason::NotFound,
+            &what,
+            format!("This member does not hold version {number} yet, whose secrets are to stay."),
+            "Publish on another member, or when `althing status` says that this one is in step.",
+        ));
+    }
+    let anew = current.and_then(|(_, root)| sealed_anew(&app, root));
+    let secrets_of = current.map(|(_, root)| root).filter(|_| anew.is_none());
+    texts.extend(anew.map(|text| (Sealed::path(), text)));
+    let made = Made { texts, secrets_of };
     let staged = content.stage(&source, &spec.ignore, &made).map_err(refuse)?;
-    content.check(&staged.root).map_err(refuse)?.map_err(|why| {
+    let defined = content.defined_by(&staged.root).map_err(refuse)?.map_err(|why| {
         let why = format!("{}.", why.replace("set APP", &format!("set {app}")));
         Refusal::new(Reason::Invalid, &what, why, "Do that, or correct althing.toml.")
     })?;
+    // Secrets that are set while this is staged must not be lost by it.
+    let against = current.map(|(number, _)| number).filter(|_| defined.secrets.is_some());
     let command = Command::Publish {
         app,
         staged: Staged { root: staged.root, files: staged.files, bytes: staged.bytes },
         spec: Box::new(spec),
         message: publish.message.clone(),
-        base: publish.base,
+        base: publish.base.or(against),
     };
     Ok((staged.root, command))
 }

@@ -1,6 +1,8 @@
 //! What `publish` makes beside the files: the definitions below `.althing`, and files
 //! of settings. And the way back, from a tree to what it defines.
 
+use std::time::{Duration, Instant};
+
 use super::{Active, Content, ContentError, Staged, locked};
 use crate::{
     base::{
@@ -20,6 +22,8 @@ use crate::{
 /// A definition may hold what only the application's user should see.
 const DEFINITION_MODE: u16 = 0o600;
 const FILE_MODE: u16 = 0o644;
+/// How often is looked for a listing that is to come.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What is put beside the files of a directory that is published.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,16 +55,26 @@ impl Made {
 impl Defined {
     /// What `tree` defines. The inner error is a sentence about what of it can't be used.
     pub fn of(store: &ContentStore, tree: &Tree) -> Result<Result<Self, String>, StoreError> {
-        let mut found = Self::default();
-        match (read(store, tree)?, read(store, tree)?, read(store, tree)?) {
-            (Ok(services), Ok(settings), Ok(secrets)) => {
-                found.services = services.unwrap_or_default();
-                found.settings = settings.unwrap_or_default();
-                found.secrets = secrets;
-            }
-            (Err(why), ..) | (_, Err(why), _) | (.., Err(why)) => return Ok(Err(why)),
-        }
-        Ok(found.check().map(|()| found))
+        let parts = Self::parts(store, tree, true)?;
+        Ok(parts.and_then(|found| found.check().map(|()| found)))
+    }
+
+    /// The same without a look at whether its parts fit together, and on demand without
+    /// what there is of secrets.
+    pub fn parts(
+        store: &ContentStore,
+        tree: &Tree,
+        with_secrets: bool,
+    ) -> Result<Result<Self, String>, StoreError> {
+        let secrets = if with_secrets { read(store, tree)? } else { Ok(None) };
+        Ok(match (read(store, tree)?, read(store, tree)?, secrets) {
+            (Ok(services), Ok(settings), Ok(secrets)) => Ok(Self {
+                services: services.unwrap_or_default(),
+                settings: settings.unwrap_or_default(),
+                secrets,
+            }),
+            (Err(why), ..) | (_, Err(why), _) | (.., Err(why)) => Err(why),
+        })
     }
 
     /// Whether its parts fit together.
@@ -156,11 +170,25 @@ impl Content {
         }
     }
 
-    /// Whether what the tree `root` defines can be used. The inner error is a sentence
-    /// without its point.
-    pub fn check(&self, root: &Digest) -> Result<Result<(), String>, ContentError> {
+    /// What the tree `root` defines. The inner error is a sentence without its point
+    /// about what of it can't be used.
+    pub fn defined_by(&self, root: &Digest) -> Result<Result<Defined, String>, ContentError> {
         let tree = self.tree(root)?;
-        Ok(Defined::of(&self.inner.store, &tree)?.map(drop))
+        Ok(Defined::of(&self.inner.store, &tree)?)
+    }
+
+    /// Whether the listing `root` is in the store, or comes within `patience`.
+    pub fn has_listing(&self, root: &Digest, patience: Duration) -> Result<bool, ContentError> {
+        let began = Instant::now();
+        loop {
+            if self.inner.store.tree(root)?.is_some() {
+                return Ok(true);
+            }
+            if began.elapsed() >= patience {
+                return Ok(false);
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
 
     /// The files of `tree` with what is `made`, in the store.

@@ -1,14 +1,14 @@
 //! Between members: a question goes out on a stream of its own and its answer
 //! comes back as lines of JSON. Both are read with bounds.
 
-use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, io, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader},
     sync::mpsc,
 };
 
-use super::{Ask, Heard, Told, follow::answer};
+use super::{Ask, Heard, Told, Troubles, follow::answer};
 use crate::{
     base::{MemberId, MemberName, PublicKey, Reason, Refusal, ServiceName, WallTime},
     driver::{secrets::DOCUMENT_MAX, services::Supervisor},
@@ -18,10 +18,15 @@ use crate::{
 
 /// The longest question, bytes.
 const ASK_MAX: u64 = 4 << 10;
+/// The longest line of a log, or the state of one service, as JSON, bytes: 16 KiB in the
+/// widest.
+const LINE_MAX: u64 = 256 << 10;
 /// The longest part of an answer, bytes: a document of secrets as JSON.
 const PART_MAX: u64 = 2 * DOCUMENT_MAX as u64;
 /// How long the other side has for its question, and for the first part of its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the other side may take nothing of its answer.
+const TAKE_WITHIN: Duration = Duration::from_secs(30);
 /// How soon one whose log is followed is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Parts that wait for whoever listens.
@@ -32,6 +37,7 @@ const WAITING_MAX: usize = 256;
 pub(in crate::node) struct Here {
     pub supervisor: Arc<Supervisor>,
     pub vault: Vault,
+    pub troubles: Troubles,
 }
 
 /// The member that asks.
@@ -68,10 +74,17 @@ pub(in crate::node) fn ask(
             tokio::spawn(relay(network.clone(), asked.clone(), ask, to));
         }
         tokio::spawn(async move {
-            while let Some(told) = told.recv().await {
-                if heard.send(Heard { member: asked.name.clone(), told }).await.is_err() {
-                    return;
+            // A quiet service must not keep a question open that nobody waits for.
+            let told = async {
+                while let Some(told) = told.recv().await {
+                    if heard.send(Heard { member: asked.name.clone(), told }).await.is_err() {
+                        return;
+                    }
                 }
+            };
+            tokio::select! {
+                () = heard.closed() => {}
+                () = told => {}
             }
         });
     }
@@ -97,7 +110,8 @@ async fn relay(network: Net, asked: Asked, ask: Ask, to: mpsc::Sender<Told>) {
             let todo = if follows {
                 "It is asked again for as long as you follow."
             } else {
-                "See `althing members`; a member of an older version knows no such question."
+                "See `althing members`; a member of an older version knows no such question, and one \
+                 that is asked too much answers later."
             };
             let what = format!("{} did not answer, or not to its end.", asked.name);
             let refusal = Refusal::new(Reason::Failed, what, format!("{error}."), todo);
@@ -125,18 +139,11 @@ async fn converse(
     to: &mpsc::Sender<Told>,
 ) -> io::Result<()> {
     let before = told_until.clone();
-    let (mut send, recv) = network.open(id, StreamKind::Ask).await.map_err(io::Error::other)?;
-    send.write_all(&serde_json::to_vec(ask)?).await?;
-    send.finish().map_err(io::Error::other)?;
-    let mut parts = BufReader::new(recv);
+    let mut parts = BufReader::new(in_time(put(network, id, ask)).await?);
     let follows = matches!(ask, Ask::Logs { follow: true, .. });
-    let mut patience = Some(PATIENCE).filter(|_| !follows);
     loop {
-        let next = next_part(&mut parts);
-        let told = match patience.take() {
-            Some(patience) => tokio::time::timeout(patience, next).await?,
-            None => next.await,
-        }?;
+        let next = next_part(&mut parts, LINE_MAX);
+        let told = if follows { next.await? } else { in_time(next).await? };
         if let Told::Line { service, line } = &told {
             if before.get(service).is_some_and(|until| line.at <= *until) {
                 continue;
@@ -151,31 +158,38 @@ async fn converse(
     }
 }
 
-/// Asks another member for something that is one part.
+/// Asks another member for something that is one part, and hears no more of it.
 pub(in crate::node) async fn ask_one(network: &Net, id: MemberId, ask: &Ask) -> io::Result<Told> {
-    let (to, mut told) = mpsc::channel(WAITING_MAX);
-    let mut nothing = BTreeMap::new();
-    let (result, told) = tokio::join!(
-        async {
-            let to = to; // dropped with its end, so that the other half ends
-            converse(network, id, ask, &mut nothing, &to).await
-        },
-        told.recv()
-    );
-    result?;
-    told.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    in_time(async {
+        let recv = put(network, id, ask).await?;
+        next_part(&mut BufReader::new(recv), PART_MAX).await
+    })
+    .await
 }
 
-/// Reads one part.
-pub(super) async fn next_part(from: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Told> {
+/// Opens a stream and puts the question.
+async fn put(network: &Net, id: MemberId, ask: &Ask) -> io::Result<RecvStream> {
+    let (mut send, recv) = network.open(id, StreamKind::Ask).await.map_err(io::Error::other)?;
+    send.write_all(&serde_json::to_vec(ask)?).await?;
+    send.finish().map_err(io::Error::other)?;
+    Ok(recv)
+}
+
+async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let late = |_| {
+        let seconds = PATIENCE.as_secs();
+        io::Error::new(io::ErrorKind::TimedOut, format!("it said nothing for {seconds} s"))
+    };
+    tokio::time::timeout(PATIENCE, work).await.map_err(late)?
+}
+
+/// Reads one part, of so many bytes at most.
+async fn next_part(from: &mut (impl AsyncBufRead + Unpin), most: u64) -> io::Result<Told> {
     let mut line = Vec::new();
-    from.take(PART_MAX).read_until(b'\n', &mut line).await?;
+    from.take(most).read_until(b'\n', &mut line).await?;
     if line.last() != Some(&b'\n') {
-        let what = if line.len() as u64 == PART_MAX {
-            "a part of it is too long"
-        } else {
-            "it ended early"
-        };
+        let what =
+            if line.len() as u64 == most { "a part of it is too long" } else { "it ended early" };
         return Err(io::Error::new(
             io::ErrorKind::UnexpectedEof,
             format!("the answer can't be read: {what}"),
@@ -207,8 +221,12 @@ pub(in crate::node) async fn answer_stream(
                 let Some(part) = part else { break send.finish().map_err(io::Error::other) };
                 let mut line = serde_json::to_vec(&part)?;
                 line.push(b'\n');
-                if let Err(error) = send.write_all(&line).await {
-                    break Err(error.into());
+                // Who takes nothing holds up what answers, and is let go.
+                let written = tokio::time::timeout(TAKE_WITHIN, send.write_all(&line)).await;
+                match written {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => break Err(error.into()),
+                    Err(late) => break Err(late.into()),
                 }
             }
         }
@@ -222,7 +240,7 @@ mod tests {
     use super::*;
 
     async fn read(bytes: &[u8]) -> Result<Told, String> {
-        next_part(&mut &*bytes).await.map_err(|error| error.to_string())
+        next_part(&mut &*bytes, LINE_MAX).await.map_err(|error| error.to_string())
     }
 
     #[tokio::test]
@@ -232,7 +250,7 @@ mod tests {
         for cut in [&b""[..], b"\"done\"", b"{\"restarted\":3"] {
             assert!(read(cut).await.unwrap_err().contains("ended early"));
         }
-        let endless = vec![b' '; PART_MAX as usize + 9];
+        let endless = vec![b' '; LINE_MAX as usize + 9];
         assert!(read(&endless).await.unwrap_err().contains("too long"));
         assert!(read(b"{\"restarted\":-1}\n").await.is_err());
         assert!(read(b"\xff\n").await.is_err());
@@ -241,14 +259,14 @@ mod tests {
     /// The longest line in the widest JSON is within the bound.
     #[tokio::test]
     async fn every_line_of_a_service_fits() {
-        use crate::driver::services::{LogLine, Stream, log::LINE_MAX};
-        let text = "\u{1}".repeat(LINE_MAX) + " [18446744073709551615 bytes more]";
+        use crate::driver::services::{LogLine, Stream, log};
+        let text = "\u{1}".repeat(log::LINE_MAX) + " [18446744073709551615 bytes more]";
         let line = LogLine { at: WallTime(u64::MAX), stream: Stream::Althing, text };
         let service = ServiceName::parse(&"a".repeat(40)).unwrap();
         let told = Told::Line { service, line };
         let mut bytes = serde_json::to_vec(&told).unwrap();
         bytes.push(b'\n');
-        assert!(bytes.len() as u64 <= PART_MAX);
+        assert!(bytes.len() as u64 <= LINE_MAX);
         assert_eq!(read(&bytes).await, Ok(told));
     }
 }

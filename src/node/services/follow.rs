@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    io,
     sync::Arc,
     time::Duration,
 };
 
 use tokio::{
-    sync::{broadcast::error::RecvError, mpsc},
+    sync::{Semaphore, broadcast::error::RecvError, mpsc},
     task::JoinSet,
 };
 
@@ -17,6 +18,8 @@ use crate::{
     driver::services::{LogLine, Supervisor},
 };
 
+/// What is told of the log of one service at once, bytes.
+const TAIL_BYTES_MAX: usize = 4 << 20;
 /// How often is looked for services that are new.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -45,7 +48,7 @@ impl<T> From<mpsc::error::SendError<T>> for Gone {
 }
 
 async fn parts(
-    Here { supervisor, vault }: Here,
+    Here { supervisor, vault, .. }: Here,
     ask: Ask,
     asker: Option<Asker>,
     to: &mpsc::Sender<Told>,
@@ -82,7 +85,8 @@ async fn parts(
             to.send(told).await?;
         }
         Ask::Logs { app, service, lines, follow } => {
-            let look = Look { supervisor, app, service, lines };
+            let turn = Arc::new(Semaphore::new(1));
+            let look = Look { supervisor, app, service, lines, turn };
             if follow {
                 look.follow(to).await?;
             } else {
@@ -103,6 +107,7 @@ struct Look {
     app: AppName,
     service: Option<ServiceName>,
     lines: usize,
+    turn: Arc<Semaphore>,
 }
 
 impl Look {
@@ -123,9 +128,19 @@ impl Look {
         service: &ServiceName,
         to: &mpsc::Sender<Told>,
     ) -> Result<VecDeque<LogLine>, Gone> {
+        // Each may be long: one after the other, and only so much of it.
+        let _turn = self.turn.acquire().await;
         let (look, name) = (self.clone(), service.clone());
-        let read =
-            tokio::task::spawn_blocking(move || look.supervisor.tail(&look.app, &name, look.lines));
+        let read = tokio::task::spawn_blocking(move || {
+            let lines = look.supervisor.tail(&look.app, &name, look.lines)?;
+            let mut room = TAIL_BYTES_MAX;
+            let fits = |line: &&LogLine| {
+                room = room.saturating_sub(line.text.len() + 64);
+                room > 0
+            };
+            let kept = lines.iter().rev().take_while(fits).count();
+            Ok::<_, io::Error>(lines[lines.len() - kept..].to_vec())
+        });
         let lines = match read.await {
             Ok(Ok(lines)) => lines,
             Ok(Err(error)) => {
