@@ -22,7 +22,7 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     sync::mpsc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use chance::Chance;
@@ -35,7 +35,9 @@ const ORDERS: &str = "ALTHING_KILLS_ORDERS";
 /// Set for one that only recovers.
 const RECOVER: &str = "ALTHING_KILLS_RECOVER";
 /// So many unless said otherwise: about half a minute.
-const KILLS: u64 = 120;
+const KILLS: u64 = 60;
+/// How long a switch is waited for that may not come, as where one file is put by itself.
+const SWITCH_MAX: Duration = Duration::from_millis(120);
 /// Only what hangs is silent for so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -99,24 +101,62 @@ fn lived(place: &Path, orders: &Orders, recovering: bool, chance: &mut Chance) -
             }
         }
     });
-    // So many steps are let pass; then it dies this long after the next began.
-    let begun = if recovering { 1 } else { 2 + chance.below(12) };
-    let longest_us = [300, 6_000, 80_000][chance.below(3) as usize];
-    let delay = Duration::from_micros(chance.below(longest_us));
     let mut said = Vec::new();
-    let mut about = 0;
-    while about < begun {
-        let Ok(words) = lines.recv_timeout(PATIENCE) else { break };
-        about += u64::from(words.starts_with("about"));
-        said.push(words);
-    }
-    std::thread::sleep(delay);
+    let is_due = moment(place, &lines, &mut said, recovering, chance);
     child.kill().unwrap();
     let status = child.wait().unwrap();
     listener.join().unwrap();
     said.extend(lines.try_iter());
     let log = std::fs::read_to_string(log).unwrap();
     let killed = std::os::unix::process::ExitStatusExt::signal(&status) == Some(9);
-    assert!(killed && about == begun, "it ended by itself or hung: {status}\n{said:#?}\n{log}");
+    assert!(killed && is_due, "it ended by itself or hung: {status}\n{said:#?}\n{log}");
     said
+}
+
+/// Waits for the moment to kill, some time after some step began. `false` if the process
+/// says nothing any more.
+fn moment(
+    place: &Path,
+    lines: &mpsc::Receiver<String>,
+    said: &mut Vec<String>,
+    recovering: bool,
+    chance: &mut Chance,
+) -> bool {
+    let steps = if recovering { 1 } else { 2 + chance.below(12) };
+    // Collections are few and short, so some are waited for.
+    let collection = !recovering && chance.below(8) == 0;
+    let mut begun = 0;
+    let last = loop {
+        let Ok(words) = lines.recv_timeout(PATIENCE) else { return false };
+        said.push(words.clone());
+        begun += u64::from(words.starts_with("about"));
+        if begun >= steps && (!collection || words.starts_with("about collect")) {
+            break words;
+        }
+    };
+    let longest_us = [60, 1_000, 6_000, 80_000][chance.below(4) as usize];
+    let delay = Duration::from_micros(chance.below(longest_us));
+    let at_switch = longest_us <= 1_000 && chance.below(4) > 0;
+    if let Some(words) = last.strip_prefix("about activate ").filter(|_| at_switch) {
+        // Most of the time goes by before the trees change places.
+        let name = words.split(' ').next().unwrap_or_default();
+        let journal = place.join(format!("data/live/.althing-{name}/journal"));
+        let waiting = Instant::now();
+        while waiting.elapsed() < SWITCH_MAX && !journal.exists() {
+            std::hint::spin_loop();
+        }
+    }
+    pause(delay);
+    true
+}
+
+/// The clock that wakes a sleeper is too coarse for a moment.
+fn pause(length: Duration) {
+    let begun = Instant::now();
+    if length > Duration::from_millis(1) {
+        std::thread::sleep(length);
+    }
+    while begun.elapsed() < length {
+        std::hint::spin_loop();
+    }
 }

@@ -26,7 +26,7 @@ fn pages(number: u64) -> BTreeMap<String, String> {
 
 #[test]
 fn a_member_killed_in_the_middle_of_a_publication_serves_one_version() {
-    let (seed, kills) = (seed(), from_env("ALTHING_KILLS").map_or(KILLS, |kills| kills / 12));
+    let (seed, kills) = (seed(), from_env("ALTHING_KILLS").map_or(KILLS, |kills| kills / 10));
     println!("ALTHING_SEED={seed}, {kills} kills of a member");
     let mut chance = Chance::new(seed);
     let lab = Lab::new((27, 3));

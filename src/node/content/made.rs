@@ -177,7 +177,8 @@ impl Content {
         Ok(Defined::of(&self.inner.store, &tree)?)
     }
 
-    /// Whether the listing `root` is in the store, or comes within `patience`.
+    /// Whether the listing `root` is in the store, or comes within `patience`. Blocks.
+    #[expect(clippy::disallowed_methods, reason = "it is called on a thread that may block")]
     pub fn has_listing(&self, root: &Digest, patience: Duration) -> Result<bool, ContentError> {
         let began = Instant::now();
         loop {
