@@ -1,8 +1,9 @@
 //! What runs here: the supervisor is told what each live version defines, and
 //! asked about it, by this member's people and by other members.
 //!
-//! A version's definition is read when the version is live, and not before: so a
-//! program never meets another version's files than its own.
+//! A version's definition is read when the version is live, and not before: so nothing is
+//! started for a tree that is not there yet. What ends by itself in the moment of a switch
+//! may be started once in the new tree as the old definition says, until it is told.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -23,8 +23,8 @@ const TAIL_BYTES_MAX: usize = 4 << 20;
 /// How often is looked for services that are new.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Answers `ask`, which another member may have asked, into `to`, with [`Told::Done`] at the end. It ends early when
-/// nobody listens.
+/// Answers `ask`, which another member may have asked, into `to`, with [`Told::Done`] at
+/// the end. It ends early when nobody listens.
 pub(in crate::node) async fn answer(
     here: Here,
     ask: Ask,
