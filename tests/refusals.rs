@@ -371,6 +371,11 @@ fn what_cannot_be_published_is_refused_by_name() {
     assert!(usage.code == 2 && usage.what.contains("--app"), "{usage:?}");
     let nameless = lab.site("nameless", &[("index.html", "x")]);
     member.publish(&nameless, &[]).unwrap_err().is(3, "invalid", "no name");
+    // What is read from standard input is no better than what is read from disk.
+    let set = |value: &str| member.run_with(&["secret", "set", "web", "key"], value).unwrap_err();
+    set("").is(3, "invalid", "key");
+    set("a\0b").is(3, "invalid", "key");
+    set(&"x".repeat(17 << 10)).is(3, "invalid", "key");
 
     assert_eq!(member.sequence(), sequence, "nothing of this changed the catalog");
     member.serves("web/1", "still 1").unwrap();

@@ -21,7 +21,8 @@ use crate::{
 const MEMBER_STATES: [&str; 4] = ["alive", "suspect", "down", "left"];
 const SERVICE_STATES: [&str; 5] = ["in service", "standby", "receiving", "unknown", "out"];
 const VOTES: [&str; 6] = ["unanimous", "agreed", "undecided", "other", "hung", "paused"];
-const POSITIONS: [&str; 5] = ["agrees", "differs", "late", "nothing", "silent"];
+const POSITIONS: [&str; 7] =
+    ["agrees", "differs", "late", "nothing", "silent", "elsewhere", "leaving"];
 
 /// `GET /metrics`
 pub(super) async fn exposition<S: Source>(State(site): State<Site<S>>) -> Response {
@@ -105,7 +106,9 @@ fn applications(page: &mut Page, apps: &[ApplicationView]) {
         ("althing_application_ballots", "Voters whose fresh ballot is in hand.", |a| {
             a.ballots as u64
         }),
-        ("althing_application_electorate", "Voters of the application.", |a| a.electorate as u64),
+        ("althing_application_electorate", "Voters that the application is placed on.", |a| {
+            a.electorate as u64
+        }),
         ("althing_application_failing", "Whether something failed last on this member.", |a| {
             u64::from(a.error.is_some())
         }),

@@ -10,7 +10,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AppName, ClusterId, Digest, MemberId, MemberName, PublicKey, WallTime, limits,
+    AppName, ClusterId, Digest, MemberId, MemberName, Placement, PublicKey, WallTime, limits,
+    placement::PlacementError,
     planted::{self, Bug},
     wire::{self, Kind},
 };
@@ -91,6 +92,16 @@ impl Catalog {
         self.applications.get(name)
     }
 
+    /// The members that `app` is placed on; nobody if there is no such application.
+    pub fn placed(&self, app: &AppName) -> Option<Placed<'_>> {
+        Some(self.roster.placed(&self.application(app)?.current().spec))
+    }
+
+    /// Whether `app` is placed on `member`.
+    pub fn is_placed(&self, app: &AppName, member: MemberId) -> bool {
+        self.placed(app).is_some_and(|placed| placed.contains(member))
+    }
+
     /// Whether the open window covers `app`, so that no vote is taken on it.
     pub fn window_covers(&self, app: &AppName) -> bool {
         self.window.as_ref().is_some_and(|w| w.covers(app))
@@ -167,6 +178,11 @@ impl Roster {
         self.get(id).is_some()
     }
 
+    /// The members that an application with `spec` is placed on.
+    pub fn placed<'a>(&'a self, spec: &'a AppSpec) -> Placed<'a> {
+        Placed { roster: self, placement: spec.placement.as_ref() }
+    }
+
     /// The members whose promise, accept and ballot count.
     pub fn voters(&self) -> impl Iterator<Item = &Enrolled> {
         self.members.iter().filter(|m| m.voter)
@@ -175,7 +191,7 @@ impl Roster {
     /// How many voters are a strict majority. Always of all that are
     /// enrolled, never of those in view.
     pub fn majority(&self) -> usize {
-        self.voters().count() / 2 + usize::from(!planted::is(Bug::MajorityOffByOne))
+        majority(self.voters().count())
     }
 
     /// Whether `members` hold a strict majority of the voters.
@@ -203,6 +219,51 @@ pub struct Enrolled {
     pub voter: bool,
     /// Holds the content and waits to be brought in.
     pub standby: bool,
+}
+
+/// The members that an application is placed on. Those of them with a vote are its
+/// electorate, reachable or not.
+#[derive(Clone, Copy, Debug)]
+pub struct Placed<'a> {
+    roster: &'a Roster,
+    placement: Option<&'a Placement>,
+}
+
+impl<'a> Placed<'a> {
+    /// Whether it is placed on `member`.
+    pub fn holds(&self, member: &Enrolled) -> bool {
+        self.placement.is_none_or(|placement| placement.matches(&member.tags))
+    }
+
+    /// The same by id: not for one that is not enrolled.
+    pub fn contains(&self, member: MemberId) -> bool {
+        self.roster.get(member).is_some_and(|member| self.holds(member))
+    }
+
+    /// All of them, in failover order.
+    pub fn members(self) -> impl Iterator<Item = &'a Enrolled> {
+        self.roster.members.iter().filter(move |member| self.holds(member))
+    }
+
+    /// Those whose ballots count.
+    pub fn voters(self) -> impl Iterator<Item = &'a Enrolled> {
+        self.members().filter(|member| member.voter)
+    }
+
+    /// How many of the electorate are a strict majority.
+    pub fn majority(self) -> usize {
+        majority(self.voters().count())
+    }
+
+    /// Whether `members` hold a strict majority of the electorate.
+    pub fn is_majority(self, members: &BTreeSet<MemberId>) -> bool {
+        self.voters().filter(|m| members.contains(&m.id)).count() >= self.majority()
+    }
+}
+
+/// How many of `voters` are a strict majority.
+fn majority(voters: usize) -> usize {
+    voters / 2 + usize::from(!planted::is(Bug::MajorityOffByOne))
 }
 
 /// Whether a member may have `tags`. The error is a sentence for the user.
@@ -323,21 +384,70 @@ pub enum Origin {
 
 /// What the manifest says of an application.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "SpecForm", into = "SpecForm")]
 pub struct AppSpec {
     /// Host names that it answers to.
-    #[serde(deserialize_with = "wire::bounded::<_, _, { limits::HOSTS_MAX }>")]
     pub hosts: Vec<String>,
     /// Whether it answers for host names that no application claims.
     pub default: bool,
     /// Where its live tree stands; inside the data directory if not given.
     pub path: Option<String>,
     /// Patterns (gitignore syntax) of what belongs to nobody's vote.
-    #[serde(deserialize_with = "wire::bounded::<_, _, { limits::PATTERNS_MAX }>")]
     pub ignore: Vec<String>,
     /// The file that answers for a directory; `index.html` if not given.
     pub index: Option<String>,
     /// The file that answers for what is not there; `404.html` if not given.
     pub not_found: Option<String>,
+    /// Which members hold it; all of them if not given.
+    pub placement: Option<Placement>,
+}
+
+/// How a specification is written; see [`PolicyForm`].
+#[derive(Serialize, Deserialize)]
+struct SpecForm {
+    #[serde(deserialize_with = "wire::bounded::<_, _, { limits::HOSTS_MAX }>")]
+    hosts: Vec<String>,
+    default: bool,
+    path: Option<String>,
+    #[serde(deserialize_with = "wire::bounded::<_, _, { limits::PATTERNS_MAX }>")]
+    ignore: Vec<String>,
+    index: Option<String>,
+    rest: RestForm,
+}
+
+/// The first two are written as the `None` and the `Some` that the file for what is not
+/// there was before there was anything behind it.
+#[derive(Serialize, Deserialize)]
+enum RestForm {
+    Nothing,
+    NotFound(String),
+    Placed(Option<String>, String),
+}
+
+impl From<AppSpec> for SpecForm {
+    fn from(spec: AppSpec) -> Self {
+        let AppSpec { hosts, default, path, ignore, index, not_found, placement } = spec;
+        let rest = match (not_found, placement) {
+            (None, None) => RestForm::Nothing,
+            (Some(file), None) => RestForm::NotFound(file),
+            (not_found, Some(placement)) => RestForm::Placed(not_found, placement.into()),
+        };
+        Self { hosts, default, path, ignore, index, rest }
+    }
+}
+
+impl TryFrom<SpecForm> for AppSpec {
+    type Error = PlacementError;
+
+    fn try_from(form: SpecForm) -> Result<Self, PlacementError> {
+        let SpecForm { hosts, default, path, ignore, index, rest } = form;
+        let (not_found, placement) = match rest {
+            RestForm::Nothing => (None, None),
+            RestForm::NotFound(file) => (Some(file), None),
+            RestForm::Placed(not_found, text) => (not_found, Some(Placement::parse(&text)?)),
+        };
+        Ok(Self { hosts, default, path, ignore, index, not_found, placement })
+    }
 }
 
 /// Who takes over when a coordinator is lost.
@@ -535,6 +645,55 @@ mod tests {
         assert!(!roster.is_majority(&set(&[0, 1])));
         assert!(!roster.is_majority(&set(&[0, 1, 4])), "a member without a vote does not count");
         assert!(roster.is_majority(&set(&[0, 1, 3])));
+    }
+
+    #[test]
+    fn an_application_is_placed_by_tags_and_voted_on_by_whom_it_is_placed_on() {
+        let mut roster = Roster { members: (1..=5).map(|s| enrolled(s, s < 5)).collect() };
+        for at in [0, 2, 3, 4] {
+            roster.members[at].tags.insert("role".to_owned(), "web".to_owned());
+        }
+        let ids: Vec<MemberId> = roster.members.iter().map(|m| m.id).collect();
+        let set = |picks: &[usize]| picks.iter().map(|i| ids[*i]).collect::<BTreeSet<_>>();
+        let placement = Placement::parse("role == web").ok();
+        let spec = AppSpec { placement, ..AppSpec::default() };
+        let placed = roster.placed(&spec);
+        let members: BTreeSet<MemberId> = placed.members().map(|m| m.id).collect();
+        assert_eq!(members, set(&[0, 2, 3, 4]));
+        assert_eq!((placed.voters().count(), placed.majority()), (3, 2));
+        assert!(placed.contains(ids[4]) && !placed.contains(ids[1]));
+        assert!(placed.is_majority(&set(&[0, 3])));
+        assert!(!placed.is_majority(&set(&[0, 1, 4])), "one is not placed, one has no vote");
+        let everywhere = AppSpec::default();
+        assert_eq!(roster.placed(&everywhere).majority(), roster.majority());
+    }
+
+    #[test]
+    fn a_specification_without_news_is_written_as_before() {
+        for not_found in [None, Some("404.html".to_owned())] {
+            let plain = AppSpec {
+                hosts: vec!["www.example.org".to_owned()],
+                path: Some("/srv/www".to_owned()),
+                not_found,
+                ..AppSpec::default()
+            };
+            let AppSpec { hosts, default, path, ignore, index, not_found, .. } = &plain;
+            let before = (hosts, default, path, ignore, index, not_found);
+            assert_eq!(wire::encode(Kind::Record, &plain), wire::encode(Kind::Record, &before));
+            let placement = Placement::parse("role == web").ok();
+            for spec in [plain.clone(), AppSpec { placement, ..plain }] {
+                let bytes = wire::encode(Kind::Record, &spec);
+                assert_eq!(wire::decode::<AppSpec>(Kind::Record, &bytes), Ok(spec));
+            }
+        }
+        let broken = wire::encode(
+            Kind::Record,
+            &SpecForm {
+                rest: RestForm::Placed(None, "role = web".to_owned()),
+                ..AppSpec::default().into()
+            },
+        );
+        assert!(wire::decode::<AppSpec>(Kind::Record, &broken).is_err());
     }
 
     #[test]

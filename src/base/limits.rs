@@ -52,6 +52,10 @@ pub const TAGS_MAX: usize = 32;
 pub const TAG_KEY_MAX: usize = 63;
 /// Length of the value of a tag, bytes.
 pub const TAG_VALUE_MAX: usize = 255;
+/// Length of an application's placement, bytes.
+pub const PLACEMENT_MAX: usize = 1_024;
+/// How deep its parentheses and negations may be nested.
+pub const PLACEMENT_DEPTH_MAX: usize = 32;
 /// All tags of one member, names and values, bytes: they fit into a knock.
 pub const TAGS_BYTES_MAX: usize = 2_048;
 /// Length of the name of a member's event or question, bytes.

@@ -48,6 +48,8 @@ pub enum Bug {
     ManualTakenOver,
     /// The store drops what is being published.
     StagedContentDropped,
+    /// Content that is placed elsewhere is dropped before anybody has taken it over.
+    GivenUpEarly,
     /// Members go on listening to one that they know to be removed.
     RemovedStillHeard,
     /// A refusal does not say that the change may still come into force.
@@ -56,7 +58,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::QuorumOfThoseInView,
         Self::MajorityOffByOne,
         Self::SkippedSync,
@@ -77,6 +79,7 @@ impl Bug {
         Self::TakeoverDropsStaged,
         Self::ManualTakenOver,
         Self::StagedContentDropped,
+        Self::GivenUpEarly,
         Self::RemovedStillHeard,
         Self::DoubtUnsaid,
     ];

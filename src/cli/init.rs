@@ -87,6 +87,9 @@ name = "{app}"
 # Where the live tree stands on every member; inside the data directory if not given.
 # path = "/srv/{app}"
 
+# Which members hold it, by their tags (`althing tags`); all of them if not given.
+# placement = "role == web and zone != lab"
+
 # What belongs to nobody's vote, as in .gitignore: uploads, caches, logs.
 ignore = [".git/", "*~", "*.swp"]
 

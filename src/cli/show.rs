@@ -155,12 +155,13 @@ pub(super) async fn status(client: &Client, output: &Output) -> Result<ExitCode,
     }
     for app in &view.applications {
         output.line(&format!(
-            "{} version {}: {}, {} in {}{}",
+            "{} version {}: {}, {} in {}{}{}",
             app.name,
             app.version,
             app.vote,
             bytes(app.bytes),
             count(app.files, "file"),
+            app.placement.as_ref().map_or(String::new(), |on| format!(", placed on `{on}`")),
             app.work.as_ref().map_or(String::new(), |work| format!(", {work} here")),
         ));
     }
@@ -208,8 +209,8 @@ pub(super) async fn votes(
         for position in &app.positions {
             let paint = match position.position.as_str() {
                 "agrees" => Paint::Good,
-                "silent" => Paint::Dim,
-                "late" => Paint::Warn,
+                "silent" | "elsewhere" => Paint::Dim,
+                "late" | "leaving" => Paint::Warn,
                 _ => Paint::Bad,
             };
             table.row([
@@ -218,7 +219,11 @@ pub(super) async fn votes(
                 Cell::new(paint, &position.position),
                 Cell::from(position.version.map_or(String::new(), |v| v.to_string())),
                 Cell::new(Paint::Dim, position.root.as_deref().map_or(String::new(), short)),
-                Cell::from(if position.voter { "yes" } else { "not yet" }),
+                Cell::from(match position.position.as_str() {
+                    "elsewhere" | "leaving" => "no",
+                    _ if position.voter => "yes",
+                    _ => "not yet",
+                }),
             ]);
         }
     }

@@ -10,8 +10,8 @@ use crate::{
     base::{
         AppName, MemberId, PublicKey, Reason, Refusal, WallTime,
         catalog::{
-            Application, Catalog, Enrolled, Failover, Invite, Publication, Version, VotePolicy,
-            Window, WindowMode, WindowOutcome, check_tags,
+            AppSpec, Application, Catalog, Enrolled, Failover, Invite, Publication, Version,
+            VotePolicy, Window, WindowMode, WindowOutcome, check_tags,
         },
         limits,
         planted::{self, Bug},
@@ -208,7 +208,7 @@ impl Transition for Change {
                 let entry = entry.ok_or_else(|| not_enrolled("It can't be given a vote."))?;
                 !std::mem::replace(&mut entry.voter, true)
             }
-            Self::Remove { member } => remove(&mut next, *member)?,
+            Self::Remove { member } => remove(&mut next, base, *member)?,
             Self::Invite { invite, at } => add_invite(&mut next, invite, *at)?,
             Self::Failover { first } => reorder(&mut next, first)?,
             Self::Policy { failover, vote } => {
@@ -229,9 +229,9 @@ impl Transition for Change {
             }
             Self::Close { window } => close(&mut next, *window)?,
             Self::AdoptMajority { app, version, whole } => adopt(&mut next, app, version, whole)?,
-            Self::Tags { member, set, unset } => retag(&mut next, *member, set, unset)?,
+            Self::Tags { member, set, unset } => retag(&mut next, base, *member, set, unset)?,
             Self::RemoveAfter { seconds } => remove_after(&mut next, *seconds)?,
-            Self::Expire { member, seconds } => expire(&mut next, *member, *seconds)?,
+            Self::Expire { member, seconds } => expire(&mut next, base, *member, *seconds)?,
             Self::Confirm => false,
             Self::Rotate(rotation) => rotate::rotate(&mut next, rotation)?,
         };
@@ -320,7 +320,7 @@ pub fn check_invite(catalog: &Catalog, invite: &PublicKey, at: WallTime) -> Resu
     }
 }
 
-fn remove(next: &mut Catalog, member: MemberId) -> Result<bool, Refusal> {
+fn remove(next: &mut Catalog, base: &Catalog, member: MemberId) -> Result<bool, Refusal> {
     if !next.roster.contains(member) {
         return Ok(false);
     }
@@ -333,7 +333,30 @@ fn remove(next: &mut Catalog, member: MemberId) -> Result<bool, Refusal> {
             "To end the cluster, stop this member and delete its data directory.",
         ));
     }
+    keeps_homes(next, base, "The member was not removed.")?;
     Ok(true)
+}
+
+/// No change takes an application's last voter from it: nobody would be right about it,
+/// and nobody would have to hold it. One that has none already is not in the way.
+fn keeps_homes(next: &Catalog, base: &Catalog, what: &str) -> Result<(), Refusal> {
+    let staged = next.window.iter().filter_map(|w| w.publication.as_ref());
+    let current = next.applications.iter().map(|(app, a)| (app, &a.current().spec));
+    let all = current.chain(staged.map(|p| (&p.app, &p.version.spec)));
+    let has_home =
+        |catalog: &Catalog, spec: &AppSpec| catalog.roster.placed(spec).voters().next().is_some();
+    let homeless = |(_, spec): &(&AppName, &AppSpec)| !has_home(next, spec) && has_home(base, spec);
+    let Some((app, spec)) = { all }.find(homeless) else { return Ok(()) };
+    let placement = spec.placement.as_ref().map_or("", |placement| placement.as_str());
+    Err(Refusal::new(
+        Reason::Conflict,
+        what,
+        format!("{app} is placed on `{placement}`, and no other member with a vote is that."),
+        format!(
+            "Give another member the tags that it needs (`althing tags`), or publish {app} with \
+             another placement, and try again."
+        ),
+    ))
 }
 
 fn remove_after(next: &mut Catalog, seconds: Option<u64>) -> Result<bool, Refusal> {
@@ -351,7 +374,12 @@ fn remove_after(next: &mut Catalog, seconds: Option<u64>) -> Result<bool, Refusa
     Ok(std::mem::replace(&mut next.policy.remove_after_s, seconds) != seconds)
 }
 
-fn expire(next: &mut Catalog, member: MemberId, seconds: u64) -> Result<bool, Refusal> {
+fn expire(
+    next: &mut Catalog,
+    base: &Catalog,
+    member: MemberId,
+    seconds: u64,
+) -> Result<bool, Refusal> {
     let Some(entry) = next.roster.get(member) else { return Ok(false) };
     let refuse = |why: &str| {
         let what = format!("{} was not removed.", entry.name);
@@ -363,7 +391,7 @@ fn expire(next: &mut Catalog, member: MemberId, seconds: u64) -> Result<bool, Re
     if entry.voter && next.roster.voters().count() <= limits::VOTERS_KEPT_MIN {
         return refuse("A policy leaves at least three voters.");
     }
-    remove(next, member)
+    remove(next, base, member)
 }
 
 fn add_invite(next: &mut Catalog, invite: &Invite, at: WallTime) -> Result<bool, Refusal> {
@@ -387,6 +415,7 @@ fn add_invite(next: &mut Catalog, invite: &Invite, at: WallTime) -> Result<bool,
 
 fn retag(
     next: &mut Catalog,
+    base: &Catalog,
     member: MemberId,
     set: &BTreeMap<String, String>,
     unset: &BTreeSet<String>,
@@ -405,7 +434,9 @@ fn retag(
             "Use fewer or shorter tags: they are for placement.",
         )
     })?;
-    Ok(entry.tags != before)
+    let changed = entry.tags != before;
+    keeps_homes(next, base, what)?;
+    Ok(changed)
 }
 
 fn reorder(next: &mut Catalog, first: &[MemberId]) -> Result<bool, Refusal> {
@@ -431,6 +462,7 @@ fn open_window(next: &mut Catalog, open: &Open) -> Result<bool, Refusal> {
     }
     if let Some(publication) = open.publication() {
         check_base(next, publication)?;
+        has_electorate(next, publication)?;
     }
     let name =
         |id: MemberId| next.roster.get(id).map_or_else(|| id.to_string(), |m| m.name.to_string());
@@ -501,6 +533,22 @@ pub fn no_such_app(app: &AppName, what: &str) -> Refusal {
         format!("The cluster has no application named {app}."),
         "See `althing apps` for those it has, or publish it first.",
     )
+}
+
+/// Nobody would hold it.
+fn has_electorate(catalog: &Catalog, publication: &Publication) -> Result<(), Refusal> {
+    let spec = &publication.version.spec;
+    if catalog.roster.placed(spec).voters().next().is_some() {
+        return Ok(());
+    }
+    let placement = spec.placement.as_ref().map_or("", |placement| placement.as_str());
+    Err(Refusal::new(
+        Reason::Invalid,
+        format!("{} was not published.", publication.app),
+        format!("It is to be placed on `{placement}`, and no member with a vote is that."),
+        "Correct its placement, or give members the tags that it needs (`althing members` shows \
+         them, `althing tags` changes them).",
+    ))
 }
 
 fn check_base(catalog: &Catalog, publication: &Publication) -> Result<(), Refusal> {
@@ -582,8 +630,7 @@ fn commit(
     by: MemberId,
     whole: &[MemberId],
 ) -> Result<bool, Refusal> {
-    let is_majority = next.roster.is_majority(&whole.iter().copied().collect())
-        || planted::is(Bug::CommittedBeforeWhole);
+    let roster = &next.roster;
     let window = next.window.as_mut().filter(|w| w.id == id && w.coordinator == by);
     let publication = window.and_then(|w| w.publication.as_mut()).filter(|p| p.request == request);
     let Some(publication) = publication else {
@@ -597,11 +644,14 @@ fn commit(
     if publication.committed {
         return Ok(false);
     }
-    if !is_majority {
+    let placed = roster.placed(&publication.version.spec);
+    let is_majority = placed.is_majority(&whole.iter().copied().collect());
+    if !is_majority && !planted::is(Bug::CommittedBeforeWhole) {
         return Err(Refusal::new(
             Reason::Conflict,
             "The version was not committed.",
-            "The roster changed, and those that hold it whole are no majority of it any more.",
+            "The roster changed, and those that hold it whole are no majority any more of those \
+             that it is placed on.",
             "Nothing: it is proposed again when they are.",
         ));
     }
@@ -708,11 +758,13 @@ fn adopt(
         ));
     }
     let fewer = planted::is(Bug::AdoptedByFewer);
-    if !next.roster.is_majority(&whole.iter().copied().collect()) && !fewer {
+    let placed = next.roster.placed(&version.spec);
+    if !placed.is_majority(&whole.iter().copied().collect()) && !fewer {
         return Err(Refusal::new(
             Reason::Conflict,
             "The majority's content was not adopted.",
-            "The roster changed, and those that hold it whole are no majority of it any more.",
+            "The roster changed, and those that hold it whole are no majority any more of those \
+             that it is placed on.",
             "Nothing: the vote is taken again.",
         ));
     }

@@ -15,7 +15,7 @@ use super::io::{ContentFailure, Effect, FetchFailure, Switched};
 use crate::{
     base::{
         AppName, Digest, MemberId, Time,
-        catalog::{Catalog, Version},
+        catalog::{Application, Catalog, Version},
         limits,
         planted::{self, Bug},
     },
@@ -60,6 +60,13 @@ pub(super) struct Content {
     restored: (Time, BTreeSet<Digest>),
     fetches: BTreeMap<Digest, Fetch>,
     failed: BTreeMap<(Digest, MemberId), Time>,
+    /// Placed elsewhere, and taken over there: nothing of them is kept here.
+    given_up: BTreeSet<AppName>,
+    /// One came to these.
+    drops: bool,
+    /// Current versions that somebody here works on although they are placed
+    /// elsewhere, and until when they are kept.
+    sought: BTreeMap<Digest, Time>,
 }
 
 /// One application on this member.
@@ -128,6 +135,7 @@ pub(super) enum Work {
     Activating,
     Repairing,
     Ingesting,
+    Withdrawing,
 }
 
 #[derive(Debug)]
@@ -184,6 +192,23 @@ impl Content {
         (self.whole.contains(&root) && self.ingested.contains_key(&root)).then_some(root)
     }
 
+    /// Whether less is to be kept than when this was asked last.
+    pub fn drops(&mut self) -> bool {
+        std::mem::take(&mut self.drops)
+    }
+
+    /// Another catalog may place things elsewhere, or on more members: what was given up
+    /// and is here still is kept until these have it.
+    pub fn place_anew(&mut self) {
+        self.given_up.clear();
+    }
+
+    /// Somebody works on the current version `root` here: it is fetched, and kept for a
+    /// while, wherever it is placed.
+    pub fn seek(&mut self, now: Time, root: Digest) {
+        self.sought.insert(root, now + OFFERED_KEPT);
+    }
+
     pub fn is_whole(&self, root: Digest) -> bool {
         self.whole.contains(&root)
     }
@@ -216,7 +241,8 @@ impl Content {
         wanted: impl IntoIterator<Item = Digest>,
     ) -> Vec<Digest> {
         self.holdings.retain(|app, _| catalog.applications.contains_key(app));
-        let versions = catalog.applications.values().flat_map(|a| &a.versions);
+        let here = catalog.applications.iter().filter(|(app, _)| !self.given_up.contains(*app));
+        let versions = here.flat_map(|(_, application)| &application.versions);
         let publication = catalog.window.iter().filter_map(|w| w.publication.as_ref());
         let mut roots: BTreeSet<Digest> = versions.map(|v| v.root).collect();
         if !planted::is(Bug::StagedContentDropped) {
@@ -232,6 +258,8 @@ impl Content {
         if now.since(self.restored.0) < kept {
             roots.extend(&self.restored.1);
         }
+        self.sought.retain(|_, until| now < *until);
+        roots.extend(self.sought.keys());
         roots.extend(wanted);
         self.whole.retain(|root| roots.contains(root));
         self.ingested.retain(|root, _| roots.contains(root));
@@ -239,12 +267,20 @@ impl Content {
     }
 
     /// What a ballot says of this content.
-    pub fn differing(&self, catalog: &Catalog) -> Vec<Differing> {
+    pub fn differing(&self, catalog: &Catalog, me: MemberId) -> Vec<Differing> {
         let mut list = Vec::new();
         for (app, application) in &catalog.applications {
             let current = application.current();
             let holding = self.holdings.get(app);
             let found = holding.and_then(|h| h.found);
+            if !catalog.is_placed(app, me) {
+                // Others ask us for it until those that it is placed on have it.
+                if let Some(activated) = holding.map(|h| h.activated).filter(|n| *n > 0) {
+                    let (root, scans) = found.map_or((None, 0), |f| (f.root, f.scans));
+                    list.push(Differing { app: app.clone(), activated, root, scans });
+                }
+                continue;
+            }
             // Before the first scan nothing is claimed: such a member counts as late.
             let activated = if found.is_some() { holding.map_or(0, |h| h.activated) } else { 0 };
             let root = found.and_then(|f| f.root);
@@ -284,12 +320,20 @@ impl Content {
         self.failed.retain(|_, at| around.now.since(*at) < PASS_OVER);
         let mut wanted = Vec::new();
         let publication = around.catalog.window.as_ref().and_then(|w| w.publication.as_ref());
-        wanted.extend(publication.map(|p| p.version.root));
+        let placed =
+            |version: &Version| around.catalog.roster.placed(&version.spec).contains(around.me);
+        wanted.extend(publication.filter(|p| placed(&p.version)).map(|p| p.version.root));
         for (app, application) in &around.catalog.applications {
             let current = application.current();
-            wanted.push(current.root);
-            self.drive_one(around, app, current, effects);
+            if around.catalog.is_placed(app, around.me) {
+                self.given_up.remove(app);
+                wanted.push(current.root);
+                self.drive_one(around, app, current, effects);
+            } else {
+                self.drive_elsewhere(around, app, effects);
+            }
         }
+        wanted.extend(self.sought.keys());
         wanted.retain(|root| !self.whole.contains(root) && !self.fetches.contains_key(root));
         for root in wanted {
             if self.fetches.len() < FETCHES_MAX {
@@ -394,6 +438,62 @@ impl Content {
         }
     }
 
+    /// `app` is placed elsewhere. What is live here of it stays until a majority of those
+    /// that it is placed on has switched to it, so that it is served and held by enough
+    /// members at any time.
+    fn drive_elsewhere(
+        &mut self,
+        around: &Surroundings<'_>,
+        app: &AppName,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Some(holding) = self.holdings.get_mut(app)
+            && holding.work.is_none()
+        {
+            // Nobody looks at it any more; the next ballots wake us.
+            holding.scan_at = holding.scan_at.max(around.now + RETRY);
+            if holding.ingest && around.now >= holding.retry_at {
+                // An operator chose it.
+                holding.ingest = false;
+                holding.work = Some(Work::Ingesting);
+                effects.push(Effect::Ingest { app: app.clone() });
+                return;
+            }
+        }
+        if self.given_up.contains(app) && !self.holdings.contains_key(app) {
+            return;
+        }
+        let tally = around.votes.tally(around.now, around.catalog, app);
+        if !tally.is_some_and(|tally| tally.is_taken_over()) && !planted::is(Bug::GivenUpEarly) {
+            return;
+        }
+        let Some(holding) = self.holdings.get_mut(app) else {
+            self.given_up.insert(app.clone());
+            self.drops = true;
+            return;
+        };
+        if holding.work.is_none() && around.now >= holding.retry_at {
+            holding.work = Some(Work::Withdrawing);
+            let sequence = around.catalog.sequence;
+            effects.push(Effect::Withdraw { app: app.clone(), sequence });
+        }
+    }
+
+    /// Work on what is placed elsewhere has ended.
+    pub fn withdrawn(&mut self, now: Time, app: &AppName, failure: Option<&ContentFailure>) {
+        match failure {
+            None => {
+                self.holdings.remove(app);
+            }
+            Some(failure) => {
+                let Some(holding) = self.holdings.get_mut(app) else { return };
+                holding.work = None;
+                holding.retry_at = now + RETRY;
+                holding.error = Some(failure.sentence());
+            }
+        }
+    }
+
     /// From any live member that says it holds it, another one each time.
     fn fetch(
         &mut self,
@@ -413,8 +513,16 @@ impl Content {
         }
         let from = holders[rng.random_range(0..holders.len())];
         self.fetches.insert(root, Fetch { from, bytes: 0 });
-        let others = around.catalog.roster.members.iter().map(|m| m.id);
+        // Whoever is to have it may have some of it already.
+        let publication = around.catalog.window.iter().filter_map(|w| w.publication.as_ref());
+        let current = around.catalog.applications.values().map(Application::current);
+        let versions = current.chain(publication.map(|p| &p.version)).filter(|v| v.root == root);
+        let placed: Vec<_> = versions.map(|v| around.catalog.roster.placed(&v.spec)).collect();
+        let members = around.catalog.roster.members.iter();
+        let others =
+            members.filter(|m| placed.iter().any(|p| p.holds(m)) || holders.contains(&m.id));
         let mut peers: Vec<MemberId> = others
+            .map(|m| m.id)
             .filter(|m| *m != around.me && *m != from && (around.live)(*m))
             .filter(|m| !self.failed.contains_key(&(root, *m)))
             .collect();

@@ -146,6 +146,19 @@ pub enum Input {
         /// Which.
         root: Digest,
     },
+    /// The live content of what is placed elsewhere was taken away.
+    Withdrawn {
+        /// Of which application.
+        app: AppName,
+        /// How.
+        result: Result<Withdrawn, ContentFailure>,
+    },
+    /// Somebody works here on the current version of an application: it is wanted whole,
+    /// wherever it is placed.
+    Sought {
+        /// Of which application.
+        app: AppName,
+    },
     /// The live content was taken into the store.
     Ingested {
         /// Of which application.
@@ -174,6 +187,17 @@ impl Switched {
     pub fn whole(root: Digest) -> Self {
         Self { root, kept: 0, aside: 0, sample: Vec::new() }
     }
+}
+
+/// What became of live content that was taken away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Withdrawn {
+    /// Edited files, which are kept aside.
+    pub aside: u64,
+    /// Ignored things, which stay where they are.
+    pub left: u64,
+    /// Where the edited files are, for people.
+    pub place: Option<String>,
 }
 
 /// What a repair did to the live content.
@@ -336,6 +360,14 @@ pub enum Effect {
         app: AppName,
         /// To what.
         root: Digest,
+    },
+    /// Take the live content away: it is placed on others, and they have it. What was
+    /// edited is kept aside, and what is ignored stays.
+    Withdraw {
+        /// Of which application.
+        app: AppName,
+        /// The catalog sequence that says so.
+        sequence: u64,
     },
     /// Take the live content into the store.
     Ingest {

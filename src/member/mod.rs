@@ -54,7 +54,7 @@ mod tests;
 mod unfinished;
 pub mod view;
 
-pub use io::{ContentFailure, Effect, FetchFailure, Input, Repair, Restored, Switched};
+pub use io::{ContentFailure, Effect, FetchFailure, Input, Repair, Restored, Switched, Withdrawn};
 pub use message::{Answer, Message};
 
 use change::Change;
@@ -350,6 +350,13 @@ impl Member {
                 self.content.no_longer_whole(root);
                 self.ballot_soon(now);
             }
+            Input::Withdrawn { app, result } => self.on_withdrawn(now, &app, &result, effects),
+            Input::Sought { app } => {
+                let current = self.catalog().application(&app).map(|a| a.current().root);
+                if let Some(root) = current {
+                    self.content.seek(now, root);
+                }
+            }
             Input::Ingested { app, result } => {
                 if let Ok(staged) = &result {
                     self.ingested.insert(staged.root, *staged);
@@ -437,6 +444,10 @@ impl Member {
         let live = |member: MemberId| member == me || membership.is_reached(member);
         let around = Surroundings { now, me, catalog, votes: &self.votes, live: &live };
         self.content.drive(&around, &mut self.rng, effects);
+        if self.content.drops() {
+            self.retain(now, catalog, effects);
+            self.ballot_soon(now);
+        }
         self.publish_edits(now, catalog, effects);
         self.adopt_majority(now, catalog, effects);
         self.expire(now, catalog, effects);
@@ -674,11 +685,9 @@ impl Member {
         self.heed_membership(now, wants, effects);
         self.votes.retain(catalog);
         self.rumors.retain(&catalog.roster);
+        self.content.place_anew();
         if self.started {
-            let roots = self.content.retain(now, catalog, self.asks.roots());
-            let keeps: BTreeSet<Digest> = roots.iter().copied().collect();
-            effects.push(Effect::Retain { roots });
-            self.ingested.retain(|root, _| keeps.contains(root));
+            self.retain(now, catalog, effects);
         }
         self.asked.retain(|member, _| catalog.roster.contains(*member));
         self.disowned.retain(|member, _| catalog.roster.contains(*member));
@@ -690,6 +699,14 @@ impl Member {
         self.step_at = Some(now);
         self.ballot_soon(now);
         self.asks_committed(now, catalog, effects);
+    }
+
+    /// What neither the catalog nor this member needs any more goes.
+    fn retain(&mut self, now: Time, catalog: &Catalog, effects: &mut Vec<Effect>) {
+        let roots = self.content.retain(now, catalog, self.asks.roots());
+        let keeps: BTreeSet<Digest> = roots.iter().copied().collect();
+        effects.push(Effect::Retain { roots });
+        self.ingested.retain(|root, _| keeps.contains(root));
     }
 
     /// Removed while it was away, a member is told by nobody: nobody talks to it
@@ -811,7 +828,7 @@ impl Member {
         self.ballot_stamp += 1;
         let committed = Arc::clone(self.register.committed());
         let catalog = &committed.catalog;
-        let differing = self.content.differing(catalog);
+        let differing = self.content.differing(catalog, self.me);
         let staged = catalog.window.as_ref().and_then(|w| w.publication.as_ref());
         let staged_bytes = staged.map_or(0, |publication| {
             let version = &publication.version;
@@ -939,9 +956,11 @@ impl Member {
             let kept = kept.map(|v| command::Staged { root, files: v.files, bytes: v.bytes });
             let Some(staged) = self.ingested.get(&root).copied().or(kept) else { continue };
             let holders = self.votes.whole(now, root);
-            let first =
-                election::presider(&catalog.roster, |m| self.is_live(m) && holders.contains(&m));
-            let held = catalog.roster.is_majority(&holders) || planted::is(Bug::AdoptedByFewer);
+            let placed = catalog.roster.placed(&application.current().spec);
+            let first = election::presider(&catalog.roster, |m| {
+                self.is_live(m) && holders.contains(&m) && placed.contains(m)
+            });
+            let held = placed.is_majority(&holders) || planted::is(Bug::AdoptedByFewer);
             if first != Some(self.me) || !held {
                 continue;
             }
@@ -982,7 +1001,10 @@ impl Member {
                 let Some(ballot) = self.votes.fresh(now, member.id) else { continue };
                 reports.bytes += ballot.staged_bytes;
                 let number = publication.version.number;
-                let late = |d: &vote::Differing| d.app == publication.app && d.activated != number;
+                let placed = catalog.roster.placed(&publication.version.spec).holds(member);
+                let late = |d: &vote::Differing| {
+                    placed && d.app == publication.app && d.activated != number
+                };
                 if ballot.sequence == catalog.sequence && !ballot.differing.iter().any(late) {
                     reports.switched.insert(member.id);
                 }
@@ -1070,7 +1092,8 @@ impl Member {
                 let agree = tally.map_or(0, |t| {
                     t.positions.values().filter(|p| **p == Position::Holds(t.committed)).count()
                 });
-                let voters = committed.catalog.roster.voters().count();
+                let placed = committed.catalog.roster.placed(&current.spec);
+                let voters = placed.voters().count();
                 let Repair { set, added, deleted, sample } = repair;
                 let text = format!(
                     "{app} was repaired to version {}, which {agree} of {voters} members hold: \
@@ -1090,6 +1113,39 @@ impl Member {
             Err(ContentFailure::Outdated) => return,
         };
         self.tell(effects, severity, EventKind::Repair, Some(app.clone()), text);
+        self.ballot_soon(now);
+    }
+
+    fn on_withdrawn(
+        &mut self,
+        now: Time,
+        app: &AppName,
+        result: &Result<Withdrawn, ContentFailure>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let known = self.content.holding(app).and_then(|h| h.error.clone());
+        self.content.withdrawn(now, app, result.as_ref().err());
+        let (severity, text) = match result {
+            Ok(Withdrawn { aside, left, place }) => {
+                let mut text = format!("{app} is placed on others now, and was taken away here");
+                if let (1.., Some(place)) = (aside, place) {
+                    text.push_str(&format!("; {aside} edited files are kept in {place}"));
+                }
+                if *left > 0 {
+                    text.push_str(&format!("; {left} ignored things stay where they are"));
+                }
+                (Severity::Info, text)
+            }
+            Err(ContentFailure::Outdated) => return,
+            Err(ContentFailure::Lost(why) | ContentFailure::Failed(why)) => {
+                if self.content.holding(app).and_then(|h| h.error.clone()) == known {
+                    return; // told before
+                }
+                let text = format!("{app} is placed on others now, and can't be taken away: {why}");
+                (Severity::Warning, text)
+            }
+        };
+        self.tell(effects, severity, EventKind::Version, Some(app.clone()), text);
         self.ballot_soon(now);
     }
 

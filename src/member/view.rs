@@ -121,11 +121,14 @@ pub struct ApplicationView {
     pub default: bool,
     /// Where its live tree stands, if not in the data directory.
     pub path: Option<String>,
+    /// Which members it is placed on, as an expression over their tags; all if not given.
+    #[serde(default)]
+    pub placement: Option<String>,
     /// unanimous, agreed, undecided, other, hung, or paused (a window is open).
     pub vote: String,
     /// Voters whose fresh ballot is in hand.
     pub ballots: usize,
-    /// Voters.
+    /// Voters that it is placed on.
     pub electorate: usize,
     /// How every member stands.
     pub positions: Vec<PositionView>,
@@ -142,7 +145,8 @@ pub struct ApplicationView {
 pub struct PositionView {
     /// The member's name.
     pub member: String,
-    /// agrees, differs, late, nothing or silent.
+    /// agrees, differs, late, nothing or silent; elsewhere where it is not placed, and
+    /// leaving where it is live all the same until others have taken it over.
     pub position: String,
     /// What it holds, where it says so.
     pub root: Option<String>,
@@ -266,13 +270,15 @@ impl Member {
     /// What the gateway routes by: every application of the catalog.
     pub fn routes(&self, now: Time) -> Vec<SiteRoute> {
         let catalog = self.catalog();
-        let holds = |app: &AppName, id: MemberId| {
+        let holds = |app: &AppName, placed: bool, id: MemberId| {
             id != self.me
                 && self.membership.is_reached(id)
-                && self
-                    .votes
-                    .fresh(now, id)
-                    .is_some_and(|b| !b.differing.iter().any(|d| &d.app == app && d.activated == 0))
+                && self.votes.fresh(now, id).is_some_and(|b| {
+                    match b.differing.iter().find(|d| &d.app == app) {
+                        Some(differing) => differing.activated > 0,
+                        None => placed,
+                    }
+                })
         };
         let route = |(app, application): (&AppName, &Application)| SiteRoute {
             app: app.clone(),
@@ -281,8 +287,11 @@ impl Member {
                 .roster
                 .members
                 .iter()
+                .filter(|m| {
+                    let placed = catalog.roster.placed(&application.current().spec);
+                    holds(app, placed.holds(m), m.id)
+                })
                 .map(|m| m.id)
-                .filter(|id| holds(app, *id))
                 .collect(),
         };
         catalog.applications.iter().map(route).collect()
@@ -402,6 +411,7 @@ impl Member {
             Work::Activating => "switching",
             Work::Repairing => "repairing",
             Work::Ingesting => "reading",
+            Work::Withdrawing => "taking away",
         });
         let spec = &current.spec;
         ApplicationView {
@@ -413,6 +423,7 @@ impl Member {
             hosts: spec.hosts.clone(),
             default: spec.default,
             path: spec.path.clone(),
+            placement: spec.placement.as_ref().map(ToString::to_string),
             vote: vote.to_owned(),
             ballots: tally.as_ref().map_or(0, |t| t.in_hand()),
             electorate: tally.as_ref().map_or(0, |t| t.positions.len()),
@@ -452,9 +463,20 @@ impl Member {
         committed: Digest,
     ) -> Vec<PositionView> {
         let current = catalog.application(app).map_or(0, |a| a.current().number);
+        let placed = catalog.placed(app);
         let view = |m: &crate::base::catalog::Enrolled| {
             let ballot = self.votes.fresh(now, m.id).filter(|b| b.sequence == catalog.sequence);
             let differing = ballot.and_then(|b| b.differing.iter().find(|d| &d.app == app));
+            if !placed.is_some_and(|placed| placed.holds(m)) {
+                let is_live = differing.is_some_and(|d| d.activated > 0);
+                return PositionView {
+                    member: m.name.to_string(),
+                    position: if is_live { "leaving" } else { "elsewhere" }.to_owned(),
+                    root: differing.and_then(|d| d.root).map(|r| r.to_string()),
+                    version: differing.map(|d| d.activated),
+                    voter: false,
+                };
+            }
             let (position, root, version) = match (ballot, differing) {
                 (None, _) => (Position::Silent, None, None),
                 (Some(_), None) => (Position::Holds(committed), Some(committed), Some(current)),
@@ -516,11 +538,12 @@ impl Member {
             }
             None => "held open by an operator; voting on its scope pauses".to_owned(),
             Some(p) if p.phase == "staging" => {
-                let votes = |name: &&String| {
-                    catalog.roster.voters().any(|m| m.name.as_str() == name.as_str())
-                };
-                let (have, need) =
-                    (p.whole.iter().filter(votes).count(), catalog.roster.majority());
+                let spec = window.publication.as_ref().map(|p| &p.version.spec);
+                let everywhere = AppSpec::default();
+                let placed = catalog.roster.placed(spec.unwrap_or(&everywhere));
+                let votes =
+                    |name: &&String| placed.voters().any(|m| m.name.as_str() == name.as_str());
+                let (have, need) = (p.whole.iter().filter(votes).count(), placed.majority());
                 format!(
                     "{} version {}: {have} members hold it whole, {need} are needed",
                     p.app, p.version
@@ -587,6 +610,16 @@ impl Member {
             ));
         }
         for app in &view.applications {
+            if let (0, Some(placement)) = (app.electorate, &app.placement) {
+                let text = format!(
+                    "{0} is placed on `{placement}`, and no member with a vote is that: nobody has to \
+                     hold it. Give members the tags that it needs, or publish it with another \
+                     placement.",
+                    app.name
+                );
+                found.push((Health::Critical, text));
+                continue;
+            }
             match app.vote.as_str() {
                 "hung" => found.push((
                     Health::Critical,

@@ -11,7 +11,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -22,8 +22,8 @@ use crate::{
         tree::{Change, Chunk, Tree, changes},
     },
     driver::{
-        ChunkSource, Driver, DriverError, How, Mode, Purpose, Repaired, Watch,
-        files::{self, CopiedOut, Files, IgnoreRules, Kept, StatCache, WorkDir},
+        ChunkSource, DriverError, How, Mode, Purpose, Repaired,
+        files::{self, CopiedOut, IgnoreRules, Kept, StatCache, WorkDir},
     },
     store::{ContentStore, Freed, StoreError},
 };
@@ -37,14 +37,18 @@ mod site;
 mod state;
 #[cfg(test)]
 mod tests;
+mod token;
+mod withdraw;
 
 pub use edited::Edits;
 pub use error::ContentError;
 pub use made::{Defined, Made};
-pub(super) use made::{file, put};
+pub(super) use made::{LISTING_WITHIN, file, put};
 pub use site::Site;
 pub use state::Active;
 pub use state::{begin_anew, live_versions};
+pub use token::Token;
+pub use withdraw::Withdrawn;
 
 use state::Saved;
 
@@ -82,6 +86,10 @@ struct App {
     /// The newest activation asked for, as (sequence, version): one that
     /// waits or is at work gives way to it.
     wanted: Mutex<(u64, u64)>,
+    /// Of the watch over its live tree, while there is one.
+    mark: Mutex<Weak<token::Mark>>,
+    /// What the last comparison found.
+    in_step: Mutex<Option<token::InStep>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -379,36 +387,10 @@ impl Content {
         Ok(staged)
     }
 
-    /// Calls `changed` whenever something in the live tree of `app` changes. It is to be
-    /// asked anew after each switch; see [`Content::live_inode`].
-    pub fn watch(
-        &self,
-        app: &AppName,
-        changed: Box<dyn Fn() + Send>,
-    ) -> Result<Watch, ContentError> {
-        let active = locked(&self.app(app).shown).active.clone();
-        let active = active.ok_or_else(|| ContentError::NotActive(app.clone()))?;
-        let rules = IgnoreRules::new(&active.ignore)?;
-        Ok(Files::new(active.live, rules, StatCache::new()).watch(changed)?)
-    }
-
     /// Which tree is live: another number after whole trees were exchanged.
     pub fn live_inode(&self, app: &AppName) -> Option<u64> {
         let active = locked(&self.app(app).shown).active.clone()?;
         Some(state::inode_of(&active.live)).filter(|inode| *inode != 0)
-    }
-
-    /// Forgets that `app` is active. Its live tree stays: it may hold what
-    /// was ignored, and an operator may still need it.
-    pub fn deactivate(&self, app: &AppName) -> Result<(), ContentError> {
-        let cell = self.app(app);
-        let _area = locked(&cell.area);
-        let mut work = locked(&cell.work);
-        state::remove(&self.inner.state_dir, app)?;
-        *locked(&cell.shown) = Shown::default();
-        *locked(&cell.wanted) = (0, 0);
-        *work = Work { generation: work.generation + 1, ..Work::default() };
-        Ok(())
     }
 
     /// Garbage collection: keeps the trees `roots` and those that are active.

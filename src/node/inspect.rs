@@ -103,6 +103,18 @@ impl Question {
             | Self::Compare { app, .. } => app,
         }
     }
+
+    /// Whether it is about what stands on the member that is asked.
+    pub(super) fn is_of_live_content(&self) -> bool {
+        match self {
+            Self::Diff { live, .. } => *live,
+            Self::Settings { .. } | Self::Secrets { .. } => false,
+            Self::Verify { .. }
+            | Self::Kept { .. }
+            | Self::Restore { .. }
+            | Self::Compare { .. } => true,
+        }
+    }
 }
 
 /// The answer to a [`Question`].
@@ -227,6 +239,16 @@ pub struct Restored {
     pub bytes: u64,
     /// What is neither file, directory nor link, and was left out.
     pub left_out: Vec<String>,
+}
+
+/// The refusal where `app` is placed on others, `whom`.
+pub(super) fn not_here(app: &AppName, whom: &str) -> Refusal {
+    Refusal::new(
+        Reason::NotFound,
+        "There is nothing to look at.",
+        format!("{app} is not placed on this member, but on {whom}."),
+        "Ask one of those.",
+    )
 }
 
 /// Answers `question` about `application`, as the catalog has it. Blocks.
@@ -412,13 +434,23 @@ impl View<'_> {
         let what = format!("{app} could not be compared.");
         let began = Instant::now();
         let version = self.application.current();
+        let token = self.content.token(&app);
+        if let (false, false, Some(token)) = (full, lists, &token)
+            && let Some(files) = self.content.in_step(&app, &version.root, token)
+        {
+            return Ok(lists::unchanged(app, version, files, began.elapsed().as_millis() as u64));
+        }
         let want = self.listing(&version.root, &what)?;
         let mode = if full { Mode::Full } else { Mode::Quick };
         let mut scan = self.live(&app, mode, &what)?;
         scan.fit(&want).map_err(|e| failed(&what, &e.into()))?;
         let lacking = self.store.missing(&want).map_err(|e| failed(&what, &e.into()))?;
         let took_ms = began.elapsed().as_millis() as u64;
-        Ok(lists::compared(app, version, &want, &scan, &lacking, (full, lists, took_ms)))
+        let found = lists::compared(app, version, &want, &scan, &lacking, (full, lists, took_ms));
+        if let (Some(token), true) = (token, found.same && found.lacking == 0) {
+            self.content.found_in_step(&found.app, version.root, token, found.files);
+        }
+        Ok(found)
     }
 }
 

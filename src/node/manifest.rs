@@ -5,7 +5,7 @@ use std::{fs, io::ErrorKind, path::Path};
 use serde::Deserialize;
 
 use crate::{
-    base::{AppName, Reason, Refusal, RelPath, catalog::AppSpec, limits},
+    base::{AppName, Placement, Reason, Refusal, RelPath, catalog::AppSpec, limits},
     driver::{
         Definition,
         services::Services,
@@ -78,6 +78,8 @@ pub struct Section {
     pub index: Option<String>,
     /// The file that answers for what is not there.
     pub not_found: Option<String>,
+    /// Which members hold it, by their tags; all of them if not given.
+    pub placement: Option<Placement>,
 }
 
 impl Manifest {
@@ -181,6 +183,7 @@ impl Manifest {
             ignore: section.ignore,
             index: section.index,
             not_found: section.not_found,
+            placement: section.placement,
         };
         Ok(Resolved { app, spec, texts })
     }

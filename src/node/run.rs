@@ -26,7 +26,7 @@ use super::{
     persist::{self, Write},
     rate::Rate,
     scrub::{self, Scrub},
-    secrets::Base,
+    secrets::{Base, Others},
     services::{self, Ask, Heard},
     sites::{Forwarder, SiteTable},
     start::wall_now,
@@ -35,7 +35,9 @@ use super::{
 };
 use crate::{
     base::{
-        AppName, MemberId, MemberName, Reason, Refusal, SecretKey, Time, catalog::Roster, limits,
+        AppName, MemberId, MemberName, Reason, Refusal, SecretKey, Time,
+        catalog::{Application, Roster},
+        limits,
     },
     driver::services::{ServiceEvent, Supervisor},
     gateway,
@@ -600,21 +602,33 @@ impl Loop {
                 self.work.publish(*publish, self.member.catalog(), answer);
             }
             Request::Secrets(edits, answer) => {
+                self.seek(&edits.app);
                 let catalog = self.member.catalog();
+                let application = catalog.application(&edits.app).cloned();
+                let spec = application.as_ref().map(|a| a.current().spec.clone());
                 let base = Base {
-                    application: catalog.application(&edits.app).cloned(),
-                    members: work::keys_of(catalog),
+                    application,
+                    members: work::keys_of(&catalog.roster, &spec.unwrap_or_default()),
                     is_first: catalog.applications.keys().all(|app| *app == edits.app),
                 };
                 self.work.edit_secrets(edits, base, answer);
             }
             Request::PublishEdits(edits, answer) => {
+                self.seek(&edits.app);
                 let application = self.member.catalog().application(&edits.app).cloned();
                 self.work.publish_edits(*edits, application, answer);
             }
             Request::Inspect(question, answer) => {
-                let application = self.member.catalog().application(question.app()).cloned();
-                self.work.inspect(question, application, answer);
+                self.seek(question.app());
+                let (catalog, me) = (self.member.catalog(), self.member.id());
+                let application = catalog.application(question.app()).cloned();
+                let placed = catalog.placed(question.app()).filter(|placed| !placed.contains(me));
+                let whom = placed.map(|placed| {
+                    let names: Vec<&str> =
+                        placed.members().take(10).map(|m| m.name.as_str()).collect();
+                    if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
+                });
+                self.work.inspect(question, application, whom, answer);
             }
             Request::Services(member, ask, answer) => {
                 // Whoever asked may have gone.
@@ -625,6 +639,13 @@ impl Loop {
                 self.ended = Some(Ended::Stopped);
                 let _asker_may_be_gone = answer.send(());
             }
+        }
+    }
+
+    /// Somebody works on `app` here, wherever it is placed.
+    fn seek(&mut self, app: &AppName) {
+        if !self.member.catalog().is_placed(app, self.member.id()) {
+            self.tell_member(Input::Sought { app: app.clone() });
         }
     }
 
@@ -784,8 +805,13 @@ impl Loop {
         let catalog = self.member.catalog();
         let me = self.member.id();
         let others = catalog.roster.members.iter().map(|m| m.id).filter(|id| *id != me);
-        let peers = others.filter(|id| self.member.is_live(*id)).collect();
-        self.work.run_services(catalog, peers);
+        let live = others.filter(|id| self.member.is_live(*id)).collect();
+        let placed = |(app, application): (&AppName, &Application)| {
+            let placed = catalog.roster.placed(&application.current().spec);
+            (app.clone(), placed.members().map(|m| m.id).collect())
+        };
+        let placed = catalog.applications.iter().map(placed).collect();
+        self.work.run_services(catalog, Others { live, placed });
         let automatic = catalog.applications.keys().filter(|app| catalog.automatic(app).is_some());
         self.work.watch(automatic.cloned().collect());
     }
@@ -865,6 +891,8 @@ fn doing(input: &Input) -> Doing {
         | Input::Scanned { .. }
         | Input::Repaired { .. }
         | Input::Damaged { .. }
+        | Input::Withdrawn { .. }
+        | Input::Sought { .. }
         | Input::Ingested { .. } => Doing::Content,
     }
 }

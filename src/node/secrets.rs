@@ -1,7 +1,7 @@
 //! Secrets of applications on this member: set by a person, opened for services, and
 //! handed to a member that can't open them because it came later.
 //!
-//! A version's document is sealed for those who were enrolled when it was made. A
+//! A version's document is sealed for those whom it was placed on when it was made. A
 //! newcomer, or a member with a new key, asks one of the others, which opens it and
 //! seals it anew for that member alone; this copy is kept beside the records. So
 //! nobody's joining makes a version, and no service is restarted for it.
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use zeroize::Zeroize;
 
 use super::{
-    content::{Content, Defined, file, put},
+    content::{Content, Defined, LISTING_WITHIN, file, put},
     services::{Ask, Told, Unfit, ask_one},
 };
 use crate::{
@@ -72,6 +72,15 @@ pub struct SecretEdits {
     pub message: String,
 }
 
+/// What is to be known of the others where secrets are handed over.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Others {
+    /// Who is live, beside this member.
+    pub live: Vec<MemberId>,
+    /// The members that each application is placed on: nobody else is given its secrets.
+    pub placed: BTreeMap<AppName, BTreeSet<MemberId>>,
+}
+
 /// What opens secrets here.
 #[derive(Clone)]
 pub(super) struct Vault {
@@ -80,8 +89,8 @@ pub(super) struct Vault {
     pub key: SecretKey,
     /// Where copies are kept that others have sealed for this member.
     pub dir: PathBuf,
-    /// Whom to ask: who is live.
-    pub peers: watch::Receiver<Vec<MemberId>>,
+    /// Whom to ask, and whom to answer.
+    pub others: watch::Receiver<Others>,
 }
 
 /// Stands for a document, whoever holds it.
@@ -100,8 +109,9 @@ impl Vault {
             result => return result.map_err(|error| Unfit::Unusable(error.to_string())),
         }
         let ask = Ask::Secrets { app: app.clone(), document: name_of(document) };
-        let peers = self.peers.borrow().clone();
-        for peer in peers {
+        let Others { live, placed } = self.others.borrow().clone();
+        let holders = placed.get(app);
+        for peer in live.into_iter().filter(|id| holders.is_none_or(|all| all.contains(id))) {
             let Ok(Told::Sealed(text)) = ask_one(&self.network, peer, &ask).await else { continue };
             let Ok(copy) = Sealed::parse(&text) else { continue };
             if copy.names() != document.names() {
@@ -157,6 +167,17 @@ impl Vault {
         record::save(&place, text.as_bytes())
     }
 
+    /// The application is no longer on this member. Blocks.
+    pub fn forget(&self, app: &AppName) {
+        let dir = self.dir.join(app.as_str());
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%app, %error, "secrets sealed for this member stay on its disk");
+            }
+            _ => {}
+        }
+    }
+
     /// Another member asks for the secrets of its version: they are sealed for it alone.
     /// Blocks.
     pub fn hand_over(
@@ -165,6 +186,9 @@ impl Vault {
         document: Digest,
         to: (MemberId, PublicKey),
     ) -> Result<Sealed, String> {
+        if !self.others.borrow().placed.get(app).is_some_and(|all| all.contains(&to.0)) {
+            return Err(format!("{app} is not placed on the member that asks"));
+        }
         let defined = self.content.defined(app).map_err(|error| error.to_string())?;
         let sealed = defined.and_then(|(_, defined)| defined.secrets);
         let sealed = sealed.filter(|sealed| name_of(sealed) == document);
@@ -209,7 +233,7 @@ const ANEW: &str = "Ask another member. If nobody can open them any more, `althi
 pub(super) struct Base {
     /// The application, unless it is new.
     pub application: Option<Application>,
-    /// Whom to seal for: all that are enrolled.
+    /// Whom to seal for: all that it is placed on.
     pub members: BTreeMap<MemberId, PublicKey>,
     /// Whether the cluster has no other application.
     pub is_first: bool,
@@ -234,10 +258,15 @@ pub(super) async fn stage(
             return Err(crate::member::change::no_such_app(&edits.app, &what));
         }
         None => Arc::default(),
-        Some(version) => store.tree(&version.root).map_err(stored)?.ok_or_else(|| {
-            let why = "This member does not hold the current version yet.".to_owned();
-            refuse(Reason::NotFound, why, "Ask another member, or wait until it is in step.")
-        })?,
+        Some(version) => {
+            let here = vault.content.has_listing(&version.root, LISTING_WITHIN);
+            let here = here.map_err(|e| refuse(Reason::Failed, format!("{e}."), "Try again."))?;
+            let tree = if here { store.tree(&version.root).map_err(stored)? } else { None };
+            tree.ok_or_else(|| {
+                let why = "This member does not hold the current version yet.".to_owned();
+                refuse(Reason::NotFound, why, "Ask another member, or wait until it is in step.")
+            })?
+        }
     };
     let defined = Defined::parts(&store, &tree, !edits.anew);
     let defined = defined.map_err(stored)?.map_err(|why| {

@@ -1,11 +1,12 @@
-//! Watching live trees while edits are publications: what changes is noticed at
-//! once, and not by the next scan.
+//! Watching live trees. While edits are publications, what changes is told at once, and
+//! not by the next scan; otherwise it only shows whether anything changed between two
+//! comparisons.
 //!
 //! A notice waits until nothing more comes for a moment, because who saves a file
 //! writes more than once, and never for long.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -45,6 +46,8 @@ struct Watched {
     /// None where it could not be watched.
     watch: Option<Watch>,
     since: Instant,
+    /// Whether its changes are told of.
+    loud: bool,
     /// One word of it is on its way, so that a storm does not fill the queue.
     said: Arc<AtomicBool>,
 }
@@ -56,9 +59,10 @@ struct Pending {
 }
 
 /// Watches the live trees of the applications that are `wanted`, until it is stopped.
+/// With each stands whether its changes are told of.
 pub(super) async fn run(
     content: Content,
-    mut wanted: watch::Receiver<BTreeSet<AppName>>,
+    mut wanted: watch::Receiver<BTreeMap<AppName, bool>>,
     tell: impl Fn(Notice) + Send + 'static,
     stopping: CancellationToken,
 ) {
@@ -67,9 +71,9 @@ pub(super) async fn run(
     let mut pending: BTreeMap<AppName, Pending> = BTreeMap::new();
     loop {
         let names = wanted.borrow_and_update().clone();
-        watched.retain(|app, _| names.contains(app));
+        watched.retain(|app, _| names.contains_key(app));
         let look = !names.is_empty();
-        for app in names {
+        for (app, loud) in names {
             let inode = content.live_inode(&app);
             let stands = watched.get(&app).is_some_and(|w| {
                 Some(w.inode) == inode && (w.watch.is_some() || w.since.elapsed() < RETRY)
@@ -81,11 +85,14 @@ pub(super) async fn run(
                 let made = tokio::task::spawn_blocking(move || begin(&content, &name, inode, &say));
                 let Ok((now, trouble)) = made.await else { return };
                 let told = watched.get(&app).is_some_and(|before| before.watch.is_none());
-                if let Some(trouble) = trouble.filter(|_| !told) {
+                if let Some(trouble) = trouble.filter(|_| loud && !told) {
                     tell(Notice::Unwatched(trouble));
                 }
                 watched.insert(app.clone(), now);
-                // What came before it was watched.
+            }
+            let Some(watched) = watched.get_mut(&app) else { continue };
+            if !std::mem::replace(&mut watched.loud, loud) && loud {
+                // What came before it was told of.
                 tell(Notice::Changed(app));
             }
         }
@@ -96,6 +103,9 @@ pub(super) async fn run(
             Some(app) = heard.recv() => {
                 if let Some(watched) = watched.get(&app) {
                     watched.said.store(false, Ordering::Release);
+                    if !watched.loud {
+                        continue;
+                    }
                     let now = Instant::now();
                     pending.entry(app).or_insert(Pending { first: now, last: now }).last = now;
                 }
@@ -135,5 +145,5 @@ fn begin(
         Ok(watch) => (Some(watch), None),
         Err(error) => (None, Some(format!("edits of {app} are noticed late: {error}"))),
     };
-    (Watched { inode, watch, since: Instant::now(), said }, trouble)
+    (Watched { inode, watch, since: Instant::now(), loud: false, said }, trouble)
 }

@@ -15,14 +15,17 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Publish,
-    content::{Activated, Active, Content, ContentError, Edits as LiveEdits, Made},
+    content::{
+        Activated, Active, Content, ContentError, Edits as LiveEdits, LISTING_WITHIN, Made,
+        Withdrawn,
+    },
     edits::{self, Edits},
     inspect::{self, Findings, Question},
     manifest::{Manifest, Resolved},
     rate::{Limited, Rate},
     run::{Answer, Note},
     scrub::{self, Scrub, Scrubbed},
-    secrets::{self, Base, SecretEdits, Vault},
+    secrets::{self, Base, Others, SecretEdits, Vault},
     services::{self, Ask, Asked, Asker, Heard, Here},
     transfer::{self, Boards, Connect, TransferError, Wanted},
     watching::{self, Notice},
@@ -30,7 +33,7 @@ use super::{
 use crate::{
     base::{
         AppName, Digest, MemberId, PublicKey, Reason, Refusal, SecretKey,
-        catalog::{Application, Catalog},
+        catalog::{AppSpec, Application, Catalog, Roster},
         limits,
     },
     driver::{Definition, secrets::Sealed, services::Supervisor},
@@ -44,9 +47,8 @@ use crate::{
 
 /// Sessions that are served at the same time; more wait.
 const SERVING_MAX: usize = 64;
-/// How long a publication waits for the listing of the version before, where this
-/// member is about to have it.
-const LISTING_WITHIN: Duration = Duration::from_secs(10);
+/// How long a live tree is watched after it was compared on command.
+const WATCHED_FOR: Duration = Duration::from_secs(3_600);
 /// Questions about services that are answered at the same time.
 const ASKING_MAX: usize = 64;
 /// How often what no version needs is collected, if there is any.
@@ -74,11 +76,12 @@ pub(super) struct Work {
     kept: Arc<Mutex<Kept>>,
     stopping: CancellationToken,
     scrubbed: Arc<Scrubbed>,
-    /// The applications whose live trees are watched.
-    watched: watch::Sender<BTreeSet<AppName>>,
+    /// The applications whose live trees are watched, and whether the member is told.
+    watched: watch::Sender<BTreeMap<AppName, bool>>,
+    watching: Mutex<Watching>,
     here: Here,
-    /// Who is live, beside this member.
-    peers: watch::Sender<Vec<MemberId>>,
+    /// What handing over secrets depends on.
+    others: watch::Sender<Others>,
     /// What is live here and in the catalog; none before it is known.
     running: watch::Sender<Option<services::Live>>,
     asking: Arc<Semaphore>,
@@ -96,6 +99,16 @@ impl Connect for Streams {
         let (send, recv) = self.0.open(member, StreamKind::Pull).await.map_err(io::Error::other)?;
         Ok((self.1.limit(recv), send))
     }
+}
+
+/// Whose live trees are watched.
+#[derive(Default)]
+struct Watching {
+    /// Their edits are publications: the member is told.
+    told: BTreeSet<AppName>,
+    /// They were compared on command, and when: the next comparison is spared its walk
+    /// if nothing changes.
+    compared: BTreeMap<AppName, Instant>,
 }
 
 /// What no collection may take.
@@ -118,13 +131,13 @@ impl Work {
         notes: mpsc::UnboundedSender<Note>,
         (scrub, (sending, receiving)): (Option<Scrub>, (Rate, Rate)),
     ) -> Self {
-        let (peers, whom) = watch::channel(Vec::new());
+        let (others, whom) = watch::channel(Others::default());
         let vault = Vault {
             content: content.clone(),
             network: network.clone(),
             key,
             dir: secrets,
-            peers: whom,
+            others: whom,
         };
         let this = Self {
             content,
@@ -141,8 +154,9 @@ impl Work {
             stopping: CancellationToken::new(),
             scrubbed: Arc::default(),
             watched: watch::Sender::default(),
+            watching: Mutex::default(),
             here: Here { supervisor, vault, troubles: services::Troubles::default() },
-            peers,
+            others,
             running: watch::Sender::default(),
             asking: Arc::new(Semaphore::new(ASKING_MAX)),
         };
@@ -172,8 +186,20 @@ impl Work {
         self.tasks.spawn(watching::run(content, wanted, tell, self.stopping.clone()));
     }
 
-    /// The live trees of these applications are watched from now on, and no others.
+    /// Changes in the live trees of these applications are told of from now on.
     pub fn watch(&self, apps: BTreeSet<AppName>) {
+        locked(&self.watching).told = apps;
+        self.watch_anew();
+    }
+
+    fn watch_anew(&self) {
+        let apps = {
+            let Watching { told, compared } = &mut *locked(&self.watching);
+            compared.retain(|_, at| at.elapsed() < WATCHED_FOR);
+            let quiet = compared.keys().map(|app| (app.clone(), false));
+            let loud = told.iter().map(|app| (app.clone(), true));
+            quiet.chain(loud).collect()
+        };
         self.watched.send_if_modified(|watched| {
             let differs = *watched != apps;
             *watched = apps;
@@ -189,10 +215,10 @@ impl Work {
         self.tasks.spawn(services::run(self.here.clone(), live, tell, stopping));
     }
 
-    /// What is live of what the catalog has runs from now on, and nothing else. `peers`
-    /// are asked for secrets.
-    pub fn run_services(&self, catalog: &Catalog, peers: Vec<MemberId>) {
-        self.peers.send_replace(peers);
+    /// What is live of what the catalog has runs from now on, and nothing else. `others`
+    /// are asked for secrets, and given them.
+    pub fn run_services(&self, catalog: &Catalog, others: Others) {
+        self.others.send_replace(others);
         let active = self.content.applications().into_iter();
         // Version 0 is what was live in another cluster.
         let ours = active.filter(|a| a.version > 0 && catalog.application(&a.app).is_some());
@@ -293,6 +319,16 @@ impl Work {
                 });
                 Input::Repaired { app, root, result }
             }),
+            Effect::Withdraw { app, sequence } => {
+                let vault = self.here.vault.clone();
+                self.run(move |content| {
+                    let result = content.withdraw(&app, sequence).map_err(|e| failure(&e));
+                    if result.is_ok() {
+                        vault.forget(&app);
+                    }
+                    Input::Withdrawn { app, result: result.map(withdrawn) }
+                });
+            }
             Effect::Ingest { app } => self.run(move |content| {
                 let result = content.ingest_live(&app).map_err(|e| failure(&e));
                 let result =
@@ -308,7 +344,10 @@ impl Work {
         let (content, notes) = (self.content.clone(), self.notes.clone());
         self.tasks.spawn_blocking(move || {
             let input = work(&content);
-            let sites = matches!(&input, Input::Activated { result: Ok(_), .. });
+            let sites = matches!(
+                &input,
+                Input::Activated { result: Ok(_), .. } | Input::Withdrawn { result: Ok(_), .. }
+            );
             let _loop_may_be_gone = notes.send(Note::Input(input));
             if sites {
                 let _loop_may_be_gone = notes.send(Note::SitesChanged);
@@ -358,28 +397,38 @@ impl Work {
     /// Stages a directory, then has the member publish it.
     pub fn publish(&self, publish: Publish, catalog: &Catalog, answer: Answer) {
         let (content, store) = (self.content.clone(), self.store.clone());
-        let (vault, members) = (self.here.vault.clone(), keys_of(catalog));
+        let (vault, roster) = (self.here.vault.clone(), catalog.roster.clone());
         let current = |(name, app): (&AppName, &Application)| {
             (name.clone(), (app.current().number, app.current().root))
         };
         let applications: Current = catalog.applications.iter().map(current).collect();
         let runtime = tokio::runtime::Handle::current();
-        let anew = move |app: &AppName, root| {
+        let anew = move |app: &AppName, root, spec: &AppSpec| {
+            let members = keys_of(&roster, spec);
             runtime.block_on(secrets::sealed_anew(&vault, &store, (app, root), &members))
         };
-        self.staged(move || stage(&content, &publish, &applications, anew), answer);
+        let notes = self.notes.clone();
+        // The loop may be gone: then nothing comes of it.
+        let seek = move |app: &AppName| {
+            drop(notes.send(Note::Input(Input::Sought { app: app.clone() })));
+        };
+        self.staged(move || stage(&content, &publish, &applications, anew, seek), answer);
     }
 
     /// Stages what a list of changes makes of the current version, then has the
     /// member publish it.
     pub fn publish_edits(&self, edits: Edits, application: Option<Application>, answer: Answer) {
-        let store = self.store.clone();
+        let (store, content) = (self.store.clone(), self.content.clone());
         let stage = move || match application {
             None => {
                 let what = "The list was not published.";
                 Err(crate::member::change::no_such_app(&edits.app, what))
             }
-            Some(application) => edits::stage(&store, edits, &application),
+            Some(application) => {
+                // Without it, what follows says so.
+                let _here = content.has_listing(&application.current().root, LISTING_WITHIN);
+                edits::stage(&store, edits, &application)
+            }
         };
         self.staged(stage, answer);
     }
@@ -421,13 +470,21 @@ impl Work {
         });
     }
 
-    /// Answers a question about content.
+    /// Answers a question about content. `elsewhere` says on whom it is placed if not
+    /// on this member.
     pub fn inspect(
         &self,
         question: Question,
         application: Option<Application>,
+        elsewhere: Option<String>,
         answer: oneshot::Sender<Result<Findings, Refusal>>,
     ) {
+        if let (Question::Compare { app, .. }, Some(_), None) =
+            (&question, &application, &elsewhere)
+        {
+            locked(&self.watching).compared.insert(app.clone(), Instant::now());
+            self.watch_anew();
+        }
         let (content, store) = (self.content.clone(), self.store.clone());
         let notes = self.notes.clone();
         self.tasks.spawn_blocking(move || {
@@ -436,11 +493,21 @@ impl Work {
                     let app = question.app();
                     Err(crate::member::change::no_such_app(app, "There is nothing to look at."))
                 }
-                Some(application) => {
-                    // No collection takes what is being compared.
-                    let _hold = store.hold();
-                    inspect::answer(&content, &store, question, &application)
-                }
+                Some(application) => match elsewhere {
+                    Some(whom) if question.is_of_live_content() => {
+                        Err(inspect::not_here(question.app(), &whom))
+                    }
+                    elsewhere => {
+                        // No collection takes what is being compared.
+                        let _hold = store.hold();
+                        if elsewhere.is_some() {
+                            // Without it, what follows says so.
+                            let root = application.current().root;
+                            let _here = content.has_listing(&root, LISTING_WITHIN);
+                        }
+                        inspect::answer(&content, &store, question, &application)
+                    }
+                },
             };
             let damaged = match &result {
                 Ok(Findings::Verified(found)) if found.store_damaged > 0 => Some(&found.root),
@@ -539,16 +606,17 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// The number and signature of each application's current version.
 type Current = BTreeMap<AppName, (u64, Digest)>;
 
-/// Whom secrets are sealed for: all that are enrolled.
-pub(super) fn keys_of(catalog: &Catalog) -> BTreeMap<MemberId, PublicKey> {
-    catalog.roster.members.iter().map(|member| (member.id, member.key)).collect()
+/// Whom secrets are sealed for: all that an application with `spec` is placed on.
+pub(super) fn keys_of(roster: &Roster, spec: &AppSpec) -> BTreeMap<MemberId, PublicKey> {
+    roster.placed(spec).members().map(|member| (member.id, member.key)).collect()
 }
 
 fn stage(
     content: &Content,
     publish: &Publish,
     applications: &Current,
-    sealed_anew: impl Fn(&AppName, Digest) -> Option<String>,
+    sealed_anew: impl Fn(&AppName, Digest, &AppSpec) -> Option<String>,
+    seek: impl Fn(&AppName),
 ) -> Result<(Digest, Command), Refusal> {
     let source: PathBuf = publish.source.clone();
     if !source.is_absolute() {
@@ -570,6 +638,10 @@ fn stage(
     };
     // Secrets are no part of a manifest: they stay as they are.
     let current = applications.get(&app).copied();
+    if current.is_some_and(|(_, root)| !content.has_listing(&root, Duration::ZERO).unwrap_or(false))
+    {
+        seek(&app);
+    }
     if let Some((number, root)) = current
         && !content.has_listing(&root, LISTING_WITHIN).map_err(refuse)?
     {
@@ -580,7 +652,7 @@ fn stage(
             "Publish on another member, or when `althing status` says that this one is in step.",
         ));
     }
-    let anew = current.and_then(|(_, root)| sealed_anew(&app, root));
+    let anew = current.and_then(|(_, root)| sealed_anew(&app, root, &spec));
     let secrets_of = current.map(|(_, root)| root).filter(|_| anew.is_none());
     texts.extend(anew.map(|text| (Sealed::path(), text)));
     let made = Made { texts, secrets_of };
@@ -616,6 +688,12 @@ fn switched(done: &Activated, root: Digest) -> Switched {
         aside: aside.len() as u64,
         sample: aside.iter().take(SAMPLE).map(|path| path.to_string()).collect(),
     }
+}
+
+fn withdrawn(done: Withdrawn) -> crate::member::Withdrawn {
+    let Withdrawn { aside, left, place } = done;
+    let place = (aside > 0).then(|| place.display().to_string());
+    crate::member::Withdrawn { aside, left, place }
 }
 
 fn failure(error: &ContentError) -> ContentFailure {

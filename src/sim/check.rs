@@ -14,7 +14,9 @@ use super::{
 use crate::{
     base::{
         AppName, Digest, MemberId, Time,
-        catalog::{Application, Catalog, Failover, Header, Origin, Roster, Version, Window},
+        catalog::{
+            Application, Catalog, Enrolled, Failover, Header, Origin, Roster, Version, Window,
+        },
     },
     member::Message,
     proto::{
@@ -233,7 +235,7 @@ impl Checker {
                 let since = proposed_at.saturating_sub(ADOPTION_WITHIN_US + fresh_for);
                 let root = current.root;
                 let held = |s: &Server| s.disk.held_since(app, root, since);
-                if !majority_of(&catalog.roster, servers, held) {
+                if !majority_of(&electorate(catalog, current), servers, held) {
                     let detail = format!("{app} version {}", current.number);
                     return fail(Invariant::MajorityAdopts, detail);
                 }
@@ -251,7 +253,10 @@ impl Checker {
         let has = |s: &Server| {
             s.disk.whole.contains(&current.root) || s.disk.ever_rotten.contains(&current.root)
         };
-        if !majority_of(&catalog.roster, servers, has) {
+        if current.spec.placement.is_some() {
+            self.reach(Situation::Placed);
+        }
+        if !majority_of(&electorate(catalog, current), servers, has) {
             let detail = format!(
                 "{app} version {} ({:?}) is committed with {}",
                 current.number, current.root, catalog.sequence
@@ -324,10 +329,12 @@ impl Checker {
         let Some(member) = &server.member else { return Ok(()) };
         let catalog = member.catalog();
         let name = &server.name;
-        if catalog.application(app).is_none_or(|a| a.current().root != root) {
+        let current = catalog.application(app).map(Application::current);
+        let Some(current) = current.filter(|version| version.root == root) else {
             let detail = format!("{name} repairs {app} to what is not its committed version");
             return fail(Invariant::MinorityTouchesNothing, detail);
-        }
+        };
+        let electorate = electorate(catalog, current);
         let fresh_for = vote::fresh_for(catalog.roster.members.len());
         let fresh = |voter: &MemberId| {
             *voter == server.id
@@ -336,9 +343,9 @@ impl Checker {
                         && heard.sequence == catalog.sequence
                 })
         };
-        let voters = catalog.roster.voters().map(|m| m.id);
+        let voters = electorate.voters().map(|m| m.id);
         let in_hand: BTreeSet<MemberId> = voters.filter(fresh).collect();
-        if !holds_majority(&catalog.roster, &in_hand) {
+        if !holds_majority(&electorate, &in_hand) {
             let detail = format!(
                 "{name} repairs {app} with {} fresh ballots of this catalog in hand",
                 in_hand.len()
@@ -394,8 +401,13 @@ impl Checker {
                 s.id != server.id
                     && (s.disk.whole.contains(&root) || s.disk.ever_rotten.contains(&root))
             };
-            let staged = newest.application(app).is_none_or(|a| a.current().root != root);
-            if knows || !(staged || majority_of(&newest.roster, servers, has)) {
+            let current = newest.application(app).map(Application::current);
+            let current = current.filter(|version| version.root == root);
+            let taken_over =
+                current.is_some_and(|v| majority_of(&electorate(newest, v), servers, has));
+            let placed =
+                member.catalog().is_placed(app, server.id) || newest.is_placed(app, server.id);
+            if (knows && placed) || !(current.is_none() || taken_over) {
                 let detail = format!("{} drops {root:?} of {app}", server.name);
                 return fail(Invariant::NothingDropped, detail);
             }
@@ -409,6 +421,13 @@ fn named(catalog: &Catalog) -> impl Iterator<Item = (&AppName, Digest)> {
     let staged = catalog.window.iter().filter_map(|w| w.publication.as_ref());
     let staged = staged.map(|p| (&p.app, p.version.root));
     catalog.applications.iter().map(|(app, a)| (app, a.current().root)).chain(staged)
+}
+
+/// Those of the roster that `version` is placed on.
+pub(super) fn electorate(catalog: &Catalog, version: &Version) -> Roster {
+    let placement = &version.spec.placement;
+    let is_placed = |m: &&Enrolled| placement.as_ref().is_none_or(|p| p.matches(&m.tags));
+    Roster { members: catalog.roster.members.iter().filter(is_placed).cloned().collect() }
 }
 
 /// Whether a majority of the voters of `roster` fulfil `what`, running or not.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     base::{AppName, Digest, MemberId},
-    member::{ContentFailure, FetchFailure, Input, Repair, Switched, command::Staged},
+    member::{ContentFailure, FetchFailure, Input, Repair, Switched, Withdrawn, command::Staged},
 };
 
 use std::time::Duration;
@@ -162,6 +162,11 @@ impl World {
                 };
                 Input::Repaired { app, root, result }
             }
+            Work::Withdraw { sequence } => {
+                let result = if fails { Err(failure) } else { self.withdraw(s, &app, sequence) };
+                self.say(Some(s), &format!("{app} is taken away: {result:?}"));
+                Input::Withdrawn { app, result }
+            }
             Work::Ingest => {
                 let live = self.servers[s].disk.live.get(&app).copied();
                 let result = match live {
@@ -203,6 +208,25 @@ impl World {
             _ => {}
         }
         Ok(switched)
+    }
+
+    /// The same to nothing at all: it is placed elsewhere.
+    fn withdraw(
+        &mut self,
+        s: usize,
+        app: &AppName,
+        sequence: u64,
+    ) -> Result<Withdrawn, ContentFailure> {
+        let now = self.now;
+        let disk = &mut self.servers[s].disk;
+        if disk.fence.get(app).is_some_and(|fence| *fence > sequence) {
+            return Err(ContentFailure::Outdated);
+        }
+        disk.fence.remove(app);
+        disk.activated.remove(app);
+        disk.set_live(now, app, None);
+        self.checker.reach(Situation::Withdrawn);
+        Ok(Withdrawn::default())
     }
 
     /// What is live after a switch to `root` that keeps edits: a root says nothing of
@@ -258,7 +282,16 @@ impl World {
                         self.servers[s].disk.whole.insert(root);
                     }
                 }
-                Work::Repair { .. } | Work::Ingest | Work::Scan => {}
+                Work::Withdraw { sequence } if chance == 0 => {
+                    // The trees were exchanged, and the record of it is there still.
+                    if self.withdraw(s, &app, sequence).is_ok() {
+                        self.servers[s].disk.activated.insert(app, 0);
+                    }
+                }
+                Work::Withdraw { sequence } if chance == 1 => {
+                    let _refused = self.withdraw(s, &app, sequence);
+                }
+                Work::Withdraw { .. } | Work::Repair { .. } | Work::Ingest | Work::Scan => {}
             }
         }
     }

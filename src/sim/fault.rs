@@ -7,13 +7,13 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 
 use super::{
     Invariant, Situation, Violation,
-    check::{fail, majority_of},
+    check::{electorate, fail, majority_of},
     operate::{Ticket, What},
     story::Deed,
     world::{Happening, World},
 };
 use crate::{
-    base::catalog::Failover,
+    base::catalog::{Application, Failover},
     member::{Input, Message, command::Command, view::Health},
     proto::catalog::Message as Word,
 };
@@ -368,7 +368,12 @@ impl World {
         let has =
             |server: &super::server::Server| !server.gone && server.disk.whole.contains(&root);
         let copies = self.servers.iter().filter(|server| has(server)).count();
-        if is_committed && (copies < 2 || !majority_of(&self.newest().roster, &self.servers, has)) {
+        let newest = self.newest();
+        let versions = newest.applications.values().map(Application::current);
+        let of_enough = versions
+            .filter(|v| v.root == root)
+            .all(|version| majority_of(&electorate(newest, version), &self.servers, has));
+        if is_committed && (copies < 2 || !of_enough) {
             return;
         }
         self.lose(s, root);
@@ -395,7 +400,7 @@ impl World {
         }
         for s in 0..self.servers.len() {
             self.lose(s, root);
-            if !self.rng.random_bool(0.1) {
+            if !self.rng.random_bool(0.1) && self.servers[s].disk.live.contains_key(&app) {
                 self.drift_of(s, &app);
             }
         }
@@ -467,9 +472,12 @@ impl World {
                 ));
             }
             for (app, application) in &newest.applications {
-                let (root, live) = (application.current().root, server.disk.live.get(app));
-                if live != Some(&root) {
-                    return Some(format!("{app} on {} is {live:?} and not {root:?}", server.name));
+                let (current, live) = (application.current(), server.disk.live.get(app));
+                let placed = electorate(newest, current).contains(server.id);
+                let wanted = placed.then_some(&current.root);
+                if live != wanted {
+                    let name = &server.name;
+                    return Some(format!("{app} on {name} is {live:?} and not {wanted:?}"));
                 }
             }
             if newest.roster.get(server.id).is_some_and(|m| !m.voter) {
@@ -508,6 +516,17 @@ impl World {
         let rotten =
             self.servers.iter().find(|s| s.rotten && s.gone && roster.named(&s.name).is_some());
         if let Some(name) = rotten.map(|s| s.name.clone()) {
+            // Where an application has nobody else, somebody takes it over first.
+            let gone = roster.named(&name).cloned();
+            let homeless = self.newest().applications.values().any(|application| {
+                let electorate = electorate(self.newest(), application.current());
+                electorate.voters().all(|m| m.name == name)
+            });
+            if let (true, Some(gone)) = (homeless, gone) {
+                let member = Some(self.servers[s].name.clone());
+                let command = Command::Tags { member, set: gone.tags, unset: BTreeSet::new() };
+                return self.ask(s, command, What::Tags);
+            }
             self.checker.reach(Situation::RottenMemberRemoved);
             return self.ask(s, Command::Remove { name }, What::Remove);
         }
@@ -529,7 +548,10 @@ impl World {
         let app = app.name.parse().expect("a name that was shown");
         let holds = |s: &usize| self.servers[*s].disk.live.contains_key(&app);
         let holders: Vec<usize> = self.enrolled_and_running().into_iter().filter(holds).collect();
-        let Some(holder) = self.pick(&holders) else { return Ok(()) };
+        let Some(holder) = self.pick(&holders) else {
+            // Those that it was placed on are gone for good.
+            return self.publish_app(s, app, None);
+        };
         let member = self.servers[holder].name.clone();
         self.ask(s, Command::Resolve { app, member }, What::Resolve)
     }

@@ -98,7 +98,7 @@ impl Invariant {
                 "versions of an application count up by one and never change: two publishers never both win"
             }
             Self::MajorityAdopts => {
-                "only what a strict majority of the voters really held is adopted as their version"
+                "only what a strict majority of the electorate really held is adopted as their version"
             }
             Self::MinorityTouchesNothing => {
                 "live content is changed only to a committed version, and by a repair only with fresh ballots of a majority in hand"
@@ -110,10 +110,10 @@ impl Invariant {
                 "a member serves only what its store holds whole, and knows what it holds"
             }
             Self::MajorityIsWhole => {
-                "a version is committed only when a majority holds every byte of it"
+                "a version is committed only when a majority of those that it is placed on holds every byte of it"
             }
             Self::NothingDropped => {
-                "no member drops what is, or is becoming, the committed version"
+                "no member drops what is, or is becoming, the committed version, unless it is placed on others and a majority of these holds it"
             }
             Self::StagedStays => {
                 "what is staged in a window stays until it is committed or given up with an outcome, whoever takes the window over"
@@ -133,7 +133,7 @@ impl Invariant {
             }
             Self::NoSpin => "a member never asks to be woken at once without end",
             Self::Healed => {
-                "once faults end, all members hold the newest catalog and its content, no window stays open, and a publication succeeds"
+                "once faults end, all members hold the newest catalog and what is placed on them and nothing else, no window stays open, and a publication succeeds"
             }
             Self::NoPanic => "no assertion of the core fails",
             Self::Simulator => "the simulator's own bounds hold",
@@ -208,6 +208,12 @@ pub enum Situation {
     RolledBack,
     /// Content was repaired.
     Repaired,
+    /// An application that is placed on some members was published.
+    Placed,
+    /// Content was taken away where it is not placed any more.
+    Withdrawn,
+    /// The tags of a member were changed.
+    Retagged,
     /// What a majority held was adopted.
     MajorityAdopted,
     /// A vote was hung.
@@ -258,7 +264,7 @@ pub enum Situation {
 
 impl Situation {
     /// All of them.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 50] = [
         Self::CoordinatorDiedBeforeCommit,
         Self::CoordinatorDiedAfterCommit,
         Self::CoordinatorDiedBetweenAcceptAndCommit,
@@ -283,6 +289,9 @@ impl Situation {
         Self::Published,
         Self::RolledBack,
         Self::Repaired,
+        Self::Placed,
+        Self::Withdrawn,
+        Self::Retagged,
         Self::MajorityAdopted,
         Self::Hung,
         Self::Resolved,

@@ -1,6 +1,8 @@
 //! The operators: restless, on any member, often at the same time. Every
 //! answer that they get is checked.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use rand::Rng;
 
 use super::{
@@ -13,7 +15,7 @@ use super::{
 };
 use crate::{
     base::{
-        AppName, Digest, MemberName, Reason, Refusal,
+        AppName, Digest, MemberName, Placement, Reason, Refusal,
         catalog::{AppSpec, Failover, VotePolicy},
         wire::{self, Kind},
     },
@@ -51,6 +53,7 @@ pub(super) enum What {
     Order,
     Failover,
     Policy,
+    Tags,
     Resolve,
     RotateKey,
 }
@@ -125,6 +128,7 @@ impl World {
             Deed::Invite => self.invite(s, 1),
             Deed::Remove => self.remove_or_leave(s, true),
             Deed::Leave => self.remove_or_leave(s, false),
+            Deed::Retag => self.retag(s),
             Deed::RotateKey => self.ask(s, Command::RotateKey, What::RotateKey),
             _ => self.resolve_hung(s),
         }
@@ -196,7 +200,12 @@ impl World {
         Ok(self.ticket_next)
     }
 
-    fn publish_app(&mut self, s: usize, app: AppName, base: Option<u64>) -> Result<(), Violation> {
+    pub(super) fn publish_app(
+        &mut self,
+        s: usize,
+        app: AppName,
+        base: Option<u64>,
+    ) -> Result<(), Violation> {
         if !self.servers[s].is_up() {
             return Ok(());
         }
@@ -211,8 +220,42 @@ impl World {
         self.servers[s].disk.rotten.remove(&staged.root);
         let message = format!("publication {} from {}", self.ticket_next + 1, self.servers[s].name);
         let what = What::Publish { app: app.clone(), root: staged.root, message: message.clone() };
-        let spec = Box::new(AppSpec::default());
+        let spec = Box::new(AppSpec { placement: self.placement(&app), ..AppSpec::default() });
         self.ask(s, Command::Publish { app, staged, spec, message, base }, what)
+    }
+
+    /// Mostly as it is; now and then another one, that may suit nobody.
+    fn placement(&mut self, app: &AppName) -> Option<Placement> {
+        let current = self.newest().application(app).map(|a| a.current().spec.placement.clone());
+        if !self.mix.placed {
+            return None;
+        }
+        match current {
+            Some(current) if !self.storm || self.rng.random_bool(0.8) => current,
+            _ if !self.storm || self.rng.random_bool(0.5) => None,
+            _ => {
+                let all = ["role == a", "role != b", "role in (a, b)", "role == b or not role"];
+                Placement::parse(all[self.rng.random_range(0..all.len())]).ok()
+            }
+        }
+    }
+
+    /// What a server is tagged when it is enrolled.
+    pub(super) fn tags_of(&self, s: usize) -> BTreeMap<String, String> {
+        if self.mix.placed { tags(s) } else { BTreeMap::new() }
+    }
+
+    fn retag(&mut self, s: usize) -> Result<(), Violation> {
+        if !self.mix.placed {
+            return Ok(());
+        }
+        let names: Vec<MemberName> =
+            self.newest().roster.members.iter().map(|m| m.name.clone()).collect();
+        let member = Some(names[self.rng.random_range(0..names.len())].clone());
+        let set = tags(self.rng.random_range(0..4));
+        let unset =
+            if set.is_empty() { BTreeSet::from(["role".to_owned()]) } else { BTreeSet::new() };
+        self.ask(s, Command::Tags { member, set, unset }, What::Tags)
     }
 
     // Roster.
@@ -261,6 +304,7 @@ impl World {
             return Ok(());
         };
         let exporter: [u8; 32] = self.rng.random();
+        let tags = self.tags_of(s);
         let server = &mut self.servers[s];
         let Some(joining) = &mut server.joining else { return Ok(()) };
         joining.tries += 1;
@@ -269,7 +313,6 @@ impl World {
             return Ok(());
         }
         let (name, address, key) = (server.name.clone(), server.address, server.key.public());
-        let tags = std::collections::BTreeMap::new();
         let knock = Knock::new(&joining.token, key, &exporter, name, address, tags, false);
         let bytes = wire::encode(Kind::Knock, &knock);
         self.say(Some(s), &format!("knocks at {}", self.servers[to].name));
@@ -405,6 +448,10 @@ impl World {
                 Ok(())
             }
             (What::Open { at }, Err(refusal)) => self.not_opened(s, at, &refusal),
+            (What::Tags, Ok(_)) => {
+                self.checker.reach(Situation::Retagged);
+                Ok(())
+            }
             (What::Resolve, Ok(_)) => {
                 self.checker.reach(Situation::Resolved);
                 Ok(())
@@ -466,6 +513,12 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// Tags to place applications by: one of four sets.
+pub(super) fn tags(choice: usize) -> BTreeMap<String, String> {
+    let role = [Some("a"), Some("a"), Some("b"), None][choice % 4];
+    role.map(|role| ("role".to_owned(), role.to_owned())).into_iter().collect()
 }
 
 /// Whether a refusal says that it may come into force all the same.

@@ -116,6 +116,7 @@ pub(super) enum Work {
     Scan,
     Activate { version: u64, sequence: u64, root: Digest, keep_edits: bool },
     Repair { root: Digest },
+    Withdraw { sequence: u64 },
     Ingest,
 }
 

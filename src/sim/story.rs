@@ -85,6 +85,8 @@ pub(super) enum Deed {
     Resolve,
     /// An operator gives a member a new key.
     RotateKey,
+    /// An operator changes the tags of a member.
+    Retag,
 }
 
 /// Faults and their weights among those that a seed has drawn.
@@ -113,7 +115,7 @@ const FAULTS: [(Deed, u32); 21] = [
 ];
 
 /// What operators do beside publishing, and the weights.
-const ACTIONS: [(Deed, u32); 11] = [
+const ACTIONS: [(Deed, u32); 12] = [
     (Deed::Rollback, 3),
     (Deed::Open, 3),
     (Deed::Close, 4),
@@ -125,6 +127,7 @@ const ACTIONS: [(Deed, u32); 11] = [
     (Deed::Leave, 1),
     (Deed::Resolve, 2),
     (Deed::RotateKey, 3),
+    (Deed::Retag, 3),
 ];
 
 /// One step of a story.
@@ -167,6 +170,9 @@ pub(super) struct Mix {
     pub delay_us_max: u64,
     /// In thousandths: what takes ten times as long.
     pub tail: u32,
+    /// Whether applications are placed on some members only, and tags change.
+    #[serde(default)]
+    pub placed: bool,
 }
 
 /// The story of one run.
@@ -225,6 +231,7 @@ impl Mix {
             duplicate,
             delay_us_max: [1_000, 10_000, 80_000, 250_000][rng.random_range(0..4)],
             tail,
+            placed: rng.random_bool(0.5),
         }
     }
 
@@ -249,6 +256,7 @@ impl Mix {
             duplicate: 0,
             delay_us_max: 0,
             tail: 0,
+            placed: false,
         }
     }
 

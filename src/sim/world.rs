@@ -353,13 +353,14 @@ impl World {
     pub fn found(&mut self) -> Result<(), Violation> {
         let founder = self.new_server()?;
         let nonce = self.rng.random();
+        let tags = self.tags_of(founder);
         let server = &mut self.servers[founder];
         let entry = Enrolled {
             id: server.id,
             key: server.key.public(),
             name: server.name.clone(),
             address: server.address,
-            tags: BTreeMap::new(),
+            tags,
             voter: true,
             standby: false,
         };
@@ -668,6 +669,9 @@ impl World {
                 Checker::whole(server, &app, root)?;
                 Checker::repair(self.now, server, &app, root)?;
                 self.work(s, app, super::server::Work::Repair { root })
+            }
+            Effect::Withdraw { app, sequence } => {
+                self.work(s, app, super::server::Work::Withdraw { sequence })
             }
             Effect::Ingest { app } => self.work(s, app, super::server::Work::Ingest),
             Effect::Retain { roots } => {

@@ -66,6 +66,7 @@ pub(super) struct Inner {
     opened: Condvar,
     generation: AtomicU64,
     next_pack: AtomicU64,
+    losses: AtomicU64,
     pool: Mutex<Vec<Extent>>,
     handles: Mutex<BTreeMap<u64, Arc<File>>>,
     cache: Mutex<BTreeMap<Digest, Weak<Tree>>>,
@@ -122,6 +123,7 @@ impl ContentStore {
                 opened: Condvar::new(),
                 generation: AtomicU64::new(generation),
                 next_pack: AtomicU64::new(next),
+                losses: AtomicU64::new(0),
                 pool: Mutex::new(pool),
                 handles: Mutex::default(),
                 cache: Mutex::default(),
@@ -162,6 +164,7 @@ impl ContentStore {
                 _ => {
                     // If it can't be forgotten now, the next read tries again.
                     let _ = inner.index.forget(digest, row.at);
+                    inner.losses.fetch_add(1, Ordering::AcqRel);
                     return Err(StoreError::Corrupt(*digest));
                 }
             }
@@ -246,11 +249,17 @@ impl ContentStore {
                 Ok(Some(tree))
             }
             _ => {
+                inner.losses.fetch_add(1, Ordering::AcqRel);
                 inner.index.forget_tree(root)?;
                 record::remove(&path)?;
                 Ok(None)
             }
         }
+    }
+
+    /// How often something was found lost or rotten since it was opened.
+    pub fn losses(&self) -> u64 {
+        self.inner.losses.load(Ordering::Acquire)
     }
 
     /// The roots of all listings stored.

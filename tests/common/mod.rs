@@ -302,6 +302,11 @@ impl Member {
         run_on(&self.data, arguments)
     }
 
+    /// The same with something on its standard input.
+    pub fn run_with(&self, arguments: &[&str], input: &str) -> Result<Value, Refused> {
+        run_with(&self.data, arguments, input)
+    }
+
     pub fn publish(&self, site: &Path, more: &[&str]) -> Result<Value, Refused> {
         let site = site.to_str().unwrap();
         self.run(&[&["publish", site], more].concat())
@@ -394,17 +399,23 @@ impl Drop for Member {
 
 /// A command to the member on `data`.
 pub fn run_on(data: &Path, arguments: &[&str]) -> Result<Value, Refused> {
+    run_with(data, arguments, "")
+}
+
+fn run_with(data: &Path, arguments: &[&str], input: &str) -> Result<Value, Refused> {
     let mut child = Command::new(env!("CARGO_BIN_EXE_althing"))
         .args(arguments)
         .arg("--json")
         .arg("--data")
         .arg(data)
         .env_remove("ALTHING_DATA")
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    // It may not want any, and have ended.
+    let _taken = child.stdin.take().unwrap().write_all(input.as_bytes());
     let mut pipes = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
     let read = std::thread::spawn(move || {
         let (mut out, mut err) = (String::new(), String::new());

@@ -327,7 +327,7 @@ const VOTES = {
 };
 const POSITIONS = {
   "agrees": ["good", "✓"], "differs": ["bad", "≠"], "late": ["busy", "↻"],
-  "nothing": ["warn", "∅"], "silent": ["calm", "?"],
+  "nothing": ["warn", "∅"], "silent": ["calm", "?"], "elsewhere": ["calm", "–"], "leaving": ["busy", "→"],
 };
 const cards = new Map();
 
@@ -378,6 +378,7 @@ function fillApplication(top, app) {
   top.replaceChildren(head, what);
   if (where.length) top.append(make("p", "small", make("span", "dim", "Answers to "), said(where.join(", "))));
   if (app.path) top.append(make("p", "small", make("span", "dim", "Lies at "), make("code", "", app.path)));
+  if (app.placement) top.append(make("p", "small", make("span", "dim", "Placed on "), make("code", "", app.placement)));
   if (app.work) top.append(make("p", "note", badge("busy", `${app.work} on this member`)));
   if (app.error) top.append(make("p", "note", badge("bad", "failed on this member"), " ", said(app.error)));
   top.append(make("p", "vote small", make("span", "dim", "Vote: "), why, make("span", "dim",
@@ -406,13 +407,14 @@ function marks(app) {
 // Who is off, by name: what a row of two hundred marks can't say at a glance.
 function standing(app) {
   const line = make("p", "standing small");
-  for (const position of ["differs", "nothing", "late", "silent"]) {
+  for (const position of ["differs", "nothing", "late", "silent", "leaving"]) {
     const names = app.positions.filter((p) => p.position === position).map((p) => p.member);
     if (!names.length) continue;
     const some = names.slice(0, 8).join(", ") + (names.length > 8 ? ` and ${names.length - 8} more` : "");
     line.append(make("span", "", make("span", "dim", `${position}: `), said(some)));
   }
-  if (!line.childElementCount) line.append(make("span", "dim", `All ${plural(app.positions.length, "member agrees", "members agree")}.`));
+  const placed = app.positions.filter((p) => p.position !== "elsewhere").length;
+  if (!line.childElementCount) line.append(make("span", "dim", `All ${plural(placed, "member agrees", "members agree")}.`));
   return line;
 }
 

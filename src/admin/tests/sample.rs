@@ -285,6 +285,7 @@ fn application(name: &str, version: u64, vote: &str, positions: &[&str]) -> Appl
         bytes: 48_210_331,
         hosts: vec![format!("{name}.example.org"), format!("www.{name}.example.org")],
         default: false,
+        placement: None,
         path: None,
         vote: vote.to_owned(),
         ballots: 5,

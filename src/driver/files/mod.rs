@@ -34,7 +34,7 @@ pub use place::{Placed, Reuse, place};
 pub use repair::repair;
 pub use scan::{scan, sign};
 pub use switch::{Recovered, Retired, WorkDir, recover, switch};
-pub use watch::watch;
+pub use watch::{Told, notice_name, watch_with_notices};
 
 /// One live tree, as the [`Driver`] of its files.
 #[derive(Debug)]
@@ -92,6 +92,11 @@ impl Driver for Files {
     }
 
     fn watch(&self, changed: Box<dyn Fn() + Send>) -> Result<Watch, DriverError> {
-        watch(&self.live, self.rules.clone(), changed)
+        let told = move |told| {
+            if told == Told::Changed {
+                changed();
+            }
+        };
+        watch_with_notices(&self.live, self.rules.clone(), Box::new(told))
     }
 }

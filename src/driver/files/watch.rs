@@ -5,29 +5,62 @@
 
 use std::path::{Path, PathBuf};
 
-use notify::{Event, EventKind, RecursiveMode, Watcher};
+use notify::{
+    Event, EventKind, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode},
+};
 
-use super::ignore::IgnoreRules;
+use super::{WorkDir, ignore::IgnoreRules};
 use crate::{
     base::RelPath,
     driver::{DriverError, Watch},
 };
 
-/// Calls `changed` whenever something in the tree `live` is written, made, moved or
-/// taken away, unless `rules` ignore it. It watches the directories that stand there
-/// now, and those that are made in them: another tree in its place is not watched.
-pub fn watch(
+/// What a watch tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Something in the tree is written, made, moved or taken away.
+    Changed,
+    /// The file with this number was made beside it: see [`notice_name`].
+    Noticed(u64),
+}
+
+const NOTICE: &str = "notice-";
+
+/// The name of a file that is made in the hidden directory beside a live tree to be
+/// noticed: whatever was done to the tree before was told by then.
+pub fn notice_name(number: u64) -> String {
+    format!("{NOTICE}{number}")
+}
+
+/// Calls `tell` whenever something in the tree `live` changes, unless `rules` ignore it,
+/// or a notice is made beside it. It watches the directories that stand there now, and
+/// those that are made in them: another tree in its place is not watched.
+pub fn watch_with_notices(
     live: &Path,
     rules: IgnoreRules,
-    changed: Box<dyn Fn() + Send>,
+    tell: Box<dyn Fn(Told) + Send>,
 ) -> Result<Watch, DriverError> {
     let real = std::fs::canonicalize(live).map_err(|e| DriverError::io("watch", live, e))?;
-    let root = real.clone();
+    let beside = WorkDir::path_of(live);
+    let beside = std::fs::canonicalize(&beside).unwrap_or(beside);
+    let (root, area) = (real.clone(), beside.clone());
     let handler = move |event: notify::Result<Event>| {
+        if let Ok(event) = &event
+            && let [path] = event.paths.as_slice()
+            && path.parent() == Some(&area)
+        {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let number = name.strip_prefix(NOTICE).and_then(|number| number.parse().ok());
+            if let (Some(number), EventKind::Create(_)) = (number, event.kind) {
+                tell(Told::Noticed(number));
+            }
+            return;
+        }
         // An error is a notice as well: the queue may have run over.
         let matters = event.as_ref().map_or(true, |event| is_change(event, &root, &rules));
         if matters {
-            changed();
+            tell(Told::Changed);
         }
     };
     let failed = |error: notify::Error| DriverError::Unwatched {
@@ -36,11 +69,17 @@ pub fn watch(
     };
     let mut watcher = notify::recommended_watcher(handler).map_err(failed)?;
     watcher.watch(&real, RecursiveMode::Recursive).map_err(failed)?;
+    // Without it nothing is told beside the tree, and nobody counts on that.
+    if let Err(error) = watcher.watch(&beside, RecursiveMode::NonRecursive) {
+        tracing::debug!(path = %beside.display(), %error, "it is not watched");
+    }
     Ok(Watch::new(watcher))
 }
 
 fn is_change(event: &Event, root: &Path, rules: &IgnoreRules) -> bool {
-    if matches!(event.kind, EventKind::Access(_)) {
+    // A file that was written through a memory map says so when it is closed.
+    let closed = AccessKind::Close(AccessMode::Write);
+    if matches!(event.kind, EventKind::Access(kind) if kind != closed) {
         return false;
     }
     let counts = |path: &PathBuf| match relative(root, path) {

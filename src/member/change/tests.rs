@@ -303,3 +303,58 @@ fn a_new_key_is_refused_where_the_vote_or_a_window_would_be_lost() {
     assert_eq!(change(&open, 2).unwrap_err().reason, Reason::Busy, "it publishes");
     assert!(change(&open, 3).unwrap().is_some());
 }
+
+/// Members 1 and 2 are tagged as web; the application is placed on these.
+fn placed() -> Catalog {
+    let mut catalog = catalog();
+    for at in [0, 1] {
+        catalog.roster.members[at].tags.insert("role".to_owned(), "web".to_owned());
+    }
+    let Change::Open(mut open) = publish(1, 0) else { unreachable!() };
+    let OpenFor::Publication(publication) = &mut open.purpose else { unreachable!() };
+    publication.version.spec.placement = crate::base::Placement::parse("role == web").ok();
+    make(&catalog, &Change::Open(open))
+}
+
+#[test]
+fn a_version_is_committed_by_those_that_it_is_placed_on() {
+    let open = placed();
+    let window = open.window.as_ref().unwrap().id;
+    let commit = |whole: &[u8]| {
+        let whole = whole.iter().map(|n| id(*n)).collect();
+        Change::Commit { window, request: 1, by: id(1), whole }
+    };
+    let refusal = commit(&[1, 3]).apply(&open).unwrap_err();
+    assert!(refusal.why.contains("placed on"), "{}", refusal.why);
+    let committed = make(&open, &commit(&[1, 2]));
+    assert_eq!(committed.application(&app()).unwrap().current().number, 1);
+}
+
+#[test]
+fn nobody_takes_an_applications_last_voter_from_it() {
+    let mut base = placed();
+    let untag = |n| Change::Tags {
+        member: id(n),
+        set: BTreeMap::new(),
+        unset: BTreeSet::from(["role".to_owned()]),
+    };
+    let one = make(&base, &untag(1));
+    for change in [untag(2), Change::Remove { member: id(2) }] {
+        let refusal = change.apply(&one).unwrap_err();
+        assert_eq!(refusal.reason, Reason::Conflict);
+        assert!(refusal.why.contains("web is placed on `role == web`"), "{}", refusal.why);
+    }
+    make(&one, &Change::Remove { member: id(1) });
+    // Without a vote it would not be one, and one that has none already is not in the way.
+    base.roster.members[0].voter = false;
+    assert!(untag(2).apply(&base).is_err());
+    base.roster.members[1].voter = false;
+    make(&base, &Change::Remove { member: id(2) });
+
+    let Change::Open(mut open) = publish(2, 0) else { unreachable!() };
+    let OpenFor::Publication(publication) = &mut open.purpose else { unreachable!() };
+    publication.version.spec.placement = crate::base::Placement::parse("role == mail").ok();
+    let refusal = Change::Open(open).apply(&catalog()).unwrap_err();
+    assert_eq!(refusal.reason, Reason::Invalid);
+    assert!(refusal.why.contains("`role == mail`"), "{}", refusal.why);
+}

@@ -204,3 +204,70 @@ fn a_notice_is_heeded_at_once_but_not_for_ever() {
     bench.content.noticed(later, &app());
     assert_eq!(bench.content.deadline(), Some(later));
 }
+
+/// What is placed on another member stays here until that one has it, and may
+/// be placed here again at any moment.
+#[test]
+fn what_is_placed_elsewhere_is_given_up_once_it_is_taken_over() {
+    let mut bench = Bench::new();
+    let other = SecretKey::from_seed([2; 32]);
+    let mut entry = bench.catalog.roster.members[0].clone();
+    (entry.id, entry.key) = (other.member(), other.public());
+    entry.name = MemberName::parse("m2").unwrap();
+    entry.tags.insert("role".to_owned(), "web".to_owned());
+    bench.catalog.roster.members.push(entry);
+    let web = bench.catalog.applications.get_mut(&app()).unwrap();
+    web.versions[0].spec.placement = crate::base::Placement::parse("role == web").ok();
+    let mut votes = Votes::default();
+    let mut stamp = 0;
+    let mut drive = |bench: &mut Bench, late: bool, lacking: bool| {
+        bench.now = bench.now + Duration::from_secs(1);
+        stamp += 1;
+        let differing = Differing { app: app(), activated: 0, root: None, scans: 0 };
+        let differing = if late { vec![differing] } else { vec![] };
+        let ballot = vote::Ballot {
+            member: other.member(),
+            sequence: bench.catalog.sequence,
+            stamp,
+            digest: vote::roots_digest(&bench.catalog, &differing),
+            differing,
+            lacking: if lacking { vec![app()] } else { vec![] },
+            whole: vec![],
+            staged_bytes: 0,
+        };
+        votes.receive(bench.now, ballot).unwrap();
+        let (live, mut effects) = (|_| true, Vec::new());
+        let catalog = &bench.catalog;
+        let around = Surroundings { now: bench.now, me: me(), catalog, votes: &votes, live: &live };
+        bench.content.drive(&around, &mut bench.rng, &mut effects);
+        effects
+    };
+    assert!(drive(&mut bench, true, true).is_empty());
+    assert!(drive(&mut bench, true, false).is_empty(), "it does not serve it yet");
+    let said = bench.content.differing(&bench.catalog, me());
+    assert_eq!(said[0].activated, 1, "others may ask us for it");
+    let keeps = |bench: &mut Bench| {
+        let long_after = bench.now + Duration::from_secs(3_600);
+        !bench.content.retain(long_after, &bench.catalog, []).is_empty()
+    };
+    assert!(keeps(&mut bench) && !bench.content.drops());
+
+    assert!(matches!(drive(&mut bench, false, false)[..], [Effect::Withdraw { .. }]));
+    assert!(drive(&mut bench, false, false).is_empty(), "one thing at a time");
+    let full = ContentFailure::Failed("the disk is full".to_owned());
+    bench.content.withdrawn(bench.now, &app(), Some(&full));
+    assert!(drive(&mut bench, false, false).is_empty(), "a little later");
+    bench.now = bench.now + RETRY;
+    assert!(matches!(drive(&mut bench, false, false)[..], [Effect::Withdraw { .. }]));
+    bench.content.withdrawn(bench.now, &app(), None);
+    assert!(drive(&mut bench, false, false).is_empty());
+    assert!(bench.content.drops() && !keeps(&mut bench));
+    assert!(bench.content.differing(&bench.catalog, me()).is_empty());
+
+    // Another catalog: asked anew, and what is here still is kept until then.
+    bench.content.place_anew();
+    bench.content.now_whole(root(VERSION_1));
+    assert!(keeps(&mut bench));
+    bench.catalog.roster.members[0].tags.insert("role".to_owned(), "web".to_owned());
+    assert!(matches!(drive(&mut bench, false, false)[..], [Effect::Activate { .. }]));
+}

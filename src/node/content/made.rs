@@ -22,6 +22,9 @@ use crate::{
 /// A definition may hold what only the application's user should see.
 const DEFINITION_MODE: u16 = 0o600;
 const FILE_MODE: u16 = 0o644;
+/// How long a publication waits for the listing of the version before, where this
+/// member is about to have it.
+pub const LISTING_WITHIN: Duration = Duration::from_secs(10);
 /// How often is looked for a listing that is to come.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 

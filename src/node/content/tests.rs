@@ -19,6 +19,8 @@ pub(super) fn before_switch() {
 
 mod edited;
 mod hostile;
+mod token;
+mod withdraw;
 
 struct Bench {
     dir: tempfile::TempDir,
@@ -376,23 +378,6 @@ fn a_majority_that_holds_other_content_can_make_it_a_version() {
     bench.activate(2, held, &spec);
     assert_eq!(bench.root(), Some(held));
     assert_eq!(bench.read("logs/x.log").unwrap(), "l");
-}
-
-#[test]
-fn deactivated_means_forgotten_and_not_destroyed() {
-    let bench = Bench::new();
-    let www = app("www");
-    let root = bench.stage(&[("index.html", "hello")]);
-    bench.activate(5, root, &AppSpec::default());
-    bench.content.deactivate(&www).unwrap();
-    assert!(bench.content.site(&www).is_none());
-    assert!(matches!(bench.content.repair(&www, root), Err(ContentError::NotActive(_))));
-    assert_eq!(bench.read("index.html").unwrap(), "hello");
-    let bench = bench.restarted();
-    assert!(bench.content.applications().is_empty());
-    // Made again later, it begins with version 1, and what was there is kept.
-    bench.activate(1, root, &AppSpec::default());
-    assert_eq!(bench.content.kept_aside(&www).unwrap().len(), 1);
 }
 
 #[test]

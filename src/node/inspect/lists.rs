@@ -75,6 +75,24 @@ pub struct Wanted {
     pub len: u32,
 }
 
+/// What stands here was the version when it was compared last, and nothing has changed.
+pub(super) fn unchanged(app: AppName, version: &Version, files: u64, took_ms: u64) -> Compared {
+    Compared {
+        app,
+        version: version.number,
+        root: version.root.to_string(),
+        found: Some(version.root.to_string()),
+        same: true,
+        full: false,
+        files,
+        bytes_read: 0,
+        took_ms,
+        differing: 0,
+        lacking: 0,
+        lists: None,
+    }
+}
+
 /// `full`, `lists` and the milliseconds that it took.
 pub(super) fn compared(
     app: AppName,

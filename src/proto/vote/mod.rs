@@ -50,7 +50,8 @@ pub struct Ballot {
     pub stamp: u64,
     /// One digest over the roots of all applications.
     pub digest: Digest,
-    /// The applications whose live content is not the committed version.
+    /// The applications whose live content is not the committed version, and those that
+    /// are live although they are placed elsewhere: until others have taken them over.
     #[serde(deserialize_with = "wire::bounded::<_, _, { limits::DIFFERING_MAX }>")]
     pub differing: Vec<Differing>,
     /// The applications whose committed version this member could not hand
@@ -183,13 +184,13 @@ pub enum Position {
 /// The count for one application.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tally {
-    /// Every enrolled voter and how it stands.
+    /// The electorate, every enrolled voter that it is placed on, and how each stands.
     pub positions: BTreeMap<MemberId, Position>,
     /// What a strict majority of them is.
     pub majority: usize,
     /// The committed root.
     pub committed: Digest,
-    /// Who could hand the committed version to others.
+    /// Who could hand the committed version to others, wherever it is placed.
     pub holders: BTreeSet<MemberId>,
     /// The roots that were found in enough scans running, each by whom.
     steady: BTreeMap<Digest, BTreeSet<MemberId>>,
@@ -280,42 +281,46 @@ impl Votes {
     /// Counts the ballots on `app`. `None` if the catalog does not have it.
     pub fn tally(&self, now: Time, catalog: &Catalog, app: &AppName) -> Option<Tally> {
         let current = catalog.application(app)?.current();
+        let placed = catalog.roster.placed(&current.spec);
         let mut tally = Tally {
             positions: BTreeMap::new(),
-            majority: catalog.roster.majority(),
+            majority: placed.majority(),
             committed: current.root,
             holders: BTreeSet::new(),
             steady: BTreeMap::new(),
         };
-        for voter in catalog.roster.members.iter().filter(|m| m.voter) {
+        for member in &catalog.roster.members {
             let current_one = |b: &&Ballot| {
                 b.sequence == catalog.sequence || planted::is(Bug::OldSequenceCounted)
             };
-            let ballot = self.fresh(now, voter.id).filter(current_one);
+            let ballot = self.fresh(now, member.id).filter(current_one);
+            if ballot.is_some_and(|b| !b.lacking.contains(app)) {
+                tally.holders.insert(member.id);
+            }
+            if !(member.voter && placed.holds(member)) {
+                continue;
+            }
             let position = match ballot {
                 None => Position::Silent,
                 Some(ballot) => {
-                    if !ballot.lacking.contains(app) {
-                        tally.holders.insert(voter.id);
-                    }
                     let differing = ballot.differing.iter().find(|d| &d.app == app);
                     match differing {
                         None => {
-                            tally.steady.entry(current.root).or_default().insert(voter.id);
+                            tally.steady.entry(current.root).or_default().insert(member.id);
                             Position::Holds(current.root)
                         }
                         Some(d) if d.activated != current.number => Position::Late,
                         Some(Differing { root: None, .. }) => Position::Nothing,
                         Some(Differing { root: Some(root), scans, .. }) => {
                             if *scans >= SCANS_RUNNING {
-                                tally.steady.entry(*root).or_default().insert(voter.id);
+                                tally.steady.entry(*root).or_default().insert(member.id);
                             }
                             Position::Holds(*root)
                         }
                     }
                 }
             };
-            tally.positions.insert(voter.id, position);
+            tally.positions.insert(member.id, position);
         }
         if planted::is(Bug::QuorumOfThoseInView) {
             tally.majority = tally.in_hand() / 2 + 1;
@@ -340,6 +345,15 @@ impl Tally {
     pub fn in_hand(&self) -> usize {
         let counts = |p: &&Position| !matches!(p, Position::Silent | Position::Late);
         self.positions.values().filter(counts).count()
+    }
+
+    /// Whether a strict majority has switched to the committed version and could hand it
+    /// to others: whoever it is not placed on any more can let go of it.
+    pub fn is_taken_over(&self) -> bool {
+        let has = |(member, position): &(&MemberId, &Position)| {
+            !matches!(position, Position::Silent | Position::Late) && self.holders.contains(member)
+        };
+        self.positions.iter().filter(has).count() >= self.majority
     }
 
     /// Whether all voters hold the committed version.

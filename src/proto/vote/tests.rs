@@ -192,3 +192,51 @@ fn a_forged_or_contradictory_ballot_is_refused() {
     let liar = SignedBallot::new(&key(2), &liar).open(&catalog);
     assert_eq!(liar, Err(BallotError::Contradiction));
 }
+
+#[test]
+fn only_those_that_it_is_placed_on_are_right_about_it() {
+    use Says::*;
+    let mut catalog = catalog(5);
+    for at in [0, 1, 2] {
+        catalog.roster.members[at].tags.insert("role".to_owned(), "web".to_owned());
+    }
+    let web = catalog.applications.get_mut(&app()).unwrap();
+    web.versions[0].spec.placement = crate::base::Placement::parse("role == web").ok();
+    let tally = |says: [Says; 5], lacking: [bool; 5]| {
+        let mut votes = Votes::default();
+        for (seed, (says, lacking)) in (1..).zip(says.into_iter().zip(lacking)) {
+            votes.receive(NOW, ballot(&catalog, seed, says, lacking)).unwrap();
+        }
+        votes.tally(NOW, &catalog, &app()).unwrap()
+    };
+    let none = [false; 5];
+    let found = tally([Committed, Committed, Other(1), Other(1), Other(1)], none);
+    assert_eq!((found.positions.len(), found.majority), (3, 2));
+    assert_eq!(found.verdict(VotePolicy::Majority), Verdict::Committed, "three others say so");
+    let found = tally([Committed, Other(1), Other(1), Committed, Committed], none);
+    assert_eq!(found.verdict(VotePolicy::Majority), Verdict::Other(root(1)));
+    // Whoever else still holds it whole can hand it to them.
+    let found = tally([Late, Late, Late, Committed, Committed], [true, true, true, false, true]);
+    assert_eq!(found.holders, BTreeSet::from([key(4).member()]));
+    assert_eq!(found.verdict(VotePolicy::Majority), Verdict::Undecided);
+    let found = tally([Late, Late, Late, Committed, Committed], [true; 5]);
+    assert_eq!(found.verdict(VotePolicy::Majority), Verdict::Hung);
+}
+
+#[test]
+fn it_is_taken_over_once_a_majority_has_switched_and_holds_it() {
+    use Says::*;
+    let catalog = catalog(3);
+    let taken_over = |says: &[(Says, bool)]| {
+        let mut votes = Votes::default();
+        for (seed, (says, lacking)) in (1..).zip(says) {
+            votes.receive(NOW, ballot(&catalog, seed, *says, *lacking)).unwrap();
+        }
+        votes.tally(NOW, &catalog, &app()).unwrap().is_taken_over()
+    };
+    assert!(taken_over(&[(Committed, false), (Committed, false)]));
+    assert!(taken_over(&[(Committed, false), (Other(1), false)]), "it has drifted since");
+    assert!(!taken_over(&[(Committed, false)]), "one of three");
+    assert!(!taken_over(&[(Committed, false), (Committed, true)]), "one could not hand it on");
+    assert!(!taken_over(&[(Committed, false), (Late, false), (Late, false)]), "not served yet");
+}

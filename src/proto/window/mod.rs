@@ -147,6 +147,8 @@ fn preside(
     seen: &mut Seen,
 ) -> (Option<Step>, Option<Time>) {
     let Reports { whole, switched, live, .. } = &seen.reports;
+    let placed = catalog.roster.placed(&publication.version.spec);
+    let live: BTreeSet<MemberId> = live.iter().copied().filter(|m| placed.contains(*m)).collect();
     let still = now.since(seen.changed);
     let name = format!("{} version {}", publication.app, publication.version.number);
     if publication.committed {
@@ -161,7 +163,7 @@ fn preside(
         }
         return (None, Some(seen.changed + CLOSE_STALL));
     }
-    if catalog.roster.is_majority(whole) || planted::is(Bug::CommittedBeforeWhole) {
+    if placed.is_majority(whole) || planted::is(Bug::CommittedBeforeWhole) {
         let ready = *seen.ready.get_or_insert(now);
         if live.is_subset(whole) || now.since(ready) >= GRACE {
             return (Some(Step::Commit), None);
@@ -169,7 +171,7 @@ fn preside(
         return (None, Some(ready + GRACE));
     }
     seen.ready = None;
-    let orphaned = whole.is_disjoint(live);
+    let orphaned = whole.is_disjoint(&seen.reports.live);
     let patience = if orphaned { ORPHAN_STALL } else { STAGE_STALL };
     if still < patience {
         return (None, Some(seen.changed + patience));
@@ -181,7 +183,7 @@ fn preside(
             "for {} s no more of {name} arrived anywhere, and {} members hold it whole where {} are needed",
             patience.as_secs(),
             whole.len(),
-            catalog.roster.majority()
+            placed.majority()
         )
     };
     (Some(Step::Abandon { why }), None)

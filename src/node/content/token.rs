@@ -1,0 +1,171 @@
+//! The token of a comparison: what stands in the live tree was found to be a version, and
+//! nothing has happened to it since. It spares the next comparison its walk.
+//!
+//! The kernel says what is changed in a tree that is watched, in order and a moment
+//! later. So before a token is believed, a file is made beside the tree and its own
+//! notice waited for: whatever came before that is known by then. This is what Watchman
+//! calls a cookie.
+//!
+//! What is written through a memory map is noticed when the file is closed, and what a
+//! disk changes by itself never is: scans and the scrub find these, and a full
+//! comparison asks for no token.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc, Condvar, Mutex, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{App, Content, ContentError, locked};
+use crate::{
+    base::{AppName, Digest},
+    driver::{
+        Watch,
+        files::{self, IgnoreRules, Told, WorkDir},
+    },
+};
+
+/// How long a file's own notice is waited for, and a tree that is not watched yet.
+const NOTICE_WITHIN: Duration = Duration::from_millis(300);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// What is known of a tree that is watched.
+#[derive(Debug, Default)]
+pub(super) struct Mark {
+    changes: AtomicU64,
+    /// The newest file beside the tree that was noticed.
+    noticed: Mutex<u64>,
+    news: Condvar,
+    /// Held by whoever makes such a file, and how many there were.
+    made: Mutex<u64>,
+}
+
+/// A moment in the life of a live tree and of the store below it.
+#[derive(Clone, Debug)]
+pub struct Token {
+    mark: Weak<Mark>,
+    changes: u64,
+    generation: u64,
+    losses: u64,
+}
+
+impl PartialEq for Token {
+    fn eq(&self, other: &Self) -> bool {
+        self.mark.ptr_eq(&other.mark)
+            && (self.changes, self.generation, self.losses)
+                == (other.changes, other.generation, other.losses)
+    }
+}
+
+/// The version that a comparison found to be live, whole in the store as well.
+#[derive(Clone, Debug)]
+pub(super) struct InStep {
+    token: Token,
+    root: Digest,
+    files: u64,
+}
+
+impl Mark {
+    fn told(&self, told: Told) {
+        match told {
+            Told::Changed => {
+                self.changes.fetch_add(1, Ordering::AcqRel);
+            }
+            Told::Noticed(number) => {
+                let mut noticed = locked(&self.noticed);
+                *noticed = (*noticed).max(number);
+                self.news.notify_all();
+            }
+        }
+    }
+
+    /// The changes so far, with all that came before this was asked. Nothing if the
+    /// kernel does not say.
+    fn changes(&self, live: &Path) -> Option<u64> {
+        let mut made = locked(&self.made);
+        *made += 1;
+        let path = WorkDir::path_of(live).join(files::notice_name(*made));
+        // One that a process before has left.
+        let _gone = std::fs::remove_file(&path);
+        std::fs::File::create_new(&path).ok()?;
+        let until = Instant::now() + NOTICE_WITHIN;
+        let mut noticed = locked(&self.noticed);
+        while *noticed < *made {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = self.news.wait_timeout(noticed, left);
+            noticed = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
+        let in_time = *noticed >= *made;
+        drop(noticed);
+        let _gone = std::fs::remove_file(&path);
+        in_time.then(|| self.changes.load(Ordering::Acquire))
+    }
+}
+
+impl Content {
+    /// Calls `changed` whenever something in the live tree of `app` changes. It is to be
+    /// asked anew after each switch; see [`Content::live_inode`].
+    pub fn watch(
+        &self,
+        app: &AppName,
+        changed: Box<dyn Fn() + Send>,
+    ) -> Result<Watch, ContentError> {
+        let cell = self.app(app);
+        let active = locked(&cell.shown).active.clone();
+        let active = active.ok_or_else(|| ContentError::NotActive(app.clone()))?;
+        let rules = IgnoreRules::new(&active.ignore)?;
+        let mark = Arc::new(Mark::default());
+        *locked(&cell.mark) = Arc::downgrade(&mark);
+        // The mark lives as long as the watch.
+        let told = move |told| {
+            mark.told(told);
+            if told == Told::Changed {
+                changed();
+            }
+        };
+        Ok(files::watch_with_notices(&active.live, rules, Box::new(told))?)
+    }
+
+    /// The token of now; nothing if the live tree of `app` is not watched. Waits a moment
+    /// for a watch that is about to begin.
+    pub fn token(&self, app: &AppName) -> Option<Token> {
+        let cell = self.app(app);
+        let until = Instant::now() + NOTICE_WITHIN;
+        let mark = loop {
+            let mark = locked(&cell.mark).clone();
+            if let Some(mark) = mark.upgrade() {
+                break mark;
+            }
+            if Instant::now() >= until {
+                return None;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        };
+        let (live, generation) = {
+            let work = locked(&cell.work);
+            (work.active.as_ref()?.live.clone(), work.generation)
+        };
+        let losses = self.inner.store.losses();
+        let changes = mark.changes(&live)?;
+        Some(Token { mark: Arc::downgrade(&mark), changes, generation, losses })
+    }
+
+    /// The files of the live tree of `app`, if it is known to be `root` at `token`.
+    pub fn in_step(&self, app: &AppName, root: &Digest, token: &Token) -> Option<u64> {
+        let known = locked(&self.app(app).in_step).clone()?;
+        (known.root == *root && known.token == *token).then_some(known.files)
+    }
+
+    /// A comparison that began at `token` found the live tree of `app` to be `root`, of so
+    /// many files, and the store to hold it.
+    pub fn found_in_step(&self, app: &AppName, root: Digest, token: Token, files: u64) {
+        let cell: &App = &self.app(app);
+        *locked(&cell.in_step) = Some(InStep { token, root, files });
+    }
+}
