@@ -15,6 +15,9 @@
 //! A listing is long and seldom new: whoever holds a version before it asks for
 //! what has changed since ([`Wanted::bases`]).
 //!
+//! A chunk that differs in a few bytes from what stood in its place comes as a patch
+//! of that, if both sides have it (`patch.rs`).
+//!
 //! Nothing is believed: a listing must have the root that was wanted, a chunk
 //! its signature, and the chunks of a file must make that file. What was
 //! verified is committed as it comes, so a fetch that breaks is resumed by
@@ -24,6 +27,7 @@
 mod board;
 mod frame;
 mod holder;
+mod patch;
 mod requester;
 mod session;
 mod sink;
@@ -67,6 +71,8 @@ pub struct Served {
     pub listings: u64,
     /// Changes sent in place of one.
     pub changes: u64,
+    /// Patches sent in place of chunks.
+    pub patches: u64,
     /// Chunks sent.
     pub chunks: u64,
     /// Their bytes.
@@ -79,6 +85,7 @@ impl Served {
     fn add(&mut self, part: &Self) {
         self.listings += part.listings;
         self.changes += part.changes;
+        self.patches += part.patches;
         self.chunks += part.chunks;
         self.bytes += part.bytes;
         self.lacking += part.lacking;
@@ -92,6 +99,10 @@ pub struct Pulled {
     pub listings: u64,
     /// Bytes of these, and of the changes that came in place of one.
     pub listing_bytes: u64,
+    /// Chunks made out of older ones by patches.
+    pub patched: u64,
+    /// Bytes of the patches.
+    pub patch_bytes: u64,
     /// Chunks fetched.
     pub chunks: u64,
     /// Bytes of these chunks.

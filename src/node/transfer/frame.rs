@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::TransferError;
+use super::{TransferError, patch};
 use crate::base::{
     limits,
     wire::{self, Kind},
@@ -52,6 +52,9 @@ pub(super) enum Tag {
     /// What a tree differs in from one that the requester has, and the answer.
     AskChanges = 11,
     Changes = 12,
+    /// What makes chunks out of others that both sides have, and the answer.
+    AskPatches = 13,
+    Patches = 14,
 }
 
 impl Tag {
@@ -69,6 +72,8 @@ impl Tag {
             Self::HandedOut,
             Self::AskChanges,
             Self::Changes,
+            Self::AskPatches,
+            Self::Patches,
         ];
         all.into_iter().find(|tag| *tag as u8 == byte)
     }
@@ -77,7 +82,7 @@ impl Tag {
     pub(super) const fn size_max(self) -> usize {
         match self {
             Self::AskListing | Self::Standing | Self::AskHandOut => 64,
-            Self::AskChunks | Self::Updates | Self::Gained | Self::HandedOut => {
+            Self::AskChunks | Self::Updates | Self::Gained | Self::HandedOut | Self::AskPatches => {
                 limits::ACTION_LIST_MAX
             }
             Self::Join => limits::BITS_MAX + 128,
@@ -85,6 +90,7 @@ impl Tag {
             Self::NoListing => 0,
             Self::AskChanges => 64 + 32 * limits::BASES_MAX,
             Self::Changes => limits::CHANGES_MAX,
+            Self::Patches => patch::ANSWER_MAX,
         }
     }
 }

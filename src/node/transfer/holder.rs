@@ -13,6 +13,7 @@ use super::{
     HANDED_OUT_MAX, PORTION, Served, TransferError,
     board::{Board, Boards, Has},
     frame::{Activity, Tag, Wire, decode, ended, frame, out_of_turn, write},
+    patch::{self, AskPatches},
 };
 use crate::{
     base::{
@@ -61,6 +62,15 @@ impl<R: AsyncRead + Unpin> Questions<'_, R> {
                     served.changes += u64::from(changes.is_some());
                     let none = || wire::encode(Kind::Tree, &Changes::Unknown);
                     let answer = frame(Tag::Changes, &changes.unwrap_or_else(none));
+                    self.ready(vec![Arc::new(answer)]).await?;
+                }
+                Tag::AskPatches => {
+                    let asked: AskPatches = decode(Kind::Message, &bytes)?;
+                    let store = self.store.clone();
+                    let (patches, made) =
+                        spawn_blocking(move || patch::make(&store, &asked)).await??;
+                    served.patches += made;
+                    let answer = frame(Tag::Patches, &wire::encode(Kind::Message, &patches));
                     self.ready(vec![Arc::new(answer)]).await?;
                 }
                 Tag::AskChunks => {

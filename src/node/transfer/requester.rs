@@ -82,6 +82,9 @@ impl<C: Connect> Fetch<C> {
             None => crew.come_by_listing().await?,
             Some(tree) => (tree, Origin::Ours),
         };
+        if let Origin::Changed(base) = origin {
+            crew.patch(&tree, base).await?;
+        }
         let (tree, ours) = match crew.chunks(&tree, progress).await {
             Ok(()) => (tree, origin == Origin::Ours),
             // The holder may have cut the same files in other pieces.
@@ -413,7 +416,7 @@ impl<C: Connect> Crew<C> {
                     chunks.sink.add((peer, chunk.digest, bytes));
                 }
             }
-            Heard::Listing(_) | Heard::Changes(_) => return Err(out_of_turn()),
+            Heard::Listing(_) | Heard::Changes(_) | Heard::Patches(_) => return Err(out_of_turn()),
             Heard::Ended(error) => return Err(error),
         }
         Ok(())

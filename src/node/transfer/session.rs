@@ -11,6 +11,7 @@ use tokio::{
 use super::{
     Connect, TransferError,
     frame::{Activity, Tag, Wire, decode, ended, out_of_turn, write},
+    patch::Patches,
 };
 use crate::{
     base::{MemberId, limits, tree::Chunk, wire::Kind},
@@ -23,6 +24,8 @@ pub(super) enum Heard {
     Listing(Option<Vec<u8>>),
     /// What it differs in from one that is here, encoded.
     Changes(Vec<u8>),
+    /// What was asked for to make chunks of others.
+    Patches(Patches),
     Standing(Standing),
     /// Chunks that were asked for, whose bytes follow.
     Updates(UpdateList),
@@ -97,6 +100,7 @@ async fn listen(
         match tag {
             Tag::Listing => said.tell(Heard::Listing(Some(bytes))).await?,
             Tag::Changes => said.tell(Heard::Changes(bytes)).await?,
+            Tag::Patches => said.tell(Heard::Patches(decode(Kind::Message, &bytes)?)).await?,
             Tag::NoListing => said.tell(Heard::Listing(None)).await?,
             Tag::Standing => said.tell(Heard::Standing(decode(Kind::Message, &bytes)?)).await?,
             Tag::Updates | Tag::HandedOut => {

@@ -20,6 +20,7 @@ use crate::{
     node::transfer::{
         Connect, TransferError,
         frame::{Tag, decode, out_of_turn},
+        patch,
         session::Heard,
     },
     proto::replication::{Changes, Fault, IHaveList, Since},
@@ -31,8 +32,8 @@ use crate::{
 pub(super) enum Origin {
     /// It was here.
     Ours,
-    /// Made of one that was here.
-    Changed,
+    /// Made of one that is here, this one.
+    Changed(Digest),
     /// The holder's own.
     Theirs,
 }
@@ -41,14 +42,14 @@ impl<C: Connect> Crew<C> {
     /// The listing, in the shorter way if there is one.
     pub(super) async fn come_by_listing(&mut self) -> Result<(Arc<Tree>, Origin), TransferError> {
         match self.changed().await? {
-            Some(tree) => Ok((tree, Origin::Changed)),
+            Some((tree, base)) => Ok((tree, Origin::Changed(base))),
             None => Ok((self.listing().await?, Origin::Theirs)),
         }
     }
 
     /// The listing as the changes make it of one that is here; nothing if the
     /// holder knows none of those, or does not know how to compare them.
-    async fn changed(&mut self) -> Result<Option<Arc<Tree>>, TransferError> {
+    async fn changed(&mut self) -> Result<Option<(Arc<Tree>, Digest)>, TransferError> {
         let (from, root) = (self.fetch.wanted.from, self.fetch.wanted.root);
         let mut bases = std::mem::take(&mut self.fetch.wanted.bases);
         let store = self.fetch.store.clone();
@@ -78,6 +79,42 @@ impl<C: Connect> Crew<C> {
         self.pulled.listing_bytes += bytes.len() as u64;
         let store = self.fetch.store.clone();
         spawn_blocking(move || change(&store, &since, &bytes)).await?
+    }
+
+    /// Makes what it can of what is missing of `tree` out of `base`, which both sides have.
+    pub(super) async fn patch(
+        &mut self,
+        tree: &Arc<Tree>,
+        base: Digest,
+    ) -> Result<(), TransferError> {
+        let (from, store, wanted) =
+            (self.fetch.wanted.from, self.fetch.store.clone(), Arc::clone(tree));
+        let lists = spawn_blocking(move || {
+            let Some(before) = store.tree(&base)? else { return Ok(Vec::new()) };
+            Ok::<_, TransferError>(patch::in_lists(patch::pairs(&store, &wanted, &before)?))
+        })
+        .await??;
+        for asked in lists {
+            self.ask(from, Tag::AskPatches, &asked);
+            let answer = match self.word().await {
+                Heard::Patches(answer) => answer,
+                // As in `changed`.
+                Heard::Ended(TransferError::Broken(error)) if hung_up(&error) => {
+                    tracing::debug!(%from, "it makes no patches, and is asked for whole chunks");
+                    self.open(from);
+                    return Ok(());
+                }
+                Heard::Ended(error) => return Err(error),
+                _ => return Err(out_of_turn()),
+            };
+            let bytes: usize = answer.patches.iter().flatten().map(Vec::len).sum();
+            self.pulled.patch_bytes += bytes as u64;
+            let store = self.fetch.store.clone();
+            let applied = spawn_blocking(move || patch::apply(&store, &asked, answer)).await?;
+            let (chunks, _) = applied?;
+            self.pulled.patched += chunks;
+        }
+        Ok(())
     }
 
     /// The listing of the holder of everything.
@@ -120,7 +157,7 @@ fn change(
     store: &ContentStore,
     since: &Since,
     bytes: &[u8],
-) -> Result<Option<Arc<Tree>>, TransferError> {
+) -> Result<Option<(Arc<Tree>, Digest)>, TransferError> {
     let (base, changes) = match decode(Kind::Tree, bytes)? {
         Changes::Unknown => return Ok(None),
         Changes::From { base, changes } => (base, changes),
@@ -132,7 +169,7 @@ fn change(
     let Some(have) = store.tree(&base)? else { return Ok(None) };
     let tree = tree::apply(&have, &changes).map_err(Fault::from)?;
     is_wanted(since.root, tree.root())?;
-    Ok(Some(Arc::new(tree)))
+    Ok(Some((Arc::new(tree), base)))
 }
 
 fn is_wanted(wanted: Digest, found: Digest) -> Result<(), Fault> {
