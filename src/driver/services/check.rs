@@ -2,10 +2,17 @@
 //! that the system takes. Pure, so that `publish` says it before a member
 //! meets it; a member checks again, because a version comes from others.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
-use super::spec::{Ready, Service, Services};
-use crate::{base::RelPath, driver::secrets};
+use super::spec::{Limits, Ready, Service, Services};
+use crate::{
+    base::{RelPath, SecretName},
+    driver::secrets,
+};
 
 /// Services of one application.
 pub const SERVICES_MAX: usize = 64;
@@ -54,63 +61,15 @@ impl Services {
 
 impl Service {
     fn check(&self, mut say: impl FnMut(String)) {
-        self.check_run(&mut say);
-        if let Err(why) = below(&self.directory) {
-            say(format!(
-                "directory = {:?} does not stay in the application's tree, because {why}: \
-                 write a path relative to it, or \".\".",
-                shown(&self.directory)
-            ));
-        }
+        check_run(&self.run, &mut say);
+        check_directory(&self.directory, &mut say);
         check_env(&self.env, &mut say);
-        for secret in &self.secrets {
-            let variable = secrets::env_name(secret);
-            if let Err(why) = secrets::check_name(secret) {
-                say(format!("can't be given this secret: {why}"));
-            } else if self.env.contains_key(&variable) {
-                say(format!(
-                    "env sets {variable}, which the secret {secret} is given as: take one of \
-                     the two out."
-                ));
-            }
-        }
+        check_secrets(&self.secrets, &self.env, &mut say);
         if self.stop.within > STOP_WITHIN_MAX {
             say("stop.within is longer than 10 minutes: write a shorter span.".to_owned());
         }
         self.check_ready(&mut say);
-        self.check_limits(&mut say);
-    }
-
-    fn check_run(&self, say: &mut impl FnMut(String)) {
-        let Some(program) = self.run.first().filter(|program| !program.is_empty()) else {
-            say("run names no program: write it and its words, as [\"bin/api\", \"--port\", \
-                 \"8080\"]."
-                .to_owned());
-            return;
-        };
-        if self.run.len() > WORDS_MAX {
-            say(format!("run has {} words, and may have {WORDS_MAX}: use a file.", self.run.len()));
-        }
-        if self.run.iter().map(String::len).sum::<usize>() > WORDS_BYTES_MAX {
-            say("run is longer than 32 KiB: put what is long into a file.".to_owned());
-        }
-        if self.run.iter().any(|word| word.contains('\0')) {
-            say("run holds a NUL byte, which no program can be given: take it out.".to_owned());
-        }
-        let why = match program.as_str() {
-            "." | ".." => Some("it is a directory"),
-            path if path.starts_with('/') => Some("it is absolute"),
-            path if path.contains('/') => below(path).err(),
-            _ => None,
-        };
-        if let Some(why) = why {
-            say(format!(
-                "run starts with {:?}, which is no program of the application's tree, because \
-                 {why}: write a path relative to the tree, as \"bin/api\", or the bare name of \
-                 a program in PATH.",
-                shown(program)
-            ));
-        }
+        check_limits(self.limits, &mut say);
     }
 
     fn check_ready(&self, say: &mut impl FnMut(String)) {
@@ -141,24 +100,89 @@ impl Service {
             say("ready waits longer than an hour: write a shorter span.".to_owned());
         }
     }
+}
 
-    fn check_limits(&self, say: &mut impl FnMut(String)) {
-        let outside = |value: Option<u64>, least, most| {
-            value.is_some_and(|value| !(least..=most).contains(&value))
-        };
-        if outside(self.limits.files, FILES_MIN, FILES_MAX) {
-            say(format!("limits.files has to be a number from {FILES_MIN} to {FILES_MAX}."));
-        }
-        if outside(self.limits.memory, MEMORY_MIN, u64::MAX) {
-            say("limits.memory is less than 4MiB, and nothing could start: allow more.".to_owned());
-        }
-        if outside(self.limits.processes, 1, PROCESSES_MAX) {
-            say(format!("limits.processes has to be a number from 1 to {PROCESSES_MAX}."));
+/// What runs.
+pub(in crate::driver) fn check_run(run: &[String], say: &mut impl FnMut(String)) {
+    let Some(program) = run.first().filter(|program| !program.is_empty()) else {
+        say("run names no program: write it and its words, as [\"bin/api\", \"--port\", \
+             \"8080\"]."
+            .to_owned());
+        return;
+    };
+    if run.len() > WORDS_MAX {
+        say(format!("run has {} words, and may have {WORDS_MAX}: use a file.", run.len()));
+    }
+    if run.iter().map(String::len).sum::<usize>() > WORDS_BYTES_MAX {
+        say("run is longer than 32 KiB: put what is long into a file.".to_owned());
+    }
+    if run.iter().any(|word| word.contains('\0')) {
+        say("run holds a NUL byte, which no program can be given: take it out.".to_owned());
+    }
+    let why = match program.as_str() {
+        "." | ".." => Some("it is a directory"),
+        path if path.starts_with('/') => Some("it is absolute"),
+        path if path.contains('/') => below(path).err(),
+        _ => None,
+    };
+    if let Some(why) = why {
+        say(format!(
+            "run starts with {:?}, which is no program of the application's tree, because \
+             {why}: write a path relative to the tree, as \"bin/api\", or the bare name of \
+             a program in PATH.",
+            shown(program)
+        ));
+    }
+}
+
+/// Where it runs.
+pub(in crate::driver) fn check_directory(directory: &str, say: &mut impl FnMut(String)) {
+    if let Err(why) = below(directory) {
+        say(format!(
+            "directory = {:?} does not stay in the application's tree, because {why}: \
+             write a path relative to it, or \".\".",
+            shown(directory)
+        ));
+    }
+}
+
+/// The secrets that it is given.
+pub(in crate::driver) fn check_secrets(
+    names: &BTreeSet<SecretName>,
+    env: &BTreeMap<String, String>,
+    say: &mut impl FnMut(String),
+) {
+    for secret in names {
+        let variable = secrets::env_name(secret);
+        if let Err(why) = secrets::check_name(secret) {
+            say(format!("can't be given this secret: {why}"));
+        } else if env.contains_key(&variable) {
+            say(format!(
+                "env sets {variable}, which the secret {secret} is given as: take one of \
+                 the two out."
+            ));
         }
     }
 }
 
-fn check_env(env: &std::collections::BTreeMap<String, String>, say: &mut impl FnMut(String)) {
+/// What it may use.
+pub(in crate::driver) fn check_limits(limits: Limits, say: &mut impl FnMut(String)) {
+    let outside = |value: Option<u64>, least, most| {
+        value.is_some_and(|value| !(least..=most).contains(&value))
+    };
+    if outside(limits.files, FILES_MIN, FILES_MAX) {
+        say(format!("limits.files has to be a number from {FILES_MIN} to {FILES_MAX}."));
+    }
+    if outside(limits.memory, MEMORY_MIN, u64::MAX) {
+        say("limits.memory is less than 4MiB, and nothing could start: allow more.".to_owned());
+    }
+    if outside(limits.processes, 1, PROCESSES_MAX) {
+        say(format!("limits.processes has to be a number from 1 to {PROCESSES_MAX}."));
+    }
+}
+
+/// Its variables.
+pub(in crate::driver) fn check_env(env: &BTreeMap<String, String>, say: &mut impl FnMut(String)) {
     if env.len() > ENV_MAX {
         say(format!("env has {} variables, and may have {ENV_MAX}: use a file.", env.len()));
     }

@@ -31,6 +31,7 @@ pub mod log;
 mod prepare;
 mod process;
 mod ready;
+mod run;
 mod service;
 pub mod spec;
 mod supervise;

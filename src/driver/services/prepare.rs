@@ -18,31 +18,34 @@ use rustix::process::{Resource, geteuid, getgid, getrlimit, getuid};
 
 use super::{
     check::below,
-    spec::{Limits, Service, User},
+    spec::{Limits, User},
 };
 use crate::{
-    base::{AppName, SecretName, ServiceName},
+    base::SecretName,
     driver::secrets::{self, Secret},
 };
 
 /// Where programs are looked for when the member has no PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What should run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
-    pub app: AppName,
-    pub name: ServiceName,
-    pub version: u64,
-    /// The live tree.
+/// A program of an application, as its definition says how it runs.
+#[derive(Clone, Debug)]
+pub(in crate::driver) struct Program {
+    /// The tree that it is of: its paths are relative to it, and stay in it.
     pub tree: PathBuf,
-    pub service: Service,
+    /// It, and its words.
+    pub run: Vec<String>,
+    pub directory: String,
+    pub user: Option<User>,
+    pub limits: Limits,
     /// Variables of the application: its settings.
-    pub env: BTreeMap<String, String>,
+    pub settings: BTreeMap<String, String>,
     /// The secrets that it is given.
     pub secrets: BTreeMap<SecretName, Secret>,
-    /// Grows with each restart that somebody asks for.
-    pub turn: u64,
+    /// Variables of its definition.
+    pub env: BTreeMap<String, String>,
+    /// What the member tells it: names that begin with `ALTHING_`.
+    pub told: Vec<(&'static str, OsString)>,
 }
 
 /// A command that can be started, and what it may use.
@@ -53,26 +56,25 @@ pub(super) struct Prepared {
 }
 
 /// Prepares a command. The error says why it can't be started, and what to do.
-pub(super) fn prepare(wanted: &Wanted) -> Result<Prepared, String> {
-    let service = &wanted.service;
+pub(super) fn prepare(wanted: &Program) -> Result<Prepared, String> {
     let tree = fs::canonicalize(&wanted.tree).map_err(|e| {
         format!("its tree {} can't be read ({e}); publish again", wanted.tree.display())
     })?;
-    let first = service.run.first().ok_or("run names no program; publish a manifest with one")?;
+    let first = wanted.run.first().ok_or("run names no program; publish a manifest with one")?;
     let program = if first.contains('/') {
         inside(&tree, first, "run")?.into_os_string()
     } else {
         OsString::from(first)
     };
-    let directory = inside(&tree, &service.directory, "directory")?;
+    let directory = inside(&tree, &wanted.directory, "directory")?;
     if !directory.is_dir() {
-        let directory = &service.directory;
+        let directory = &wanted.directory;
         return Err(format!("directory = {directory:?} is none; publish one, or name another"));
     }
-    let account = service.user.as_ref().map(account).transpose()?;
+    let account = wanted.user.as_ref().map(account).transpose()?;
     let mut command = Command::new(program);
     command
-        .args(service.run.iter().skip(1))
+        .args(wanted.run.iter().skip(1))
         .current_dir(directory)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -82,7 +84,7 @@ pub(super) fn prepare(wanted: &Wanted) -> Result<Prepared, String> {
     if let Some(account) = account.filter(|a| !a.is_own()) {
         command.gid(account.gid).uid(account.uid);
     }
-    Ok(Prepared { command, limits: limits(service.limits)? })
+    Ok(Prepared { command, limits: limits(wanted.limits)? })
 }
 
 /// What stands at a path of a definition, links resolved: inside the tree.
@@ -166,7 +168,7 @@ fn find(user: &User, passwd: &str) -> Result<Account, String> {
 }
 
 /// Nothing of the member's environment but what programs can't do without.
-fn environment(command: &mut Command, wanted: &Wanted, account: Option<&Account>) {
+fn environment(command: &mut Command, wanted: &Program, account: Option<&Account>) {
     command.env_clear();
     command.env("PATH", env::var_os("PATH").unwrap_or_else(|| PATH.into()));
     let home = match account.filter(|a| !a.is_own()) {
@@ -175,13 +177,11 @@ fn environment(command: &mut Command, wanted: &Wanted, account: Option<&Account>
     };
     command.envs(home.map(|home| ("HOME", home)));
     command.envs(env::var_os("LANG").map(|lang| ("LANG", lang)));
-    command.envs(&wanted.env);
+    command.envs(&wanted.settings);
     let secrets = wanted.secrets.iter();
     command.envs(secrets.map(|(name, secret)| (secrets::env_name(name), secret.expose())));
-    command.envs(&wanted.service.env);
-    command.env("ALTHING_APP", wanted.app.as_str());
-    command.env("ALTHING_SERVICE", wanted.name.as_str());
-    command.env("ALTHING_VERSION", wanted.version.to_string());
+    command.envs(&wanted.env);
+    command.envs(wanted.told.iter().map(|(name, value)| (name, value)));
 }
 
 /// The limits as the system knows them. One above the member's own is refused

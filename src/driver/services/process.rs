@@ -10,7 +10,7 @@
 use std::{
     io,
     os::{fd::OwnedFd, unix::process::CommandExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, ChildStderr, ChildStdout, Command, ExitStatus},
     sync::{Arc, Mutex, PoisonError, mpsc},
 };
@@ -29,8 +29,9 @@ use tokio::{
 
 use super::{
     group::{self, Groups},
-    prepare::{Prepared, Wanted, prepare},
+    prepare::{Prepared, Program, prepare},
 };
+use crate::base::{AppName, ServiceName};
 
 /// The thread, as those see it who want something started.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ pub(super) struct Spawner {
 #[derive(Debug)]
 enum Order {
     Start {
-        wanted: Arc<Wanted>,
+        program: Box<Program>,
         record: PathBuf,
         answer: oneshot::Sender<Result<Started, String>>,
     },
@@ -80,24 +81,25 @@ impl Spawner {
         Self { log_dir, groups, orders: Mutex::new(None) }
     }
 
-    /// Starts what is wanted. The error says why not, and what to do.
-    pub(super) async fn start(&self, wanted: Arc<Wanted>) -> Result<Started, String> {
-        let record = self.record(&wanted);
+    /// Starts a program, and keeps at `record` which group it is. The error says why
+    /// not, and what to do.
+    pub(super) async fn start(&self, program: Program, record: &Path) -> Result<Started, String> {
         let (answer, answered) = oneshot::channel();
-        let order = Order::Start { wanted, record, answer };
+        let order = Order::Start { program: Box::new(program), record: record.to_owned(), answer };
         self.order(order).map_err(|e| format!("no thread can be started for it ({e})"))?;
         answered.await.unwrap_or_else(|_| Err("the member is stopping".to_owned()))
     }
 
-    /// Forgets the group of a service that has ended.
-    pub(super) fn forget(&self, wanted: &Wanted) {
-        if let Err(error) = self.order(Order::Forget(self.record(wanted))) {
+    /// Forgets the group that is kept at `record` and has ended.
+    pub(super) fn forget(&self, record: &Path) {
+        if let Err(error) = self.order(Order::Forget(record.to_owned())) {
             tracing::debug!("a record of a group is left: {error}");
         }
     }
 
-    fn record(&self, wanted: &Wanted) -> PathBuf {
-        group::record_path(&self.log_dir, wanted.app.as_str(), wanted.name.as_str())
+    /// Where it is kept which group a program of `app` is.
+    pub(super) fn record(&self, app: &AppName, name: &ServiceName) -> PathBuf {
+        group::record_path(&self.log_dir, app.as_str(), name.as_str())
     }
 
     fn order(&self, order: Order) -> io::Result<()> {
@@ -121,8 +123,8 @@ impl Spawner {
 fn obey(orders: &mpsc::Receiver<Order>, groups: &Arc<Groups>) {
     while let Ok(order) = orders.recv() {
         match order {
-            Order::Start { wanted, record, answer } => {
-                let started = start(&wanted, groups);
+            Order::Start { program, record, answer } => {
+                let started = start(&program, groups);
                 if let Ok(started) = &started {
                     group::record(&record, started.process.pid);
                 }
@@ -137,10 +139,10 @@ fn obey(orders: &mpsc::Receiver<Order>, groups: &Arc<Groups>) {
     }
 }
 
-fn start(wanted: &Wanted, groups: &Arc<Groups>) -> Result<Started, String> {
-    let Prepared { mut command, limits } = prepare(wanted)?;
+fn start(program: &Program, groups: &Arc<Groups>) -> Result<Started, String> {
+    let Prepared { mut command, limits } = prepare(program)?;
     confine(&mut command, limits);
-    let mut child = command.spawn().map_err(|error| why(&error, wanted))?;
+    let mut child = command.spawn().map_err(|error| why(&error, program))?;
     let pid = Pid::from_child(&child);
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let exit = pidfd_open(pid, PidfdFlags::empty());
@@ -187,8 +189,8 @@ fn confine(command: &mut Command, limits: Vec<(Resource, u64)>) {
 }
 
 /// Why the system did not start a program, for somebody who wrote a manifest.
-fn why(error: &io::Error, wanted: &Wanted) -> String {
-    let program = wanted.service.run.first().map_or("", String::as_str);
+fn why(error: &io::Error, program: &Program) -> String {
+    let program = program.run.first().map_or("", String::as_str);
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOENT) if program.contains('/') => format!(
             "{program} needs an interpreter that this machine does not have; install it, or \

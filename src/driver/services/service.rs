@@ -2,51 +2,80 @@
 //! is told that the service is not wanted any more.
 
 use std::{
+    collections::BTreeMap,
     future::pending,
     io,
     os::unix::process::ExitStatusExt,
+    path::PathBuf,
     pin::pin,
     process::ExitStatus,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 use tokio::{
-    net::unix::pipe,
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     State, What,
     backoff::Backoff,
-    group,
-    log::{ServiceLog, Stream, pump},
-    prepare::Wanted,
-    process::{Exit, Process, Started},
+    log::ServiceLog,
+    prepare::Program,
     ready::Readiness,
-    spec::StopSignal,
+    run::Run,
+    spec::{Service, StopSignal},
     supervise::{Now, Shared},
 };
-use crate::base::{AppName, ServiceName};
-
-/// How long the kernel may take to end what was killed. What waits for a disk
-/// that is gone can't be ended by anybody.
-const KILLED_WITHIN: Duration = Duration::from_secs(5);
-/// How often it is looked whether the rest of a group has ended.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How long the last lines of a service that has ended are waited for: who
-/// left its group may hold the pipe for ever. Longer than a stream is held
-/// back that prints too much.
-const LAST_LINES: Duration = Duration::from_secs(3);
+use crate::{
+    base::{AppName, SecretName, ServiceName},
+    driver::secrets::Secret,
+};
 
 /// How a run ended that can't be ended.
 const UNKILLED: &str = "was killed and did not end";
 
-/// The two tasks that read what a service prints.
-type Pumps = [AbortOnDropHandle<()>; 2];
+/// What should run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub app: AppName,
+    pub name: ServiceName,
+    pub version: u64,
+    /// The live tree.
+    pub tree: PathBuf,
+    pub service: Service,
+    /// Variables of the application: its settings.
+    pub env: BTreeMap<String, String>,
+    /// The secrets that it is given.
+    pub secrets: BTreeMap<SecretName, Secret>,
+    /// Grows with each restart that somebody asks for.
+    pub turn: u64,
+}
+
+impl Wanted {
+    fn program(&self) -> Program {
+        let Service { run, directory, user, limits, env, .. } = self.service.clone();
+        let told = vec![
+            ("ALTHING_APP", self.app.as_str().into()),
+            ("ALTHING_SERVICE", self.name.as_str().into()),
+            ("ALTHING_VERSION", self.version.to_string().into()),
+        ];
+        let (settings, secrets) = (self.env.clone(), self.secrets.clone());
+        Program {
+            tree: self.tree.clone(),
+            run,
+            directory,
+            user,
+            limits,
+            settings,
+            secrets,
+            env,
+            told,
+        }
+    }
+}
 
 /// The task of one service.
 pub(super) struct Runner {
@@ -108,57 +137,43 @@ impl Runner {
         self.now().version = wanted.version;
         self.state(State::Starting);
         let began = Instant::now();
-        let started = self.shared.spawner.start(wanted.clone()).await;
-        let (mut process, pumps) = match started.and_then(|started| self.attach(started)) {
-            Ok(attached) => attached,
+        let spawner = &self.shared.spawner;
+        let record = spawner.record(&wanted.app, &wanted.name);
+        let run = match Run::start(spawner, wanted.program(), record, &self.log).await {
+            Ok(run) => run,
             Err(why) => return self.cannot(wanted, why),
         };
-        let exit = match process.exit() {
-            Ok(exit) => exit,
-            Err(error) => {
-                let why = format!("its end can't be watched ({error}); allow more open files");
-                return self.cannot(wanted, why);
-            }
-        };
-        let pid = process.pid.as_raw_pid().unsigned_abs();
+        let pid = run.pid();
         self.now().pid = Some(pid);
         let started = match again {
             0 => What::Started { pid },
             count => What::Restarted { pid, count },
         };
         self.tell(wanted, started);
-        let end = if self.watch(wanted, &exit, began).await {
-            let killed = self.stop(wanted, process, &exit).await;
-            (What::Stopped { killed }, End::Stopped)
+        let stopped = if self.watch(wanted, &run, began).await {
+            Some(self.stop(wanted, &run).await)
         } else {
             // Its children go before it is started again: they may hold its port.
-            self.end(wanted, &process, &exit).await;
-            let what = of_status(process.reap());
-            let failed = what != What::Exited { status: 0 };
-            self.now().last_exit = Some(what.to_string());
-            (what, End::Ended { failed, ran: began.elapsed() })
+            self.end(wanted, &run).await;
+            None
         };
-        self.now().pid = None;
+        let ran = began.elapsed();
         // What it printed last comes before the word of its end.
-        for mut pump in pumps {
-            if timeout(LAST_LINES, &mut pump).await.is_err() {
-                pump.abort();
-            }
+        let ended = run.finish(&self.shared.spawner).await.map(of_status);
+        let words = ended.as_ref().map_or_else(|| UNKILLED.to_owned(), What::to_string);
+        {
+            let mut now = self.now();
+            (now.pid, now.last_exit) = (None, Some(words));
         }
-        self.shared.spawner.forget(wanted);
-        self.tell(wanted, end.0);
-        end.1
-    }
-
-    /// Takes what it prints into the log.
-    fn attach(&self, started: Started) -> Result<(Process, Pumps), String> {
-        let Started { process, out, err } = started;
-        let of = |error| format!("its output can't be read ({error}); allow more open files");
-        let out = pipe::Receiver::from_owned_fd(out.into()).map_err(of)?;
-        let err = pipe::Receiver::from_owned_fd(err.into()).map_err(of)?;
-        let out = tokio::spawn(pump(out, Stream::Out, self.log.clone()));
-        let err = tokio::spawn(pump(err, Stream::Err, self.log.clone()));
-        Ok((process, [out, err].map(AbortOnDropHandle::new)))
+        if let Some(killed) = stopped {
+            self.tell(wanted, What::Stopped { killed });
+            return End::Stopped;
+        }
+        // It ended by itself, so there is a status.
+        let what = ended.unwrap_or(What::Exited { status: -1 });
+        let failed = what != What::Exited { status: 0 };
+        self.tell(wanted, what);
+        End::Ended { failed, ran }
     }
 
     /// It did not come to a run at all.
@@ -170,7 +185,7 @@ impl Runner {
     }
 
     /// Watches a run until it ends by itself (false) or is to be stopped (true).
-    async fn watch(&mut self, wanted: &Wanted, exit: &Exit, began: Instant) -> bool {
+    async fn watch(&mut self, wanted: &Wanted, run: &Run, began: Instant) -> bool {
         let readiness = Readiness::new(&wanted.service.ready);
         let mut late_at = readiness.within().map(|within| began + within);
         let mut reached = pin!(readiness.reached());
@@ -185,7 +200,7 @@ impl Runner {
             tokio::select! {
                 biased;
                 () = self.changed() => return true,
-                () = exit.ended() => return false,
+                () = run.ended() => return false,
                 () = &mut reached, if !is_ready => {
                     is_ready = true;
                     self.state(State::Ready);
@@ -203,25 +218,20 @@ impl Runner {
 
     /// Stops a run: asks the whole group, waits, kills what is left of it.
     /// Whether anything had to be killed.
-    async fn stop(&self, wanted: &Wanted, process: Process, exit: &Exit) -> bool {
+    async fn stop(&self, wanted: &Wanted, run: &Run) -> bool {
         self.state(State::Stopping);
         let stop = &wanted.service.stop;
-        process.signal(number(stop.signal));
-        let killed = timeout(stop.within, gone(process.pid, exit)).await.is_err();
+        run.signal(number(stop.signal));
+        let killed = timeout(stop.within, run.gone()).await.is_err();
         if killed {
-            self.end(wanted, &process, exit).await;
+            self.end(wanted, run).await;
         }
-        // Not waited for where it does not end: that would block the task.
-        let ended = timeout(Duration::ZERO, exit.ended()).await.is_ok();
-        let words = if ended { of_status(process.reap()).to_string() } else { UNKILLED.to_owned() };
-        self.now().last_exit = Some(words);
         killed
     }
 
     /// Kills what is left of a group and waits until the kernel has done it.
-    async fn end(&self, wanted: &Wanted, process: &Process, exit: &Exit) {
-        process.signal(Signal::KILL);
-        if timeout(KILLED_WITHIN, gone(process.pid, exit)).await.is_err() {
+    async fn end(&self, wanted: &Wanted, run: &Run) {
+        if !run.kill().await {
             tracing::warn!(
                 "service {} of {} does not end although it was killed: it waits for a disk or a \
                  device, look after that",
@@ -260,16 +270,7 @@ impl Runner {
     }
 }
 
-/// Returns when the first process has ended and nobody else of its group lives.
-async fn gone(first: Pid, exit: &Exit) {
-    exit.ended().await;
-    // Reading /proc may take a few milliseconds on a busy machine.
-    while tokio::task::spawn_blocking(move || group::has_others(first)).await.unwrap_or(false) {
-        sleep(LOOK_EVERY).await;
-    }
-}
-
-fn of_status(status: io::Result<ExitStatus>) -> What {
+pub(super) fn of_status(status: io::Result<ExitStatus>) -> What {
     match status {
         Ok(status) => match status.signal() {
             Some(signal) => What::Killed { signal },

@@ -104,15 +104,15 @@ pub struct Service {
     pub limits: Limits,
 }
 
-fn here() -> String {
+pub(in crate::driver) fn here() -> String {
     ".".to_owned()
 }
 
-fn is_here(directory: &str) -> bool {
+pub(in crate::driver) fn is_here(directory: &str) -> bool {
     directory == "."
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(in crate::driver) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
@@ -317,7 +317,7 @@ pub struct Limits {
 }
 
 /// A span as text.
-mod as_span {
+pub(in crate::driver) mod as_span {
     use super::{Deserialize, Duration, quantity};
     use serde::{Deserializer, Serializer, de};
 

@@ -22,9 +22,8 @@ use super::{
     group::{self, Groups},
     log::ServiceLog,
     now,
-    prepare::Wanted,
     process::Spawner,
-    service::Runner,
+    service::{Runner, Wanted},
 };
 use crate::{
     base::{AppName, ServiceName, WallTime},
