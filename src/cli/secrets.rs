@@ -91,7 +91,7 @@ async fn list(client: &Client, output: &Output, app: AppName) -> Result<ExitCode
     for secret in &found.secrets {
         let services: Vec<&str> = secret.services.iter().map(|s| s.as_str()).collect();
         let given = match services.as_slice() {
-            [] => Cell::new(Paint::Dim, "no service"),
+            [] => Cell::new(Paint::Dim, "nobody"),
             names => Cell::from(names.join(" ")),
         };
         table.row([Cell::from(secret.name.as_str()), Cell::from(&secret.variable), given]);

@@ -1,6 +1,6 @@
 //! F3, drivers: what scans, checks, switches and undoes content of one type on
 //! this member's disk, and what runs there. `files` is the first, `services` the second;
-//! `settings` and `secrets` are what services are given.
+//! `hooks` run around a switch; `settings` and `secrets` are what both are given.
 //!
 //! A driver knows neither the store nor the network: content comes to it from
 //! a [`ChunkSource`] and goes from it into a [`FileSink`]. It decides nothing
@@ -23,6 +23,7 @@ use crate::base::{
 pub struct Guide;
 
 pub mod files;
+pub mod hooks;
 pub mod secrets;
 pub mod services;
 pub mod settings;
@@ -53,8 +54,8 @@ pub trait Driver {
 }
 
 /// A part of an application that its manifest describes, instead of files that are
-/// there: services, settings, and secrets, which are set by themselves. It lies as a text in the tree below [`DEFINITIONS`], so it is
-/// signed, copied, voted on and repaired as everything else in it.
+/// there: services, hooks, settings, and secrets, which are set by themselves. It lies
+/// as a text in the tree below [`DEFINITIONS`], so it is signed, copied, voted on and repaired as everything else in it.
 pub trait Definition: Sized {
     /// The name of its text, a plain file name.
     const NAME: &'static str;

@@ -31,6 +31,7 @@ use crate::{
 mod activate;
 mod edited;
 mod error;
+mod hooked;
 mod look;
 mod made;
 mod site;
@@ -42,6 +43,7 @@ mod withdraw;
 
 pub use edited::Edits;
 pub use error::ContentError;
+pub use hooked::{Check, Due, Held, Next, Terms};
 pub use made::{Defined, Made};
 pub(super) use made::{LISTING_WITHIN, file, put};
 pub use site::Site;
@@ -77,6 +79,10 @@ const SOURCES_MAX: usize = 4;
 struct App {
     /// Held by whoever uses the work directory, for as long as that takes.
     area: Mutex<()>,
+    /// Held by whoever tries a version before it is published.
+    trial: Mutex<()>,
+    /// For which version the hook after a switch was run last.
+    told: Mutex<Option<(u64, Digest)>>,
     /// Held for moments, and for the switch itself. Who changes what is
     /// active holds `area`, too.
     work: Mutex<Work>,
@@ -193,6 +199,8 @@ impl Content {
             }
             content.save(&app, &work, None)?;
             content.show(&cell, &work)?;
+            drop(work);
+            content.recover_hooked(&app, &cell);
         }
         Ok(content)
     }
@@ -251,11 +259,10 @@ impl Content {
         root: Digest,
         spec: &AppSpec,
     ) -> Result<Activated, ContentError> {
-        self.activate_with(app, version, sequence, root, spec, false)
+        self.activate_with(app, version, sequence, root, spec, Terms::default())
     }
 
-    /// The same, but with `keep_edits` what was edited in the live tree stays there as
-    /// far as the version does not touch it.
+    /// The same, on these terms.
     pub fn activate_with(
         &self,
         app: &AppName,
@@ -263,7 +270,7 @@ impl Content {
         sequence: u64,
         root: Digest,
         spec: &AppSpec,
-        keep_edits: bool,
+        terms: Terms<'_>,
     ) -> Result<Activated, ContentError> {
         let live = self.live_path(app, spec)?;
         let cell = self.app(app);
@@ -289,7 +296,7 @@ impl Content {
                 }
             }
         }
-        self.put_in_place(&cell, next, keep_edits)
+        self.put_in_place(&cell, next, terms)
     }
 
     /// Looks at the live tree of `app`: quickly by the stat cache, or at
@@ -344,12 +351,16 @@ impl Content {
         let mut cache = (*cache).clone();
         let done = match files::scan(&active.live, &rules, &mut cache, LIVE, None) {
             Err(DriverError::Absent(_) | DriverError::NotDirectory(_)) => {
+                self.untold(app, &cell)?;
                 return self.put_back(&cell, active, &want);
             }
             Err(error) => return Err(error.into()),
             Ok(mut scan) => {
                 scan.fit(&want)?;
                 let list = changes(&scan.tree, &want);
+                if !list.is_empty() || !scan.strange.is_empty() {
+                    self.untold(app, &cell)?;
+                }
                 let aside = WorkDir::open(&active.live)?.aside();
                 locked(&cell.work).generation += 1;
                 files::repair(&active.live, &list, &scan.strange, self, &aside)?

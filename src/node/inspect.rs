@@ -175,9 +175,9 @@ pub struct SecretsFound {
 pub struct SecretFound {
     /// Its name.
     pub name: SecretName,
-    /// The variable by which services are given it.
+    /// The variable by which services and hooks are given it.
     pub variable: String,
-    /// Which services are.
+    /// Which services and hooks are.
     pub services: Vec<ServiceName>,
 }
 
@@ -386,6 +386,7 @@ impl View<'_> {
         let defined = self.defined("The secrets can't be listed.")?;
         let names = defined.secrets.iter().flat_map(|sealed| sealed.names());
         let services = defined.services.0.iter();
+        let hooks = || defined.hooks.iter();
         let found = names.map(|name| SecretFound {
             name: name.clone(),
             variable: variable(name.as_str()),
@@ -393,6 +394,11 @@ impl View<'_> {
                 .clone()
                 .filter(|(_, service)| service.secrets.contains(name))
                 .map(|(service, _)| service.clone())
+                .chain(
+                    hooks()
+                        .filter(|(_, hook)| hook.secrets.contains(name))
+                        .map(|(when, _)| when.name()),
+                )
                 .collect(),
         });
         let secrets = found.collect();

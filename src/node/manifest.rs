@@ -8,6 +8,7 @@ use crate::{
     base::{AppName, Placement, Reason, Refusal, RelPath, catalog::AppSpec, limits},
     driver::{
         Definition,
+        hooks::Hooks,
         services::Services,
         settings::{Format, Settings},
     },
@@ -28,6 +29,9 @@ pub struct Manifest {
     /// The programs that it runs.
     #[serde(default)]
     pub services: Services,
+    /// The programs that run around a switch.
+    #[serde(default)]
+    pub hooks: Hooks,
     /// Values that its programs find.
     #[serde(default)]
     pub settings: Settings,
@@ -192,6 +196,7 @@ impl Manifest {
     fn texts(&self) -> Result<Vec<(RelPath, String)>, String> {
         let mut texts = Vec::new();
         define(&self.services, &mut texts)?;
+        define(&self.hooks, &mut texts)?;
         define(&self.settings, &mut texts)?;
         if self.settings_files.len() > SETTINGS_FILES_MAX {
             return Err(format!("In {FILE_NAME}: more than {SETTINGS_FILES_MAX} settings files."));

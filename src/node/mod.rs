@@ -9,6 +9,7 @@ mod again;
 pub mod content;
 mod edits;
 mod handle;
+mod hooks;
 pub mod inspect;
 mod keys;
 pub mod manifest;

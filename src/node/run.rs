@@ -22,6 +22,7 @@ use super::{
     Ended, Handle, Metrics,
     content::Content,
     handle::Request,
+    hooks,
     keys::NextKeys,
     persist::{self, Write},
     rate::Rate,
@@ -106,6 +107,8 @@ pub(super) enum Note {
     Rotten(scrub::Found),
     /// What runs, or should.
     Services(services::Notice),
+    /// What runs after a switch.
+    Hooks(hooks::Notice),
     /// What was to be published lies in the store now.
     Staged(Command, Answer),
 }
@@ -256,6 +259,7 @@ fn put_together(
         parts.store,
         parts.network.clone(),
         runs,
+        member.catalog(),
         notes.clone(),
         (parts.scrub, parts.rates),
     );
@@ -527,6 +531,7 @@ impl Loop {
             Note::Staged(command, answer) => self.on_command(command, answer),
             Note::Rotten(found) => self.on_rotten(found),
             Note::Services(notice) => self.on_definition(notice),
+            Note::Hooks(notice) => self.on_hook(notice),
             Note::Trouble(trouble) => {
                 self.trouble = trouble.as_deref().map(|text| format!("{}.", sentence(text)));
                 let (severity, text) = match trouble {
@@ -562,6 +567,26 @@ impl Loop {
             }
         };
         self.tell_about(EventKind::Service, severity, Some(app), text);
+        self.view_dirty = true;
+    }
+
+    fn on_hook(&mut self, notice: hooks::Notice) {
+        let (severity, app, text) = match notice {
+            hooks::Notice::Failed(app, version, why) => {
+                let text = format!(
+                    "{app} is switched to version {version}, and its after-switch hook {why}; it \
+                     is tried again by itself"
+                );
+                (Severity::Warning, app, text)
+            }
+            hooks::Notice::Passed(app, version) => {
+                let text = format!(
+                    "the after-switch hook of {app} (version {version}) ended well after all"
+                );
+                (Severity::Info, app, text)
+            }
+        };
+        self.tell_about(EventKind::Version, severity, Some(app), text);
         self.view_dirty = true;
     }
 
@@ -861,7 +886,7 @@ impl Loop {
 }
 
 /// With a capital: an event's text as a reason.
-fn sentence(text: &str) -> String {
+pub(super) fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
 }

@@ -281,10 +281,10 @@ pub(super) async fn stage(
     };
     let names =
         change(&mut secrets, &edits).map_err(|(reason, why, todo)| refuse(reason, why, todo))?;
-    for (service, definition) in &defined.services.0 {
-        if let Some(name) = edits.unset.iter().find(|name| definition.secrets.contains(name)) {
-            let why = format!("Service {service} is given {name}.");
-            let todo = "Publish a manifest in which no service names it, and try again.";
+    for (who, given) in defined.given() {
+        if let Some(name) = edits.unset.iter().find(|name| given.contains(name)) {
+            let why = format!("{} is given {name}.", super::run::sentence(&who));
+            let todo = "Publish a manifest in which nothing names it, and try again.";
             return Err(refuse(Reason::Conflict, why, todo));
         }
     }

@@ -16,10 +16,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Publish,
     content::{
-        Activated, Active, Content, ContentError, Edits as LiveEdits, LISTING_WITHIN, Made,
-        Withdrawn,
+        self, Activated, Active, Content, ContentError, Edits as LiveEdits, LISTING_WITHIN, Made,
+        Terms, Withdrawn,
     },
     edits::{self, Edits},
+    hooks,
     inspect::{self, Findings, Question},
     manifest::{Manifest, Resolved},
     rate::{Limited, Rate},
@@ -36,7 +37,7 @@ use crate::{
         catalog::{AppSpec, Application, Catalog, Roster},
         limits,
     },
-    driver::{Definition, secrets::Sealed, services::Supervisor},
+    driver::{Definition, Repaired, secrets::Sealed, services::Supervisor},
     member::{
         ContentFailure, Effect, FetchFailure, Input, Repair, Switched,
         command::{Command, Staged},
@@ -80,6 +81,7 @@ pub(super) struct Work {
     watched: watch::Sender<BTreeMap<AppName, bool>>,
     watching: Mutex<Watching>,
     here: Here,
+    hooks: hooks::Runner,
     /// What handing over secrets depends on.
     others: watch::Sender<Others>,
     /// What is live here and in the catalog; none before it is known.
@@ -128,6 +130,7 @@ impl Work {
         store: ContentStore,
         network: Net,
         (supervisor, key, secrets): (Arc<Supervisor>, SecretKey, PathBuf),
+        catalog: &Catalog,
         notes: mpsc::UnboundedSender<Note>,
         (scrub, (sending, receiving)): (Option<Scrub>, (Rate, Rate)),
     ) -> Self {
@@ -139,6 +142,9 @@ impl Work {
             dir: secrets,
             others: whom,
         };
+        let stopping = CancellationToken::new();
+        let hooks =
+            hooks::Runner::new(supervisor.clone(), vault.clone(), catalog, stopping.clone());
         let this = Self {
             content,
             store,
@@ -151,11 +157,12 @@ impl Work {
             serving: Arc::new(Semaphore::new(SERVING_MAX)),
             // What a run before left unfinished goes as well.
             kept: Arc::new(Mutex::new(Kept { rounds: COLLECT_ROUNDS, ..Kept::default() })),
-            stopping: CancellationToken::new(),
+            stopping,
             scrubbed: Arc::default(),
             watched: watch::Sender::default(),
             watching: Mutex::default(),
             here: Here { supervisor, vault, troubles: services::Troubles::default() },
+            hooks,
             others,
             running: watch::Sender::default(),
             asking: Arc::new(Semaphore::new(ASKING_MAX)),
@@ -213,12 +220,16 @@ impl Work {
         let tell = move |notice| drop(notes.send(Note::Services(notice)));
         let (live, stopping) = (self.running.subscribe(), self.stopping.clone());
         self.tasks.spawn(services::run(self.here.clone(), live, tell, stopping));
+        let notes = self.notes.clone();
+        let tell = move |notice| drop(notes.send(Note::Hooks(notice)));
+        self.tasks.spawn(self.hooks.clone().run(self.running.subscribe(), tell));
     }
 
     /// What is live of what the catalog has runs from now on, and nothing else. `others`
     /// are asked for secrets, and given them.
     pub fn run_services(&self, catalog: &Catalog, others: Others) {
         self.others.send_replace(others);
+        self.hooks.note(catalog);
         let active = self.content.applications().into_iter();
         // Version 0 is what was live in another cluster.
         let ours = active.filter(|a| a.version > 0 && catalog.application(&a.app).is_some());
@@ -255,7 +266,9 @@ impl Work {
 
     /// What is not as it should be with what runs here.
     pub fn complaints(&self) -> Vec<String> {
-        services::complaints(&self.here)
+        let mut complaints = services::complaints(&self.here);
+        complaints.extend(self.hooks.complaints());
+        complaints
     }
 
     fn scrub(&self, scrub: Scrub) {
@@ -285,9 +298,16 @@ impl Work {
     pub fn start(&self, effect: Effect) {
         match effect {
             Effect::Activate { app, version, sequence, root, spec, keep_edits } => {
+                let hooks = self.hooks.clone();
                 self.run(move |content| {
-                    let result =
-                        content.activate_with(&app, version, sequence, root, &spec, keep_edits);
+                    if let Some(why) = hooks.held_back(&app, version) {
+                        let result = Err(ContentFailure::Failed(why));
+                        return Input::Activated { app, version, result };
+                    }
+                    let check = |next: &content::Next<'_>| hooks.before(next);
+                    let terms = Terms { keep_edits, check: Some(&check) };
+                    let result = content.activate_with(&app, version, sequence, root, &spec, terms);
+                    hooks.came_of(&app, version, result.as_ref().map(drop));
                     if result.as_ref().is_ok_and(|done| !done.edits.aside.is_empty()) {
                         tidy_aside(content, &app);
                     }
@@ -301,24 +321,17 @@ impl Work {
                 let result = result.map(|s| s.root).map_err(|e| failure(&e));
                 Input::Scanned { app, result, took: started.elapsed() }
             }),
-            Effect::Repair { app, root } => self.run(move |content| {
-                let result = content.repair(&app, root).map_err(|e| failure(&e));
-                tidy_aside(content, &app);
-                let result = result.map(|r| Repair {
-                    set: r.set.len() as u64,
-                    added: r.added.len() as u64,
-                    deleted: r.deleted.len() as u64,
-                    sample: r
-                        .set
-                        .iter()
-                        .chain(&r.added)
-                        .chain(&r.deleted)
-                        .take(SAMPLE)
-                        .map(|path| path.to_string())
-                        .collect(),
+            Effect::Repair { app, root } => {
+                let hooks = self.hooks.clone();
+                self.run(move |content| {
+                    let result = content.repair(&app, root).map_err(|e| failure(&e));
+                    // Also where it stopped half way.
+                    hooks.repaired(&app);
+                    tidy_aside(content, &app);
+                    let result = result.map(|r| repair(&r));
+                    Input::Repaired { app, root, result }
                 });
-                Input::Repaired { app, root, result }
-            }),
+            }
             Effect::Withdraw { app, sequence } => {
                 let vault = self.here.vault.clone();
                 self.run(move |content| {
@@ -447,11 +460,12 @@ impl Work {
         answer: Answer,
     ) {
         let (notes, kept) = (self.notes.clone(), Arc::clone(&self.kept));
-        let store = self.store.clone();
+        let (store, hooks) = (self.store.clone(), self.hooks.clone());
         self.tasks.spawn_blocking(move || {
             // Nothing of it is collected until the catalog names it.
             let hold = store.hold();
-            match stage() {
+            let tried = stage().and_then(|staged| hooks.try_out(&staged.1).map(|()| staged));
+            match tried {
                 Err(refusal) => {
                     let _asker_may_be_gone = answer.send(Err(refusal));
                 }
@@ -696,9 +710,20 @@ fn withdrawn(done: Withdrawn) -> crate::member::Withdrawn {
     crate::member::Withdrawn { aside, left, place }
 }
 
+fn repair(done: &Repaired) -> Repair {
+    let paths = done.set.iter().chain(&done.added).chain(&done.deleted);
+    Repair {
+        set: done.set.len() as u64,
+        added: done.added.len() as u64,
+        deleted: done.deleted.len() as u64,
+        sample: paths.take(SAMPLE).map(|path| path.to_string()).collect(),
+    }
+}
+
 fn failure(error: &ContentError) -> ContentFailure {
     match error {
-        ContentError::Superseded { .. } => ContentFailure::Outdated,
+        ContentError::Superseded { .. } | ContentError::GaveWay(_) => ContentFailure::Outdated,
+        ContentError::Held { why, .. } => ContentFailure::Failed(why.clone()),
         ContentError::NotHere(_)
         | ContentError::Store(StoreError::Corrupt(_) | StoreError::NotFound(_)) => {
             ContentFailure::Lost(error.to_string())

@@ -9,7 +9,7 @@ use std::{
 use althing::{
     base::{Digest, RelPath, tree::Node},
     driver::files::WorkDir,
-    node::content::{Content, Site},
+    node::content::{Content, Site, Terms},
     store::DataDir,
 };
 
@@ -287,7 +287,9 @@ impl Model {
             let root = self.held[number];
             self.version += 1;
             let (version, spec) = (self.version, spec());
-            content.activate_with(&app(name), version, version, root, &spec, *keep).unwrap();
+            content
+                .activate_with(&app(name), version, version, root, &spec, Terms::keeping(*keep))
+                .unwrap();
             self.version += 1;
             self.seen.stepped += 1;
             let found = differences(&pages::read(&recorded.live), &after.live());

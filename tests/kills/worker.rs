@@ -10,7 +10,7 @@ use std::{
 
 use althing::{
     base::{AppName, Digest, catalog::AppSpec},
-    node::content::{Content, Made},
+    node::content::{Content, Made, Terms},
     store::{ContentStore, DataDir},
 };
 
@@ -150,7 +150,9 @@ impl Worker<'_> {
         let version = self.orders.version;
         self.orders.version += 1;
         say(&format!("about activate {name} {version} {number} {keep}"));
-        self.content.activate_with(&app(name), version, version, root, &spec(), keep).unwrap();
+        self.content
+            .activate_with(&app(name), version, version, root, &spec(), Terms::keeping(keep))
+            .unwrap();
         say("activated");
     }
 

@@ -10,6 +10,7 @@
 //!     next                being written; complete once the journal names it
 //!     journal             a switch is under way: which tree is the new one
 //!     old                 the tree before; the next switch removes it
+//!     trial               a version that is tried before it is published
 //!     tree-N              the live tree, where the path is a link
 //!     staging             what a repair has ready
 //!     aside/N             what was replaced
@@ -87,6 +88,16 @@ impl WorkDir {
     /// Where the next tree is written.
     pub fn next(&self) -> PathBuf {
         self.root.path().join("next")
+    }
+
+    /// Where a version stands that is tried before it is published.
+    pub fn trial(&self) -> PathBuf {
+        self.root.path().join("trial")
+    }
+
+    /// Removes what is there. Who tries versions sees to it that there is one at a time.
+    pub fn clear_trial(&self) -> Result<(), DriverError> {
+        beneath::remove_all(&self.trial())
     }
 
     /// Where the tree before lies.

@@ -139,7 +139,7 @@ pub(super) fn record(path: &Path, group: Pid) {
 
 /// Kills what a member left over that was killed: groups that are recorded
 /// below `log_dir`, were made since this machine started, and hold a process
-/// whose environment says that it is of that service.
+/// whose environment says that it is of that service, or that hook.
 pub(super) fn sweep(log_dir: &Path) {
     let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
     for app in entries(log_dir) {
@@ -169,13 +169,14 @@ fn recorded(path: &Path) -> Option<Pid> {
     group.parse().ok().filter(|group| *group > 1).and_then(Pid::from_raw)
 }
 
-/// Whether a process of the group has the environment that a service is given.
-fn holds(group: Pid, app: &str, service: &str) -> bool {
-    let wanted = [format!("ALTHING_APP={app}"), format!("ALTHING_SERVICE={service}")];
+/// Whether a process of the group has the environment that a service, or a hook, is given.
+fn holds(group: Pid, app: &str, name: &str) -> bool {
+    let app = format!("ALTHING_APP={app}");
+    let names = [format!("ALTHING_SERVICE={name}"), format!("ALTHING_HOOK={name}")];
     processes().filter(|p| p.group == group.as_raw_pid() && !p.is_dead).any(|p| {
         let environment = fs::read(format!("/proc/{}/environ", p.pid)).unwrap_or_default();
         let has = |w: &String| environment.split(|b| *b == 0).any(|e| e == w.as_bytes());
-        wanted.iter().all(has)
+        has(&app) && names.iter().any(has)
     })
 }
 

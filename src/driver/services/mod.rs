@@ -28,6 +28,7 @@ pub mod check;
 mod file;
 mod group;
 pub mod log;
+mod once;
 mod prepare;
 mod process;
 mod ready;
@@ -39,6 +40,8 @@ mod supervise;
 mod tests;
 
 pub use log::{LogLine, Logs, Stream};
+pub(in crate::driver) use once::{How, Once};
+pub(in crate::driver) use prepare::Program;
 pub use spec::{Service, Services};
 pub use supervise::{Running, Supervisor};
 

@@ -4,7 +4,7 @@
 //! ever runs twice.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -75,6 +75,8 @@ pub(super) struct Shared {
 #[derive(Default)]
 struct Board {
     entries: BTreeMap<Key, Entry>,
+    /// Of what ran once: kept, so that it can be followed from one run to the next.
+    once: BTreeMap<Key, Arc<ServiceLog>>,
     /// Nothing is started any more.
     closed: bool,
 }
@@ -256,6 +258,14 @@ impl Supervisor {
         self.shared.logs.tail(app, service, lines_max)
     }
 
+    /// Of what there are lines to [`Supervisor::follow`]: the services of `app`, and
+    /// what of it ran once since this member started.
+    pub fn printing(&self, app: &AppName) -> BTreeSet<ServiceName> {
+        let board = self.shared.board();
+        let all = board.entries.keys().chain(board.once.keys());
+        all.filter(|(of, _)| of == app).map(|(_, name)| name.clone()).collect()
+    }
+
     /// The lines of a service from now on, over all its restarts; none where
     /// there is no such service. They come from memory: a line may be here
     /// before [`Supervisor::tail`] has it, or in both.
@@ -265,8 +275,21 @@ impl Supervisor {
         service: &ServiceName,
     ) -> Option<broadcast::Receiver<LogLine>> {
         let board = self.shared.board();
-        let entry = board.entries.get(&(app.clone(), service.clone()));
-        entry.map(|entry| entry.log.follow())
+        let key = (app.clone(), service.clone());
+        let entry = board.entries.get(&key).map(|entry| &entry.log);
+        entry.or_else(|| board.once.get(&key)).map(|log| log.follow())
+    }
+
+    /// The log of what runs once.
+    pub(super) fn log_of_once(&self, app: &AppName, name: &ServiceName) -> Arc<ServiceLog> {
+        let mut board = self.shared.board();
+        let log = board.once.entry((app.clone(), name.clone()));
+        log.or_insert_with(|| self.shared.logs.open(app, name)).clone()
+    }
+
+    /// What starts processes here.
+    pub(super) fn spawner(&self) -> &Spawner {
+        &self.shared.spawner
     }
 
     /// Stops everything, all at once and gracefully, for good: nothing is
@@ -315,6 +338,7 @@ impl Drop for Supervisor {
         }
         // The tasks hold what holds them.
         board.entries.clear();
+        board.once.clear();
     }
 }
 

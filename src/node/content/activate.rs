@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    Activated, Active, App, Content, ContentError, Work, edited::Seen, locked, state, state::Saved,
+    Activated, Active, App, Content, ContentError, Next, Terms, Work, edited::Seen, locked, state,
+    state::Saved,
 };
 use crate::{
     base::{
@@ -46,12 +47,13 @@ impl Content {
         Err(ContentError::Path { path, why })
     }
 
-    /// Places the tree of `next` and switches to it. The caller holds `area`.
+    /// Places the tree of `next` and switches to it, unless the check of its terms says no. The caller
+    /// holds `area`.
     pub(super) fn put_in_place(
         &self,
         cell: &App,
         next: Active,
-        keep_edits: bool,
+        Terms { keep_edits, check }: Terms<'_>,
     ) -> Result<Activated, ContentError> {
         let tree = self.tree(&next.root)?;
         let rules = IgnoreRules::new(&next.ignore)?;
@@ -60,19 +62,43 @@ impl Content {
         if !self.inner.store.whole(&next.root)? {
             return Err(ContentError::NotHere(next.root));
         }
+        let hook = match check {
+            Some(check) => self.hooks_of(&next.app, &tree)?.before_switch.map(|hook| (check, hook)),
+            None => None,
+        };
         let Work { active: before, cache, .. } = locked(&cell.work).clone();
         let live = &next.live;
         files::recover(live)?;
         let area = WorkDir::open(live)?;
         let seen = self.see(before.as_ref(), &next, &tree, &cache, keep_edits)?;
         let seen = match seen.map(|seen| (seen.at_most_one_step(), seen)) {
-            Some((Some(list), seen)) => return self.put_one(cell, next, seen, &list),
+            // What is live is what is wanted: the hook can run there.
+            Some((Some(list), seen)) if list.is_empty() && hook.is_some() => {
+                if let Some((check, hook)) = &hook {
+                    let here = Next { active: &next, tree: live, hook };
+                    // Edits may come meanwhile: they are no doing of the hook.
+                    self.ask(&here, *check, None)?;
+                }
+                return self.put_one(cell, next, seen, &list);
+            }
+            // A hook is to see the whole tree beside the live one, whatever differs.
+            Some((Some(list), seen)) if hook.is_none() => {
+                return self.put_one(cell, next, seen, &list);
+            }
             other => other.map(|(_, seen)| seen),
         };
         area.clear()?;
         let reuse = before.as_ref().map(|b| Reuse { live: &b.live, cache: &cache });
         let wanted = seen.as_ref().map_or(&*tree, |seen| &seen.wanted);
         let placed = files::place(wanted, self, reuse, &area.next())?;
+        if let Some((check, hook)) = &hook {
+            let placed_next = Next { active: &next, tree: &area.next(), hook };
+            let asked = self.ask(&placed_next, *check, Some((wanted, &placed.cache)));
+            if asked.is_err() {
+                area.clear()?;
+            }
+            asked?;
+        }
         let ours = before.as_ref().is_some_and(|active| active.live == *live);
         let foreign = !ours && std::fs::read_dir(live).is_ok_and(|mut d| d.next().is_some());
         let pending = (next.clone(), state::inode_of(&area.next()));
@@ -195,7 +221,7 @@ impl Content {
         }
         // Nothing of it is there to be shared.
         locked(&cell.work).cache = Arc::default();
-        self.put_in_place(cell, active, false)?;
+        self.put_in_place(cell, active, Terms::default())?;
         done.added = want.entries().iter().map(|entry| entry.path.clone()).collect();
         Ok(done)
     }

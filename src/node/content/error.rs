@@ -59,6 +59,19 @@ pub enum ContentError {
         /// What is wrong with it.
         why: String,
     },
+    /// What is asked before a switch said no.
+    #[error("version {version} of {app} was not switched to, because {why}")]
+    Held {
+        /// The application.
+        app: AppName,
+        /// The version.
+        version: u64,
+        /// Why not.
+        why: String,
+    },
+    /// It was asked before a switch, and something newer came, or the member stops.
+    #[error("{0} was not switched, because something newer came; nothing is to be done")]
+    GaveWay(AppName),
     /// A file of settings that can't be written there.
     #[error(
         "{path} is to be written from the settings, and {why}; take it out of the directory, or \

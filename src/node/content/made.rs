@@ -1,17 +1,21 @@
 //! What `publish` makes beside the files: the definitions below `.althing`, and files
 //! of settings. And the way back, from a tree to what it defines.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use super::{Active, Content, ContentError, Staged, locked};
 use crate::{
     base::{
-        AppName, Digest, RelPath,
+        AppName, Digest, RelPath, SecretName,
         path::DEFINITIONS,
         tree::{Entry, Node, Tree},
     },
     driver::{
         DEFINITION_MAX, Definition, DriverError,
+        hooks::Hooks,
         secrets::{Sealed, env_name},
         services::Services,
         settings::Settings,
@@ -42,6 +46,8 @@ pub struct Made {
 pub struct Defined {
     /// What runs.
     pub services: Services,
+    /// What runs around a switch.
+    pub hooks: Hooks,
     /// What it is set to.
     pub settings: Settings,
     /// What only its members know.
@@ -70,41 +76,59 @@ impl Defined {
         with_secrets: bool,
     ) -> Result<Result<Self, String>, StoreError> {
         let secrets = if with_secrets { read(store, tree)? } else { Ok(None) };
-        Ok(match (read(store, tree)?, read(store, tree)?, secrets) {
-            (Ok(services), Ok(settings), Ok(secrets)) => Ok(Self {
-                services: services.unwrap_or_default(),
-                settings: settings.unwrap_or_default(),
-                secrets,
-            }),
-            (Err(why), ..) | (_, Err(why), _) | (.., Err(why)) => Err(why),
-        })
+        let (services, hooks) = (read(store, tree)?, read(store, tree)?);
+        let settings = read(store, tree)?;
+        let all = || -> Result<Self, String> {
+            Ok(Self {
+                services: services?.unwrap_or_default(),
+                hooks: hooks?.unwrap_or_default(),
+                settings: settings?.unwrap_or_default(),
+                secrets: secrets?,
+            })
+        };
+        Ok(all())
+    }
+
+    /// What is given secrets, as people call it, and which.
+    pub fn given(&self) -> impl Iterator<Item = (String, &BTreeSet<SecretName>)> {
+        let services = self.services.0.iter();
+        let services = services.map(|(name, it)| (format!("service {name}"), &it.secrets));
+        let hooks = self.hooks.iter();
+        services.chain(hooks.map(|(when, hook)| (format!("the {when} hook"), &hook.secrets)))
     }
 
     /// Whether its parts fit together.
     fn check(&self) -> Result<(), String> {
-        for (service, definition) in &self.services.0 {
-            let is_set = |name| self.secrets.as_ref().is_some_and(|s| s.names().contains(name));
-            if let Some(name) = definition.secrets.iter().find(|name| !is_set(name)) {
+        let set = self.settings.env();
+        let is_set = |name| self.secrets.as_ref().is_some_and(|s| s.names().contains(name));
+        for (who, names) in self.given() {
+            if let Some(name) = names.iter().find(|name| !is_set(name)) {
                 return Err(format!(
-                    "service {service} is to be given the secret {name}, which is not set: set it \
-                     first, with `althing secret set APP {name}`"
+                    "{who} is to be given the secret {name}, which is not set: set it first, with \
+                     `althing secret set APP {name}`"
                 ));
             }
-            let set = self.settings.env();
-            if let Some(name) = definition.secrets.iter().find(|n| set.contains_key(&env_name(n))) {
+            if let Some(name) = names.iter().find(|n| set.contains_key(&env_name(n))) {
                 return Err(format!(
-                    "service {service} would find both a setting and the secret {name} as {}: \
-                     rename one of the two",
+                    "{who} would find both a setting and the secret {name} as {}: rename one of \
+                     the two",
                     env_name(name)
                 ));
             }
+        }
+        let mut hooks = self.hooks.iter().map(|(when, _)| when.name());
+        if let Some(name) = hooks.find(|name| self.services.0.contains_key(name)) {
+            return Err(format!(
+                "service {name} has the name of a hook, and they would share one log: give the \
+                 service another name"
+            ));
         }
         Ok(())
     }
 }
 
 /// The definition `D` of `tree`, if it has one.
-fn read<D: Definition>(
+pub(super) fn read<D: Definition>(
     store: &ContentStore,
     tree: &Tree,
 ) -> Result<Result<Option<D>, String>, StoreError> {

@@ -1,5 +1,5 @@
 //! What this member remembers of its live trees: which version is active,
-//! which switch was under way, and the stat caches.
+//! which switch was under way, for which the hook after it was run, and the stat caches.
 
 use std::{
     collections::BTreeMap,
@@ -111,6 +111,7 @@ pub fn begin_anew(dir: &Path) -> Result<(), ContentError> {
         for active in saved.active.iter_mut().chain(pending) {
             (active.sequence, active.version) = (0, 0);
         }
+        remove_told(dir, &saved.app)?;
         save(dir, &saved)?;
     }
     Ok(())
@@ -122,7 +123,27 @@ pub(super) fn save(dir: &Path, saved: &Saved) -> Result<(), ContentError> {
 
 pub(super) fn remove(dir: &Path, app: &AppName) -> Result<(), ContentError> {
     record::remove(&at(dir, app, "active"))?;
+    remove_told(dir, app)?;
     Ok(record::remove(&at(dir, app, "stats"))?)
+}
+
+/// The change that the hook after a switch was run for last; none if that is lost, which
+/// runs it once more.
+pub(super) fn load_told(dir: &Path, app: &AppName) -> Option<(u64, Digest)> {
+    let bytes = record::load(&at(dir, app, "told")).ok().flatten()?;
+    wire::decode(Kind::Record, &bytes).ok()
+}
+
+pub(super) fn save_told(
+    dir: &Path,
+    app: &AppName,
+    told: (u64, Digest),
+) -> Result<(), ContentError> {
+    Ok(record::save(&at(dir, app, "told"), &wire::encode(Kind::Record, &told))?)
+}
+
+pub(super) fn remove_told(dir: &Path, app: &AppName) -> Result<(), ContentError> {
+    Ok(record::remove(&at(dir, app, "told"))?)
 }
 
 /// The stat cache; empty if it is lost, which costs one scan.

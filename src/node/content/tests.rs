@@ -18,6 +18,7 @@ pub(super) fn before_switch() {
 }
 
 mod edited;
+mod hooked;
 mod hostile;
 mod token;
 mod withdraw;

@@ -1,6 +1,6 @@
 //! Taking an application away from this member: it is placed on others.
 
-use super::{Active, App, Content, ContentError, Shown, Work, locked, state};
+use super::{Active, App, Content, ContentError, Shown, Terms, Work, locked, state};
 use crate::{
     base::{AppName, tree::Tree},
     driver::files::WorkDir,
@@ -43,7 +43,7 @@ impl Content {
             self.inner.store.put_tree(&Tree::default())?
         };
         let next = Active { version: 0, sequence, root, ..active };
-        let done = self.put_in_place(&cell, next, false)?;
+        let done = self.put_in_place(&cell, next, Terms::keeping(false))?;
         let area = WorkDir::open(&live)?;
         if is_known && done.left.is_empty() {
             area.clear()?;

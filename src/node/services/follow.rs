@@ -111,14 +111,12 @@ struct Look {
 }
 
 impl Look {
-    /// The services that run, or the one that is wanted: it may have run before.
+    /// The services that run and the hooks that ran, or the one that is wanted: it may
+    /// have run before.
     fn services(&self) -> BTreeSet<ServiceName> {
         match &self.service {
             Some(service) => BTreeSet::from([service.clone()]),
-            None => {
-                let all = self.supervisor.status().into_iter();
-                all.filter(|s| s.app == self.app).map(|s| s.service).collect()
-            }
+            None => self.supervisor.printing(&self.app),
         }
     }
 

@@ -19,7 +19,9 @@ impl Bench {
     fn keeping(&self, version: u64, files: &[(&str, &str)]) -> Activated {
         let (root, spec) = (self.stage(files), AppSpec::default());
         let www = app("www");
-        self.content.activate_with(&www, version, version + 10, root, &spec, true).unwrap()
+        self.content
+            .activate_with(&www, version, version + 10, root, &spec, Terms::keeping(true))
+            .unwrap()
     }
 
     fn inode(&self) -> u64 {
@@ -143,7 +145,7 @@ fn ignored_things_and_edits_come_along_together() {
     bench.activate(1, root, &spec);
     bench.edit(&[("uploads/u", "u"), ("b", "edited")]);
     let two = bench.stage(&[("a", "2"), ("b", "1"), ("c", "2")]);
-    bench.content.activate_with(&app("www"), 2, 12, two, &spec, true).unwrap();
+    bench.content.activate_with(&app("www"), 2, 12, two, &spec, Terms::keeping(true)).unwrap();
     assert_eq!(bench.read("uploads/u").as_deref(), Some("u"));
     assert_eq!(
         (bench.read("a").as_deref(), bench.read("b").as_deref()),
@@ -162,8 +164,12 @@ fn a_crash_at_any_step_loses_no_edit() {
             write(&bench.live(), &[("a", "edited"), ("b", "edited too")]);
             let two = bench.stage(&[("a", "1"), ("b", "2"), ("c", "2")]);
             let spec = AppSpec::default();
-            let order =
-                || bench.content.activate_with(&app("www"), 2, 12, two, &spec, keep).is_ok();
+            let order = || {
+                bench
+                    .content
+                    .activate_with(&app("www"), 2, 12, two, &spec, Terms::keeping(keep))
+                    .is_ok()
+            };
             with_crash_at(crash_at, order);
             let mut bench = bench.restarted();
             for again in [false, true] {

@@ -140,7 +140,7 @@ fn a_directory_swapped_for_a_link_leads_no_switch_and_no_repair_out() {
         })));
         let root = bench.stage(&[("a", "2"), ("d/x", "2"), ("d/y", "2")]);
         let (www, spec) = (app("www"), ignoring(&["*.log"]));
-        bench.content.activate_with(&www, 2, 12, root, &spec, keep).unwrap();
+        bench.content.activate_with(&www, 2, 12, root, &spec, Terms::keeping(keep)).unwrap();
         assert_eq!(everything(&outside), before, "nothing came from there or went there");
         let repaired = bench.content.repair(&www, root);
         assert!(repaired.is_ok(), "{repaired:?}");
