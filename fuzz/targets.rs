@@ -17,7 +17,9 @@ use althing::{
         wire::{self, Kind},
     },
     driver::{
+        Definition,
         files::StatCache,
+        hooks::Hooks,
         secrets::Sealed,
         settings::{Format, Settings},
     },
@@ -54,7 +56,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 23] = [
+pub const TARGETS: [Target; 24] = [
     Target { name: "message", run: message, seeds: message_seeds },
     Target { name: "register", run: register, seeds: register_seeds },
     Target { name: "record", run: member_record, seeds: member_record_seeds },
@@ -73,6 +75,7 @@ pub const TARGETS: [Target; 23] = [
     Target { name: "path", run: path, seeds: path_seeds },
     Target { name: "request", run: http_request, seeds: request_seeds },
     Target { name: "manifest", run: manifest, seeds: manifest_seeds },
+    Target { name: "hooks", run: hooks, seeds: hooks_seeds },
     Target { name: "settings", run: settings, seeds: settings_seeds },
     Target { name: "secrets", run: secrets, seeds: secrets_seeds },
     Target { name: "json", run: json, seeds: json_seeds },
@@ -637,6 +640,29 @@ fn manifest_seeds() -> Vec<Vec<u8>> {
                 path = \"/srv/www\"\nignore = [\"*.log\"]\nindex = \"index.html\"\n\
                 not_found = \"404.html\"\n";
     vec![text.as_bytes().to_vec(), b"[application\nname = 3".to_vec()]
+}
+
+/// Hooks, as they come with a version.
+fn hooks(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    let Ok(hooks) = Hooks::parse(text) else { return };
+    let fine = hooks.check().is_ok();
+    assert_eq!(Hooks::read(bytes).is_ok(), fine);
+    let Some(canonical) = hooks.text() else { return };
+    let again = Hooks::parse(&canonical).expect("what was read can be written");
+    assert_eq!((&again, again.check().is_ok()), (&hooks, fine));
+    assert_eq!(again.text(), Some(canonical));
+}
+
+fn hooks_seeds() -> Vec<Vec<u8>> {
+    let written = "[hooks.before-switch]\nrun = [\"sh\", \"-c\", 'nginx -t -c \"$ALTHING_NEXT/nginx.conf\"']\n\
+                   within = \"90s\"\nuser = \"www-data\"\nsecrets = [\"db-password\"]\n\
+                   env = { A = \"b\" }\nlimits = { memory = \"512MB\" }\n\n\
+                   [hooks.after-switch]\nrun = [\"bin/reload\"]\ndirectory = \"conf\"\n";
+    let hooks = Hooks::parse(written).expect("it is well written");
+    let canonical = hooks.text().expect("there are some");
+    let wrong = b"[hooks.before-switch]\nrun = []\nwithin = \"1h\"\n".to_vec();
+    vec![written.as_bytes().to_vec(), canonical.into_bytes(), wrong]
 }
 
 /// Settings, and every file that can be made of them.

@@ -103,6 +103,14 @@ ignore = [".git/", "*~", "*.swp"]
 # run = ["bin/api", "--port", "9000"]
 # ready = {{ tcp = "127.0.0.1:9000" }}
 
+# What runs on every member when it switches to another version: before it, in the next
+# tree, where anything but status 0 keeps that member from switching, and after it.
+# [hooks.before-switch]
+# run = ["sh", "-c", "nginx -t -p $PWD -c nginx.conf"]
+# within = "30s"
+# [hooks.after-switch]
+# run = ["bin/reload"]
+
 # What its programs find as variables (LOG_LEVEL), and in a file. Nothing secret: see
 # `althing secret`.
 # [settings]
@@ -140,7 +148,7 @@ mod tests {
         let all = lines.collect::<Vec<_>>().join("\n");
         let Resolved { spec, texts, .. } =
             Manifest::parse(&all).unwrap().resolve(None, vec![], false).unwrap();
-        assert_eq!(texts.len(), 3);
+        assert_eq!(texts.len(), 4);
         assert_eq!(spec.path.as_deref(), Some("/srv/shop"));
         assert_eq!(spec.not_found.as_deref(), Some("404.html"));
         assert!(spec.default && spec.index.is_some() && spec.hosts.len() == 1);

@@ -55,6 +55,8 @@ pub(super) struct Runner {
     repairs: Arc<watch::Sender<BTreeMap<AppName, u64>>>,
     /// Versions that the hook before a switch has held back.
     held: Arc<Mutex<BTreeMap<AppName, Failure<u64>>>>,
+    /// Edits that it has.
+    edits: Arc<Mutex<BTreeMap<AppName, Failure<Digest>>>>,
     /// What is not as it should be after a switch.
     complaints: Arc<Mutex<BTreeMap<AppName, String>>>,
     stopping: CancellationToken,
@@ -101,6 +103,8 @@ pub(super) enum Notice {
     Failed(AppName, u64, String),
     /// It did not fail any more.
     Passed(AppName, u64),
+    /// The one before a switch failed on what was edited here, and why.
+    Edit(AppName, String),
 }
 
 /// A change of a live tree: the version, and how many repairs came before.
@@ -125,6 +129,7 @@ impl Runner {
             known: Arc::new(watch::Sender::new(known)),
             repairs: Arc::default(),
             held: Arc::default(),
+            edits: Arc::default(),
             complaints: Arc::default(),
             stopping,
         }
@@ -135,6 +140,7 @@ impl Runner {
         let next = Known::of(catalog, &self.vault);
         let gone = |app: &AppName| !next.current.contains_key(app);
         locked(&self.held).retain(|app, _| !gone(app));
+        locked(&self.edits).retain(|app, _| !gone(app));
         self.known.send_if_modified(|known| {
             let differs = *known != next;
             *known = next;
@@ -239,13 +245,43 @@ impl Runner {
         }
     }
 
+    /// Before an edit is published by itself: whether this member could switch to it. The
+    /// error has, beside a sentence without its point, whether that is news. Blocks.
+    pub fn check_edit(&self, app: &AppName, root: Digest) -> Result<(), (ContentError, bool)> {
+        if let Some(failure) = locked(&self.edits).get(app).filter(|it| it.holds(&root)) {
+            let (version, why) = (self.next_number(app), failure.why.clone());
+            return Err((ContentError::Held { app: app.clone(), version, why }, false));
+        }
+        let check = |next: &Next<'_>| self.before(next);
+        let checked = self.vault.content.check_edit(app, self.next_number(app), root, &check);
+        let mut edits = locked(&self.edits);
+        match checked {
+            Ok(()) => {
+                edits.remove(app);
+                Ok(())
+            }
+            Err(ContentError::Held { app, version, why }) => {
+                let before = edits.get(&app);
+                let news = before.is_none_or(|it| it.of != root || it.why != why);
+                let failure = Failure::next(before, root, why.clone());
+                edits.insert(app.clone(), failure);
+                Err((ContentError::Held { app, version, why }, news))
+            }
+            Err(error) => Err((error, false)),
+        }
+    }
+
+    /// The number that the next version of `app` gets, unless somebody else is faster.
+    fn next_number(&self, app: &AppName) -> u64 {
+        self.known.borrow().current.get(app).copied().unwrap_or_default() + 1
+    }
+
     /// Before a version is published that this member has staged: whether it would switch
     /// to it. Blocks.
     pub fn try_out(&self, command: &Command) -> Result<(), Refusal> {
         let Command::Publish { app, staged, spec, .. } = command else { return Ok(()) };
-        // Unless somebody else is faster it gets this number.
-        let number = self.known.borrow().current.get(app).copied().unwrap_or_default() + 1;
         let check = |next: &Next<'_>| self.before(next);
+        let number = self.next_number(app);
         let tried = self.vault.content.try_out(app, number, staged.root, spec, &check);
         let refuse = |reason, why: String, todo: &str| {
             let what = format!("{app} was not published; its version stays as it was.");
@@ -407,3 +443,6 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What a panic left behind is still whole: every change is one operation on a map.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -280,6 +280,34 @@ mod tests {
     }
 
     #[test]
+    fn hooks_become_a_definition_of_the_tree() {
+        let text = "[application]\nname = \"a\"\n[hooks.before-switch]\nrun = [\"bin/check\"]\n";
+        let resolved = Manifest::parse(text).unwrap().resolve(None, vec![], true).unwrap();
+        let [(path, text)] = resolved.texts.as_slice() else { panic!("{resolved:?}") };
+        assert_eq!(path.as_bytes(), b".althing/hooks.toml");
+        let hooks = Hooks::read(text.as_bytes()).unwrap();
+        assert_eq!(hooks.before_switch.unwrap().run, ["bin/check"]);
+        assert_eq!(hooks.after_switch, None);
+
+        for (text, place, word) in [
+            ("[hooks.befor-switch]\nrun = [\"x\"]\n", "line 1, column 8", "befor-switch"),
+            (
+                "[hooks.after-switch]\nrun = [\"x\"]\n  timeout = \"3s\"\n",
+                "line 3, column 3",
+                "timeout",
+            ),
+            (
+                "[hooks.after-switch]\nrun = [\"x\"]\nwithin = \"soon\"\n",
+                "line 3, column 10",
+                "soon",
+            ),
+        ] {
+            let error = Manifest::parse(text).unwrap_err();
+            assert!(error.contains(place) && error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
     fn settings_become_a_definition_and_files() {
         let text = "[application]\nname = \"a\"\n[settings]\nport = 80\n[settings.db]\nhost = \"x\"\n\
                     [[settings-file]]\npath = \"config/app.json\"\n\
@@ -306,6 +334,7 @@ mod tests {
             "[application]\nname = \"a\"\npath = \"/srv/../etc\"",
             "[application]\nname = \"a\"\nhosts = [\"a b\"]",
             "[application]\nname = \"a\"\n[services.x]\nrun = [\"/bin/sh\"]",
+            "[application]\nname = \"a\"\n[hooks.after-switch]\nrun = [\"/bin/sh\"]",
         ] {
             assert_eq!(resolve(bad).unwrap_err().reason, Reason::Invalid, "{bad}");
         }

@@ -585,6 +585,12 @@ impl Loop {
                 );
                 (Severity::Info, app, text)
             }
+            hooks::Notice::Edit(app, why) => {
+                let text = format!(
+                    "what was edited in {app} on this member is not published, because {why}"
+                );
+                (Severity::Warning, app, text)
+            }
         };
         self.tell_about(EventKind::Version, severity, Some(app), text);
         self.view_dirty = true;

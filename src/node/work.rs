@@ -342,12 +342,26 @@ impl Work {
                     Input::Withdrawn { app, result: result.map(withdrawn) }
                 });
             }
-            Effect::Ingest { app } => self.run(move |content| {
-                let result = content.ingest_live(&app).map_err(|e| failure(&e));
-                let result =
-                    result.map(|s| Staged { root: s.root, files: s.files, bytes: s.bytes });
-                Input::Ingested { app, result }
-            }),
+            Effect::Ingest { app } => {
+                let (hooks, notes) = (self.hooks.clone(), self.notes.clone());
+                let may_be_edit = self.watched.borrow().get(&app).is_some_and(|told| *told);
+                self.run(move |content| {
+                    let result = content.ingest_live(&app).and_then(|staged| {
+                        let checked =
+                            if may_be_edit { hooks.check_edit(&app, staged.root) } else { Ok(()) };
+                        checked.map(|()| staged).map_err(|(error, is_news)| {
+                            if let (ContentError::Held { why, .. }, true) = (&error, is_news) {
+                                let notice = hooks::Notice::Edit(app.clone(), why.clone());
+                                let _loop_may_be_gone = notes.send(Note::Hooks(notice));
+                            }
+                            error
+                        })
+                    });
+                    let result =
+                        result.map(|s| Staged { root: s.root, files: s.files, bytes: s.bytes });
+                    Input::Ingested { app, result: result.map_err(|e| failure(&e)) }
+                });
+            }
             // Everything else is the loop's own.
             _ => {}
         }

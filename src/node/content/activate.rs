@@ -66,6 +66,8 @@ impl Content {
             Some(check) => self.hooks_of(&next.app, &tree)?.before_switch.map(|hook| (check, hook)),
             None => None,
         };
+        // What is not fit with what was edited here may be so without: then that is kept aside.
+        let edits_give_way = Terms { keep_edits: false, check };
         let Work { active: before, cache, .. } = locked(&cell.work).clone();
         let live = &next.live;
         files::recover(live)?;
@@ -77,7 +79,11 @@ impl Content {
                 if let Some((check, hook)) = &hook {
                     let here = Next { active: &next, tree: live, hook };
                     // Edits may come meanwhile: they are no doing of the hook.
-                    self.ask(&here, *check, None)?;
+                    let asked = self.ask(&here, *check, None);
+                    if is_unfit(&asked) && seen.wanted.root() != next.root {
+                        return self.put_in_place(cell, next, edits_give_way);
+                    }
+                    asked?;
                 }
                 return self.put_one(cell, next, seen, &list);
             }
@@ -96,6 +102,9 @@ impl Content {
             let asked = self.ask(&placed_next, *check, Some((wanted, &placed.cache)));
             if asked.is_err() {
                 area.clear()?;
+            }
+            if is_unfit(&asked) && wanted.root() != next.root {
+                return self.put_in_place(cell, next, edits_give_way);
             }
             asked?;
         }
@@ -225,6 +234,10 @@ impl Content {
         done.added = want.entries().iter().map(|entry| entry.path.clone()).collect();
         Ok(done)
     }
+}
+
+fn is_unfit(asked: &Result<(), ContentError>) -> bool {
+    matches!(asked, Err(ContentError::Held { .. }))
 }
 
 /// A tree that holds what its own version ignores would never be seen whole

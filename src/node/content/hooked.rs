@@ -135,6 +135,25 @@ impl Content {
         asked
     }
 
+    /// Asks whether what was edited in the live tree of `app`, and is in the store as `root`,
+    /// may become version `number`. It is looked at where it is. Nothing is done where it has
+    /// no hook for that, or is the version that is live.
+    pub fn check_edit(
+        &self,
+        app: &AppName,
+        number: u64,
+        root: Digest,
+        check: Check<'_>,
+    ) -> Result<(), ContentError> {
+        let active = locked(&self.app(app).shown).active.clone();
+        let Some(active) = active.filter(|active| active.root != root) else { return Ok(()) };
+        let Some(hook) = self.hooks_of(app, &*self.tree(&root)?)?.before_switch else {
+            return Ok(());
+        };
+        let active = Active { version: number, root, ..active };
+        self.ask(&Next { active: &active, tree: &active.live, hook: &hook }, check, None)
+    }
+
     /// What the hook after a switch is to be run for: the live tree of `app` changed, and
     /// it was not run since, as far as is known after a crash. Whether there is such a hook
     /// is another question.
