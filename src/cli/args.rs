@@ -344,18 +344,20 @@ directories: they are refused. See docs/operations.md.")]
         #[arg(long, value_name = "NAME")]
         member: Option<MemberName>,
     },
-    /// Show what services print, of all members together.
+    /// Show what services and hooks print, of all members together.
     #[command(after_help = "Examples:
-  althing logs shop              the last lines of all its services
+  althing logs shop              the last lines of all its services and hooks
   althing logs shop api -f       of one of them, and go on until Ctrl-C
   althing logs shop api -n 1000 --member beta
+  althing logs shop before-switch
 
 `!` marks standard error, `*` what Althing says itself: starts, ends, what is missing.
-Logs are kept on the member where the service runs.")]
+Logs are kept on the member where the service runs. Without a name those hooks are
+shown that have run since their member started.")]
     Logs {
         /// Of which application.
         app: AppName,
-        /// Only of this service [default: all].
+        /// Only of this service or hook [default: all].
         service: Option<ServiceName>,
         /// The last so many lines.
         #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
@@ -388,7 +390,7 @@ where one is not within a minute, it ends there with 1.")]
         /// Which application.
         app: AppName,
     },
-    /// Set passwords, tokens and keys that services are given; show their names.
+    /// Set passwords, tokens and keys that services and hooks are given; show their names.
     #[command(after_help = "Examples:
   althing secret set shop db-password < file   from standard input
   althing secret set shop db-password          asks for it, and does not show it
@@ -547,7 +549,7 @@ pub(super) enum SecretAction {
         #[arg(long, short, default_value = "", hide_default_value = true)]
         message: String,
     },
-    /// List their names, and which services are given them.
+    /// List their names, and which services and hooks are given them.
     List {
         /// Of which application.
         app: AppName,

@@ -106,7 +106,7 @@ ignore = [".git/", "*~", "*.swp"]
 # What runs on every member when it switches to another version: before it, in the next
 # tree, where anything but status 0 keeps that member from switching, and after it.
 # [hooks.before-switch]
-# run = ["sh", "-c", "nginx -t -p $PWD -c nginx.conf"]
+# run = ["sh", "-c", "nginx -t -c $ALTHING_NEXT/nginx.conf"]
 # within = "30s"
 # [hooks.after-switch]
 # run = ["bin/reload"]

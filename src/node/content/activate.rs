@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Activated, Active, App, Content, ContentError, Next, Terms, Work, edited::Seen, locked, state,
-    state::Saved,
+    Activated, Active, App, Check, Content, ContentError, Next, Terms, Work, edited::Seen, locked,
+    state, state::Saved,
 };
 use crate::{
     base::{
@@ -17,7 +17,7 @@ use crate::{
     },
     driver::{
         DriverError, Mode, Repaired,
-        files::{self, IgnoreRules, Reuse, WorkDir},
+        files::{self, IgnoreRules, Reuse, StatCache, WorkDir},
     },
 };
 
@@ -66,7 +66,6 @@ impl Content {
             Some(check) => self.hooks_of(&next.app, &tree)?.before_switch.map(|hook| (check, hook)),
             None => None,
         };
-        // What is not fit with what was edited here may be so without: then that is kept aside.
         let edits_give_way = Terms { keep_edits: false, check };
         let Work { active: before, cache, .. } = locked(&cell.work).clone();
         let live = &next.live;
@@ -79,11 +78,9 @@ impl Content {
                 if let Some((check, hook)) = &hook {
                     let here = Next { active: &next, tree: live, hook };
                     // Edits may come meanwhile: they are no doing of the hook.
-                    let asked = self.ask(&here, *check, None);
-                    if is_unfit(&asked) && seen.wanted.root() != next.root {
+                    if !self.fits(&here, *check, None, &seen.wanted)? {
                         return self.put_in_place(cell, next, edits_give_way);
                     }
-                    asked?;
                 }
                 return self.put_one(cell, next, seen, &list);
             }
@@ -98,15 +95,14 @@ impl Content {
         let wanted = seen.as_ref().map_or(&*tree, |seen| &seen.wanted);
         let placed = files::place(wanted, self, reuse, &area.next())?;
         if let Some((check, hook)) = &hook {
-            let placed_next = Next { active: &next, tree: &area.next(), hook };
-            let asked = self.ask(&placed_next, *check, Some((wanted, &placed.cache)));
-            if asked.is_err() {
+            let there = Next { active: &next, tree: &area.next(), hook };
+            let fits = self.fits(&there, *check, Some(&placed.cache), wanted);
+            if !matches!(fits, Ok(true)) {
                 area.clear()?;
             }
-            if is_unfit(&asked) && wanted.root() != next.root {
+            if !fits? {
                 return self.put_in_place(cell, next, edits_give_way);
             }
-            asked?;
         }
         let ours = before.as_ref().is_some_and(|active| active.live == *live);
         let foreign = !ours && std::fs::read_dir(live).is_ok_and(|mut d| d.next().is_some());
@@ -159,6 +155,21 @@ impl Content {
             self.note_merged(&next, &mut activated)?;
         }
         Ok(activated)
+    }
+
+    /// Whether `next` may be live as the tree `wanted`; false where only what was edited
+    /// here can be what is not fit, so that it may be without.
+    fn fits(
+        &self,
+        next: &Next<'_>,
+        check: Check<'_>,
+        placed: Option<&StatCache>,
+        wanted: &Tree,
+    ) -> Result<bool, ContentError> {
+        match self.ask(next, check, placed.map(|cache| (wanted, cache))) {
+            Err(ContentError::Held { .. }) if wanted.root() != next.active.root => Ok(false),
+            asked => asked.map(|()| true),
+        }
     }
 
     /// What is wanted differs from what is live in one file at most: that is put in
@@ -234,10 +245,6 @@ impl Content {
         done.added = want.entries().iter().map(|entry| entry.path.clone()).collect();
         Ok(done)
     }
-}
-
-fn is_unfit(asked: &Result<(), ContentError>) -> bool {
-    matches!(asked, Err(ContentError::Held { .. }))
 }
 
 /// A tree that holds what its own version ignores would never be seen whole

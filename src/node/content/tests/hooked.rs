@@ -245,3 +245,41 @@ fn each_change_of_the_live_tree_is_due_until_it_is_told() {
     let bench = bench.restarted();
     assert!(due(&bench).is_some());
 }
+
+#[test]
+fn what_is_fit_only_without_an_edit_is_switched_to_without_it() {
+    let bench = Bench::new();
+    let www = app("www");
+    let (one, two) = (bench.hooked(&[("a", "1")]), bench.hooked(&[("a", "1"), ("b", "2")]));
+    bench.checked(1, one, &AppSpec::default(), &yes).unwrap();
+    write(&bench.live(), &[("a", "bad")]);
+    let asked = RefCell::new(Vec::new());
+    let no_bad = |next: &Next<'_>| {
+        let text = std::fs::read_to_string(next.tree.join("a")).unwrap();
+        asked.borrow_mut().push(text.clone());
+        if text == "bad" { unfit(next) } else { Ok(()) }
+    };
+    // The edit itself, before it would become a version.
+    let edited = bench.content.ingest_live(&www).unwrap().root;
+    let refused = bench.content.check_edit(&www, 2, edited, &no_bad).unwrap_err();
+    assert!(matches!(refused, ContentError::Held { version: 2, .. }), "{refused}");
+    bench.content.check_edit(&www, 2, one, &|_| panic!("it is live")).unwrap();
+    assert_eq!(bench.read("a").as_deref(), Some("bad"));
+    // Another version: first with it, then without.
+    let terms = Terms { keep_edits: true, check: Some(&no_bad) };
+    let done = bench.content.activate_with(&www, 2, 12, two, &AppSpec::default(), terms).unwrap();
+    assert_eq!(*asked.borrow(), ["bad", "bad", "1"]);
+    assert_eq!((done.edits.aside, bench.root()), (vec![path("a")], Some(two)));
+    // The same content as another version: it would be kept where it is, and is not.
+    write(&bench.live(), &[("a", "bad")]);
+    let done = bench.content.activate_with(&www, 3, 13, two, &AppSpec::default(), terms).unwrap();
+    assert_eq!((done.edits.aside, bench.root()), (vec![path("a")], Some(two)));
+    // What is not fit either way is not switched to, and the edit stays.
+    write(&bench.live(), &[("a", "bad")]);
+    let terms = Terms { keep_edits: true, check: Some(&unfit) };
+    assert!(bench.content.activate_with(&www, 4, 14, one, &AppSpec::default(), terms).is_err());
+    assert_eq!(
+        (bench.read("a").as_deref(), bench.content.applications()[0].version),
+        (Some("bad"), 3)
+    );
+}
