@@ -66,6 +66,8 @@ pub(super) struct Runner {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Known {
     member: MemberName,
+    /// What this member is placed by.
+    tags: BTreeMap<String, String>,
     /// The number of each application's current version.
     current: BTreeMap<AppName, u64>,
 }
@@ -280,6 +282,11 @@ impl Runner {
     /// to it. Blocks.
     pub fn try_out(&self, command: &Command) -> Result<(), Refusal> {
         let Command::Publish { app, staged, spec, .. } = command else { return Ok(()) };
+        let placed = |tags| spec.placement.as_ref().is_none_or(|it| it.matches(tags));
+        if !placed(&self.known.borrow().tags) {
+            // It will never be live here: those that it is for find out.
+            return Ok(());
+        }
         let check = |next: &Next<'_>| self.before(next);
         let number = self.next_number(app);
         let tried = self.vault.content.try_out(app, number, staged.root, spec, &check);
@@ -424,6 +431,7 @@ impl Known {
                 || MemberName::parse("removed").expect("letters are a name"),
                 |me| me.name.clone(),
             ),
+            tags: me.map_or_else(BTreeMap::new, |me| me.tags.clone()),
             current: current.map(|(app, it)| (app.clone(), it.current().number)).collect(),
         }
     }

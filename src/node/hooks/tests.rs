@@ -6,9 +6,12 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::{
-    base::{MemberId, RelPath, SecretKey, catalog::AppSpec, catalog::Enrolled},
+    base::{RelPath, SecretKey, catalog::AppSpec, catalog::Enrolled},
     net::{self, Net},
-    node::content::{Content, Made, Terms},
+    node::{
+        content::{Content, Made, Terms},
+        secrets::Others,
+    },
     proto::catalog::Record,
     store::ContentStore,
 };
@@ -46,9 +49,9 @@ impl Bench {
         let bind = ([127, 0, 0, 1], 0).into();
         let config = net::Config { bind, key: key.clone(), cluster: catalog.cluster };
         let (network, _nobody_connects) = Net::bind(config).unwrap();
-        let peers = watch::channel(Vec::<MemberId>::new()).1;
+        let others = watch::channel(Others::default()).1;
         let secrets = dir.path().join("secrets");
-        let vault = Vault { content: content.clone(), network, key, dir: secrets, peers };
+        let vault = Vault { content: content.clone(), network, key, dir: secrets, others };
         let supervisor = Arc::new(Supervisor::new(dir.path().join("logs"), |_| {}));
         let runner = Runner::new(supervisor, vault, &catalog, CancellationToken::new());
         Self { runner, content, dir }
