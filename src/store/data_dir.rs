@@ -39,12 +39,7 @@ impl DataDir {
     /// Opens the data directory at `path`, and makes it (mode 0700) if it is
     /// not there.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(io_error("create", path))?;
-        let path = path.canonicalize().map_err(io_error("find", path))?;
+        let path = make_with_parents(path)?;
         // Before anything is touched, the lock file included.
         let marked = check_format(&path)?;
         if !marked {
@@ -136,6 +131,24 @@ impl DataDir {
     pub fn next_keys(&self) -> PathBuf {
         self.path.join("member.key.next")
     }
+}
+
+/// Makes the directory at `path`, mode 0700, and those above it that are missing. It
+/// outlives a power loss, or the key in it would not. Its absolute path.
+fn make_with_parents(path: &Path) -> Result<PathBuf, StoreError> {
+    let named = path.ancestors().filter(|above| !above.as_os_str().is_empty());
+    let missing = named.take_while(|above| !above.exists()).count();
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error("create", path))?;
+    let path = path.canonicalize().map_err(io_error("find", path))?;
+    // Even if nothing was missing: whoever made it may have been killed before this.
+    for above in path.ancestors().skip(1).take(missing.max(1)) {
+        if record::sync_directory(above).is_err() {
+            // One that only lets through can't be opened to be synced: then all is.
+            let own = File::open(&path).map_err(io_error("open", &path))?;
+            rustix::fs::syncfs(own).map_err(|error| io_error("sync", &path)(error.into()))?;
+        }
+    }
+    Ok(path)
 }
 
 /// Makes one directory, mode 0700, if it is not there.
