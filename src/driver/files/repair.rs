@@ -1,12 +1,15 @@
 //! Repair: an UpdateList is carried out on a live tree in place.
 //!
-//! First everything new is written beside the tree, verified and synced; a
+//! First everything new is written beside the tree and verified, the directories
+//! are made in which is kept what stands there, and all of it is synced; a
 //! failure until then has touched nothing. Then each item changes places with
 //! what stood there in one step, and what stood there is kept aside. Readers
 //! see the old file or the new one, never a half of either; and whatever
-//! instant a crash picks, what stood there is in its place or aside.
+//! instant a crash or a power loss picks, what stood there is in its place or
+//! aside.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
@@ -44,21 +47,26 @@ pub fn repair(
     let root = Root::open(live)?;
     let work = WorkDir::open(live)?;
     let staging = work.fresh_staging()?;
-    if let Err(error) = stage(&staging, changes, source) {
-        // A full disk needs the room; what can't be removed now is removed
-        // before the next repair.
-        let _ = beneath::remove_all(staging.path());
-        return Err(error);
-    }
-    std::fs::create_dir_all(aside).map_err(|e| DriverError::io("make", aside, e))?;
     let mut repairing = Repairing {
         parents: Parents::new(&root),
         root: &root,
         staging: &staging,
         aside: None,
         aside_dir: aside,
+        ready: BTreeSet::new(),
         done: Repaired::default(),
     };
+    let is_ready =
+        stage(&staging, changes, source).and_then(|()| repairing.make_ready(changes, strange));
+    if let Err(error) = is_ready {
+        // A full disk needs the room; what can't be removed now is removed
+        // before the next repair.
+        let _ = beneath::remove_all(staging.path());
+        if let Some(aside) = &repairing.done.aside {
+            let _ = beneath::remove_all(aside);
+        }
+        return Err(error);
+    }
     for path in strange {
         repairing.take_away(path)?;
     }
@@ -96,7 +104,7 @@ fn stage(staging: &Root, changes: &[Change], source: &dyn ChunkSource) -> Result
             }
         }
     }
-    rustix::fs::syncfs(staging).map_err(|e| DriverError::io("sync", staging.path(), e))
+    Ok(())
 }
 
 fn staged(index: usize) -> Vec<u8> {
@@ -109,10 +117,45 @@ struct Repairing<'a> {
     staging: &'a Root,
     aside_dir: &'a Path,
     aside: Option<Root>,
+    /// Directories in there that are on disk.
+    ready: BTreeSet<Option<RelPath>>,
     done: Repaired,
 }
 
 impl Repairing<'_> {
+    /// Makes the directories in which will be kept what stands in the way now, and has
+    /// them on disk together with what is staged: moved to where after a power loss
+    /// nothing leads, it would be lost.
+    fn make_ready(&mut self, changes: &[Change], strange: &[RelPath]) -> Result<(), DriverError> {
+        let aside = self.aside_dir;
+        std::fs::create_dir_all(aside).map_err(|e| DriverError::io("make", aside, e))?;
+        for path in strange {
+            if self.stat(path)?.is_some() {
+                self.make_kept_in(path)?;
+            }
+        }
+        for change in changes {
+            let Some(stat) = self.stat(change.path())? else { continue };
+            let for_directory = match change {
+                Change::Del(_) => true,
+                Change::Set(entry) | Change::Add(entry) => {
+                    matches!(entry.node, Node::Directory { .. })
+                }
+            };
+            // A directory that is emptied, or stays one, is kept nowhere.
+            let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            if !(is_directory && for_directory) {
+                self.make_kept_in(change.path())?;
+            }
+        }
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<(), DriverError> {
+        let staging = self.staging;
+        rustix::fs::syncfs(staging).map_err(|e| DriverError::io("sync", staging.path(), e))
+    }
+
     /// Takes away what no tree can hold, as it is.
     fn take_away(&mut self, path: &RelPath) -> Result<(), DriverError> {
         let Some(stat) = self.stat(path)? else { return Ok(()) };
@@ -226,14 +269,24 @@ impl Repairing<'_> {
         Ok(())
     }
 
-    /// The directory in which what stood at `path` is kept.
+    /// The directory in which what stood at `path` is kept. It is on disk.
     fn kept_in(&mut self, path: &RelPath) -> Result<OwnedFd, DriverError> {
+        let is_ready = self.ready.contains(&path.parent());
+        let made = self.make_kept_in(path)?;
+        if !is_ready {
+            self.sync()?; // what stands there has come since all was made ready
+        }
+        Ok(made)
+    }
+
+    fn make_kept_in(&mut self, path: &RelPath) -> Result<OwnedFd, DriverError> {
         if self.aside.is_none() {
             let dir = aside::next(self.aside_dir)?;
             std::fs::create_dir(&dir).map_err(|e| DriverError::io("make", &dir, e))?;
             self.done.aside = Some(dir.clone());
             self.aside = Some(Root::open(&dir)?);
         }
+        self.ready.insert(path.parent());
         let aside = self.aside.as_ref().expect("it was opened above");
         match beneath::make_all(aside, path.parent().as_ref(), 0o700) {
             // A file is kept where this one's directory would be.
