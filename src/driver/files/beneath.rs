@@ -214,6 +214,17 @@ pub fn make_all(root: &Root, path: Option<&RelPath>, mode: u32) -> Result<OwnedF
     Ok(dir)
 }
 
+/// Makes the directory at `path`, which is the operator's, and those above it that are
+/// missing. What is made outlives a power loss: nothing that is moved into it is lost.
+pub fn make_path(path: &Path) -> std::io::Result<()> {
+    let missing = path.ancestors().take_while(|above| !above.exists()).count();
+    std::fs::create_dir_all(path)?;
+    for above in path.ancestors().skip(1).take(missing) {
+        File::open(above)?.sync_all()?;
+    }
+    Ok(())
+}
+
 /// Removes a whole tree, links themselves and never their targets, and
 /// nothing that is mounted in it. Nothing there is fine.
 ///

@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{FileType, Mode},
+    fs::{AtFlags, FileType, Mode},
     io::Errno,
 };
 
@@ -26,10 +26,20 @@ pub(super) struct Carried {
     pub left: Vec<RelPath>,
 }
 
-/// Moves what `rules` ignore from the tree `from` to the tree `to`.
-pub(super) fn over(from: &Path, to: &Path, rules: &IgnoreRules) -> Result<Carried, DriverError> {
+/// Where a directory is made that is missing in the new tree, until it is as it was in
+/// the old one.
+pub(super) const MADE: &[u8] = b"made";
+
+/// Moves what `rules` ignore from the tree `from` to the tree `to`. Directories that are
+/// missing there are made in `work`, on the same file system.
+pub(super) fn over(
+    from: &Path,
+    to: &Path,
+    work: &Root,
+    rules: &IgnoreRules,
+) -> Result<Carried, DriverError> {
     let (from, to) = (Root::open(from)?, Root::open(to)?);
-    let mut carrying = Carrying { from, to, carried: Carried::default(), todo: vec![None] };
+    let mut carrying = Carrying { from, to, work, carried: Carried::default(), todo: vec![None] };
     while let Some(directory) = carrying.todo.pop() {
         carrying.directory(directory.as_ref(), rules)?;
     }
@@ -66,14 +76,15 @@ pub(super) fn no_mounts_in(tree: &Root) -> Result<(), DriverError> {
     Ok(())
 }
 
-struct Carrying {
+struct Carrying<'a> {
     from: Root,
     to: Root,
+    work: &'a Root,
     carried: Carried,
     todo: Vec<Option<RelPath>>,
 }
 
-impl Carrying {
+impl Carrying<'_> {
     fn directory(
         &mut self,
         path: Option<&RelPath>,
@@ -143,19 +154,39 @@ impl Carrying {
         let (mut old, mut new) = (self.from.directory(None)?, self.to.directory(None)?);
         for name in path.components() {
             old = rustix::fs::openat(&old, name, flags, Mode::empty())?;
-            match rustix::fs::mkdirat(&new, name, Mode::RWXU) {
-                Ok(()) => {
-                    let mode = rustix::fs::fstat(&old)?.st_mode & 0o777;
-                    new = rustix::fs::openat(&new, name, flags, Mode::empty())?;
-                    rustix::fs::fchmod(&new, Mode::from_raw_mode(mode))?;
-                }
-                Err(Errno::EXIST) => {
-                    new = rustix::fs::openat(&new, name, flags, Mode::empty())?;
-                }
-                Err(error) => return Err(error),
+            match rustix::fs::openat(&new, name, flags, Mode::empty()) {
+                Err(Errno::NOENT) => new = self.make(&old, &new, name)?,
+                other => new = other?,
             }
         }
         Ok(new)
+    }
+
+    /// Makes the directory `name` in `new`, with the permissions of `old`. It has them
+    /// when it appears, and is on disk: a crash leaves no other, and a power loss nothing
+    /// in it that nothing leads to.
+    fn make(&self, old: &OwnedFd, new: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+        let gone = |removed| match removed {
+            Err(Errno::NOENT) => Ok(()),
+            other => other,
+        };
+        gone(rustix::fs::unlinkat(self.work, MADE, AtFlags::REMOVEDIR))?;
+        rustix::fs::mkdirat(self.work, MADE, Mode::RWXU)?;
+        let made = rustix::fs::openat(self.work, MADE, beneath::READ, Mode::empty())?;
+        let mode = rustix::fs::fstat(old)?.st_mode & 0o777;
+        rustix::fs::fchmod(&made, Mode::from_raw_mode(mode))?;
+        rustix::fs::fsync(&made)?;
+        match beneath::move_new((self.work.as_fd(), MADE), (new.as_fd(), name)) {
+            Ok(()) => {}
+            // A program was faster.
+            Err(Errno::EXIST) => {
+                rustix::fs::unlinkat(self.work, MADE, AtFlags::REMOVEDIR)?;
+                return rustix::fs::openat(new, name, beneath::READ, Mode::empty());
+            }
+            Err(error) => return Err(error),
+        }
+        rustix::fs::fsync(new)?;
+        Ok(made)
     }
 }
 

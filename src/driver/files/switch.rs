@@ -12,6 +12,7 @@
 //!     old                 the tree before; the next switch removes it
 //!     trial               a version that is tried before it is published
 //!     tree-N              the live tree, where the path is a link
+//!     made                a directory on its way into the live tree
 //!     staging             what a repair has ready
 //!     aside/N             what was replaced
 //! ```
@@ -71,7 +72,7 @@ impl WorkDir {
     pub fn open(live: &Path) -> Result<Self, DriverError> {
         let path = Self::path_of(live);
         if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(|e| DriverError::io("make", parent, e))?;
+            beneath::make_path(parent).map_err(|e| DriverError::io("make", parent, e))?;
         }
         match rustix::fs::mkdir(&path, Mode::from_raw_mode(0o711)) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -123,7 +124,7 @@ impl WorkDir {
     pub fn keep_live_aside(&self) -> Result<PathBuf, DriverError> {
         let aside = aside::next(&self.aside())?;
         let failed = |e| DriverError::io("keep aside", &self.live, e);
-        std::fs::create_dir_all(&aside).map_err(failed)?;
+        beneath::make_path(&aside).map_err(failed)?;
         let name = self.live.file_name().unwrap_or_default();
         std::fs::rename(&self.live, aside.join(name)).map_err(failed)?;
         self.sync()?;
@@ -325,7 +326,7 @@ fn finish(work: &WorkDir, journal: &Journal) -> Result<Retired, DriverError> {
     let mut retired = Retired::default();
     if let Some(from) = from.filter(|path| path.is_dir()) {
         let rules = IgnoreRules::new(&journal.patterns)?;
-        let carried = carry::over(&from, &work.live, &rules)?;
+        let carried = carry::over(&from, &work.live, &work.root, &rules)?;
         step("carried")?;
         let keep = journal.foreign || !carried.left.is_empty();
         (retired.carried, retired.left) = (carried.moved, carried.left);
@@ -364,15 +365,20 @@ fn relink(work: &WorkDir, next: &Path, journal: &mut Journal) -> Result<(), Driv
 fn take_after(next: &Path, live: Option<&Root>) -> Result<(), DriverError> {
     let failed = |error| DriverError::io("set permissions of", next, error);
     let new = Root::open(next)?;
-    let Some(live) = live else {
-        return rustix::fs::fchmod(&new, Mode::from_raw_mode(0o755)).map_err(failed);
+    let mode = match live {
+        None => 0o755,
+        Some(live) => {
+            let stat = rustix::fs::fstat(live).map_err(failed)?;
+            let (user, group) =
+                (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
+            // Only root may give a directory away; anybody else's stays its own.
+            let _ = rustix::fs::fchown(&new, Some(user), Some(group));
+            stat.st_mode & 0o7777
+        }
     };
-    let stat = rustix::fs::fstat(live).map_err(failed)?;
-    let (user, group) =
-        (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
-    // Only root may give a directory away; anybody else's stays its own.
-    let _ = rustix::fs::fchown(&new, Some(user), Some(group));
-    rustix::fs::fchmod(&new, Mode::from_raw_mode(stat.st_mode & 0o7777)).map_err(failed)
+    rustix::fs::fchmod(&new, Mode::from_raw_mode(mode)).map_err(failed)?;
+    // It was synced before, with permissions that may let others in.
+    rustix::fs::fsync(&new).map_err(failed)
 }
 
 /// Moves the tree `from` to the next place aside; `None` if it is not there.
@@ -382,8 +388,12 @@ fn keep_aside(work: &WorkDir, from: &Path) -> Result<Option<PathBuf>, DriverErro
     }
     let aside = work.aside();
     std::fs::create_dir_all(&aside).map_err(|e| DriverError::io("make", &aside, e))?;
+    // First: a tree must not be moved to where after a power loss nothing leads.
+    work.sync()?;
     let to = aside::next(&aside)?;
     std::fs::rename(from, &to).map_err(|e| DriverError::io("keep aside", from, e))?;
+    // And it is there before a journal ends that would bring it there.
+    work.sync()?;
     Ok(Some(to))
 }
 
@@ -393,18 +403,21 @@ fn keep_aside(work: &WorkDir, from: &Path) -> Result<Option<PathBuf>, DriverErro
 fn sweep(work: &WorkDir, unused: Option<u64>) -> Result<(), DriverError> {
     let live = inode_of(&work.live);
     let path = work.root.path();
+    let mut is_swept = false;
     let names = beneath::list(work.root.as_fd()).map_err(|e| DriverError::io("read", path, e))?;
     for (name, _) in names {
         let stray = path.join(std::ffi::OsStr::from_bytes(&name));
         let inode = inode_of(&stray);
         match &name[..] {
-            b"next" | b"link" | b"journal.new" => beneath::remove_all(&stray)?,
-            name if !name.starts_with(b"tree-") || inode == live => {}
+            b"next" | b"link" | b"journal.new" | carry::MADE => beneath::remove_all(&stray)?,
+            name if !name.starts_with(b"tree-") || inode == live => continue,
             _ if inode == unused => beneath::remove_all(&stray)?,
             _ => drop(keep_aside(work, &stray)?),
         }
+        is_swept = true;
     }
-    Ok(())
+    // Nobody may look here again before the next switch: it is not to come back.
+    if is_swept { work.sync() } else { Ok(()) }
 }
 
 /// The inode that `path` leads to.

@@ -33,7 +33,8 @@ fn what_a_program_makes_again_meanwhile_is_merged_and_never_overwritten() {
     let (from, to) = (bench.dir.path().join("from"), bench.dir.path().join("to"));
     write(&from, &[("uploads/a/old", "1"), ("uploads/both", "old"), ("uploads/c", "2")]);
     write(&to, &[("uploads/a/new", "3"), ("uploads/both", "new")]);
-    let carried = carry::over(&from, &to, &bench.rules).unwrap();
+    let work = beneath::Root::open(bench.dir.path()).unwrap();
+    let carried = carry::over(&from, &to, &work, &bench.rules).unwrap();
     let read = |name: &str| std::fs::read_to_string(to.join(name)).unwrap();
     assert_eq!((read("uploads/a/old"), read("uploads/a/new")), ("1".into(), "3".into()));
     assert_eq!((read("uploads/both"), read("uploads/c")), ("new".into(), "2".into()));
