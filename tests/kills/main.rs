@@ -15,6 +15,7 @@ mod common;
 mod member;
 mod model;
 mod pages;
+#[expect(dead_code, reason = "tests/crashes needs more of it")]
 mod worker;
 
 use std::{
@@ -27,7 +28,7 @@ use std::{
 
 use chance::Chance;
 use model::Model;
-use worker::Orders;
+use worker::{Orders, Worker};
 
 /// Where the process that is killed works, and what it is told.
 const PLACE: &str = "ALTHING_KILLS_PLACE";
@@ -38,6 +39,8 @@ const RECOVER: &str = "ALTHING_KILLS_RECOVER";
 const KILLS: u64 = 60;
 /// How long a switch is waited for that may not come, as where one file is put by itself.
 const SWITCH_MAX: Duration = Duration::from_millis(120);
+/// The files of a version, bytes. Some are cut into pieces.
+const SIZES: [usize; 10] = [0, 1, 3_000, 20_000, 70_000, 400_000, 90_000, 5, 150_000, 40_000];
 /// Only what hangs is silent for so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -55,7 +58,15 @@ fn seed() -> u64 {
 fn killed_at_any_moment_it_holds_one_version_and_has_lost_none() {
     if let Ok(place) = std::env::var(PLACE) {
         let orders = Orders::decode(&std::env::var(ORDERS).unwrap());
-        worker::work(Path::new(&place), orders, std::env::var(RECOVER).is_ok());
+        let place = Path::new(&place);
+        let source = place.join("source");
+        let worker = Worker::open(place, &source, orders);
+        if std::env::var(RECOVER).is_err() {
+            worker.work();
+        }
+        loop {
+            std::thread::park();
+        }
     }
     let (seed, kills) = (seed(), from_env("ALTHING_KILLS").unwrap_or(KILLS));
     println!("ALTHING_SEED={seed} ALTHING_KILLS={kills}");
@@ -73,7 +84,9 @@ fn killed_at_any_moment_it_holds_one_version_and_has_lost_none() {
         }
         model.look(&format!("seed {seed}, kill {kill}, after {said:#?}"));
     }
-    println!("{:#?}", model.seen);
+    for (what, count) in model.seen.counted() {
+        println!("{count} {what}");
+    }
 }
 
 /// The life of one process: what it said until it was killed.

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -14,15 +15,12 @@ use althing::{
 };
 
 use super::{
-    pages::{self, Item, Pages, UPLOADS, differences, pages},
-    worker::{self, APPS, Orders, app, spec},
+    pages::{self, Item, Pages, UPLOADS, differences, now_and_then, pages},
+    worker::{self, APPS, Orders, THEIRS, UPLOAD, app, spec},
 };
 
-/// What is kept of an upload that no version may touch.
-const UPLOAD: &str = "uploaded";
-
 /// What was met, to be printed.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Seen {
     /// Kills, by what was under way.
     pub kills: BTreeMap<String, u64>,
@@ -38,6 +36,7 @@ pub struct Seen {
     pub verified: u64,
 }
 
+#[derive(Clone)]
 pub struct Model {
     dir: PathBuf,
     version: u64,
@@ -47,8 +46,13 @@ pub struct Model {
     /// Whatever was staged at any time.
     known: BTreeMap<Digest, u64>,
     apps: BTreeMap<&'static str, App>,
+    key: Option<String>,
+    promised: Option<u64>,
     under_way: Step,
-    looks: u64,
+    /// Somebody has damaged the index: it is kept beside the one that is made anew.
+    pub damaged: bool,
+    /// Every tenth look is at room that is to be given back.
+    pub looks: u64,
     pub seen: Seen,
 }
 
@@ -61,7 +65,10 @@ struct App {
     edits: BTreeMap<String, String>,
     /// Edits that gave way: they are kept aside.
     aside: BTreeSet<String>,
-    uploaded: bool,
+    /// A directory in which something was uploaded, beside the top.
+    uploaded: Option<String>,
+    /// Somebody's files stand where the live tree is to be.
+    theirs: bool,
 }
 
 /// What a process was about.
@@ -72,6 +79,15 @@ enum Step {
     Open,
     Stage,
     Collect,
+    Promise {
+        number: u64,
+    },
+    Upload {
+        name: &'static str,
+    },
+    Put {
+        name: &'static str,
+    },
     Activate {
         name: &'static str,
         number: u64,
@@ -90,9 +106,11 @@ enum Step {
 impl Step {
     fn name(&self) -> Option<&'static str> {
         match self {
-            Self::Activate { name, .. } | Self::Edit { name, .. } | Self::Repair { name } => {
-                Some(name)
-            }
+            Self::Activate { name, .. }
+            | Self::Edit { name, .. }
+            | Self::Repair { name }
+            | Self::Upload { name }
+            | Self::Put { name } => Some(name),
             _ => None,
         }
     }
@@ -102,6 +120,9 @@ impl App {
     /// What stands in the live tree.
     fn live(&self) -> Pages {
         let mut live = self.active.map(pages).unwrap_or_default();
+        if let Some(directory) = &self.uploaded {
+            live.entry(directory.clone()).or_insert(Item::Directory(0o755));
+        }
         live.extend(self.edits.iter().map(|(path, text)| (path.clone(), edited(text))));
         live
     }
@@ -109,7 +130,9 @@ impl App {
     /// As it is after the tree `number` is activated.
     fn activated(&self, number: u64, keep: bool) -> Self {
         let (before, next) = (self.active.map(pages).unwrap_or_default(), pages(number));
-        let mut after = Self { active: Some(number), edits: BTreeMap::new(), ..self.clone() };
+        let edits = BTreeMap::new();
+        let mut after = Self { active: Some(number), edits, theirs: false, ..self.clone() };
+        after.aside.extend(self.theirs.then(|| THEIRS.to_owned()));
         for (path, text) in &self.edits {
             if keep && before.get(path) == next.get(path) {
                 after.edits.insert(path.clone(), text.clone());
@@ -125,6 +148,10 @@ impl App {
         Self { edits: BTreeMap::new(), aside, ..self.clone() }
     }
 
+    fn with_uploads(&self) -> Self {
+        Self { uploaded: self.active.map(now_and_then), ..self.clone() }
+    }
+
     fn with_edit(&self, path: &str, text: &str) -> Self {
         let mut after = self.clone();
         after.edits.insert(path.to_owned(), text.to_owned());
@@ -136,6 +163,21 @@ fn edited(text: &str) -> Item {
     Item::File(0o644, text.as_bytes().to_vec())
 }
 
+impl Seen {
+    /// Each with its name.
+    pub fn counted(&self) -> Vec<(String, u64)> {
+        let kills = self.kills.iter().map(|(step, count)| (format!("under way: {step}"), *count));
+        let others = [
+            ("switched in part, and finished", self.switched),
+            ("one file in place before its record", self.stepped),
+            ("recoveries that were killed", self.recoveries),
+            ("edits found aside", self.aside),
+            ("trees read chunk by chunk", self.verified),
+        ];
+        kills.chain(others.map(|(name, count)| (name.to_owned(), count))).collect()
+    }
+}
+
 impl Model {
     pub fn new(dir: &Path) -> Self {
         Self {
@@ -145,7 +187,10 @@ impl Model {
             held: BTreeMap::new(),
             known: BTreeMap::new(),
             apps: APPS.into_iter().map(|name| (name, App::default())).collect(),
+            key: None,
+            promised: None,
             under_way: Step::Nothing,
+            damaged: false,
             looks: 0,
             seen: Seen::default(),
         }
@@ -185,13 +230,25 @@ impl Model {
                     self.under_way = Step::Edit { name: name(2), path: words[3].to_owned(), text };
                 }
                 ("about", Some("repair")) => self.under_way = Step::Repair { name: name(2) },
+                ("about", Some("promise")) => {
+                    self.version = number(2) + 1;
+                    self.under_way = Step::Promise { number: number(2) };
+                }
+                ("about", Some("upload")) => self.under_way = Step::Upload { name: name(2) },
+                ("about", Some("put")) => self.under_way = Step::Put { name: APPS[0] },
+                ("key", Some(key)) => {
+                    let known = self.key.get_or_insert_with(|| key.to_owned());
+                    assert_eq!(known, key, "it is another member");
+                }
                 ("staged", _) => {
                     let root = Digest::parse(words[2]).unwrap();
                     self.held.insert(number(1), root);
                     self.known.insert(root, number(1));
                     self.under_way = Step::Nothing;
                 }
-                ("activated" | "edited" | "repaired", _) => self.is_done(),
+                ("activated" | "edited" | "repaired" | "uploaded" | "promised" | "put", _) => {
+                    self.is_done()
+                }
                 ("opened" | "collected", _) => self.under_way = Step::Nothing,
                 _ => panic!("it said {line:?}"),
             }
@@ -200,11 +257,17 @@ impl Model {
 
     fn is_done(&mut self) {
         let step = std::mem::take(&mut self.under_way);
+        if let Step::Promise { number } = step {
+            self.promised = Some(number);
+            return;
+        }
         let app = self.apps.get_mut(step.name().unwrap()).unwrap();
         *app = match step {
             Step::Activate { number, keep, .. } => app.activated(number, keep),
             Step::Edit { path, text, .. } => app.with_edit(&path, &text),
             Step::Repair { .. } => app.repaired(),
+            Step::Upload { .. } => app.with_uploads(),
+            Step::Put { .. } => App { theirs: true, ..app.clone() },
             step => panic!("{step:?} is of no live tree"),
         };
     }
@@ -217,6 +280,7 @@ impl Model {
         *self.seen.kills.entry(word).or_default() += 1;
         let context = format!("{context}\n{step:?} was under way");
         let (data, content) = worker::open(&self.dir);
+        self.look_at_member(&data, &step, &context);
         self.look_at_store(&content, &context);
         self.look_for_strays(&data, &content, &context);
         for name in APPS {
@@ -226,6 +290,17 @@ impl Model {
         self.looks += 1;
         if self.looks.is_multiple_of(10) {
             self.look_at_room(&data, &content, &context);
+        }
+    }
+
+    /// It is who it was, and has promised what it said.
+    fn look_at_member(&mut self, data: &DataDir, step: &Step, context: &str) {
+        let key = worker::key(data);
+        assert_eq!(self.key.get_or_insert_with(|| key.clone()), &key, "the key; {context}");
+        let promised = worker::promised(data);
+        match step {
+            Step::Promise { number } if promised == Some(*number) => self.promised = promised,
+            _ => assert_eq!(promised, self.promised, "what was promised; {context}"),
         }
     }
 
@@ -250,8 +325,15 @@ impl Model {
         let context = format!("{name}: {before:?}, recorded {number:?}; {context}");
         let Some(recorded) = recorded else {
             assert_eq!(before.active, None, "nothing is active; {context}");
+            let theirs = self.dir.join("data/live").join(name).join("theirs");
+            let is_there = fs::read_to_string(theirs).is_ok_and(|text| text == THEIRS);
+            let is_put = matches!(step, Step::Put { .. });
+            assert!(is_there || is_put || !before.theirs, "somebody's files are lost; {context}");
             return;
         };
+        let mode = fs::metadata(&recorded.live).unwrap().mode() & 0o7777;
+        let wanted = if name == APPS[0] { worker::PRIVATE } else { 0o755 };
+        assert_eq!(mode, wanted, "the permissions of the live tree; {context}");
         let found = pages::read(&recorded.live);
         let same = |app: &App| found == app.live();
         let wrong = |app: &App| differences(&found, &app.live());
@@ -301,36 +383,41 @@ impl Model {
         assert_eq!(self.known[&root], active, "what is served; {context}");
         assert_eq!(scanned.root == Some(root), after.edits.is_empty(), "{scanned:?}; {context}");
         serves(&content.site(&app(name)).unwrap(), &pages(active), &context);
-        self.look_aside(&mut after, &recorded.live, &context);
+        let uploading = matches!(step, Step::Upload { .. });
+        self.look_aside(&mut after, &recorded.live, uploading, &context);
         content.prune_aside(&app(name), 0, 0).unwrap();
         self.apps.insert(name, after);
     }
 
     /// What gave way is kept; what belongs to nobody's vote is where it was.
-    fn look_aside(&mut self, after: &mut App, live: &Path, context: &str) {
+    fn look_aside(&mut self, after: &mut App, live: &Path, uploading: bool, context: &str) {
         let kept = files_below(&WorkDir::path_of(live).join("aside"));
         for text in std::mem::take(&mut after.aside) {
             let is_kept = kept.iter().any(|path| fs::read_to_string(path).is_ok_and(|t| t == text));
             assert!(is_kept, "{text:?} is neither in the live tree nor aside; {context}");
             self.seen.aside += 1;
         }
-        let uploads = live.join(UPLOADS);
-        if after.uploaded {
-            let upload = fs::read_to_string(uploads.join("one")).ok();
-            assert_eq!(upload.as_deref(), Some(UPLOAD), "an upload is lost; {context}");
-        } else {
-            fs::create_dir(&uploads).unwrap();
-            fs::write(uploads.join("one"), UPLOAD).unwrap();
-            after.uploaded = true;
+        let uploads = after.uploaded.iter().map(|some| live.join(some)).chain([live.to_owned()]);
+        if after.uploaded.is_some() {
+            for uploads in uploads {
+                let upload = fs::read_to_string(uploads.join(UPLOADS).join("one")).ok();
+                assert_eq!(upload.as_deref(), Some(UPLOAD), "an upload is lost; {context}");
+            }
+        } else if !uploading {
+            worker::upload(live);
+            *after = after.with_uploads();
         }
     }
 
     /// What a kill leaves over is tidied up when the next one starts.
     fn look_for_strays(&self, data: &DataDir, content: &Content, context: &str) {
         let records = names(&data.records());
-        let expected = |name: &String| name.ends_with(".active") || name.ends_with(".stats");
+        let expected = |name: &String| {
+            name.ends_with(".active") || name.ends_with(".stats") || name == worker::PROMISE
+        };
         assert!(records.iter().all(expected), "strays: {records:?}; {context}");
-        let inside = names(&data.content());
+        let mut inside = names(&data.content());
+        inside.retain(|name| !self.damaged || name != "index.damaged");
         assert_eq!(inside, ["index.redb", "packs", "trees"], "strays; {context}");
         let trees = names(&data.content().join("trees")).len();
         assert_eq!(trees, content.store().trees().unwrap().len(), "stray listings; {context}");

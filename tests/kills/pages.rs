@@ -8,6 +8,8 @@ use std::{
     path::Path,
 };
 
+use super::SIZES;
+
 /// What stands at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
@@ -22,10 +24,8 @@ pub type Pages = BTreeMap<String, Item>;
 /// Versions of one of these differ in one file only, which is put in place by itself.
 pub const MINOR: u64 = 4;
 
-/// What is ignored in every live tree.
+/// What is ignored in every live tree, in whatever directory.
 pub const UPLOADS: &str = "uploads";
-
-const SIZES: [usize; 10] = [0, 1, 3_000, 20_000, 70_000, 400_000, 90_000, 5, 150_000, 40_000];
 
 /// The content of version tree `number`. Some files stay the same over several
 /// of them, so that they share pieces; one file is another in each.
@@ -44,10 +44,18 @@ pub fn pages(number: u64) -> Pages {
     }
     all.insert("number".to_owned(), Item::File(0o644, number.to_string().into_bytes()));
     all.insert("link".to_owned(), Item::Link(format!("d{}", major % 3)));
+    let now_and_then = now_and_then(number);
+    all.insert(now_and_then.clone(), Item::Directory(0o755));
+    all.insert(format!("{now_and_then}/file"), Item::File(0o644, noise(98, 0, 100)));
     if major.is_multiple_of(2) {
         all.insert("d1/even".to_owned(), Item::File(0o644, noise(99, 0, 10_000)));
     }
     all
+}
+
+/// A directory that is in version tree `number`, and not in every other.
+pub fn now_and_then(number: u64) -> String {
+    format!("m{}", number / MINOR % 2)
 }
 
 fn noise(kind: u64, era: u64, size: usize) -> Vec<u8> {
@@ -84,8 +92,9 @@ pub fn read(at: &Path) -> Pages {
         for entry in fs::read_dir(at.join(&directory)).unwrap() {
             let entry = entry.unwrap();
             let name = entry.file_name().into_string().unwrap();
-            let path = if directory.is_empty() { name } else { format!("{directory}/{name}") };
-            if path == UPLOADS {
+            let below = |name: &str| format!("{directory}/{name}");
+            let path = if directory.is_empty() { name.clone() } else { below(&name) };
+            if name == UPLOADS {
                 continue;
             }
             let meta = entry.metadata().unwrap();
