@@ -65,6 +65,7 @@ impl Content {
         state::remove(&self.inner.state_dir, app)?;
         *locked(&cell.shown) = Shown::default();
         *locked(&cell.wanted) = (0, 0);
+        *locked(&cell.told) = None;
         *work = Work { generation: work.generation + 1, ..Work::default() };
         Ok(())
     }

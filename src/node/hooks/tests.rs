@@ -6,7 +6,12 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::{
-    base::{RelPath, SecretKey, catalog::AppSpec, catalog::Enrolled},
+    base::{
+        RelPath, SecretKey,
+        catalog::{AppSpec, Enrolled},
+        placement::Placement,
+    },
+    member::command::Staged,
     net::{self, Net},
     node::{
         content::{Content, Made, Terms},
@@ -153,6 +158,30 @@ async fn a_version_that_is_not_fit_is_held_back_and_a_newer_one_is_not() {
     assert_eq!(bench.runner.held_back(&app(), 3), None);
     bench.switch(3, good).await.unwrap();
     assert_eq!(bench.runner.held_back(&app(), 2), None, "it is forgotten");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_is_tried_where_it_is_placed_before_it_is_published() {
+    let bench = Bench::new();
+    let (good, bad) = (bench.version("true", "true"), bench.version("exit 4", "true"));
+    let tried = |root, placement: Option<&str>| {
+        let placement = placement.map(|text| Placement::parse(text).unwrap());
+        let command = Command::Publish {
+            app: app(),
+            staged: Staged { root, files: 1, bytes: 1 },
+            spec: Box::new(AppSpec { placement, ..AppSpec::default() }),
+            message: String::new(),
+            base: None,
+        };
+        let runner = bench.runner.clone();
+        async move { tokio::task::spawn_blocking(move || runner.try_out(&command)).await.unwrap() }
+    };
+    tried(good, None).await.unwrap();
+    let refused = tried(bad, None).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::Invalid);
+    assert!(refused.why.contains("its before-switch hook exited with status 4"), "{refused:?}");
+    assert_eq!(bench.runner.held_back(&app(), 1), None, "that is no switch");
+    tried(bad, Some("role == web")).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -239,6 +239,13 @@ fn each_change_of_the_live_tree_is_due_until_it_is_told() {
     bench.content.repair(&www, one).unwrap();
     let bench = bench.restarted();
     assert_eq!(due(&bench), Some(3));
+    // What was taken away and comes back is another tree.
+    bench.content.told(&bench.content.due(&www).unwrap()).unwrap();
+    bench.content.withdraw(&www, 14).unwrap();
+    assert_eq!(due(&bench), None);
+    let terms = Terms { check: Some(&yes), ..Terms::default() };
+    bench.content.activate_with(&www, 3, 15, one, &AppSpec::default(), terms).unwrap();
+    assert_eq!(due(&bench), Some(3));
     // Another cluster counts anew.
     bench.content.told(&bench.content.due(&www).unwrap()).unwrap();
     begin_anew(&bench.dir.path().join("state")).unwrap();
