@@ -67,6 +67,7 @@ async fn publish(member: &Running, site: &Path) -> Result<Outcome, Box<dyn Error
         message: "the first version".to_owned(),
         base: None,
         hosts: Vec::new(),
+        place: None,
     };
     Ok(member.handle().publish(publish).await?)
 }

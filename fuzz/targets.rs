@@ -743,6 +743,7 @@ fn json_seeds() -> Vec<Vec<u8>> {
         message: "hello".into(),
         base: Some(u64::MAX),
         hosts: vec!["a.example".into()],
+        place: Some("/srv/www".to_owned()),
     };
     let mut seeds: Vec<Vec<u8>> =
         commands.iter().map(|c| serde_json::to_vec(c).expect("plain data")).collect();

@@ -91,6 +91,34 @@ Nothing is written over. Without a manifest `publish` takes --app and --host.")]
         #[arg(long, value_name = "NAME")]
         host: Vec<String>,
     },
+    /// Adopt servers as they are: what a majority holds at a path becomes version 1.
+    #[command(after_help = "\
+Every member signs what stands at PATH there, and says what it is. Where a strict majority of those
+with a vote holds the same, that is published with its live tree at PATH: members that hold it keep
+their copy as it is, and the others are put right, with what they held kept aside. Otherwise nothing
+is changed, and you decide.
+
+Examples:
+  althing adopt web /srv/www --dry-run   who holds what
+  althing adopt web /srv/www
+  althing adopt web /srv/www --mine      the copy of this member is right
+
+A manifest in PATH on this member says what is ignored, and the rest.")]
+    Adopt {
+        /// The application's name.
+        app: AppName,
+        /// Where it stands on every member: a directory.
+        path: PathBuf,
+        /// A host name that it answers to; may be given several times.
+        #[arg(long, value_name = "NAME")]
+        host: Vec<String>,
+        /// The copy of the member that is asked is right, whoever holds what.
+        #[arg(long)]
+        mine: bool,
+        /// Only show who holds what.
+        #[arg(long, conflicts_with = "mine")]
+        dry_run: bool,
+    },
     /// Publish a directory: every member holds and serves it, or none does.
     Publish(Publish),
     /// List the members, in failover order.

@@ -4,6 +4,7 @@
 //! Exit codes follow from the kind of a refusal, so that scripts need not
 //! read sentences; `--json` has both.
 
+mod adopt;
 mod args;
 mod client;
 mod demo;
@@ -95,6 +96,10 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
         Action::Sim(options) => sim::run(&options, output),
         Action::Invite { uses, valid } => operate::invite(&client, output, uses, valid).await,
         Action::Init { directory, app, host } => init::run(output, &directory, app, &host),
+        Action::Adopt { app, path, host: hosts, mine, dry_run } => {
+            let wanted = adopt::Wanted { app, path, hosts, mine, dry_run };
+            adopt::run(&client, output, wanted).await
+        }
         Action::Publish(options) => publish::run(&client, output, options).await,
         Action::Members { reach: false } => show::members(&client, output).await,
         Action::Members { reach: true } => reach::reach(&client, output).await,

@@ -45,11 +45,22 @@ pub(super) async fn run(
         (_, app) => {
             // Without a list there is a directory: the arguments were checked.
             let source = super::absolute(&source.unwrap_or_default())?;
-            let publish = Publish { app, source, message, base, hosts };
-            let first = format!("{} is being read", publish.source.display());
-            watched(client, output, &first, client.publish(&publish)).await?
+            let publish = Publish { app, source, message, base, hosts, place: None };
+            return directory(client, output, &publish).await;
         }
     };
+    operate::done(output, &outcome);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Publishes a directory.
+pub(super) async fn directory(
+    client: &Client,
+    output: &Output,
+    publish: &Publish,
+) -> Result<ExitCode, Refusal> {
+    let first = format!("{} is being read", publish.source.display());
+    let outcome = watched(client, output, &first, client.publish(publish)).await?;
     operate::done(output, &outcome);
     Ok(ExitCode::SUCCESS)
 }

@@ -247,6 +247,17 @@ impl Content {
         staged
     }
 
+    /// The signature that the directory `source` would have as a version, without what
+    /// `ignore` matches. Every byte is read, and nothing is stored.
+    pub fn sign(&self, source: &Path, ignore: &[String]) -> Result<Staged, ContentError> {
+        let rules = IgnoreRules::new(ignore)?;
+        let how = How { mode: Mode::Full, purpose: Purpose::Publish };
+        let scan = files::scan(source, &rules, &mut StatCache::new(), how, None)?;
+        let given = scan.tree.entries().iter().filter(|entry| !entry.path.is_definition());
+        let tree = Tree::new(given.cloned().collect()).map_err(DriverError::from)?;
+        Ok(Staged { root: tree.root(), files: tree.files(), bytes: tree.bytes() })
+    }
+
     /// Makes the tree `root` the live one of `app`, as version number
     /// `version`, decided at the catalog's `sequence`. Every byte must be in
     /// the store. Refused if something newer was activated or asked for. What was

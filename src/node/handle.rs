@@ -47,6 +47,9 @@ pub struct Publish {
     pub base: Option<u64>,
     /// Host names beside those of the manifest.
     pub hosts: Vec<String>,
+    /// Where its live tree is to stand; as the manifest says if not given.
+    #[serde(default)]
+    pub place: Option<String>,
 }
 
 /// What the shell counts.

@@ -5,6 +5,7 @@
 //! stream) and comes back as an input. Nothing here holds a lock across an
 //! await, because the loop has no lock at all.
 
+mod adopt;
 mod again;
 pub mod content;
 mod edits;
@@ -34,6 +35,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{MemberId, Refusal};
 
+pub use adopt::{Signed, ignored};
 pub use edits::Edits;
 pub use handle::{Handle, Metrics, Publish};
 pub use options::Options;

@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -15,7 +16,10 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::content::{Active, ContentError, Defined};
+use super::{
+    adopt::Signed,
+    content::{Active, ContentError, Defined},
+};
 use crate::{
     base::{AppName, Digest, MemberName, Refusal, ServiceName},
     driver::{
@@ -64,6 +68,14 @@ pub enum Ask {
         /// Which document: the asker's version has it.
         document: Digest,
     },
+    /// What stands at a path: [`Told::Signed`], and before that now and then
+    /// [`Told::Signing`].
+    Sign {
+        /// An absolute path on the member that is asked.
+        path: PathBuf,
+        /// Patterns of what does not count.
+        ignore: Vec<String>,
+    },
     /// Stop and start again: [`Told::Restarted`].
     Restart {
         /// Of which application.
@@ -95,6 +107,10 @@ pub enum Told {
     },
     /// A document of secrets, as text.
     Sealed(String),
+    /// It is being read.
+    Signing,
+    /// What stands there.
+    Signed(Signed),
     /// So many services start again.
     Restarted(usize),
     /// There is no answer, or no more of it.

@@ -655,7 +655,10 @@ fn stage(
             "Give the whole path, from /.",
         ));
     }
-    let manifest = Manifest::load(&source)?;
+    let mut manifest = Manifest::load(&source)?;
+    if let Some(place) = &publish.place {
+        manifest.application.path = Some(place.clone());
+    }
     let is_first = applications.keys().all(|app| Some(app) == publish.app.as_ref());
     let Resolved { app, spec, mut texts } =
         manifest.resolve(publish.app.clone(), publish.hosts.clone(), is_first)?;

@@ -537,6 +537,7 @@ async fn order(
         message: format!("the demonstration's version {number}"),
         base: None,
         hosts: Vec::new(),
+        place: None,
     };
     tokio::time::timeout(PUBLISH_WITHIN, client.publish(&publish)).await.map_err(|_| {
         let seconds = PUBLISH_WITHIN.as_secs();

@@ -71,7 +71,10 @@ impl Content {
         let live = &next.live;
         files::recover(live)?;
         let area = WorkDir::open(live)?;
-        let seen = self.see(before.as_ref(), &next, &tree, &cache, keep_edits)?;
+        let seen = match &before {
+            Some(_) => self.see(before.as_ref(), &next, &tree, &cache, keep_edits)?,
+            None => self.see_as_it_is(&next, &tree)?,
+        };
         let seen = match seen.map(|seen| (seen.at_most_one_step(), seen)) {
             // What is live is what is wanted: the hook can run there.
             Some((Some(list), seen)) if list.is_empty() && hook.is_some() => {

@@ -106,6 +106,27 @@ impl Content {
         Ok(Some(Seen { base, scan, cache, wanted, keep, edits }))
     }
 
+    /// What stands where `next` is to be live although nothing of ours is, if it is
+    /// `theirs` already, in every byte: then it can stay as it is.
+    pub(super) fn see_as_it_is(
+        &self,
+        next: &Active,
+        theirs: &Tree,
+    ) -> Result<Option<Seen>, ContentError> {
+        let rules = IgnoreRules::new(&next.ignore)?;
+        let mut cache = StatCache::new();
+        let scan = self.look_at(&next.live, &rules, theirs, &mut cache, false)?;
+        let same = |scan: &Scan| scan.strange.is_empty() && scan.tree.root() == theirs.root();
+        Ok(scan.filter(same).map(|scan| Seen {
+            base: Arc::new(theirs.clone()),
+            scan,
+            cache,
+            wanted: theirs.clone(),
+            keep: false,
+            edits: Edits::default(),
+        }))
+    }
+
     /// What stands at `place`; with `take_in` its content is in the store afterwards.
     fn look_at(
         &self,

@@ -442,3 +442,32 @@ fn after_a_crash_at_any_step_the_state_and_the_live_tree_agree() {
         }
     }
 }
+
+/// A server that is adopted goes on with the tree that it had.
+#[test]
+fn what_stands_there_already_is_not_replaced_by_itself() {
+    let bench = Bench::new();
+    let files = [("a", "1"), ("b/c", "2")];
+    let root = bench.stage(&files);
+    write(&bench.live(), &files);
+    write(&bench.live(), &[("uploads/x", "theirs")]);
+    let before = state::inode_of(&bench.live());
+    let spec = ignoring(&["/uploads"]);
+    let signed = bench.content.sign(&bench.live(), &spec.ignore).unwrap();
+    assert_eq!((signed.root, signed.files, signed.bytes), (root, 2, 2));
+    bench.activate(1, root, &spec);
+    assert_eq!(state::inode_of(&bench.live()), before);
+    assert_eq!(bench.root(), Some(root));
+    assert!(bench.content.kept_aside(&app("www")).unwrap().is_empty());
+    let bench = bench.restarted();
+    assert_eq!(bench.content.applications()[0].version, 1);
+
+    // In a single byte something else: it is kept, as somebody's own tree always was.
+    let bench = Bench::new();
+    let root = bench.stage(&files);
+    write(&bench.live(), &[("a", "2"), ("b/c", "2")]);
+    bench.activate(1, root, &AppSpec::default());
+    let kept = bench.content.kept_aside(&app("www")).unwrap();
+    assert_eq!(kept.len(), 1);
+    assert_eq!(bench.read("a").unwrap(), "1");
+}

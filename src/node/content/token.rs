@@ -134,6 +134,7 @@ impl Content {
 
     /// The token of now; nothing if the live tree of `app` is not watched. Waits a moment
     /// for a watch that is about to begin.
+    #[expect(clippy::disallowed_methods, reason = "it blocks, for a moment, as its callers do")]
     pub fn token(&self, app: &AppName) -> Option<Token> {
         let cell = self.app(app);
         let until = Instant::now() + NOTICE_WITHIN;

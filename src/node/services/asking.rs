@@ -16,8 +16,8 @@ use crate::{
     node::secrets::Vault,
 };
 
-/// The longest question, bytes.
-const ASK_MAX: u64 = 4 << 10;
+/// The longest question, bytes: with the patterns of what does not count.
+const ASK_MAX: u64 = 64 << 10;
 /// The longest line of a log, or the state of one service, as JSON, bytes: 16 KiB in the
 /// widest.
 const LINE_MAX: u64 = 256 << 10;

@@ -16,6 +16,7 @@ use super::{Ask, Asker, Here, Told};
 use crate::{
     base::{AppName, Reason, Refusal, ServiceName},
     driver::services::{LogLine, Supervisor},
+    node::adopt,
 };
 
 /// What is told of the log of one service at once, bytes.
@@ -82,6 +83,10 @@ async fn parts(
                     "Ask another member.",
                 )),
             };
+            to.send(told).await?;
+        }
+        Ask::Sign { path, ignore } => {
+            let told = adopt::sign(vault.content, path, ignore, to).await;
             to.send(told).await?;
         }
         Ask::Logs { app, service, lines, follow } => {
