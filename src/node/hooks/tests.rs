@@ -230,22 +230,22 @@ async fn the_one_after_a_switch_runs_for_each_change_until_it_ends_well() {
     let told = bench.lines("runs");
     assert!(told >= 2);
     assert!(bench.content.due(&app()).is_none());
-    // A repair is a change; one that had nothing to do is none.
+    // A repair is a change.
     let (content, edited) = (bench.content.clone(), bench.path("live/web/text"));
-    bench.content.repair(&app(), root).unwrap();
-    bench.runner.repaired(&app());
     fs::write(edited, "edited").unwrap();
     tokio::task::spawn_blocking(move || content.repair(&app(), root)).await.unwrap().unwrap();
     bench.runner.repaired(&app());
     until("it runs for the repair", || bench.lines("runs") == told + 1).await;
     until("that is known", || bench.content.due(&app()).is_none()).await;
-    // So is the next version, and a start is none.
+    // So is the next version; a start is none, and neither is a repair of nothing.
     bench.switch(2, root).await.unwrap();
     live.send_replace(is_live(2));
     until("it runs for the version", || bench.lines("runs") == told + 2).await;
     until("that is known", || bench.content.due(&app()).is_none()).await;
     let (again, _notices) = bench.run();
     again.send_replace(is_live(2));
+    bench.content.repair(&app(), root).unwrap();
+    bench.runner.repaired(&app());
     live.send_replace(is_live(1));
     live.send_replace(is_live(2));
     tokio::time::sleep(Duration::from_millis(300)).await;
