@@ -350,3 +350,36 @@ async fn a_piece_of_the_base_that_was_lost_is_asked_for_by_name() {
     let error = ask(&Door::of(&poor), &other, after, &[before.root()]).await.unwrap_err();
     assert!(error.is_lacking(), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_changed_a_little_comes_as_a_patch() {
+    let old = noise(1, 40_000);
+    let new = [old.as_slice(), b"appended"].concat();
+    let contents = |first: &[u8]| -> Vec<Vec<u8>> {
+        [first, b"1", b"2", b"3"].into_iter().map(<[u8]>::to_vec).collect()
+    };
+    let put = |member: &Member, contents: &[Vec<u8>]| {
+        let all: Vec<&[u8]> = contents.iter().map(Vec::as_slice).collect();
+        publish(member, &all).root()
+    };
+    let (holder, requester, other) = (member(), member(), member());
+    let before = put(&holder, &contents(&old));
+    let after = put(&holder, &contents(&new));
+    for member in [&requester, &other] {
+        put(member, &contents(&old));
+    }
+    let door = Door::of(&holder);
+    let pulled = ask(&door, &requester, after, &[before]).await.unwrap();
+    assert_eq!((pulled.listings, pulled.patched, pulled.chunks), (0, 1, 0));
+    assert!(pulled.patch_bytes < 150, "{pulled:?}");
+    assert!(whole(&requester, &after));
+    assert_eq!(door.opened(), 1);
+
+    // A holder of the version before this one compares listings, and makes no patches.
+    let store = holder.store.clone();
+    let door = Door::new(move |recv, send| be_old(store.clone(), Tag::Changes, recv, send));
+    let pulled = ask(&door, &other, after, &[before]).await.unwrap();
+    assert_eq!((pulled.listings, pulled.patched, pulled.chunks), (0, 0, 1));
+    assert!(whole(&other, &after));
+    assert_eq!(door.opened(), 2);
+}
