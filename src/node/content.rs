@@ -94,6 +94,8 @@ struct App {
     wanted: Mutex<(u64, u64)>,
     /// Of the watch over its live tree, while there is one.
     mark: Mutex<Weak<token::Mark>>,
+    /// Whether there will be one.
+    soon: Mutex<token::Soon>,
     /// What the last comparison found.
     in_step: Mutex<Option<token::InStep>>,
 }

@@ -511,6 +511,7 @@ impl Work {
             (&question, &application, &elsewhere)
         {
             locked(&self.watching).compared.insert(app.clone(), Instant::now());
+            self.content.watch_soon(app);
             self.watch_anew();
         }
         let (content, store) = (self.content.clone(), self.store.clone());

@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{App, Content, ContentError, locked};
+use super::{App, Content, ContentError, locked, state};
 use crate::{
     base::{AppName, Digest},
     driver::{
@@ -28,19 +28,33 @@ use crate::{
     },
 };
 
-/// How long a file's own notice is waited for, and a tree that is not watched yet.
+/// How long a file's own notice is waited for.
 const NOTICE_WITHIN: Duration = Duration::from_millis(300);
+/// How long a watch is waited for that is about to begin: it walks all directories.
+const WATCH_WITHIN: Duration = Duration::from_secs(5);
+/// For so long after a tree could not be watched nobody waits for that.
+const UNWATCHED_FOR: Duration = Duration::from_secs(600);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// What is known of a tree that is watched.
 #[derive(Debug, Default)]
 pub(super) struct Mark {
+    /// Which tree is watched: after a switch another one is live.
+    inode: u64,
     changes: AtomicU64,
     /// The newest file beside the tree that was noticed.
     noticed: Mutex<u64>,
     news: Condvar,
     /// Held by whoever makes such a file, and how many there were.
     made: Mutex<u64>,
+}
+
+/// Whether a live tree is about to be watched.
+#[derive(Debug, Default)]
+pub(super) struct Soon {
+    is: bool,
+    /// When it could not be watched.
+    failed: Option<Instant>,
 }
 
 /// A moment in the life of a live tree and of the store below it.
@@ -120,8 +134,9 @@ impl Content {
         let active = locked(&cell.shown).active.clone();
         let active = active.ok_or_else(|| ContentError::NotActive(app.clone()))?;
         let rules = IgnoreRules::new(&active.ignore)?;
-        let mark = Arc::new(Mark::default());
-        *locked(&cell.mark) = Arc::downgrade(&mark);
+        let inode = state::inode_of(&active.live);
+        let mark = Arc::new(Mark { inode, ..Mark::default() });
+        let ours = Arc::downgrade(&mark);
         // The mark lives as long as the watch.
         let told = move |told| {
             mark.told(told);
@@ -129,29 +144,49 @@ impl Content {
                 changed();
             }
         };
-        Ok(files::watch_with_notices(&active.live, rules, Box::new(told))?)
+        let watch = files::watch_with_notices(&active.live, rules, Box::new(told));
+        if watch.is_ok() {
+            *locked(&cell.mark) = ours;
+        }
+        let failed = watch.is_err().then(Instant::now);
+        *locked(&cell.soon) = Soon { is: false, failed };
+        Ok(watch?)
     }
 
-    /// The token of now; nothing if the live tree of `app` is not watched. Waits a moment
-    /// for a watch that is about to begin.
+    /// The live tree of `app` is to be watched: who wants a token waits for that.
+    pub fn watch_soon(&self, app: &AppName) {
+        let cell = self.app(app);
+        let is_watched = locked(&cell.mark).upgrade().is_some();
+        let mut soon = locked(&cell.soon);
+        soon.is = !is_watched && soon.failed.is_none_or(|at| at.elapsed() >= UNWATCHED_FOR);
+    }
+
+    /// The token of now; nothing if the live tree of `app` is not watched. Waits for a
+    /// watch that is about to begin.
     #[expect(clippy::disallowed_methods, reason = "it blocks, for a moment, as its callers do")]
     pub fn token(&self, app: &AppName) -> Option<Token> {
         let cell = self.app(app);
-        let until = Instant::now() + NOTICE_WITHIN;
+        let until = Instant::now() + WATCH_WITHIN;
         let mark = loop {
             let mark = locked(&cell.mark).clone();
             if let Some(mark) = mark.upgrade() {
                 break mark;
             }
-            if Instant::now() >= until {
+            let mut soon = locked(&cell.soon);
+            soon.is &= Instant::now() < until;
+            if !soon.is {
                 return None;
             }
+            drop(soon);
             std::thread::sleep(LOOK_EVERY);
         };
         let (live, generation) = {
             let work = locked(&cell.work);
             (work.active.as_ref()?.live.clone(), work.generation)
         };
+        if state::inode_of(&live) != mark.inode {
+            return None;
+        }
         let losses = self.inner.store.losses();
         let changes = mark.changes(&live)?;
         Some(Token { mark: Arc::downgrade(&mark), changes, generation, losses })

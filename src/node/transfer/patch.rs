@@ -23,9 +23,11 @@ use crate::{
 pub(super) const PATCHES_MAX: usize = 512;
 /// Bytes of these chunks.
 pub(super) const PATCHED_AT_ONCE: u64 = 8 << 20;
-/// Bytes of all chunks for which one fetch asks for patches: what is more is a release,
-/// of which members that fetch it together give the pieces to each other.
-pub(super) const PATCHED_MAX: u64 = 16 << 20;
+/// The same for the first list, which shows whether it is worth it.
+const PATCHED_AT_FIRST: u64 = 1 << 20;
+/// Bytes that may be missing where patches are asked for: what is more is a release, of
+/// which members that fetch it together give the pieces to each other.
+const PATCHED_MAX: u64 = 16 << 20;
 /// Smaller chunks are sent as they are.
 const CHUNK_MIN: u32 = 1 << 10;
 /// A patch that saves less than seven bytes of eight is not worth asking one holder for it.
@@ -58,15 +60,18 @@ pub(super) struct Patches {
 /// The longest answer, bytes.
 pub(super) const ANSWER_MAX: usize = PATCHED_AT_ONCE as usize / SAVES + 8 * PATCHES_MAX;
 
-/// What is missing of `tree` and stands where `before` has something that is like it: up
-/// to [`PATCHED_MAX`] bytes of chunks.
+/// What is missing of `tree` and stands where `before` has something that may be like it;
+/// nothing if so much is missing that it is a release.
 pub(super) fn pairs(
     store: &ContentStore,
     tree: &Tree,
     before: &Tree,
 ) -> Result<Vec<Pair>, StoreError> {
     let mut missing: BTreeSet<Chunk> = store.missing(tree)?.into_iter().collect();
-    let (mut pairs, mut bytes) = (Vec::new(), 0);
+    let mut pairs = Vec::new();
+    if missing.iter().map(|chunk| u64::from(chunk.len)).sum::<u64>() > PATCHED_MAX {
+        return Ok(pairs);
+    }
     for entry in tree.entries() {
         let Node::File { chunks, .. } = &entry.node else { continue };
         if chunks.iter().all(|chunk| !missing.contains(chunk)) {
@@ -83,15 +88,13 @@ pub(super) fn pairs(
             }
             let base = old.get(next).or(old.last());
             next += 1;
-            let (Some(base), true) = (base, chunk.len >= CHUNK_MIN) else { continue };
-            if !missing.remove(chunk) {
-                continue;
+            // What is so much longer has more that is new than a patch may have.
+            let like = |base: &&Chunk| chunk.len >= CHUNK_MIN && base.len >= chunk.len / 4 * 3;
+            if let Some(base) = base.filter(like)
+                && missing.remove(chunk)
+            {
+                pairs.push(Pair { wanted: *chunk, base: *base });
             }
-            bytes += u64::from(chunk.len);
-            if bytes > PATCHED_MAX {
-                return Ok(pairs);
-            }
-            pairs.push(Pair { wanted: *chunk, base: *base });
         }
     }
     Ok(pairs)
@@ -100,14 +103,15 @@ pub(super) fn pairs(
 /// The lists in which `pairs` are asked for.
 pub(super) fn in_lists(pairs: Vec<Pair>) -> Vec<AskPatches> {
     let mut lists: Vec<AskPatches> = Vec::new();
-    let mut bytes = 0;
+    let (mut bytes, mut most) = (0, 0);
     for pair in pairs {
         let len = u64::from(pair.wanted.len);
         match lists.last_mut() {
-            Some(list) if list.pairs.len() < PATCHES_MAX && bytes + len <= PATCHED_AT_ONCE => {
+            Some(list) if list.pairs.len() < PATCHES_MAX && bytes + len <= most => {
                 list.pairs.push(pair);
             }
-            _ => {
+            last => {
+                most = if last.is_none() { PATCHED_AT_FIRST } else { PATCHED_AT_ONCE };
                 lists.push(AskPatches { pairs: vec![pair] });
                 bytes = 0;
             }
@@ -117,13 +121,19 @@ pub(super) fn in_lists(pairs: Vec<Pair>) -> Vec<AskPatches> {
     lists
 }
 
+impl AskPatches {
+    /// Bytes of the chunks that are wanted.
+    pub fn bytes(&self) -> u64 {
+        self.pairs.iter().map(|pair| u64::from(pair.wanted.len)).sum()
+    }
+}
+
 /// The holder's answer, and how many patches are in it. Blocks.
 pub(super) fn make(
     store: &ContentStore,
     asked: &AskPatches,
 ) -> Result<(Patches, u64), TransferError> {
-    let wanted: u64 = asked.pairs.iter().map(|pair| u64::from(pair.wanted.len)).sum();
-    if wanted > PATCHED_AT_ONCE {
+    if asked.bytes() > PATCHED_AT_ONCE {
         return Err(TransferError::Garbled("patches for too many bytes".to_owned()));
     }
     let read = |chunk: &Chunk| match store.read(&chunk.digest) {
@@ -324,7 +334,7 @@ mod tests {
         let lists = in_lists(vec![pair(1_500); PATCHES_MAX + 1]);
         assert_eq!(lists.iter().map(|l| l.pairs.len()).collect::<Vec<_>>(), [PATCHES_MAX, 1]);
         let lists = in_lists(vec![pair(limits::CHUNK_MAX as u32); 17]);
-        assert_eq!(lists.iter().map(|l| l.pairs.len()).collect::<Vec<_>>(), [8, 8, 1]);
+        assert_eq!(lists.iter().map(|l| l.pairs.len()).collect::<Vec<_>>(), [1, 8, 8]);
         let longest = AskPatches { pairs: vec![pair(u32::MAX); PATCHES_MAX] };
         assert!(encode(Kind::Message, &longest).len() <= limits::ACTION_LIST_MAX);
         let longest =

@@ -109,10 +109,14 @@ impl<C: Connect> Crew<C> {
             };
             let bytes: usize = answer.patches.iter().flatten().map(Vec::len).sum();
             self.pulled.patch_bytes += bytes as u64;
-            let store = self.fetch.store.clone();
+            let (store, wanted) = (self.fetch.store.clone(), asked.bytes());
             let applied = spawn_blocking(move || patch::apply(&store, &asked, answer)).await?;
-            let (chunks, _) = applied?;
+            let (chunks, made) = applied?;
             self.pulled.patched += chunks;
+            if made * 2 < wanted {
+                // Most of it has little to do with what stood there.
+                break;
+            }
         }
         Ok(())
     }
