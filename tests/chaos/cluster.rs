@@ -319,7 +319,7 @@ impl Cluster {
                 self.go_on(host);
             }
         }
-        self.publisher.through.lock().unwrap().clear();
+        self.publisher.fall_silent();
         for host in self.hosts.clone() {
             self.expect_again(host);
         }

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -17,7 +17,7 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 
 use crate::{
     account::Told,
-    common::{Refused, run_on},
+    common::{Refused, run_on, until},
     watch::{PAGES, Watch, page_of},
 };
 
@@ -33,12 +33,15 @@ pub struct Publisher {
     next: AtomicU64,
     /// The data directories of those that may be asked. Empty: a pause.
     pub through: Mutex<Vec<PathBuf>>,
+    /// Whether the one that publishes all the while has chosen one of these, and is not told yet.
+    at_work: AtomicBool,
 }
 
 impl Publisher {
     pub fn new(watch: Arc<Watch>, scratch: PathBuf) -> Arc<Self> {
         let (next, through) = (AtomicU64::new(1), Mutex::default());
-        Arc::new(Self { watch, scratch, next, through })
+        let at_work = AtomicBool::new(false);
+        Arc::new(Self { watch, scratch, next, through, at_work })
     }
 
     /// Publishes through any of `through`, until the watch is over.
@@ -53,11 +56,26 @@ impl Publisher {
                     if all.is_empty() {
                         continue;
                     }
+                    this.at_work.store(true, Ordering::SeqCst);
                     all[rng.random_range(0..all.len())].clone()
                 };
                 let _told_to_the_account = this.publish(&through, BIG);
+                this.at_work.store(false, Ordering::SeqCst);
             }
         })
+    }
+
+    /// From now on nothing is published all the while, and what was under way has ended:
+    /// a window of it may come only after everything else looks calm.
+    pub fn fall_silent(&self) {
+        self.through.lock().unwrap().clear();
+        until("the last publication has ended", || {
+            if self.at_work.load(Ordering::SeqCst) {
+                Err("it is under way".to_owned())
+            } else {
+                Ok(())
+            }
+        });
     }
 
     /// Publishes one more version through the member on `data`, its largest page
