@@ -27,7 +27,7 @@ fn what_a_majority_holds_becomes_version_1_and_stays_where_it_is() {
     let same = [("index.html", "ours"), ("a/b", "1")];
     write("one", &[("index.html", "old"), ("a/b", "1"), ("left", "over")]);
     write("two", &same);
-    write("three", &same);
+    write("three", &[("index.html", "other")]);
     let srv = lab.path("srv");
     let [one, two, three] = lab.cluster_of(["one", "two", "three"].map(|name| {
         let mut plan = lab.plan(name);
@@ -35,7 +35,12 @@ fn what_a_majority_holds_becomes_version_1_and_stays_where_it_is() {
         plan
     }));
 
+    // No two hold the same: nobody is right.
     let path = place.to_str().unwrap();
+    let refused = two.run(&["adopt", "web", path]).unwrap_err();
+    assert!(refused.why.contains("No 2 of 3 members"), "{refused:?}");
+    assert_eq!(fs::read_to_string(own("three").join("www/index.html")).unwrap(), "other");
+    write("three", &same);
     let found = one.run(&["adopt", "web", path, "--dry-run"]).unwrap();
     let roots: Vec<&str> =
         found["copies"].as_array().unwrap().iter().map(|c| c["root"].as_str().unwrap()).collect();
@@ -60,6 +65,22 @@ fn what_a_majority_holds_becomes_version_1_and_stays_where_it_is() {
 
     let refused = two.run(&["adopt", "web", path]).unwrap_err();
     assert!(refused.why.contains("there already"), "{refused:?}");
+
+    // Somebody decides.
+    for name in ["one", "two", "three"] {
+        fs::create_dir_all(own(name).join("wiki")).unwrap();
+        fs::write(own(name).join("wiki/page"), name).unwrap();
+    }
+    let wiki = lab.path("srv/wiki");
+    let adopt = ["adopt", "wiki", wiki.to_str().unwrap()];
+    assert!(one.run(&adopt).unwrap_err().why.contains("No 2 of 3 members"));
+    one.run(&[&adopt[..], &["--mine"]].concat()).unwrap();
+    for name in ["one", "two", "three"] {
+        until("the one that was chosen is there", || {
+            let text = fs::read_to_string(own(name).join("wiki/page")).unwrap_or_default();
+            if text == "one" { Ok(()) } else { Err(text) }
+        });
+    }
 }
 
 /// Runs a member with the directory `own` at `srv`.

@@ -14,6 +14,7 @@ fi
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 place=$target/previous/$commit
 if [ ! -x "$place/althing" ]; then
+    rm -rf "$place/source" "$place/target" # of a build that was cut short
     mkdir -p "$place/source"
     git archive "$commit" | tar x -C "$place/source"
     # Links to what this checkout has built already: the dependencies are the same.

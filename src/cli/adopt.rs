@@ -57,16 +57,28 @@ pub(super) async fn run(
     }
     let ask = Ask::Sign { path: path.clone(), ignore: ignored(&path)? };
     let mut heard: BTreeMap<String, Result<Signed, String>> = BTreeMap::new();
+    let mut reading = BTreeSet::new();
+    let mut line = publish::Line { over: output.is_watched(), last: String::new() };
     client
         .services(None, &ask, |Heard { member, told }| {
+            let member = member.to_string();
             match told {
-                Told::Signed(signed) => drop(heard.insert(member.to_string(), Ok(signed))),
-                Told::Refused(refusal) => drop(heard.insert(member.to_string(), Err(refusal.why))),
+                Told::Signed(signed) => drop(heard.insert(member.clone(), Ok(signed))),
+                Told::Refused(refusal) => drop(heard.insert(member.clone(), Err(refusal.why))),
+                Told::Signing => drop(reading.insert(member.clone())),
                 _ => {}
+            }
+            if heard.contains_key(&member) {
+                reading.remove(&member);
+            }
+            if !output.json && !reading.is_empty() {
+                let names: Vec<&str> = reading.iter().take(8).map(String::as_str).collect();
+                line.show(format!("{} of them still read: {}", reading.len(), names.join(", ")));
             }
             true
         })
         .await?;
+    line.end();
     let copies: Vec<Copy> = view
         .members
         .iter()

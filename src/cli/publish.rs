@@ -175,13 +175,13 @@ impl Pace {
 }
 
 /// One line that is written over on a terminal, and anew elsewhere.
-struct Line {
-    over: bool,
-    last: String,
+pub(super) struct Line {
+    pub over: bool,
+    pub last: String,
 }
 
 impl Line {
-    fn show(&mut self, text: String) {
+    pub fn show(&mut self, text: String) {
         if text.is_empty() || text == self.last {
             return;
         }
@@ -195,7 +195,7 @@ impl Line {
         self.last = text;
     }
 
-    fn end(&self) {
+    pub fn end(&self) {
         if self.over && !self.last.is_empty() {
             let _unseen = write!(std::io::stderr(), "\r\x1b[K");
         }

@@ -538,12 +538,15 @@ impl Member {
             }
             None => "held open by an operator; voting on its scope pauses".to_owned(),
             Some(p) if p.phase == "staging" => {
-                let spec = window.publication.as_ref().map(|p| &p.version.spec);
-                let everywhere = AppSpec::default();
-                let placed = catalog.roster.placed(spec.unwrap_or(&everywhere));
-                let votes =
-                    |name: &&String| placed.voters().any(|m| m.name.as_str() == name.as_str());
-                let (have, need) = (p.whole.iter().filter(votes).count(), placed.majority());
+                let spec = window.publication.as_ref().map(|staged| &staged.version.spec);
+                let placed = spec.map(|spec| catalog.roster.placed(spec));
+                let names: BTreeSet<&str> = placed
+                    .into_iter()
+                    .flat_map(|placed| placed.voters())
+                    .map(|m| m.name.as_str())
+                    .collect();
+                let have = p.whole.iter().filter(|name| names.contains(name.as_str())).count();
+                let need = placed.map_or(0, |placed| placed.majority());
                 format!(
                     "{} version {}: {have} members hold it whole, {need} are needed",
                     p.app, p.version

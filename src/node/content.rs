@@ -143,6 +143,8 @@ pub struct Activated {
     pub left: Vec<RelPath>,
     /// Where the tree before is, for now.
     pub before: Option<PathBuf>,
+    /// Whether all that was edited in it is known, and live or aside by now.
+    pub settled: bool,
     /// What is live, where edits were kept; otherwise it is the version.
     pub merged: Option<Digest>,
     /// What became of what was edited.

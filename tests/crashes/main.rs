@@ -53,9 +53,10 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::Instant,
 };
 
+use chance::{from_env, seed};
 use part::{Figures, Part, Violation};
 use worker::{Orders, Worker};
 
@@ -77,16 +78,6 @@ const RECOVER: &str = "ALTHING_CRASHES_RECOVER";
 const INSIDE: &str = "ALTHING_CRASHES_INSIDE";
 /// The test that is run again for all of these.
 const NAME: &str = "whatever_a_power_cut_leaves_it_holds_one_version_and_has_lost_none";
-
-fn from_env(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
-}
-
-fn seed() -> u64 {
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    from_env("ALTHING_SEED").unwrap_or_else(now)
-}
 
 #[test]
 fn whatever_a_power_cut_leaves_it_holds_one_version_and_has_lost_none() {

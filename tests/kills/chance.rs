@@ -1,4 +1,18 @@
-//! Chance that repeats with its seed (splitmix64).
+//! Chance that repeats with its seed (splitmix64), and where a seed is from.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The number in an environment variable.
+pub fn from_env(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
+/// `ALTHING_SEED`, or another one each time.
+pub fn seed() -> u64 {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    from_env("ALTHING_SEED").unwrap_or_else(now)
+}
 
 pub struct Chance(u64);
 

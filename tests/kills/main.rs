@@ -23,10 +23,10 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     sync::mpsc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
-use chance::Chance;
+use chance::{Chance, from_env, seed};
 use model::Model;
 use worker::{Orders, Worker};
 
@@ -43,16 +43,6 @@ const SWITCH_MAX: Duration = Duration::from_millis(120);
 const SIZES: [usize; 10] = [0, 1, 3_000, 20_000, 70_000, 400_000, 90_000, 5, 150_000, 40_000];
 /// Only what hangs is silent for so long.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn from_env(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
-}
-
-fn seed() -> u64 {
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    from_env("ALTHING_SEED").unwrap_or_else(now)
-}
 
 #[test]
 fn killed_at_any_moment_it_holds_one_version_and_has_lost_none() {

@@ -47,8 +47,8 @@ impl Content {
         Err(ContentError::Path { path, why })
     }
 
-    /// Places the tree of `next` and switches to it, unless the check of its terms says no. The caller
-    /// holds `area`.
+    /// Places the tree of `next` and switches to it, unless the check of its terms says no.
+    /// The caller holds `area`.
     pub(super) fn put_in_place(
         &self,
         cell: &App,
@@ -148,7 +148,7 @@ impl Content {
             // It is switched, whatever comes of this. The record says that it is under
             // way until then: should this end in a crash, what starts next sees to it.
             match self.bring_over(cell, &next, seen, &old) {
-                Ok(edits) => activated.edits = edits,
+                Ok(edits) => (activated.edits, activated.settled) = (edits, true),
                 Err(error) => {
                     let old = old.display();
                     tracing::error!(%app, %error, "what was edited is still in {old} only");
@@ -190,7 +190,7 @@ impl Content {
         self.show(cell, &work)?;
         drop(work);
         let live = next.live.clone();
-        let mut activated = Activated { live, edits, ..Activated::default() };
+        let mut activated = Activated { live, edits, settled: true, ..Activated::default() };
         self.note_merged(&next, &mut activated)?;
         Ok(activated)
     }

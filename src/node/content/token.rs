@@ -6,9 +6,10 @@
 //! notice waited for: whatever came before that is known by then. This is what Watchman
 //! calls a cookie.
 //!
-//! What is written through a memory map is noticed when the file is closed, and what a
-//! disk changes by itself never is: scans and the scrub find these, and a full
-//! comparison asks for no token.
+//! What is written through a memory map is noticed when the file is closed, a directory
+//! that was just made is watched a moment after its own notice, and what a disk changes by
+//! itself is never noticed: scans and the scrub find these, and a full comparison asks for
+//! no token.
 
 use std::{
     path::Path,

@@ -22,6 +22,8 @@ impl Content {
     /// aside, and what is ignored stays. Done already where it is not active here.
     /// Refused if something newer was activated or asked for.
     ///
+    /// What can't be told to be unchanged is left, too: as `old` beside it.
+    ///
     /// It is a switch to a version with nothing in it, so it is as atomic as any other;
     /// that version has the number 0, which no cluster has. After a crash before the
     /// end it is to be called again.
@@ -35,8 +37,6 @@ impl Content {
         };
         let Some(active) = active else { return Ok(Withdrawn::default()) };
         cell.fence(app, sequence, 0)?;
-        // Without its listing it can't be told what was edited in it: then the tree stays.
-        let is_known = self.inner.store.tree(&active.root)?.is_some();
         let live = active.live.clone();
         let root = {
             let _hold = self.inner.store.hold();
@@ -45,7 +45,8 @@ impl Content {
         let next = Active { version: 0, sequence, root, ..active };
         let done = self.put_in_place(&cell, next, Terms::keeping(false))?;
         let area = WorkDir::open(&live)?;
-        if is_known && done.left.is_empty() {
+        // Where it can't be told what was edited in it, the tree stays where it is now.
+        if done.settled && done.left.is_empty() {
             area.clear()?;
         }
         self.forget(&cell, app)?;

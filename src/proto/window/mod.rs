@@ -154,7 +154,11 @@ fn preside(
     if publication.committed {
         let waiting = live.difference(switched).count();
         if waiting == 0 {
-            let why = format!("{name} is in force on all {} live members", live.len());
+            let of_these = match publication.version.spec.placement {
+                Some(_) => " that it is placed on",
+                None => "",
+            };
+            let why = format!("{name} is in force on all {} live members{of_these}", live.len());
             return (Some(Step::Finish { why }), None);
         }
         if still >= CLOSE_STALL {

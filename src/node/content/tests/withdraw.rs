@@ -47,6 +47,23 @@ fn edits_are_kept_and_what_is_ignored_stays() {
 }
 
 #[test]
+fn a_tree_of_which_the_listing_is_lost_is_not_removed() {
+    let bench = Bench::new();
+    let root = bench.stage(&[("a", "1"), ("b", "1")]);
+    bench.activate(5, root, &AppSpec::default());
+    write(&bench.live(), &[("a", "edited")]);
+    for listing in std::fs::read_dir(bench.dir.path().join("content/trees")).unwrap() {
+        std::fs::remove_file(listing.unwrap().path()).unwrap();
+    }
+    let bench = bench.restarted();
+    let done = withdrawn(&bench, 16);
+    assert_eq!(done.aside, 0, "nobody can tell what was edited");
+    let old = WorkDir::path_of(&bench.live()).join("old");
+    assert_eq!(std::fs::read_to_string(old.join("a")).unwrap(), "edited");
+    assert!(!bench.live().exists());
+}
+
+#[test]
 fn it_gives_way_to_what_is_newer() {
     let bench = Bench::new();
     let root = bench.stage(&[("a", "1")]);
