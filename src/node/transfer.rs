@@ -28,6 +28,7 @@ mod board;
 mod frame;
 mod holder;
 mod patch;
+mod proving;
 mod requester;
 mod session;
 mod sink;
@@ -163,10 +164,19 @@ pub enum TransferError {
     Idle,
     /// This member's own disk.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
     /// A blocking call was cancelled or panicked.
     #[error("a call to the store did not come back: {0}")]
     Lost(#[from] tokio::task::JoinError),
+}
+
+impl From<StoreError> for TransferError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unproven(path) => Self::Unproven(path),
+            other => Self::Store(other),
+        }
+    }
 }
 
 impl TransferError {

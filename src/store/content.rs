@@ -38,7 +38,7 @@ use super::{
 };
 use crate::base::{
     Digest, limits,
-    tree::{Chunk, Node, Tree},
+    tree::{Chunk, Tree},
     wire::{self, Kind},
 };
 
@@ -293,54 +293,6 @@ impl ContentStore {
         }
     }
 
-    /// Proves that the chunks listed for each file make that file, by reading
-    /// them: the root of a tree signs its files, not how they are cut, so a
-    /// listing from elsewhere can name wrong pieces. Files that are cut in the
-    /// same way in a tree stored here already are believed.
-    pub fn prove(&self, tree: &Tree) -> Result<(), StoreError> {
-        let mut doubtful: BTreeMap<Digest, Vec<usize>> = BTreeMap::new();
-        for (position, entry) in tree.entries().iter().enumerate() {
-            let Node::File { digest, chunks, .. } = &entry.node else { continue };
-            match chunks.as_slice() {
-                [] if *digest == Digest::of_bytes(b"") => {}
-                [only] if only.digest == *digest => {}
-                [] | [_] => return Err(StoreError::Unproven(entry.path.clone())),
-                _ => doubtful.entry(*digest).or_default().push(position),
-            }
-        }
-        for root in self.trees()? {
-            if doubtful.is_empty() {
-                break;
-            }
-            let Some(known) = self.tree(&root)? else { continue };
-            for entry in known.entries() {
-                let Node::File { digest, .. } = &entry.node else { continue };
-                if let Some(positions) = doubtful.get_mut(digest) {
-                    positions.retain(|p| pieces(&tree.entries()[*p].node) != pieces(&entry.node));
-                }
-            }
-            doubtful.retain(|_, positions| !positions.is_empty());
-        }
-        for (digest, positions) in doubtful {
-            let mut proven: Option<&[Chunk]> = None;
-            for entry in positions.iter().map(|p| &tree.entries()[*p]) {
-                let chunks = pieces(&entry.node);
-                if proven == Some(chunks) {
-                    continue;
-                }
-                let mut hasher = blake3::Hasher::new();
-                for chunk in chunks {
-                    hasher.update(&self.read(&chunk.digest)?);
-                }
-                if hasher.finalize().as_bytes() != &digest.0 {
-                    return Err(StoreError::Unproven(entry.path.clone()));
-                }
-                proven = Some(chunks);
-            }
-        }
-        Ok(())
-    }
-
     /// Reads every chunk of the tree `root` and lists those that are corrupt
     /// (and now forgotten) or missing. `progress` is told bytes done and bytes
     /// in all. An unknown root lists nothing: ask [`whole`](Self::whole) first.
@@ -513,13 +465,6 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) fn is_damage(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound)
         || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
-}
-
-fn pieces(node: &Node) -> &[Chunk] {
-    match node {
-        Node::File { chunks, .. } => chunks,
-        _ => &[],
-    }
 }
 
 #[cfg(test)]

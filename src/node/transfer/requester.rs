@@ -19,6 +19,7 @@ use super::{
     Connect, Pulled, TransferError, Wanted,
     board::{Board, Boards, Has},
     frame::{Tag, frame, out_of_turn},
+    proving::Proving,
     session::{Heard, Said, converse},
     sink::{Sink, Stored},
 };
@@ -31,7 +32,7 @@ use crate::{
     proto::replication::{
         Ask, Bits, Gained, Join, Positions, Progress, Standing, Swarm, TOGETHER_FROM,
     },
-    store::ContentStore,
+    store::{ContentStore, Doubt},
 };
 
 /// How often is seen to what is owed for too long.
@@ -85,15 +86,15 @@ impl<C: Connect> Fetch<C> {
         if let Origin::Changed(base) = origin {
             crew.patch(&tree, base).await?;
         }
-        let (tree, ours) = match crew.chunks(&tree, progress).await {
-            Ok(()) => (tree, origin == Origin::Ours),
+        let tree = match crew.chunks(&tree, origin == Origin::Ours, progress).await {
+            Ok(()) => tree,
             // The holder may have cut the same files in other pieces.
             Err(lacking @ TransferError::Lacking { .. }) if origin != Origin::Theirs => {
                 match crew.listing().await {
                     Ok(theirs) if theirs == tree => return Err(lacking),
                     Ok(theirs) => {
-                        crew.chunks(&theirs, progress).await?;
-                        (theirs, false)
+                        crew.chunks(&theirs, false, progress).await?;
+                        theirs
                     }
                     Err(TransferError::Lacking { .. }) => return Err(lacking),
                     Err(error) => return Err(error),
@@ -103,22 +104,15 @@ impl<C: Connect> Fetch<C> {
         };
         let pulled = crew.pulled;
         let stored = spawn_blocking(move || {
-            if !ours {
-                store.prove(&tree)?;
-            }
             store.put_tree(&tree)?;
             drop(hold);
             Ok(())
         });
-        let stored = stored.await?;
+        let stored: Result<(), TransferError> = stored.await?;
         if stored.is_ok() {
             crew.take_leave();
         }
-        match stored {
-            Ok(()) => Ok(pulled),
-            Err(crate::store::StoreError::Unproven(path)) => Err(TransferError::Unproven(path)),
-            Err(error) => Err(error.into()),
-        }
+        stored.map(|()| pulled)
     }
 }
 
@@ -153,6 +147,8 @@ struct Crew<C> {
 struct Chunks {
     swarm: Swarm,
     sink: Sink,
+    /// None where the listing is this member's own.
+    proving: Option<Proving>,
     board: Option<Arc<Board>>,
     said: mpsc::UnboundedReceiver<(MemberId, Has)>,
     /// What those said that are not asked yet: which pieces, or that they have all.
@@ -225,24 +221,28 @@ impl<C: Connect> Crew<C> {
         }
     }
 
-    /// Fetches the chunks of `tree` that are missing.
+    /// Fetches the chunks of `tree` that are missing, and proves that they make its files if
+    /// the listing is not this member's own.
     async fn chunks(
         &mut self,
         tree: &Arc<Tree>,
+        ours: bool,
         progress: &mut impl FnMut(Progress),
     ) -> Result<(), TransferError> {
         let (store, listing) = (self.fetch.store.clone(), tree.clone());
         let seed = rand::random();
-        let (positions, swarm) = spawn_blocking(move || {
+        let (positions, swarm, proving) = spawn_blocking(move || {
             let missing: BTreeSet<Chunk> = store.missing(&listing)?.into_iter().collect();
             let positions = Arc::new(Positions::of(&listing)?);
             let swarm = Swarm::new(positions.clone(), |chunk| !missing.contains(chunk), seed);
-            Ok::<_, TransferError>((positions, swarm))
+            let doubt = if ours { None } else { Some(Doubt::of(&store, &listing)?) };
+            let proving = doubt.map(|doubt| Proving::new(store, doubt));
+            Ok::<_, TransferError>((positions, swarm, proving))
         })
         .await??;
         progress(swarm.progress());
         if swarm.is_complete() {
-            return Ok(());
+            return prove(proving).await;
         }
         let (tell, said) = mpsc::unbounded_channel();
         let alone = self.fetch.plain
@@ -254,6 +254,7 @@ impl<C: Connect> Crew<C> {
         let mut chunks = Chunks {
             swarm,
             sink: Sink::new(self.fetch.store.clone()),
+            proving,
             board,
             said,
             heard_of: BTreeMap::new(),
@@ -264,7 +265,7 @@ impl<C: Connect> Crew<C> {
         let fetched = self.follow(&mut chunks, progress).await;
         // However it ended: what was verified is kept.
         let kept = self.settle(&mut chunks).await;
-        let Chunks { swarm, sink, board, .. } = chunks;
+        let Chunks { swarm, sink, proving, board, .. } = chunks;
         let kept = kept.and(sink.commit().await);
         let done = swarm.progress();
         progress(done);
@@ -276,7 +277,7 @@ impl<C: Connect> Crew<C> {
             board.is_whole_now();
             self.tell_all(&Gained { all: true, positions: Vec::new() });
         }
-        Ok(())
+        prove(proving).await
     }
 
     /// Tells everybody who was told what is wanted.
@@ -507,6 +508,11 @@ impl<C: Connect> Crew<C> {
                 Err(fault) => self.failed(peer, fault.into(), chunks),
             }
         }
+        if stored.committed
+            && let Some(proving) = &mut chunks.proving
+        {
+            proving.go_on();
+        }
         if let Some(board) = &chunks.board {
             if stored.committed {
                 board.committed(&std::mem::take(&mut chunks.young));
@@ -535,5 +541,12 @@ impl<C: Connect> Crew<C> {
             let all = async { while tasks.join_next().await.is_some() {} };
             let _cut_off_then = timeout(GOOD_BYE, all).await;
         });
+    }
+}
+
+async fn prove(proving: Option<Proving>) -> Result<(), TransferError> {
+    match proving {
+        Some(proving) => proving.finish().await,
+        None => Ok(()),
     }
 }

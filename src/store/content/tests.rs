@@ -5,8 +5,11 @@ use std::os::unix::fs::FileExt;
 
 use super::*;
 use crate::{
-    base::{RelPath, tree::Entry},
-    store::index::Batch,
+    base::{
+        RelPath,
+        tree::{Entry, Node},
+    },
+    store::{Doubt, index::Batch},
 };
 
 fn store() -> (tempfile::TempDir, ContentStore) {
@@ -326,11 +329,13 @@ fn trees_are_kept_under_their_root_and_damaged_ones_forgotten() {
 #[test]
 fn a_listing_that_lies_about_its_pieces_is_not_proven() {
     let (_dir, store) = store();
+    let prove = |tree: &Tree| Doubt::of(&store, tree)?.prove(&store);
     let whole = noise(1, 2 << 20);
     let honest = tree(&store, &[&whole, b"", b"small"]);
-    store.prove(&honest).unwrap();
+    assert_eq!(Doubt::of(&store, &honest).unwrap().len(), 1);
+    prove(&honest).unwrap();
     store.put_tree(&honest).unwrap();
-    store.prove(&honest).unwrap();
+    assert!(Doubt::of(&store, &honest).unwrap().is_empty(), "it is cut as in a tree that is here");
 
     let lie = |change: &dyn Fn(&mut Vec<Chunk>)| {
         let entries = honest.entries().iter().cloned().map(|mut entry| {
@@ -343,7 +348,10 @@ fn a_listing_that_lies_about_its_pieces_is_not_proven() {
     };
     let swapped = lie(&|chunks| chunks.reverse());
     assert_eq!(swapped.root(), honest.root(), "the root does not tell them apart");
-    let error = store.prove(&swapped).unwrap_err();
+    let mut doubt = Doubt::of(&store, &swapped).unwrap();
+    doubt.prove_what_is_held(&store);
+    assert_eq!(doubt.len(), 1, "all of it is held, and it is no proof");
+    let error = doubt.prove(&store).unwrap_err();
     assert!(matches!(error, StoreError::Unproven(path) if path.as_bytes() == b"0"));
     let other = Digest::of_bytes(b"other");
     let single = lie(&|chunks| {
@@ -351,7 +359,27 @@ fn a_listing_that_lies_about_its_pieces_is_not_proven() {
             chunks[0].digest = other;
         }
     });
-    assert!(matches!(store.prove(&single), Err(StoreError::Unproven(_))));
+    assert!(matches!(prove(&single), Err(StoreError::Unproven(_))));
+}
+
+#[test]
+fn a_listing_is_proven_file_by_file_as_its_pieces_come() {
+    let (_dir, theirs) = store();
+    let (_here, ours) = store();
+    let listing = tree(&theirs, &[&noise(1, 2 << 20), &noise(2, 2 << 20)]);
+    let mut doubt = Doubt::of(&ours, &listing).unwrap();
+    assert_eq!(doubt.len(), 2);
+    for left in [1, 0] {
+        let mut writer = ours.writer();
+        let Node::File { chunks, .. } = &listing.entries()[1 - left].node else { panic!("a file") };
+        for chunk in chunks {
+            writer.put(chunk.digest, &theirs.read(&chunk.digest).unwrap()).unwrap();
+        }
+        writer.commit().unwrap();
+        doubt.prove_what_is_held(&ours);
+        assert_eq!(doubt.len(), left);
+    }
+    doubt.prove(&ours).unwrap();
 }
 
 #[test]
