@@ -7,7 +7,7 @@ mod common;
 
 use std::{fs, time::Instant};
 
-use common::{Lab, Member, all_serve, settled, until};
+use common::{Lab, Member, all_serve, invite, settled, until};
 use serde_json::Value;
 
 fn tags_of(member: &Member, of: &str) -> Value {
@@ -137,6 +137,20 @@ fn a_cluster_that_was_down_as_a_whole_comes_back_by_itself() {
     all_serve(&members.iter().collect::<Vec<_>>(), "web/1", "one");
     members[3].publish(&lab.site("two", &[("index.html", "two")]), &["--app", "web"]).unwrap();
     all_serve(&members.iter().collect::<Vec<_>>(), "web/2", "two");
+}
+
+#[test]
+fn a_rollback_through_a_member_that_came_later_fetches_what_it_lacks() {
+    let lab = Lab::new((72, 7));
+    let [a, b] = lab.cluster(["a", "b"]);
+    for text in ["one", "two"] {
+        a.publish(&lab.site(text, &[("index.html", text)]), &["--app", "web"]).unwrap();
+    }
+    let token = invite(&a, &[]);
+    let c = lab.plan("c").joining(a.address(), &token).up().unwrap();
+    all_serve(&[&a, &b, &c], "web/2", "two");
+    c.run(&["rollback", "web"]).unwrap();
+    all_serve(&[&a, &b, &c], "web/3", "one");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::{
     base::{AppName, Refusal},
     member::{
         command::{Command, Outcome},
-        view::View,
+        view::{MemberView, View},
     },
     node::{Edits, Publish},
 };
@@ -113,18 +113,17 @@ async fn watched(
 /// How far the publication under way has come.
 fn progress(view: &View, pace: &mut Pace) -> Option<String> {
     let publication = view.window.as_ref()?.publication.as_ref()?;
-    let live = view.members.iter().filter(|m| m.state == "alive").count();
     if publication.phase != "staging" {
         return Some(format!(
             "{} version {} is committed; members are switching to it",
             publication.app, publication.version
         ));
     }
-    let wanted = publication.bytes.saturating_mul(live as u64);
-    let arrived: u64 = view
-        .members
+    let live = |m: &&MemberView| m.state == "alive" && publication.placed.contains(&m.name);
+    let live: Vec<&MemberView> = view.members.iter().filter(live).collect();
+    let wanted = publication.bytes.saturating_mul(live.len() as u64);
+    let arrived: u64 = live
         .iter()
-        .filter(|m| m.state == "alive")
         .map(|m| match publication.progress.get(&m.name) {
             _ if publication.whole.contains(&m.name) => publication.bytes,
             Some(bytes) => (*bytes).min(publication.bytes),
@@ -135,14 +134,15 @@ fn progress(view: &View, pace: &mut Pace) -> Option<String> {
     let left = pace.left(Instant::now(), arrived, wanted);
     let left = left.map_or(String::new(), |left| format!(", {} left", span(left)));
     Some(format!(
-        "{} version {}: {} {}% of {} on {live} live members{left}; whole on {}, needed on {}",
+        "{} version {}: {} {}% of {} on {} live members{left}; whole on {}, needed on {}",
         publication.app,
         publication.version,
         bar(share),
         (share * 100.0).floor(),
         bytes(publication.bytes),
+        live.len(),
         publication.whole.len(),
-        view.majority
+        publication.needed
     ))
 }
 
@@ -217,7 +217,10 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "althing": "", "me": "a", "cluster": "", "sequence": 1, "voters": 3, "majority": 2,
             "voters_live": 2, "health": "ok", "reasons": [], "applications": [], "outcomes": [],
-            "members": [member("a", "alive"), member("b", "alive"), member("c", "down")],
+            "members": [
+                member("a", "alive"), member("b", "alive"), member("c", "down"),
+                member("d", "alive"),
+            ],
             "policy": { "failover": "auto", "vote": "majority" },
             "window": {
                 "id": 1, "coordinator": "a", "coordinator_live": true, "takeovers": 0,
@@ -232,7 +235,8 @@ mod tests {
     fn progress_counts_the_live_members() {
         let staging = view(serde_json::json!({
             "app": "web", "version": 2, "phase": "staging", "bytes": 1000, "whole": ["a"],
-            "progress": { "a": 0, "b": 500, "c": 900 },
+            "progress": { "a": 0, "b": 500, "c": 900, "d": 0 },
+            "placed": ["a", "b", "c"], "needed": 2,
         }));
         let mut pace = Pace::default();
         let text = progress(&staging, &mut pace).unwrap();

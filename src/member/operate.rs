@@ -456,12 +456,16 @@ impl Member {
                 format!("Choose one of `althing history {app}`."),
             ));
         };
-        if !self.content.is_whole(version.root) {
+        // Whoever holds it gives it to this one as to all others. Where nobody does, the
+        // window says so and ends.
+        let others =
+            self.catalog().roster.members.iter().any(|m| m.id != self.me && self.is_live(m.id));
+        if !self.content.is_whole(version.root) && !others {
             return Err(Refusal::new(
                 Reason::Busy,
                 what,
-                format!("This member does not hold version {to} whole."),
-                "Ask a member that was there when it was current.",
+                format!("This member does not hold version {to} whole, and no other is live."),
+                "Start a member that was there when it was current, and try again.",
             ));
         }
         let staged = Staged { root: version.root, files: version.files, bytes: version.bytes };

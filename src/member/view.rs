@@ -224,6 +224,12 @@ pub struct PublicationView {
     pub whole: Vec<String>,
     /// Bytes that have arrived, by member.
     pub progress: BTreeMap<String, u64>,
+    /// Members that are to hold it.
+    #[serde(default)]
+    pub placed: Vec<String>,
+    /// How many of them must hold it whole before it is committed.
+    #[serde(default)]
+    pub needed: usize,
 }
 
 /// How a window ended.
@@ -514,6 +520,7 @@ impl Member {
                 Some((m.name.to_string(), ballot.staged_bytes))
             });
             let whole = self.votes.whole(now, p.version.root);
+            let placed = catalog.roster.placed(&p.version.spec);
             PublicationView {
                 app: p.app.to_string(),
                 version: p.version.number,
@@ -521,6 +528,8 @@ impl Member {
                 bytes: p.version.bytes,
                 whole: whole.into_iter().map(|m| self.name_of(m)).collect(),
                 progress: progress.collect(),
+                placed: placed.members().map(|m| m.name.to_string()).collect(),
+                needed: placed.majority(),
             }
         });
         let live = self.is_live(window.coordinator);
@@ -546,10 +555,9 @@ impl Member {
                     .map(|m| m.name.as_str())
                     .collect();
                 let have = p.whole.iter().filter(|name| names.contains(name.as_str())).count();
-                let need = placed.map_or(0, |placed| placed.majority());
                 format!(
-                    "{} version {}: {have} members hold it whole, {need} are needed",
-                    p.app, p.version
+                    "{} version {}: {have} members hold it whole, {} are needed",
+                    p.app, p.version, p.needed
                 )
             }
             Some(p) => {

@@ -185,12 +185,16 @@ function drawWindow(view) {
 
 function drawPublication(view, p) {
   const whole = new Set(p.whole);
+  const placed = new Set(p.placed);
+  // Those that are still on their way first, each part in failover order.
+  const all = view.members.map((m) => m.name).filter((name) => placed.has(name));
+  const there = all.filter((name) => whole.has(name)).length;
+  const left = timeLeft(view, p, whole, placed);
   at("publication-title").replaceChildren(
     said(p.app), ` version ${p.version}: ${p.phase} `,
-    make("span", "dim", `${size(p.bytes)} · whole on ${whole.size} of ${view.members.length}`),
+    make("span", "dim", `${size(p.bytes)} · whole on ${there} of ${all.length}, needed on ${p.needed}` +
+      (left === null ? "" : ` · ${span(left)} left`)),
   );
-  // Those that are still on their way first, each part in failover order.
-  const all = view.members.map((m) => m.name);
   const names = all.filter((name) => !whole.has(name)).concat(all.filter((name) => whole.has(name)));
   const bytesOf = (name) => (whole.has(name) ? p.bytes : Math.min(p.progress[name] || 0, p.bytes));
   at("publication-bars").replaceChildren(...names.map((name) => {
@@ -207,6 +211,22 @@ function drawPublication(view, p) {
     row.title = `${name}: ${size(bytes)} of ${size(p.bytes)}`;
     return row;
   }));
+}
+
+// Milliseconds until all live members have it, at the pace since it was first seen here;
+// null while that would be a guess.
+let paceOf = null;
+
+function timeLeft(view, p, whole, placed) {
+  const live = view.members.filter((m) => m.state === "alive" && placed.has(m.name)).map((m) => m.name);
+  const arrived = live.reduce((sum, name) =>
+    sum + (whole.has(name) ? p.bytes : Math.min(p.progress[name] || 0, p.bytes)), 0);
+  const key = `${p.app} ${p.version}`;
+  if (!paceOf || paceOf.key !== key) paceOf = { key, since: performance.now(), before: arrived };
+  const elapsed = performance.now() - paceOf.since;
+  const came = arrived - paceOf.before;
+  if (elapsed < 1000 || came <= 0 || p.phase !== "staging") return null;
+  return (live.length * p.bytes - arrived) / came * elapsed;
 }
 
 function drawOrder(view) {

@@ -323,6 +323,8 @@ fn window() -> WindowView {
             bytes: 912_000_000,
             whole: vec!["web1".to_owned(), "web2".to_owned()],
             progress,
+            placed: (1..=5).map(|n| format!("web{n}")).collect(),
+            needed: 3,
         }),
         state: "media version 32: 2 members hold it whole, 3 are needed".to_owned(),
     }

@@ -181,7 +181,7 @@ fn preside(
         return (None, Some(seen.changed + patience));
     }
     let why = if orphaned {
-        format!("no live member holds {name} whole: its publisher is gone")
+        format!("no live member holds the content of {name} whole: whoever does is gone")
     } else {
         format!(
             "for {} s no more of {name} arrived anywhere, and {} members hold it whole where {} are needed",
