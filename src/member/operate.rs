@@ -421,7 +421,10 @@ impl Member {
         if message.len() > limits::TEXT_MAX {
             message = message.chars().take(limits::TEXT_MAX / 4).collect();
         }
-        self.content.now_whole(staged.root);
+        // An earlier version may be held by others only.
+        if !matches!(origin, Origin::Rollback(_)) {
+            self.content.now_whole(staged.root);
+        }
         let version = Version {
             number: base.saturating_add(1),
             root: staged.root,

@@ -159,6 +159,10 @@ impl Vault {
         let failed =
             |error: io::Error| StoreError::Io { doing: "keep", path: dir.clone(), source: error };
         fs::create_dir_all(&dir).map_err(failed)?;
+        // A copy under a name that a power cut takes back would have to be asked for again.
+        for above in [self.dir.parent(), Some(&*self.dir)].into_iter().flatten() {
+            record::sync_directory(above)?;
+        }
         for old in fs::read_dir(&dir).map_err(failed)?.flatten() {
             if old.path() != place {
                 fs::remove_file(old.path()).map_err(failed)?;

@@ -119,7 +119,7 @@ pub(super) fn replace(path: &Path, parts: &[&[u8]]) -> Result<(), StoreError> {
 }
 
 /// Makes what was created, renamed or removed in `directory` survive a power loss.
-pub(super) fn sync_directory(directory: &Path) -> Result<(), StoreError> {
+pub fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(io_error("sync", directory))

@@ -99,18 +99,23 @@ pub fn keep(root: &Path, paths: &[RelPath], dir: &Path) -> Result<Option<PathBuf
     Ok(Some(occasion))
 }
 
-/// Removes the oldest of what is kept in `dir` until at most `bytes_max`
-/// bytes are left, but always leaves the newest `keep_newest`. Returns the
-/// bytes freed.
+/// So many occasions are kept in a directory at most: links and empty files are no bytes.
+const OCCASIONS_MAX: usize = 1_000;
+
+/// Removes the oldest of what is kept in `dir` until at most `bytes_max` bytes on at most
+/// [`OCCASIONS_MAX`] occasions are left, but always leaves the newest `keep_newest`. Returns
+/// the bytes freed.
 pub fn prune_aside(dir: &Path, bytes_max: u64, keep_newest: usize) -> Result<u64, DriverError> {
     let all = kept(dir)?;
     let mut total = all.iter().fold(0_u64, |sum, kept| sum.saturating_add(kept.bytes));
+    let mut left = all.len();
     let mut freed = 0;
     for kept in &all[..all.len().saturating_sub(keep_newest)] {
-        if total <= bytes_max {
+        if total <= bytes_max && left <= OCCASIONS_MAX {
             break;
         }
         beneath::remove_all(&kept.path)?;
+        left -= 1;
         total = total.saturating_sub(kept.bytes);
         freed += kept.bytes;
     }
@@ -275,6 +280,17 @@ mod tests {
         assert_eq!(prune_aside(dir.path(), 0, 1).unwrap(), 100);
         assert_eq!(numbers(dir.path()), [4]);
         assert!(next(dir.path()).unwrap().ends_with("00000005"));
+    }
+
+    #[test]
+    fn what_has_no_bytes_does_not_pile_up() {
+        let dir = tempfile::tempdir().unwrap();
+        for number in 1..=OCCASIONS_MAX as u64 + 2 {
+            std::fs::create_dir(dir.path().join(name(number))).unwrap();
+        }
+        assert_eq!(prune_aside(dir.path(), u64::MAX, 3).unwrap(), 0);
+        let left = kept(dir.path()).unwrap();
+        assert_eq!((left.len(), left[0].number), (OCCASIONS_MAX, 3));
     }
 
     #[test]
