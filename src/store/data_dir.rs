@@ -16,6 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::{
     StoreError,
     error::io_error,
+    incoming,
     record::{self, UNFINISHED},
 };
 use crate::base::SecretKey;
@@ -57,6 +58,8 @@ impl DataDir {
         record::sync_directory(&path)?;
         record::sweep(&path)?;
         record::sweep(&path.join("records"))?;
+        // What can't be removed costs room and nothing else: no reason not to open.
+        let _left = incoming::sweep(&path);
         Ok(Self { path, _lock: lock })
     }
 
