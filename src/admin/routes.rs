@@ -72,7 +72,10 @@ pub(super) fn full<S: Source>(site: Site<S>) -> Router {
             post(publish_edits::<S>).layer(DefaultBodyLimit::max(EDITS_MAX)),
         )
         .route("/api/v1/secrets", post(secrets::<S>).layer(DefaultBodyLimit::max(SECRETS_MAX)))
-        .route("/api/v1/inspect", post(inspect::<S>))
+        .route(
+            "/api/v1/inspect",
+            post(inspect::<S>).layer(DefaultBodyLimit::max(EDITS_MAX)), // a list may be asked about
+        )
         .route("/api/v1/services", post(services::<S>))
         .route("/api/v1/stop", post(stop::<S>));
     finish(router, site)
@@ -217,7 +220,7 @@ async fn inspect<S: Source>(
     State(site): State<Site<S>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    match parse::<Question>(body) {
+    match parse_within::<Question>(body, EDITS_MAX) {
         Ok(question) => answer(site.source.inspect(question).await),
         Err(response) => *response,
     }

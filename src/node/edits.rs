@@ -52,46 +52,7 @@ pub(super) fn stage(
     application: &Application,
 ) -> Result<(Digest, Command), Refusal> {
     let current = application.current();
-    let base = edits.base.unwrap_or(current.number);
-    if base != current.number {
-        return Err(refusal(
-            Reason::Conflict,
-            format!("Version {} is current, and the list was made against {base}.", current.number),
-            "See `althing diff`, and make the list anew.",
-        ));
-    }
-    let stored = |error: StoreError| {
-        refusal(
-            Reason::Failed,
-            format!("The store failed: {error}."),
-            "Mend the cause, and try again.",
-        )
-    };
-    let tree = store.tree(&current.root).map_err(stored)?.ok_or_else(|| {
-        refusal(
-            Reason::NotFound,
-            "This member does not hold the current version yet.".to_owned(),
-            "Ask another member, or wait until this one is in step.",
-        )
-    })?;
-    let mut staging = Staging {
-        store,
-        application,
-        writer: store.writer(),
-        nodes: tree.entries().iter().map(|e| (e.path.clone(), e.node.clone())).collect(),
-        deleted: BTreeSet::new(),
-        known: None,
-    };
-    for change in &edits.changes {
-        staging.apply(change).map_err(|why| {
-            refusal(
-                Reason::Invalid,
-                format!("{} {}: {why}.", change.op.word(), change.path),
-                "Correct the list, or make it anew against the current version.",
-            )
-        })?;
-    }
-    let Staging { writer, nodes, .. } = staging;
+    let Staging { writer, nodes, .. } = applied(store, &edits, application, None)?;
     writer.commit().map_err(stored)?;
     let entries = nodes.into_iter().map(|(path, node)| Entry { path, node }).collect();
     let tree = Tree::new(entries).map_err(|error| {
@@ -112,9 +73,70 @@ pub(super) fn stage(
         staged: Staged { root, files: tree.files(), bytes: tree.bytes() },
         spec: Box::new(current.spec.clone()),
         message: edits.message,
-        base: Some(base),
+        base: Some(current.number),
     };
     Ok((root, command))
+}
+
+/// The signatures of the content that a list needs, and that neither a kept version on
+/// this member has nor a file that the list names; refused if the list does not fit the
+/// current version in other ways. Nothing is stored, no content read. Blocks.
+pub(super) fn lacking(
+    store: &ContentStore,
+    edits: &Edits,
+    application: &Application,
+) -> Result<BTreeSet<Digest>, Refusal> {
+    let staging = applied(store, edits, application, Some(BTreeSet::new()))?;
+    Ok(staging.lacking.unwrap_or_default())
+}
+
+/// The current version with the changes made to it. With `lacking`, content is only
+/// looked for.
+fn applied<'a>(
+    store: &'a ContentStore,
+    edits: &Edits,
+    application: &'a Application,
+    lacking: Option<BTreeSet<Digest>>,
+) -> Result<Staging<'a>, Refusal> {
+    let current = application.current();
+    let base = edits.base.unwrap_or(current.number);
+    if base != current.number {
+        return Err(refusal(
+            Reason::Conflict,
+            format!("Version {} is current, and the list was made against {base}.", current.number),
+            "See `althing diff`, and make the list anew.",
+        ));
+    }
+    let tree = store.tree(&current.root).map_err(stored)?.ok_or_else(|| {
+        refusal(
+            Reason::NotFound,
+            "This member does not hold the current version yet.".to_owned(),
+            "Ask another member, or wait until this one is in step.",
+        )
+    })?;
+    let mut staging = Staging {
+        store,
+        application,
+        writer: store.writer(),
+        nodes: tree.entries().iter().map(|e| (e.path.clone(), e.node.clone())).collect(),
+        deleted: BTreeSet::new(),
+        known: None,
+        lacking,
+    };
+    for change in &edits.changes {
+        staging.apply(change).map_err(|why| {
+            refusal(
+                Reason::Invalid,
+                format!("{} {}: {why}.", change.op.word(), change.path),
+                "Correct the list, or make it anew against the current version.",
+            )
+        })?;
+    }
+    Ok(staging)
+}
+
+fn stored(error: StoreError) -> Refusal {
+    refusal(Reason::Failed, format!("The store failed: {error}."), "Mend the cause, and try again.")
 }
 
 fn refusal(reason: Reason, why: String, todo: &str) -> Refusal {
@@ -131,6 +153,9 @@ struct Staging<'a> {
     deleted: BTreeSet<RelPath>,
     /// Every file of every kept version by its signature, once it is needed.
     known: Option<HashMap<Digest, Vec<Chunk>>>,
+    /// Where the list is only looked at: the content that is not here. Files have no
+    /// pieces then.
+    lacking: Option<BTreeSet<Digest>>,
 }
 
 impl Staging<'_> {
@@ -218,9 +243,18 @@ impl Staging<'_> {
             }
             (Some(Item::File { mode, size, digest }), None) => {
                 let (mode, digest) = (octal(mode)?, parsed(digest)?);
-                let chunks = self
-                    .chunks(&digest)?
-                    .ok_or("no kept version has this content, and no file is named that has it")?;
+                let chunks = match (self.chunks(&digest)?, &mut self.lacking) {
+                    (Some(chunks), _) => chunks,
+                    (None, Some(lacking)) => {
+                        lacking.insert(digest);
+                        return Ok(Node::File { mode, size: *size, digest, chunks: Vec::new() });
+                    }
+                    (None, None) => {
+                        let why =
+                            "no kept version has this content, and no file is named that has it";
+                        return Err(why.to_owned());
+                    }
+                };
                 let found: u64 = chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
                 if found != *size {
                     return Err(format!("content with this signature has {found} bytes"));
@@ -256,6 +290,10 @@ impl Staging<'_> {
         // Before it is opened: a pipe would make us wait, a device might act.
         if !std::fs::metadata(place).map_err(failed)?.is_file() {
             return Err(format!("{} is no regular file", place.display()));
+        }
+        if self.lacking.is_some() {
+            let (size, digest) = expected.unwrap_or((0, Digest([0; 32])));
+            return Ok(Node::File { mode, size, digest, chunks: Vec::new() });
         }
         let mut file = File::open(place).map_err(failed)?;
         let taken = self.store.ingest_file(&mut self.writer, &mut file);
@@ -383,6 +421,45 @@ mod tests {
         );
         let paths = bench.stage(&list).unwrap();
         assert_eq!(paths, ["a", "d-y", "deep", "deep/down", "deep/down/b", "l"]);
+    }
+
+    #[test]
+    fn what_a_list_lacks_is_said_before_it_is_brought() {
+        let bench = Bench::new();
+        let content = bench.dir.path().join("new");
+        std::fs::write(&content, "new content").unwrap();
+        let (once, nobody) = (Digest::of_bytes(b"once upon a time"), Digest::of_bytes(b"nobody"));
+        let edits = |list: &str| Edits {
+            app: AppName::parse("web").unwrap(),
+            changes: serde_json::from_str(list).unwrap(),
+            message: String::new(),
+            base: None,
+        };
+        let file = |size: u64, digest: Digest| {
+            format!(r#""after":{{"kind":"file","mode":"0600","size":{size},"digest":"{digest}"}}"#)
+        };
+        let list = format!(
+            r#"[{{"op":"SET","path":"a","content":"{}"}},{{"op":"ADD","path":"b",{}}},
+                {{"op":"ADD","path":"c",{}}},{{"op":"ADD","path":"c2",{}}}]"#,
+            content.display(),
+            file(16, once),
+            file(6, nobody),
+            file(6, nobody),
+        );
+        let found = lacking(&bench.store, &edits(&list), &bench.application).unwrap();
+        assert_eq!(found, BTreeSet::from([nobody]));
+        let (new, count) = (Digest::of_bytes(b"new content"), bench.store.count().unwrap());
+        assert!(!bench.store.has(&new).unwrap(), "looking stores nothing");
+        // What would be refused later is refused before anything is brought.
+        for (list, why) in [
+            (format!(r#"[{{"op":"SET","path":"b",{}}}]"#, file(6, nobody)), "nothing stands there"),
+            (format!(r#"[{{"op":"ADD","path":"b",{}}}]"#, file(7, once)), "has 16 bytes"),
+            (r#"[{"op":"SET","path":"a","content":"/dev/zero"}]"#.to_owned(), "no regular file"),
+        ] {
+            let refusal = lacking(&bench.store, &edits(&list), &bench.application).unwrap_err();
+            assert!(refusal.why.contains(why), "{list}: {refusal:?}");
+        }
+        assert_eq!(bench.store.count().unwrap(), count);
     }
 
     #[test]

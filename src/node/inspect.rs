@@ -9,7 +9,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::content::{Content, ContentError, Defined};
+use super::{
+    content::{Content, ContentError, Defined},
+    edits::{self, Edits},
+};
 use crate::{
     base::{
         AppName, Digest, Reason, Refusal, SecretName, ServiceName, WallTime,
@@ -88,6 +91,9 @@ pub enum Question {
         /// Whether the three lists are wanted.
         lists: bool,
     },
+    /// Whether a list of changes fits the current version, and what content it needs that
+    /// is not here: asked before that is brought from elsewhere. [`Findings::Lacking`].
+    Lacking(Edits),
 }
 
 impl Question {
@@ -101,6 +107,15 @@ impl Question {
             | Self::Settings { app }
             | Self::Secrets { app }
             | Self::Compare { app, .. } => app,
+            Self::Lacking(edits) => &edits.app,
+        }
+    }
+
+    /// What happened, if it can't be answered.
+    pub(super) fn unanswered(&self) -> &'static str {
+        match self {
+            Self::Lacking(_) => "The list was not published; nothing was changed.",
+            _ => "There is nothing to look at.",
         }
     }
 
@@ -108,7 +123,7 @@ impl Question {
     pub(super) fn is_of_live_content(&self) -> bool {
         match self {
             Self::Diff { live, .. } => *live,
-            Self::Settings { .. } | Self::Secrets { .. } => false,
+            Self::Settings { .. } | Self::Secrets { .. } | Self::Lacking(_) => false,
             Self::Verify { .. }
             | Self::Kept { .. }
             | Self::Restore { .. }
@@ -135,6 +150,8 @@ pub enum Findings {
     Secrets(SecretsFound),
     /// See [`Question::Compare`].
     Compared(Compared),
+    /// See [`Question::Lacking`]: signatures, each once.
+    Lacking(Vec<String>),
 }
 
 /// What the programs of an application are set to.
@@ -272,6 +289,10 @@ pub(super) fn answer(
         Question::Secrets { app } => Findings::Secrets(view.secrets(app)?),
         Question::Compare { app, full, lists } => {
             Findings::Compared(view.compare(app, full, lists)?)
+        }
+        Question::Lacking(edits) => {
+            let lacking = edits::lacking(store, &edits, application)?;
+            Findings::Lacking(lacking.iter().map(ToString::to_string).collect())
         }
     })
 }

@@ -519,8 +519,8 @@ impl Work {
         self.tasks.spawn_blocking(move || {
             let result = match application {
                 None => {
-                    let app = question.app();
-                    Err(crate::member::change::no_such_app(app, "There is nothing to look at."))
+                    let (app, what) = (question.app(), question.unanswered());
+                    Err(crate::member::change::no_such_app(app, what))
                 }
                 Some(application) => match elsewhere {
                     Some(whom) if question.is_of_live_content() => {
