@@ -641,7 +641,13 @@ hand; content is a file, or is looked up in the kept versions by its signature:
   [{\"op\": \"SET\", \"path\": \"index.html\", \"content\": \"new.html\"},
    {\"op\": \"DEL\", \"path\": \"old\"}]
   <update><set path=\"index.html\" content=\"new.html\"/><del path=\"old\"/></update>
-SET and DEL need something there, ADD nothing; otherwise the whole list is refused.")]
+SET and DEL need something there, ADD nothing; otherwise the whole list is refused.
+
+What is not in the kept versions is fetched where the list names a url, http or https,
+beside the file's size and signature (BLAKE3), which what comes must have:
+  <update><add path=\"film.mp4\" url=\"https://cdn.example.org/film.mp4\">
+    <file mode=\"0644\" size=\"73400320\" digest=\"af1349b9…\"/></add></update>
+See docs/lists.md.")]
 pub(super) struct Publish {
     /// The directory.
     #[arg(value_name = "DIR", required_unless_present = "update")]

@@ -60,6 +60,12 @@ impl Client {
         Self { socket: data.join("socket") }
     }
 
+    /// The data directory of that member.
+    pub fn data(&self) -> &Path {
+        // The socket stands in it.
+        self.socket.parent().unwrap_or(&self.socket)
+    }
+
     pub async fn view(&self) -> Result<View, Refusal> {
         self.query("/api/v1/view").await
     }
@@ -194,7 +200,7 @@ impl Client {
     }
 
     fn unreachable(&self, error: &io::Error) -> Refusal {
-        let path = self.socket.parent().unwrap_or(&self.socket).display();
+        let path = self.data().display();
         match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Refusal::new(
                 Reason::NotFound,

@@ -1,7 +1,11 @@
 //! Lists of changes as they come from outside: what `sync --show-lists` and
 //! `diff --json` print, or what somebody wrote by hand; JSON or XML.
+//!
+//! Content may lie elsewhere, at a URL. Then the list has its size and its signature as
+//! well: what comes is either that, or nothing.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::Read,
     path::{Path, PathBuf},
@@ -14,16 +18,42 @@ use quick_xml::{
 use serde_json::Value;
 
 use crate::{
-    base::{AppName, Reason, Refusal},
+    base::{AppName, Digest, Reason, Refusal, limits},
     node::inspect::{Difference, Item, Op},
 };
+
+mod address;
+
+pub use address::Address;
 
 /// The largest list, bytes.
 const SIZE_MAX: u64 = 48 << 20;
 
+/// One item of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// What is to change.
+    pub change: Difference,
+    /// Which item it is, for people: `line 3 (SET index.html)`.
+    pub place: String,
+    /// Where its content lies, if that is elsewhere.
+    pub remote: Option<Remote>,
+}
+
+/// Content that lies elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// Where.
+    pub address: Address,
+    /// Bytes.
+    pub size: u64,
+    /// BLAKE3 of them.
+    pub digest: Digest,
+}
+
 /// Reads the changes of `app` in the list at `path`. Names of files in it are
 /// meant from the directory in which it stands.
-pub(super) fn read(path: &Path, app: &AppName) -> Result<Vec<Difference>, Refusal> {
+pub(super) fn read(path: &Path, app: &AppName) -> Result<Vec<Listed>, Refusal> {
     let refuse = |why: String| {
         Refusal::new(
             Reason::Invalid,
@@ -38,21 +68,67 @@ pub(super) fn read(path: &Path, app: &AppName) -> Result<Vec<Difference>, Refusa
     if text.len() as u64 > SIZE_MAX {
         return Err(refuse(format!("it is larger than {} MiB", SIZE_MAX >> 20)));
     }
-    let parsed =
-        if text.trim_start().starts_with('<') { xml(&text, app) } else { json(&text, app) };
-    let mut changes = parsed.map_err(refuse)?;
-    if changes.is_empty() {
+    let mut list = parse(&text, app).map_err(refuse)?;
+    if list.is_empty() {
         return Err(refuse(format!("there are no changes of {app} in it")));
     }
     let directory = super::absolute(path)?.parent().map_or_else(PathBuf::new, Path::to_owned);
-    for content in changes.iter_mut().filter_map(|change| change.content.as_mut()) {
+    for content in list.iter_mut().filter_map(|listed| listed.change.content.as_mut()) {
         *content = directory.join(&*content);
     }
-    Ok(changes)
+    Ok(list)
 }
 
+/// The changes of `app` in a list, or what is wrong with it and where. No message has
+/// more of a URL than [`Address`] shows.
+pub fn parse(text: &str, app: &AppName) -> Result<Vec<Listed>, String> {
+    let list = if text.trim_start().starts_with('<') { xml(text, app) } else { json(text, app) }?;
+    let mut sizes = BTreeMap::new();
+    for Listed { place, remote, .. } in &list {
+        let Some(Remote { size, digest, .. }) = remote else { continue };
+        if sizes.insert(digest, size).is_some_and(|other| other != size) {
+            return Err(format!("{place}: elsewhere in the list this signature has another size"));
+        }
+    }
+    Ok(list)
+}
+
+impl Listed {
+    fn new(change: Difference, url: Option<&str>, place: &str) -> Result<Self, String> {
+        let place = format!("{place} ({} {})", change.op.word(), change.path);
+        let remote = url.map(|url| Remote::of(&change, url)).transpose();
+        let remote = remote.map_err(|why| format!("{place}: {why}"))?;
+        Ok(Self { change, place, remote })
+    }
+}
+
+impl Remote {
+    fn of(change: &Difference, url: &str) -> Result<Self, String> {
+        let address = Address::parse(url)?;
+        if change.content.is_some() {
+            return Err("the content is to come from a file and from a url; give one".to_owned());
+        }
+        let Some(Item::File { size, digest, .. }) = &change.after else {
+            return Err(match change.op {
+                Op::Del => "what is deleted has no content".to_owned(),
+                Op::Set | Op::Add => UNCHECKED.to_owned(),
+            });
+        };
+        let digest = Digest::parse(digest).ok_or_else(|| format!("{digest:?} is no signature"))?;
+        if *size > limits::FILE_MAX {
+            return Err(format!("a file has at most {} bytes", limits::FILE_MAX));
+        }
+        Ok(Self { address, size: *size, digest })
+    }
+}
+
+/// What comes from elsewhere must be known beforehand.
+const UNCHECKED: &str = "with a url stands the file that is there, with its mode, its size in bytes \
+                         and its digest (the BLAKE3 signature): without them what comes could not \
+                         be checked";
+
 /// A bare list of changes, a diff, or what `sync` says of several applications.
-fn json(text: &str, app: &AppName) -> Result<Vec<Difference>, String> {
+fn json(text: &str, app: &AppName) -> Result<Vec<Listed>, String> {
     let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let of_app = |value: &Value| value.get("app").is_none_or(|name| *name == app.as_str());
     let found = match &value {
@@ -64,27 +140,48 @@ fn json(text: &str, app: &AppName) -> Result<Vec<Difference>, String> {
         Value::Object(_) if of_app(&value) => value.get("changes").cloned(),
         _ => None,
     };
-    found.map_or(Ok(Vec::new()), |list| {
-        serde_json::from_value(list).map_err(|error| error.to_string())
-    })
+    let Some(found) = found else { return Ok(Vec::new()) };
+    let Value::Array(items) = found else { return Err("the changes are no list".to_owned()) };
+    let numbered = items.into_iter().enumerate();
+    numbered.map(|(at, item)| json_item(item, &format!("change {}", at + 1))).collect()
+}
+
+fn json_item(mut item: Value, place: &str) -> Result<Listed, String> {
+    let at = |why: String| format!("{place}: {why}");
+    let url = item.as_object_mut().and_then(|fields| fields.remove("url"));
+    let url = match url {
+        None | Some(Value::Null) => None,
+        Some(Value::String(url)) => Some(url),
+        // What else it is is not shown: it may be meant to be a secret.
+        Some(_) => return Err(at("the url is no text".to_owned())),
+    };
+    let of_file = item.pointer("/after/kind").is_some_and(|kind| kind == "file");
+    let told = ["/after/mode", "/after/size", "/after/digest"];
+    if url.is_some() && of_file && told.iter().any(|field| item.pointer(field).is_none()) {
+        return Err(at(UNCHECKED.to_owned()));
+    }
+    let change = serde_json::from_value(item).map_err(|error| at(error.to_string()))?;
+    Listed::new(change, url.as_deref(), place)
 }
 
 /// The elements `set`, `add` and `del` in an `update`, of the application of
 /// that name where there are several.
-fn xml(text: &str, app: &AppName) -> Result<Vec<Difference>, String> {
+fn xml(text: &str, app: &AppName) -> Result<Vec<Listed>, String> {
     let mut reader = Reader::from_str(text);
     reader.config_mut().expand_empty_elements = true;
-    let mut changes: Vec<Difference> = Vec::new();
-    let (mut ours, mut in_update, mut open) = (true, false, false);
+    let mut list: Vec<Listed> = Vec::new();
+    let mut open: Option<Open> = None;
+    let (mut ours, mut in_update) = (true, false);
+    let mut lines = Lines { text, counted: 0, line: 1 };
     loop {
-        let at = |reader: &Reader<&[u8]>, why: String| {
-            let before = text.get(..reader.buffer_position() as usize).unwrap_or(text);
-            format!("line {}: {why}", before.matches('\n').count() + 1)
-        };
+        let mut line = |reader: &Reader<&[u8]>| lines.at(reader.buffer_position() as usize);
+        let mut at = |reader: &Reader<&[u8]>, why: String| format!("line {}: {why}", line(reader));
         let event = reader.read_event().map_err(|e| e.to_string());
         match event.map_err(|why| at(&reader, why))? {
-            Event::Eof if open || in_update => return Err("it ends in the middle".to_owned()),
-            Event::Eof => return Ok(changes),
+            Event::Eof if open.is_some() || in_update => {
+                return Err("it ends in the middle".to_owned());
+            }
+            Event::Eof => return Ok(list),
             Event::Start(element) => {
                 let name = element.name().as_ref().to_owned();
                 let op = match name.as_str() {
@@ -105,21 +202,60 @@ fn xml(text: &str, app: &AppName) -> Result<Vec<Difference>, String> {
                     let path = attribute(&element, "path")?;
                     let path = path.ok_or_else(|| at(&reader, format!("{name} has no path")))?;
                     let content = attribute(&element, "content")?.map(PathBuf::from);
-                    open = true;
+                    let url = attribute(&element, "url")?;
                     let (before, after, text) = (None, None, None);
-                    changes.push(Difference { op, path, before, after, text, content });
-                } else if open && let Some(change) = changes.last_mut() {
-                    let item = item(&name, &element).map_err(|why| at(&reader, why))?;
-                    change.after = Some(item);
+                    let change = Difference { op, path, before, after, text, content };
+                    open = Some(Open { change, url, line: line(&reader) });
+                } else if let Some(open) = &mut open {
+                    let item = item(&name, &element);
+                    open.change.after = Some(item.map_err(|why| at(&reader, open.why(why)))?);
                 }
             }
             Event::End(element) => match element.name().as_ref() {
                 "update" => in_update = false,
-                "set" | "add" | "del" => open = false,
+                "set" | "add" | "del" => {
+                    let Some(Open { change, url, line }) = open.take() else { continue };
+                    let place = format!("line {line}");
+                    list.push(Listed::new(change, url.as_deref(), &place)?);
+                }
                 _ => {}
             },
             _ => {}
         }
+    }
+}
+
+/// An item whose end has not come yet.
+struct Open {
+    change: Difference,
+    url: Option<String>,
+    line: usize,
+}
+
+impl Open {
+    /// What is missing, and for what it is needed.
+    fn why(&self, why: String) -> String {
+        match self.url {
+            Some(_) => format!("{why}; {UNCHECKED}"),
+            None => why,
+        }
+    }
+}
+
+/// Counts lines in one walk, however often it is asked.
+struct Lines<'t> {
+    text: &'t str,
+    counted: usize,
+    line: usize,
+}
+
+impl Lines<'_> {
+    /// The line of a position that is not before the one asked about last.
+    fn at(&mut self, position: usize) -> usize {
+        let between = self.text.as_bytes().get(self.counted..position).unwrap_or_default();
+        self.line += between.iter().filter(|byte| **byte == b'\n').count();
+        self.counted = self.counted.max(position);
+        self.line
     }
 }
 
@@ -158,8 +294,12 @@ mod tests {
         AppName::parse("web").unwrap()
     }
 
-    fn words(changes: &[Difference]) -> Vec<String> {
-        changes.iter().map(|c| format!("{} {}", c.op.word(), c.path)).collect()
+    fn words(list: &[Listed]) -> Vec<String> {
+        list.iter().map(|l| format!("{} {}", l.change.op.word(), l.change.path)).collect()
+    }
+
+    fn changes(list: &[Listed]) -> Vec<&Difference> {
+        list.iter().map(|listed| &listed.change).collect()
     }
 
     #[test]
@@ -183,10 +323,11 @@ mod tests {
               <have><file path="a&amp;b" mode="0644" size="1" digest="00"/></have>
               <update><set path="a&amp;b"><directory mode="0755"/></set><del path="c"/></update>
             </application></althing>"#;
-        let changes = xml(document, &app()).unwrap();
-        assert_eq!(changes, json(update, &app()).unwrap());
+        let read = xml(document, &app()).unwrap();
+        assert_eq!(changes(&read), changes(&json(update, &app()).unwrap()));
+        assert_eq!(read[1].place, "line 5 (DEL c)");
         let by_hand = r#"<update><add path="n" content="here.txt"/></update>"#;
-        assert_eq!(xml(by_hand, &app()).unwrap()[0].content, Some("here.txt".into()));
+        assert_eq!(xml(by_hand, &app()).unwrap()[0].change.content, Some("here.txt".into()));
     }
 
     #[test]
@@ -207,13 +348,72 @@ mod tests {
         }
     }
 
+    const SIGNATURE: &str = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
+
+    #[test]
+    fn content_may_lie_at_a_url_if_it_can_be_checked() {
+        let url = "https://who:secret@cdn.example:8443/a%20b?key=secret";
+        let list = format!(
+            r#"[{{"op":"DEL","path":"old"}},{{"op":"SET","path":"v","url":"{url}","after":
+                {{"kind":"file","mode":"0644","size":7,"digest":"{SIGNATURE}"}}}}]"#
+        );
+        let document = format!(
+            r#"<update><del path="old"/>
+               <set path="v" url="{url}"><file mode="0644" size="7" digest="{SIGNATURE}"/></set>
+               </update>"#
+        );
+        let (list, document) = (parse(&list, &app()).unwrap(), parse(&document, &app()).unwrap());
+        assert_eq!(changes(&list), changes(&document));
+        assert_eq!((&*list[1].place, &*document[1].place), ("change 2 (SET v)", "line 2 (SET v)"));
+        assert_eq!((&list[0].remote, &list[1].remote), (&None, &document[1].remote));
+        let remote = list[1].remote.as_ref().unwrap();
+        assert_eq!((remote.size, remote.digest), (7, Digest::of_bytes(b"")));
+        let shown = format!("{list:?} {document:?} {}", remote.address);
+        assert!(shown.contains("https://cdn.example:8443/a%20b?…"), "{shown}");
+        assert!(!shown.contains("secret") && !shown.contains("who"), "{shown}");
+    }
+
+    #[test]
+    fn content_at_a_url_that_can_not_be_checked_is_refused() {
+        let file = format!(r#"{{"kind":"file","mode":"0644","size":7,"digest":"{SIGNATURE}"}}"#);
+        let good = "http://h/?secret";
+        let set = |url: &str, after: &str| {
+            format!(r#"[{{"op":"SET","path":"v","url":"{url}","after":{after}}}]"#)
+        };
+        let other = set(good, &file.replace(":7", ":8"));
+        let twice = format!("{},{}", set(good, &file).trim_end_matches(']'), &other[1..]);
+        for (bad, why) in [
+            (set(good, "null"), "change 1 (SET v): with a url stands the file"),
+            (set(good, r#"{"kind":"directory","mode":"0755"}"#), "with a url stands the file"),
+            (set(good, &file.replace(r#""size":7,"#, "")), "change 1: with a url stands the file"),
+            (set(good, &file.replace("digest", "sha256")), "with a url stands the file"),
+            (set(good, &file.replace(SIGNATURE, "abc")), "\"abc\" is no signature"),
+            (set(good, &file.replace(":7", ":9999999999999")), "a file has at most"),
+            (set("ftp://h/secret", &file), "http and https"),
+            (set("file:///etc/secret", &file), "`content`"),
+            (set("secret", &file), "is no url"),
+            (set("http://h/\\u0000secret", &file), "is no url"),
+            (set(good, &file).replace("\"url\"", "\"content\":\"x\",\"url\""), "give one"),
+            (set(good, &file).replace("SET", "DEL").replace(&file, "null"), "what is deleted"),
+            (r#"[{"op":"SET","path":"v","url":["secret"]}]"#.to_owned(), "is no text"),
+            (twice, "change 2 (SET v): elsewhere in the list"),
+            ("<update>\n<set path='v' url='http://h/secret'/></update>".to_owned(), "line 2 (SET v)"),
+            ("<update><add path='v' url='http://h/secret'>\n<file mode='0644' size='1'/></add></update>"
+                .to_owned(), "line 2: file has no digest; with a url"),
+        ] {
+            let error = parse(&bad, &app()).unwrap_err();
+            assert!(error.contains(why), "{bad}: {error}");
+            assert!(!error.contains("secret"), "{bad}: {error}");
+        }
+    }
+
     #[test]
     fn names_of_files_are_meant_from_where_the_list_stands() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("list.json");
         std::fs::write(&path, r#"[{"op":"ADD","path":"n","content":"here.txt"}]"#).unwrap();
-        let changes = read(&path, &app()).unwrap();
-        assert_eq!(changes[0].content, Some(dir.path().join("here.txt")));
+        let list = read(&path, &app()).unwrap();
+        assert_eq!(list[0].change.content, Some(dir.path().join("here.txt")));
         std::fs::write(&path, "[]").unwrap();
         assert!(read(&path, &app()).unwrap_err().why.contains("no changes of web"));
         assert!(read(&dir.path().join("none"), &app()).is_err());

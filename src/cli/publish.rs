@@ -5,18 +5,21 @@ use std::{
     io::{IsTerminal, Write},
     pin::pin,
     process::ExitCode,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
     args,
     client::Client,
-    edits, operate,
+    edits::{self, Listed},
+    fetch::{self, Progress, Terms},
+    operate,
     output::{Output, clean},
     units::{bytes, span},
 };
 use crate::{
-    base::{AppName, Refusal},
+    base::{AppName, Reason, Refusal},
     member::{
         command::{Command, Outcome},
         view::{MemberView, View},
@@ -37,10 +40,14 @@ pub(super) async fn run(
     let args::Publish { source, update, app, message, host: hosts, base } = options;
     let outcome = match (update, app) {
         (Some(list), Some(app)) => {
-            let changes = edits::read(&list, &app)?;
+            let list = edits::read(&list, &app)?;
+            let changes = list.iter().map(|listed| listed.change.clone()).collect();
             let edits = Edits { app, changes, message, base };
-            let first = "the list is being staged";
-            watched(client, output, first, client.publish_edits(&edits)).await?
+            if list.iter().any(|listed| listed.remote.is_some()) {
+                or_interrupted(fetched(client, output, list, edits)).await?
+            } else {
+                staged(client, output, &edits).await?
+            }
         }
         (_, app) => {
             // Without a list there is a directory: the arguments were checked.
@@ -76,6 +83,70 @@ pub(super) async fn rollback(
         watched(client, output, "a window is asked for", client.command(&command)).await?;
     operate::done(output, &outcome);
     Ok(ExitCode::SUCCESS)
+}
+
+async fn staged(client: &Client, output: &Output, edits: &Edits) -> Result<Outcome, Refusal> {
+    watched(client, output, "the list is being staged", client.publish_edits(edits)).await
+}
+
+/// A list of which some content lies elsewhere: that is fetched first.
+async fn fetched(
+    client: &Client,
+    output: &Output,
+    list: Vec<Listed>,
+    edits: Edits,
+) -> Result<Outcome, Refusal> {
+    let progress = Arc::default();
+    let fetching = fetch::complete(client, list, edits, Terms::usual(), &progress);
+    let (edits, _until_it_is_published) = told(output, &progress, fetching).await?;
+    staged(client, output, &edits).await
+}
+
+/// Waits for what is fetched and tells how far it is, on standard error.
+async fn told<T>(output: &Output, progress: &Progress, fetching: impl Future<Output = T>) -> T {
+    let mut fetching = pin!(fetching);
+    if output.json {
+        return fetching.await;
+    }
+    let mut line = Line { over: output.is_watched(), last: String::new() };
+    let mut pace = Pace::default();
+    let mut ticks = tokio::time::interval(TELL_EVERY);
+    let result = loop {
+        tokio::select! {
+            result = &mut fetching => break result,
+            _ = ticks.tick() => {
+                let (came, wanted) = progress.bytes();
+                if wanted > 0 {
+                    let share = came as f64 / wanted as f64;
+                    let left = pace.left(Instant::now(), came, wanted);
+                    let left = left.map_or(String::new(), |left| format!(", {} left", span(left)));
+                    line.show(format!(
+                        "fetching {}: {} {}% of {}{left}",
+                        progress.files(),
+                        bar(share),
+                        (share * 100.0).floor(),
+                        bytes(wanted)
+                    ));
+                }
+            }
+        }
+    };
+    line.end();
+    result
+}
+
+/// Ends when somebody presses Ctrl-C, so that what was fetched is cleared away.
+async fn or_interrupted<T>(work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    tokio::select! {
+        result = work => result,
+        // If signals can't be had, they end the process as ever.
+        Ok(()) = tokio::signal::ctrl_c() => Err(Refusal::new(
+            Reason::Failed,
+            "The command was interrupted.",
+            "While it fetched, nothing was published; a window that was open goes on without it.",
+            "See `althing status` whether one is.",
+        )),
+    }
 }
 
 /// Waits for a publication and tells how far it is, on standard error.
