@@ -5,9 +5,11 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
+    net::{SocketAddr, TcpListener},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Output, Stdio},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -35,6 +37,7 @@ impl Drop for Member {
 fn althing() -> Command {
     let mut command = Command::new(BINARY);
     command.env_remove("ALTHING_TOKEN").env_remove("ALTHING_DATA").env_remove("ALTHING_LOG");
+    command.env("NO_PROXY", "*"); // loopback only, whoever runs the tests
     command
 }
 
@@ -237,6 +240,166 @@ fn what_differs_is_shown_put_right_brought_back_and_published() {
     assert_eq!(member.json(&["diff", "web", "2", "4"])["same"], true);
     let (code, error) = member.refused(&["publish", "--update", back, "--app", "web"]);
     assert_eq!((code, &error["reason"]), (3, &"invalid".into()), "it was applied already: {error}");
+}
+
+/// A server on loopback that has `contents` and says which targets it was asked for.
+fn files(contents: &'static [(&str, &str)]) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = Arc::<Mutex<Vec<String>>>::default();
+    let kept = Arc::clone(&asked);
+    // It ends with this process.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
+            let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            let target = head[0].split(' ').nth(1).unwrap().to_owned();
+            let found = contents.iter().find(|(name, _)| target.starts_with(name));
+            let (status, body) = found.map_or(("404 Not Found", ""), |found| ("200 OK", found.1));
+            kept.lock().unwrap().push(target);
+            let length = body.len();
+            write!(
+                stream,
+                "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            )
+            .unwrap();
+        }
+    });
+    (address, asked)
+}
+
+/// Covers R10.
+#[test]
+fn content_that_a_list_names_by_url_is_fetched_and_published() {
+    let dir = TempDir::new().unwrap();
+    let member = start(&dir.path().join("one"), &["--name", "one"]);
+    let public = site(&dir, "public", "<p>one</p>");
+    member.json(&["publish", &public, "--app", "web"]);
+    let (server, asked) = files(&[("/film", "a film"), ("/song", "a song")]);
+    let asked = || std::mem::take(&mut *asked.lock().unwrap());
+    let file = |content: &str| {
+        let (size, digest) = (content.len(), blake3::hash(content.as_bytes()));
+        (format!(r#""kind":"file","mode":"0640","size":{size},"digest":"{digest}""#), digest)
+    };
+    let list = dir.path().join("list");
+    let publish = |text: &str| {
+        fs::write(&list, text).unwrap();
+        ["publish", "--update", list.to_str().unwrap(), "--app", "web"].map(str::to_owned)
+    };
+    let live = |name: &str| fs::read_to_string(member.data.join("live/web").join(name)).unwrap();
+
+    // What the member holds already is not asked for.
+    let arguments = publish(&format!(
+        r#"[{{"op":"ADD","path":"film","url":"http://who:secret@{server}/film?key=secret",
+             "after":{{{}}}}},
+            {{"op":"ADD","path":"copy","url":"http://{server}/copy","after":{{{}}}}}]"#,
+        file("a film").0,
+        file("<p>one</p>").0,
+    ));
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    assert_eq!(member.json(&arguments)["version"], 2);
+    assert_eq!(asked(), ["/film?key=secret"]);
+    assert_eq!((&*live("film"), &*live("copy")), ("a film", "<p>one</p>"));
+    let document = |op: &str, content: &str, target: &str| {
+        format!(
+            "<update>\n<{op} path='film' url='http://who:secret@{server}{target}?key=secret'>\
+             <file mode='0644' size='{}' digest='{}'/></{op}></update>",
+            content.len(),
+            file(content).1
+        )
+    };
+    publish(&document("set", "a song", "/song"));
+    assert_eq!(member.json(&arguments)["version"], 3);
+    assert_eq!((&*live("film"), asked()), ("a song", vec!["/song?key=secret".to_owned()]));
+
+    // What can't be had is not published, and neither is what does not fit: that is seen
+    // before anybody is asked.
+    let mut told = String::new();
+    publish(&document("set", "other", "/none"));
+    let (code, error) = member.refused(&arguments);
+    told += &error.to_string();
+    assert_eq!((code, &error["reason"]), (1, &"failed".into()), "{error}");
+    let why = error["why"].as_str().unwrap();
+    let expected =
+        format!("line 2 (SET film): http://{server}/none?…: the server answers 404 Not Found");
+    assert!(why.starts_with(&expected), "{why}");
+    publish(&document("set", "the song", "/song"));
+    let (code, error) = member.refused(&arguments);
+    told += &error.to_string();
+    assert_eq!((code, &error["reason"]), (3, &"invalid".into()), "{error}");
+    asked();
+    publish(&document("add", "the song", "/song"));
+    let (code, error) = member.refused(&arguments);
+    told += &error.to_string();
+    assert_eq!((code, asked()), (3, vec![]), "{error}");
+    assert_eq!(member.json(&["history", "web"])[0]["number"], 3);
+
+    // Nothing is left of it, and what lets somebody in stands nowhere.
+    assert_eq!(fs::read_dir(member.data.join("incoming")).unwrap().count(), 0);
+    told += &member.json(&["events"]).to_string();
+    told += &member.json(&["status"]).to_string();
+    told += &member.json(&["history", "web"]).to_string();
+    assert!(!told.contains("secret"), "{told}");
+    let progress = member.ask(&arguments);
+    let progress = String::from_utf8(progress.stderr).unwrap();
+    assert!(
+        progress.contains("stands there already") && !progress.contains("secret"),
+        "{progress}"
+    );
+}
+
+/// What a command has fetched goes with it, also if it is interrupted; and what one that
+/// was killed left behind goes with the next.
+#[test]
+fn a_command_that_fetches_leaves_nothing_behind() {
+    let dir = TempDir::new().unwrap();
+    let member = start(&dir.path().join("one"), &["--name", "one"]);
+    let public = site(&dir, "public", "<p>one</p>");
+    member.json(&["publish", &public, "--app", "web"]);
+    // It takes connections, and never says the last byte of what it has.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let stalling = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\na fil").unwrap();
+            held.push(stream);
+        }
+    });
+    let (server, _asked) = files(&[("/film", "a film")]);
+    let list = dir.path().join("list.xml");
+    let write = |server: SocketAddr| {
+        let digest = blake3::hash(b"a film");
+        let text = format!(
+            "<update><add path='film' url='http://{server}/film'>\
+             <file mode='0644' size='6' digest='{digest}'/></add></update>"
+        );
+        fs::write(&list, text).unwrap();
+    };
+    let arguments = ["publish", "--update", list.to_str().unwrap(), "--app", "web"];
+    let incoming = member.data.join("incoming");
+    let left = || fs::read_dir(&incoming).map_or(0, Iterator::count);
+    let stopped_by = |signal| {
+        write(stalling);
+        let mut command = althing();
+        command.args(arguments).args(["--json", "--data"]).arg(&member.data);
+        let child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let arrived = |path: PathBuf| fs::metadata(path.join("0")).is_ok_and(|m| m.len() == 5);
+        let entries = || fs::read_dir(&incoming).into_iter().flatten().map(|e| e.unwrap().path());
+        until("something has come", || entries().any(arrived));
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, signal).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let (code, error) = refused(stopped_by(rustix::process::Signal::INT));
+    assert_eq!((code, left()), (1, 0), "{error}");
+    stopped_by(rustix::process::Signal::KILL);
+    assert_eq!(left(), 1);
+    write(server);
+    assert_eq!(member.json(&arguments)["version"], 2);
+    assert_eq!(left(), 0);
 }
 
 /// Three members that hold version 1 of `web`.
