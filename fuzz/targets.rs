@@ -13,9 +13,11 @@ use althing::{
         AppName, Digest, MemberId, MemberName, PublicKey, Reason, Refusal, RelPath, SecretKey,
         Signature, Time, WallTime,
         catalog::{AppSpec, Catalog, Enrolled, Invite, Origin, Publication, Version},
+        limits,
         tree::{self, Chunk, Entry, Node, Tree},
         wire::{self, Kind},
     },
+    cli::edits::{self as lists_from_outside, Listed, Remote},
     driver::{
         Definition,
         files::StatCache,
@@ -30,7 +32,11 @@ use althing::{
         change::{Change, Open, OpenFor, Rotation},
         command::Command,
     },
-    node::{Edits, Publish, inspect::Question, manifest::Manifest},
+    node::{
+        Edits, Publish,
+        inspect::{Item, Question},
+        manifest::Manifest,
+    },
     proto::{
         catalog::{self, Record, Register, Transition},
         membership::packet::{Aside, Identity, Packet},
@@ -56,7 +62,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 24] = [
+pub const TARGETS: [Target; 25] = [
     Target { name: "message", run: message, seeds: message_seeds },
     Target { name: "register", run: register, seeds: register_seeds },
     Target { name: "record", run: member_record, seeds: member_record_seeds },
@@ -79,6 +85,7 @@ pub const TARGETS: [Target; 24] = [
     Target { name: "settings", run: settings, seeds: settings_seeds },
     Target { name: "secrets", run: secrets, seeds: secrets_seeds },
     Target { name: "json", run: json, seeds: json_seeds },
+    Target { name: "edits", run: edits, seeds: edits_seeds },
     Target { name: "stat_cache", run: stat_cache, seeds: stat_cache_seeds },
     Target { name: "disk", run: disk, seeds: disk_seeds },
 ];
@@ -753,7 +760,58 @@ fn json_seeds() -> Vec<Vec<u8>> {
         Question::Restore { app: app(), number: 3, into: "/tmp/lost".into() },
     ];
     seeds.extend(questions.iter().map(|q| serde_json::to_vec(q).expect("plain data")));
+    let changes = lists_from_outside::parse(&by_url().0, &app()).expect("a good list");
+    let changes = changes.into_iter().map(|listed| listed.change).collect();
+    let edits = Edits { app: app(), changes, message: "films".into(), base: Some(3) };
+    seeds.push(serde_json::to_vec(&edits).expect("plain data"));
+    seeds.push(serde_json::to_vec(&Question::Lacking(edits)).expect("plain data"));
     seeds
+}
+
+/// A list of changes from outside, JSON or XML. What lets somebody in at a URL is shown
+/// nowhere, and nothing leads from an encrypted one to one that is not.
+fn edits(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(list) = lists_from_outside::parse(text, &app()) else { return };
+    for Listed { change, remote, .. } in &list {
+        let again = serde_json::to_vec(change).expect("what was read can be written");
+        assert_eq!(serde_json::from_slice(&again).ok().as_ref(), Some(change));
+        let Some(Remote { address, size, .. }) = remote else { continue };
+        assert!(*size <= limits::FILE_MAX && change.content.is_none());
+        assert!(matches!(&change.after, Some(Item::File { size: told, .. }) if told == size));
+        let shown = address.to_string();
+        assert!(!shown.split('/').nth(2).expect("a host").contains('@'), "{shown}");
+        assert!(!shown.trim_end_matches("?…").contains('?'), "{shown}");
+        for location in ["../x?y", "//h/", "http://h/", "?", text] {
+            let Ok(next) = address.follow(location) else { continue };
+            assert!(next.is_encrypted() || !address.is_encrypted(), "{address:?} {location}");
+        }
+    }
+}
+
+/// One list, as JSON and as XML.
+fn by_url() -> (String, String) {
+    let digest = Digest::of_bytes(b"film");
+    let url = "https://who:secret@cdn.example:8443/a%20film.mp4?key=secret";
+    let json = format!(
+        r#"[{{"op":"ADD","path":"film.mp4","url":"{url}",
+  "after":{{"kind":"file","mode":"0644","size":4,"digest":"{digest}"}}}},
+ {{"op":"SET","path":"index.html","content":"new.html"}},{{"op":"DEL","path":"old"}}]"#
+    );
+    let xml = format!(
+        r#"<?xml version="1.0" encoding="UTF-8"?>
+<althing><application name="web"><have><directory path="a&amp;b" mode="0755"/></have><update>
+  <add path="film.mp4" url="{url}"><file mode="0644" size="4" digest="{digest}"/></add>
+  <set path="index.html" content="new.html"/><del path="old"/>
+</update></application></althing>"#
+    );
+    (json, xml)
+}
+
+fn edits_seeds() -> Vec<Vec<u8>> {
+    let (list, document) = by_url();
+    let synced = format!(r#"[{{"app":"web","lists":{{"update":{list}}}}}]"#);
+    [list, document, synced].map(String::into_bytes).into()
 }
 
 // The disk.
