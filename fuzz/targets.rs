@@ -543,7 +543,7 @@ fn tree_changes(bytes: &[u8]) {
 fn tree_changes_seeds() -> Vec<Vec<u8>> {
     let since = Since { root: sample_tree().root(), bases: vec![Tree::default().root()] };
     let mut seeds = encoded(Kind::Message, &[since]);
-    let mut entries = sample_tree().entries().to_vec();
+    let mut entries = sample_tree().entries().cloned().collect::<Vec<_>>();
     entries[3].node = Node::Directory { mode: 0o700 };
     entries.remove(1);
     let other = Tree::new(entries).expect("a good tree");

@@ -25,13 +25,18 @@ pub struct Merged {
 /// Brings what `ours` changed in `base` into `theirs`. Where both changed the same
 /// path in different ways, theirs stands.
 pub fn merge(base: &Tree, ours: &Tree, theirs: &Tree) -> Merged {
+    let edited = changes(base, ours);
+    let differs = |change: &Change| !alike(ours.get(change.path()), theirs.get(change.path()));
+    if !edited.iter().any(differs) {
+        return Merged { tree: theirs.clone(), ..Merged::default() }; // both did the same
+    }
     let mut merging = Merging {
-        result: theirs.entries().iter().map(|e| (e.path.clone(), e.node.clone())).collect(),
+        result: theirs.entries().map(|e| (e.path.clone(), e.node.clone())).collect(),
         ours,
         kept: Vec::new(),
         lost: Vec::new(),
     };
-    for change in changes(base, ours) {
+    for change in edited {
         let path = change.path();
         let (before, now) = (base.get(path), theirs.get(path));
         if alike(ours.get(path), now) {
@@ -244,7 +249,7 @@ mod tests {
                 let here = Some(&entry.node);
                 prop_assert!(alike(here, ours.get(&entry.path)) || alike(here, theirs.get(&entry.path)));
             }
-            for entry in theirs.entries().iter().filter(|e| !is_directory(&e.node)) {
+            for entry in theirs.entries().filter(|e| !is_directory(&e.node)) {
                 let there = alike(Some(&entry.node), merged.tree.get(&entry.path));
                 prop_assert!(there || kept.contains(&entry.path), "{} went unsaid", entry.path);
             }

@@ -3,7 +3,10 @@
 //! Linux file names are bytes, so a path is bytes: a name that is not UTF-8
 //! is published and compared like any other.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -50,13 +53,23 @@ impl RelPath {
 
     /// This path with one more component.
     pub fn join(&self, component: &[u8]) -> Result<Self, &'static str> {
-        let mut bytes = self.0.clone();
-        bytes.push(b'/');
-        bytes.extend_from_slice(component);
         if component.contains(&b'/') {
             return Err("a component holds a slash");
         }
-        Self::parse(&bytes)
+        // What is here was looked at, and is not once more: scans do this for each file.
+        Self::parse(component)?;
+        let len = self.0.len() + 1 + component.len();
+        if len > limits::PATH_MAX {
+            return Err("it is longer than 3,072 bytes");
+        }
+        if self.components().count() >= limits::DEPTH_MAX {
+            return Err("it is deeper than 128 levels");
+        }
+        let mut bytes = Vec::with_capacity(len);
+        bytes.extend_from_slice(&self.0);
+        bytes.push(b'/');
+        bytes.extend_from_slice(component);
+        Ok(Self(bytes))
     }
 
     /// Whether it is [`DEFINITIONS`], or within.
@@ -71,8 +84,13 @@ impl RelPath {
 
     /// The path for the operating system.
     pub fn to_path(&self) -> PathBuf {
+        self.as_path().to_owned()
+    }
+
+    /// The same, borrowed.
+    pub fn as_path(&self) -> &Path {
         use std::os::unix::ffi::OsStrExt;
-        PathBuf::from(std::ffi::OsStr::from_bytes(&self.0))
+        Path::new(std::ffi::OsStr::from_bytes(&self.0))
     }
 
     /// The components, outermost first.
@@ -84,6 +102,18 @@ impl RelPath {
     pub fn parent(&self) -> Option<Self> {
         let cut = self.0.iter().rposition(|b| *b == b'/')?;
         Some(Self(self.0[..cut].to_vec()))
+    }
+
+    /// Whether it stands right in `directory`; with none, at the top.
+    pub fn is_in(&self, directory: Option<&Self>) -> bool {
+        let name = match directory {
+            None => Some(&self.0[..]),
+            Some(directory) => {
+                let rest = self.0.strip_prefix(&directory.0[..]);
+                rest.and_then(|rest| rest.strip_prefix(b"/"))
+            }
+        };
+        name.is_some_and(|name| !name.contains(&b'/'))
     }
 
     /// The last component.

@@ -173,7 +173,7 @@ impl Scan {
         if extra.is_empty() {
             return Ok(());
         }
-        let kept = self.tree.entries().iter().filter(|e| !extra.contains(&e.path));
+        let kept = self.tree.entries().filter(|e| !extra.contains(&e.path));
         self.tree = Tree::new(kept.cloned().collect())?;
         Ok(())
     }

@@ -257,7 +257,7 @@ impl Content {
         let rules = IgnoreRules::new(ignore)?;
         let how = How { mode: Mode::Full, purpose: Purpose::Publish };
         let scan = files::scan(source, &rules, &mut StatCache::new(), how, None)?;
-        let given = scan.tree.entries().iter().filter(|entry| !entry.path.is_definition());
+        let given = scan.tree.entries().filter(|entry| !entry.path.is_definition());
         let tree = Tree::new(given.cloned().collect()).map_err(DriverError::from)?;
         Ok(Staged { root: tree.root(), files: tree.files(), bytes: tree.bytes() })
     }

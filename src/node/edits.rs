@@ -118,7 +118,7 @@ fn applied<'a>(
         store,
         application,
         writer: store.writer(),
-        nodes: tree.entries().iter().map(|e| (e.path.clone(), e.node.clone())).collect(),
+        nodes: tree.entries().map(|e| (e.path.clone(), e.node.clone())).collect(),
         deleted: BTreeSet::new(),
         known: None,
         lacking,
@@ -395,7 +395,7 @@ mod tests {
             let Command::Publish { spec, base, staged, .. } = command else { panic!() };
             assert_eq!((spec.hosts.len(), base, staged.root), (1, Some(2), root));
             let tree = self.store.tree(&root).unwrap().unwrap();
-            Ok(tree.entries().iter().map(|e| e.path.to_string()).collect())
+            Ok(tree.entries().map(|e| e.path.to_string()).collect())
         }
 
         fn refused(&self, list: &str, why: &str) {

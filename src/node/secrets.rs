@@ -293,7 +293,7 @@ pub(super) async fn stage(
         }
     }
     let mut entries: Vec<Entry> =
-        tree.entries().iter().filter(|e| e.path != Sealed::path()).cloned().collect();
+        tree.entries().filter(|e| e.path != Sealed::path()).cloned().collect();
     if !secrets.is_empty() {
         let sealed = Sealed::seal(&secrets, &base.members).map_err(|error| {
             refuse(Reason::Failed, format!("They can't be sealed: {error}."), "Mend the cause.")

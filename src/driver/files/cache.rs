@@ -8,7 +8,8 @@
 //! it. Losing the cache is harmless: the next scan reads everything.
 
 use std::{
-    collections::BTreeMap,
+    collections::HashMap,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -72,11 +73,18 @@ pub struct Known {
     pub settled: bool,
 }
 
-/// What is known of the files of one tree.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What is known of the files of one tree. Cheap to clone, and to change a little.
+#[derive(Clone, Debug, Default)]
 pub struct StatCache {
-    files: BTreeMap<RelPath, Known>,
+    files: Arc<HashMap<RelPath, Arc<Known>>>,
+    /// What is known otherwise since; none for nothing any more.
+    since: HashMap<RelPath, Option<Arc<Known>>>,
 }
+
+/// So much may be known otherwise before all is put together again; and one part in
+/// [`SINCE_SHARE`] of what there is.
+const SINCE_MAX: usize = 64;
+const SINCE_SHARE: usize = 16;
 
 impl StatCache {
     /// Nothing is known.
@@ -86,32 +94,70 @@ impl StatCache {
 
     /// What is known of `path`, if it is in the state `stat` still.
     pub fn known(&self, path: &RelPath, stat: &StatKey) -> Option<&Known> {
-        self.files.get(path).filter(|known| known.settled && known.stat == *stat)
+        self.get(path).filter(|known| known.settled && known.stat == *stat)
     }
 
     /// What is known of `path`, whatever state it is in now.
     pub fn get(&self, path: &RelPath) -> Option<&Known> {
-        self.files.get(path)
+        match self.since.get(path) {
+            Some(known) => known.as_deref(),
+            None => self.files.get(path).map(|known| &**known),
+        }
     }
 
     /// Notes what was read or written.
     pub fn insert(&mut self, path: RelPath, known: Known) {
-        self.files.insert(path, known);
+        self.change(path, Some(Arc::new(known)));
+    }
+
+    /// Nothing is known of `path` any more.
+    pub fn remove(&mut self, path: &RelPath) {
+        if self.get(path).is_some() {
+            self.change(path.clone(), None);
+        }
+    }
+
+    fn change(&mut self, path: RelPath, known: Option<Arc<Known>>) {
+        if let Some(files) = Arc::get_mut(&mut self.files).filter(|_| self.since.is_empty()) {
+            match known {
+                Some(known) => files.insert(path, known),
+                None => files.remove(&path),
+            };
+            return;
+        }
+        self.since.insert(path, known);
+        if self.since.len() > SINCE_MAX.max(self.files.len() / SINCE_SHARE) {
+            let files = Arc::make_mut(&mut self.files);
+            for (path, known) in self.since.drain() {
+                match known {
+                    Some(known) => files.insert(path, known),
+                    None => files.remove(&path),
+                };
+            }
+        }
+    }
+
+    /// All of it, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&RelPath, &Known)> {
+        let old = self.files.iter().filter(|(path, _)| !self.since.contains_key(*path));
+        let new = self.since.iter().filter_map(|(path, known)| Some((path, known.as_ref()?)));
+        old.chain(new).map(|(path, known)| (path, &**known))
     }
 
     /// Files that something is known of.
     pub fn len(&self) -> usize {
-        self.files.len()
+        if self.since.is_empty() { self.files.len() } else { self.iter().count() }
     }
 
     /// Whether nothing is known.
     pub fn is_empty(&self) -> bool {
-        self.files.is_empty()
+        self.len() == 0
     }
 
     /// For the disk; `None` if it is too large for a record.
     pub fn encode(&self) -> Option<Vec<u8>> {
-        let files: Vec<(&RelPath, &Known)> = self.files.iter().collect();
+        let mut files: Vec<(&RelPath, &Known)> = self.iter().collect();
+        files.sort_by_key(|(path, _)| *path);
         wire::try_encode(wire::Kind::Record, &files).ok()
     }
 
@@ -125,9 +171,22 @@ impl StatCache {
             Vec<(RelPath, Known)>,
         );
         let files = wire::decode::<Files>(wire::Kind::Record, bytes).map(|files| files.0);
-        Self { files: files.unwrap_or_default().into_iter().collect() }
+        let files = files.unwrap_or_default().into_iter();
+        let files = files.map(|(path, known)| (path, Arc::new(known))).collect();
+        Self { files: Arc::new(files), since: HashMap::new() }
     }
 }
+
+impl PartialEq for StatCache {
+    fn eq(&self, other: &Self) -> bool {
+        if Arc::ptr_eq(&self.files, &other.files) && self.since == other.since {
+            return true;
+        }
+        self.len() == other.len() && self.iter().all(|(path, known)| other.get(path) == Some(known))
+    }
+}
+
+impl Eq for StatCache {}
 
 fn nanos(time: SystemTime) -> i64 {
     time.duration_since(UNIX_EPOCH).map_or(0, nanos_of)

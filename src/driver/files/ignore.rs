@@ -46,8 +46,9 @@ impl IgnoreRules {
     /// innocent `.*` would take the services of an application away.
     pub fn matches(&self, path: &RelPath, is_directory: bool) -> bool {
         path.as_bytes() == MANIFEST
-            || !path.is_definition()
-                && self.matcher.matched(path.to_path(), is_directory).is_ignore()
+            || !self.patterns.is_empty()
+                && !path.is_definition()
+                && self.matcher.matched(path.as_path(), is_directory).is_ignore()
     }
 
     /// Whether `path` or anything above it is matched.

@@ -82,7 +82,8 @@ fn write(
         placing.entry(entry, &mut placed)?;
     }
     // Only now: a directory without write permission could not be filled.
-    for Entry { path, node } in tree.entries().iter().rev() {
+    let all: Vec<&Entry> = tree.entries().collect();
+    for Entry { path, node } in all.into_iter().rev() {
         if let Node::Directory { mode } = node {
             let failed = |error| DriverError::io("set permissions of", &root.at(path), error);
             let fd = root.directory(Some(path)).map_err(failed)?;
@@ -101,7 +102,7 @@ fn room_for(tree: &Tree, reuse: Option<Reuse<'_>>, into: &Root) -> Result<(), Dr
     let known = |path: &RelPath, digest: &Digest| {
         reuse.is_some_and(|r| r.cache.get(path).is_some_and(|known| known.digest == *digest))
     };
-    let needed = tree.entries().iter().fold(0_u64, |sum, Entry { path, node }| match node {
+    let needed = tree.entries().fold(0_u64, |sum, Entry { path, node }| match node {
         Node::File { size, digest, .. } if !known(path, digest) => sum.saturating_add(*size),
         _ => sum,
     });

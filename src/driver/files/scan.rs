@@ -13,7 +13,7 @@ use std::{
     fs::File,
     io::{self, Read, Seek},
     os::fd::{AsFd, BorrowedFd},
-    path::Path,
+    path::{Path, PathBuf},
     time::SystemTime,
 };
 
@@ -30,7 +30,7 @@ use super::{
 use crate::{
     base::{
         Digest, RelPath, limits,
-        tree::{Chunk, Entry, Node, Tree, TreeError},
+        tree::{self, Change, Chunk, Entry, Level, Node, Tree, TreeError},
     },
     driver::{DriverError, FileSink, How, Mode, Purpose, Scan},
 };
@@ -45,31 +45,72 @@ pub fn scan(
     how: How,
     sink: Option<&mut (dyn FileSink + '_)>,
 ) -> Result<Scan, DriverError> {
-    let mut walk = Walk {
-        root: Root::open(root)?,
-        rules,
-        before: cache,
-        after: StatCache::new(),
-        how,
-        sink,
-        todo: vec![None],
-        entries: Vec::new(),
-        strange: Vec::new(),
-        holds_ignored: BTreeSet::new(),
-        bytes_read: 0,
-    };
-    while let Some(directory) = walk.todo.pop() {
-        walk.directory(directory.as_ref())?;
-    }
-    let Walk { after, entries, mut strange, holds_ignored, bytes_read, .. } = walk;
-    let tree = Tree::new(entries)?;
+    let mut walk = Walk::new(root, rules, cache, how, sink)?;
+    let top = walk.directory(None)?.unwrap_or_default();
+    let Walk { learned, known, mut strange, holds_ignored, bytes_read, .. } = walk;
+    let tree = Tree::of(top);
     strange.sort();
     if how.purpose == Purpose::Publish && tree.is_empty() {
         return Err(DriverError::Empty(root.to_owned()));
     }
     let shells = shells(&tree, &strange, holds_ignored);
-    *cache = after;
+    learned.teach(cache, known, &tree);
     Ok(Scan { tree, strange, shells, bytes_read })
+}
+
+/// What a scan of a tree that is `before` finds if it differs at `paths` at the most, which
+/// is for the caller to know. Nothing where more must be looked at to tell: directories
+/// came, or what is ignored may make a shell of one. As [`scan`] otherwise.
+pub fn rescan(
+    (root, rules): (&Path, &IgnoreRules),
+    before: &Scan,
+    paths: &BTreeSet<RelPath>,
+    cache: &mut StatCache,
+    how: How,
+    sink: Option<&mut (dyn FileSink + '_)>,
+) -> Result<Option<Scan>, DriverError> {
+    let is_shell = |path: &RelPath| before.shells.iter().any(|shell| within(path, shell));
+    if !before.strange.is_empty() || paths.iter().any(is_shell) {
+        return Ok(None);
+    }
+    let mut walk = Walk::new(root, rules, cache, how, sink)?;
+    let mut list = Vec::new();
+    for path in paths {
+        let found = match walk.one(path)? {
+            Stands::Directory => return Ok(None),
+            Stands::Entry(entry) => Some(entry),
+            Stands::Nothing => None,
+        };
+        let stood = before.tree.get(path);
+        // What stood below goes with it.
+        list.extend(before.tree.within(path).map(|entry| Change::Del(entry.path.clone())));
+        match (stood, found) {
+            (None, None) => {}
+            (Some(_), None) => list.push(Change::Del(path.clone())),
+            (Some(_), Some(entry)) => list.push(Change::Set(entry)),
+            (None, Some(entry)) => list.push(Change::Add(entry)),
+        }
+    }
+    if !walk.strange.is_empty() {
+        return Ok(None);
+    }
+    // One that went with a directory is in the list for both.
+    list.sort_by(|a, b| a.path().cmp(b.path()));
+    list.dedup_by(|a, b| a.path() == b.path() && a.entry().is_none() && b.entry().is_none());
+    // A file in a directory that is not known, or the like: it takes a whole scan.
+    let Ok(tree) = tree::apply(&before.tree, &list) else { return Ok(None) };
+    let hollow = |path: &RelPath| path.parent().is_some_and(|p| tree.within(&p).len() == 0);
+    if !rules.patterns().is_empty()
+        && list.iter().any(|change| change.entry().is_none() && hollow(change.path()))
+    {
+        return Ok(None);
+    }
+    let (learned, bytes_read) = (walk.learned, walk.bytes_read);
+    for change in list.iter().filter(|change| change.entry().is_none()) {
+        cache.remove(change.path());
+    }
+    learned.add_to(cache);
+    Ok(Some(Scan { tree, strange: Vec::new(), shells: before.shells.clone(), bytes_read }))
 }
 
 /// Whether the link at `path` with `target` leads out of the tree: it is
@@ -94,38 +135,100 @@ struct Walk<'a, 's> {
     root: Root,
     rules: &'a IgnoreRules,
     before: &'a StatCache,
-    after: StatCache,
+    learned: Learned,
+    /// Files of which what was known is true still.
+    known: usize,
+    /// Entries found.
+    found: usize,
     how: How,
     sink: Option<&'a mut (dyn FileSink + 's)>,
-    todo: Vec<Option<RelPath>>,
-    entries: Vec<Entry>,
     strange: Vec<RelPath>,
     holds_ignored: BTreeSet<RelPath>,
     bytes_read: u64,
 }
 
-impl Walk<'_, '_> {
+/// What stands at one path.
+enum Stands {
+    Nothing,
+    /// And what is in it is another question.
+    Directory,
+    Entry(Entry),
+}
+
+/// What was not known before.
+#[derive(Default)]
+struct Learned {
+    files: Vec<(RelPath, Known)>,
+    /// Of these nothing is known: they changed while they were read.
+    restless: Vec<RelPath>,
+}
+
+impl Learned {
+    /// `cache` becomes what is known of the files of `tree`, of which it knew so many.
+    fn teach(self, cache: &mut StatCache, known: usize, tree: &Tree) {
+        let also = self.files.iter().filter(|(path, _)| cache.get(path).is_some()).count();
+        if cache.len() > known + also {
+            let is_file = |path: &RelPath| matches!(tree.get(path), Some(Node::File { .. }));
+            let gone: Vec<RelPath> =
+                cache.iter().map(|(path, _)| path).filter(|path| !is_file(path)).cloned().collect();
+            for path in gone {
+                cache.remove(&path);
+            }
+        }
+        self.add_to(cache);
+    }
+
+    fn add_to(self, cache: &mut StatCache) {
+        for path in &self.restless {
+            cache.remove(path);
+        }
+        for (path, known) in self.files {
+            cache.insert(path, known);
+        }
+    }
+}
+
+impl<'a, 's> Walk<'a, 's> {
+    fn new(
+        root: &Path,
+        rules: &'a IgnoreRules,
+        before: &'a StatCache,
+        how: How,
+        sink: Option<&'a mut (dyn FileSink + 's)>,
+    ) -> Result<Self, DriverError> {
+        Ok(Self {
+            root: Root::open(root)?,
+            rules,
+            before,
+            learned: Learned::default(),
+            known: 0,
+            found: 0,
+            how,
+            sink,
+            strange: Vec::new(),
+            holds_ignored: BTreeSet::new(),
+            bytes_read: 0,
+        })
+    }
+
     fn publishing(&self) -> bool {
         self.how.purpose == Purpose::Publish
     }
 
-    fn directory(&mut self, path: Option<&RelPath>) -> Result<(), DriverError> {
-        let place = path.map_or_else(|| self.root.path().to_owned(), |p| self.root.at(p));
+    /// What the directory at `path` holds; nothing if it can't be listed: then it is
+    /// strange as a whole.
+    fn directory(&mut self, path: Option<&RelPath>) -> Result<Option<Level>, DriverError> {
         let opened = self.root.directory(path);
         let listed = opened.and_then(|fd| beneath::list(fd.as_fd()).map(|names| (fd, names)));
         let (fd, names) = match listed {
             Ok(found) => found,
             // Gone, or replaced by a link, since it was listed.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if !self.publishing() => return Ok(()),
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
-                return Err(DriverError::Changing(place));
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if !self.publishing() => {
+                return Ok(Some(Level::default()));
             }
-            Err(Errno::ACCESS) => {
-                let source = Errno::ACCESS.into();
-                return Err(DriverError::Unreadable { path: place, source });
-            }
-            Err(error) => return Err(DriverError::io("open", &place, error)),
+            Err(error) => return Err(self.unlisted(path, error)),
         };
+        let mut entries = Vec::with_capacity(names.len());
         for (name, kind) in names {
             let child = match path {
                 None => RelPath::parse(&name),
@@ -135,21 +238,62 @@ impl Walk<'_, '_> {
                 Ok(child) if self.rules.matches(&child, kind == FileType::Directory) => {
                     self.holds_ignored.extend(path.cloned());
                 }
-                Ok(child) => self.child(fd.as_fd(), &name, child)?,
+                Ok(child) => entries.extend(self.child(fd.as_fd(), &name, child)?),
                 Err(why) if self.publishing() => {
-                    return Err(DriverError::Name { path: place, why });
+                    return Err(DriverError::Name { path: self.place(path), why });
                 }
                 // What can't be named can't be listed: the directory that
                 // holds it is strange as a whole.
                 Err(_) => {
-                    let path = path.expect("a name alone is never too long").clone();
-                    self.entries.retain(|e| !within(&e.path, &path));
-                    self.strange.push(path);
-                    return Ok(());
+                    self.strange.push(path.expect("a name alone is never too long").clone());
+                    return Ok(None);
                 }
             }
         }
-        Ok(())
+        drop(fd); // a tree is deeper than many files may be open
+        let mut level = Level::default();
+        for entry in entries {
+            let inside = match entry.node {
+                Node::Directory { .. } => self.directory(Some(&entry.path))?,
+                _ => Some(Level::default()),
+            };
+            if let Some(inside) = inside {
+                level.push(entry, inside)?;
+            }
+        }
+        Ok(Some(level))
+    }
+
+    fn place(&self, path: Option<&RelPath>) -> PathBuf {
+        path.map_or_else(|| self.root.path().to_owned(), |p| self.root.at(p))
+    }
+
+    fn unlisted(&self, path: Option<&RelPath>, error: Errno) -> DriverError {
+        let place = self.place(path);
+        match error {
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP => DriverError::Changing(place),
+            Errno::ACCESS => DriverError::Unreadable { path: place, source: Errno::ACCESS.into() },
+            error => DriverError::io("open", &place, error),
+        }
+    }
+
+    /// What stands at `path`.
+    fn one(&mut self, path: &RelPath) -> Result<Stands, DriverError> {
+        let dir = match self.root.directory(path.parent().as_ref()) {
+            Ok(dir) => dir,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Stands::Nothing),
+            Err(error) => return Err(self.unlisted(path.parent().as_ref(), error)),
+        };
+        let name = path.file_name();
+        let failed = |error| DriverError::io("read", &self.root.at(path), error);
+        let Some(stat) = beneath::stat_in(dir.as_fd(), name).map_err(failed)? else {
+            return Ok(Stands::Nothing);
+        };
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            return Ok(Stands::Directory);
+        }
+        let found = self.child(dir.as_fd(), name, path.clone())?;
+        Ok(found.map_or(Stands::Nothing, Stands::Entry))
     }
 
     fn child(
@@ -157,32 +301,31 @@ impl Walk<'_, '_> {
         dir: BorrowedFd<'_>,
         name: &[u8],
         path: RelPath,
-    ) -> Result<(), DriverError> {
-        if self.entries.len() >= limits::ENTRIES_MAX {
+    ) -> Result<Option<Entry>, DriverError> {
+        self.found += 1;
+        if self.found > limits::ENTRIES_MAX {
             return Err(TreeError::TooMany.into());
         }
-        let place = self.root.at(&path);
-        let found = beneath::stat_in(dir, name).map_err(|e| DriverError::io("read", &place, e))?;
+        let found = beneath::stat_in(dir, name)
+            .map_err(|e| DriverError::io("read", &self.root.at(&path), e))?;
         let Some(stat) = found else {
-            return if self.publishing() { Err(DriverError::Changing(place)) } else { Ok(()) };
+            let place = || DriverError::Changing(self.root.at(&path));
+            return if self.publishing() { Err(place()) } else { Ok(None) };
         };
         let node = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => {
-                self.todo.push(Some(path.clone()));
-                Some(Node::Directory { mode: permissions(&stat) })
-            }
+            FileType::Directory => Some(Node::Directory { mode: permissions(&stat) }),
             FileType::Symlink => self.symlink(dir, name, &path)?,
             FileType::RegularFile => self.file(dir, name, &path, &stat)?,
             _ if self.publishing() => {
-                return Err(DriverError::Strange { path: place, kind: kind(&stat) });
+                let (path, kind) = (self.root.at(&path), kind(&stat));
+                return Err(DriverError::Strange { path, kind });
             }
             _ => {
                 self.strange.push(path.clone());
                 None
             }
         };
-        self.entries.extend(node.map(|node| Entry { path, node }));
-        Ok(())
+        Ok(node.map(|node| Entry { path, node }))
     }
 
     fn symlink(
@@ -191,16 +334,16 @@ impl Walk<'_, '_> {
         name: &[u8],
         path: &RelPath,
     ) -> Result<Option<Node>, DriverError> {
-        let place = self.root.at(path);
+        let place = || self.root.at(path);
         let target = match rustix::fs::readlinkat(dir, name, Vec::new()) {
             Ok(target) => target.into_bytes(),
             Err(Errno::NOENT | Errno::INVAL) if !self.publishing() => return Ok(None),
-            Err(Errno::NOENT | Errno::INVAL) => return Err(DriverError::Changing(place)),
-            Err(error) => return Err(DriverError::io("read the link", &place, error)),
+            Err(Errno::NOENT | Errno::INVAL) => return Err(DriverError::Changing(place())),
+            Err(error) => return Err(DriverError::io("read the link", &place(), error)),
         };
         if self.publishing() && (leads_out(path, &target) || target.len() > limits::PATH_MAX) {
             let target = String::from_utf8_lossy(&target).escape_debug().to_string();
-            return Err(DriverError::LeadsOut { path: place, target });
+            return Err(DriverError::LeadsOut { path: place(), target });
         }
         if target.len() > limits::PATH_MAX {
             self.strange.push(path.clone());
@@ -217,10 +360,10 @@ impl Walk<'_, '_> {
         path: &RelPath,
         stat: &Stat,
     ) -> Result<Option<Node>, DriverError> {
-        let place = self.root.at(path);
         let special = stat.st_mode & 0o7000 != 0;
         if self.publishing() && special {
-            return Err(DriverError::Special { path: place, mode: stat.st_mode & 0o7777 });
+            let (path, mode) = (self.root.at(path), stat.st_mode & 0o7777);
+            return Err(DriverError::Special { path, mode });
         }
         if special || StatKey::of(stat).size > limits::FILE_MAX {
             self.strange.push(path.clone());
@@ -230,16 +373,15 @@ impl Walk<'_, '_> {
             && let Some(known) = self.before.known(path, &StatKey::of(stat))
             && self.sink.as_deref_mut().map_or(Ok(true), |sink| sink.holds(&known.chunks))?
         {
-            let known = known.clone();
-            let node = Node::File {
+            self.known += 1;
+            return Ok(Some(Node::File {
                 mode: permissions(stat),
                 size: known.stat.size,
                 digest: known.digest,
                 chunks: known.chunks.clone(),
-            };
-            self.after.insert(path.clone(), known);
-            return Ok(Some(node));
+            }));
         }
+        let place = self.root.at(path);
         let opened = rustix::fs::openat(dir, name, beneath::READ, Rights::empty());
         match opened.map(File::from) {
             Ok(file) => self.read(file, path),
@@ -279,12 +421,13 @@ impl Walk<'_, '_> {
             if before == StatKey::of(&after) && before.size == size {
                 let settled = before.at_rest(began);
                 let known = Known { stat: before, digest, chunks: chunks.clone(), settled };
-                self.after.insert(path.clone(), known);
+                self.learned.files.push((path.clone(), known));
                 return Ok(Some(node(chunks)));
             }
             last = Some(node(chunks));
             file.rewind().map_err(failed)?;
         }
+        self.learned.restless.push(path.clone());
         if self.publishing() { Err(DriverError::Changing(place)) } else { Ok(last) }
     }
 }
@@ -341,7 +484,8 @@ fn shells(tree: &Tree, strange: &[RelPath], holds_ignored: BTreeSet<RelPath>) ->
         }
     }
     let mut shells = Vec::new();
-    for Entry { path, node } in tree.entries().iter().rev() {
+    let all: Vec<&Entry> = tree.entries().collect();
+    for Entry { path, node } in all.into_iter().rev() {
         let is_shell = matches!(node, Node::Directory { .. }) && hollow.get(path) == Some(&true);
         if let Some(parent) = path.parent() {
             let before = hollow.get(&parent).copied();

@@ -245,7 +245,7 @@ impl Content {
         // Nothing of it is there to be shared.
         locked(&cell.work).cache = Arc::default();
         self.put_in_place(cell, active, Terms::default())?;
-        done.added = want.entries().iter().map(|entry| entry.path.clone()).collect();
+        done.added = want.entries().map(|entry| entry.path.clone()).collect();
         Ok(done)
     }
 }
@@ -253,7 +253,7 @@ impl Content {
 /// A tree that holds what its own version ignores would never be seen whole
 /// by a scan.
 fn refuse_ignored(tree: &Tree, rules: &IgnoreRules) -> Result<(), ContentError> {
-    let ignored = tree.entries().iter().find(|entry| {
+    let ignored = tree.entries().find(|entry| {
         let is_directory = matches!(entry.node, Node::Directory { .. });
         rules.matches(&entry.path, is_directory)
     });

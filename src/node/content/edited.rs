@@ -280,7 +280,7 @@ fn forget_versions(done: &Repaired, version: &Tree, edits: &mut Edits) -> Result
         matches!(node, Node::Directory { .. })
             || version.get(path).is_some_and(|known| same(known, node))
     };
-    let all = kept.tree.entries().iter();
+    let all = kept.tree.entries();
     let edited: Vec<RelPath> =
         all.filter(|entry| !is_versions(entry)).map(|entry| entry.path.clone()).collect();
     if edited.is_empty() && kept.strange.is_empty() {

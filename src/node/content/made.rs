@@ -222,7 +222,7 @@ impl Content {
     /// The files of `tree` with what is `made`, in the store.
     pub(super) fn with_made(&self, tree: &Tree, made: &Made) -> Result<Staged, ContentError> {
         let store = &self.inner.store;
-        let given = tree.entries().iter().filter(|entry| !entry.path.is_definition());
+        let given = tree.entries().filter(|entry| !entry.path.is_definition());
         let mut entries: Vec<Entry> = given.cloned().collect();
         for (path, text) in &made.texts {
             let node = file(store, path, text)?;

@@ -132,11 +132,10 @@ pub(super) fn compared(
 
 fn told(have: &Tree, lacking: &[Chunk], update: &[Differing]) -> Lists {
     let over = |len: usize| len.saturating_sub(CHANGES_MAX) as u64;
-    let entries = have.entries();
     Lists {
-        more: over(entries.len()) + over(lacking.len()) + over(update.len()),
-        have: entries
-            .iter()
+        more: over(have.len()) + over(lacking.len()) + over(update.len()),
+        have: have
+            .entries()
             .take(CHANGES_MAX)
             .map(|e| Listed { path: e.path.to_string(), item: Item::from(&e.node) })
             .collect(),

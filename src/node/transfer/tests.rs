@@ -98,7 +98,10 @@ fn whole(member: &Member, root: &Digest) -> bool {
 async fn a_tree_is_pulled_whole_and_a_second_time_costs_nothing() {
     let (holder, requester) = (member(), member());
     let (large, small) = (noise(1, 20 << 20), noise(2, 3_000));
-    let mut tree = publish(&holder, &[&large, b"", b"x", &small, &small]).entries().to_vec();
+    let mut tree = publish(&holder, &[&large, b"", b"x", &small, &small])
+        .entries()
+        .cloned()
+        .collect::<Vec<_>>();
     tree.push(Entry { path: path("dir"), node: Node::Directory { mode: 0o755 } });
     let target = b"../anywhere".to_vec();
     tree.push(Entry { path: path("dir/link"), node: Node::Symlink { target } });
@@ -239,7 +242,7 @@ async fn a_holder_that_cut_the_file_otherwise_can_still_repair_it() {
         }
     }
     writer.commit().unwrap();
-    let mut entries = tree.entries().to_vec();
+    let mut entries = tree.entries().cloned().collect::<Vec<_>>();
     if let Node::File { chunks, .. } = &mut entries[0].node {
         *chunks = pieces;
     }
@@ -382,7 +385,7 @@ async fn a_false_listing_is_refused() {
         assert!(error.is_lie(), "{error}");
     }
     // The right root, but the pieces in another order.
-    let mut entries = tree.entries().to_vec();
+    let mut entries = tree.entries().cloned().collect::<Vec<_>>();
     if let Node::File { chunks, .. } = &mut entries[0].node {
         chunks.reverse();
     }

@@ -338,7 +338,7 @@ fn a_listing_that_lies_about_its_pieces_is_not_proven() {
     assert!(Doubt::of(&store, &honest).unwrap().is_empty(), "it is cut as in a tree that is here");
 
     let lie = |change: &dyn Fn(&mut Vec<Chunk>)| {
-        let entries = honest.entries().iter().cloned().map(|mut entry| {
+        let entries = honest.entries().cloned().map(|mut entry| {
             if let Node::File { chunks, .. } = &mut entry.node {
                 change(chunks);
             }
@@ -371,7 +371,7 @@ fn a_listing_is_proven_file_by_file_as_its_pieces_come() {
     assert_eq!(doubt.len(), 2);
     for left in [1, 0] {
         let mut writer = ours.writer();
-        let Node::File { chunks, .. } = &listing.entries()[1 - left].node else { panic!("a file") };
+        let Node::File { chunks, .. } = &listing.entries().nth(1 - left).unwrap().node else { panic!("a file") };
         for chunk in chunks {
             writer.put(chunk.digest, &theirs.read(&chunk.digest).unwrap()).unwrap();
         }

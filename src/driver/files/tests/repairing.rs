@@ -139,7 +139,8 @@ fn a_directory_replaced_by_a_link_after_the_scan_is_not_written_through() {
     write(&outside, &[("x", "precious")]);
     std::fs::remove_dir_all(bench.live().join("a")).unwrap();
     symlink(&outside, bench.live().join("a")).unwrap();
-    let list: Vec<Change> = vec![Change::Del(path("a/x")), Change::Set(want.entries()[1].clone())];
+    let list: Vec<Change> =
+        vec![Change::Del(path("a/x")), Change::Set(want.entries().nth(1).unwrap().clone())];
     let aside = bench.dir.path().join("aside");
     let error = repair(&bench.live(), &list, &[], &bench.store, &aside).unwrap_err();
     assert!(matches!(error, DriverError::InTheWay(_)), "{error}");

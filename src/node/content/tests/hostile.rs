@@ -90,7 +90,7 @@ fn a_hostile_listing_is_refused_and_the_disk_is_as_it_was() {
                 let (root, _) = (bench.content.applications()[0].root, ());
                 let live = bench.content.store().tree(&root).unwrap().unwrap();
                 let free = |e: &&Entry| hostile.iter().all(|h| h.path != e.path);
-                entries.extend(live.entries().iter().filter(free).cloned());
+                entries.extend(live.entries().filter(free).cloned());
             }
             entries.extend(more);
             let root = bench.content.store().put_tree(&Tree::new(entries).unwrap()).unwrap();

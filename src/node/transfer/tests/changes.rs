@@ -240,7 +240,7 @@ async fn pieces_that_do_not_make_a_changed_file_are_found_out() {
     publish(&holder, &[&[b"before".as_slice()], &same[..]].concat());
     let large = noise(1, 2 << 20);
     let tree = publish(&holder, &[&[large.as_slice()], &same[..]].concat());
-    let mut entries = tree.entries().to_vec();
+    let mut entries = tree.entries().cloned().collect::<Vec<_>>();
     if let Node::File { chunks, .. } = &mut entries[0].node {
         chunks.reverse();
     }
@@ -287,7 +287,7 @@ fn cut(member: &Member, tree: &Tree, bytes: &[u8], size: usize, but: Option<usiz
         }
     }
     writer.commit().unwrap();
-    let mut entries = tree.entries().to_vec();
+    let mut entries = tree.entries().cloned().collect::<Vec<_>>();
     if let Node::File { chunks, .. } = &mut entries[0].node {
         *chunks = pieces;
     }
@@ -313,7 +313,7 @@ async fn a_file_that_is_cut_otherwise_here_does_not_come_again() {
         let found = requester.store.tree(&root).unwrap().unwrap();
         if but.is_none() {
             assert_eq!((pulled.listings, pulled.bytes), (0, 5));
-            assert_eq!(found.entries()[0], ours.entries()[0]);
+            assert_eq!(found.entries().next(), ours.entries().next());
         } else {
             assert_eq!((pulled.listings, pulled.bytes), (1, 5 + (3 << 20)));
             assert_eq!(*found, after);
@@ -328,7 +328,9 @@ async fn a_piece_of_the_base_that_was_lost_is_asked_for_by_name() {
     let (holder, requester) = (member(), member());
     let before = publish(&holder, &contents(b"before"));
     let after = publish(&holder, &contents(b"after")).root();
-    let Node::File { chunks, .. } = &before.entries()[0].node else { panic!("a file") };
+    let Node::File { chunks, .. } = &before.entries().next().unwrap().node else {
+        panic!("a file")
+    };
     let (lost, held) = chunks.split_last().unwrap();
     publish(&requester, &[b"a", b"b", b"c", b"before"]);
     let mut writer = requester.store.writer();
