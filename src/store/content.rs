@@ -23,7 +23,7 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -33,14 +33,11 @@ use super::{
     data_dir::make_directory,
     error::io_error,
     index::{Fault, Index, Location},
+    listing::Listings,
     pack::{self, Extent, PACK_FULL, POOL, PackWriter},
     record, recover, writer,
 };
-use crate::base::{
-    Digest, limits,
-    tree::{Chunk, Tree},
-    wire::{self, Kind},
-};
+use crate::base::{Digest, limits, tree::Chunk};
 
 pub use super::gc::Freed;
 
@@ -59,17 +56,16 @@ pub struct ContentStore {
 pub(super) struct Inner {
     directory: PathBuf,
     pub(super) packs: PathBuf,
-    trees: PathBuf,
+    pub(super) listings: Listings,
     pub(super) index: Index,
     pub(super) collecting: Mutex<()>,
     gate: Mutex<Gate>,
     opened: Condvar,
     generation: AtomicU64,
     next_pack: AtomicU64,
-    losses: AtomicU64,
+    pub(super) losses: AtomicU64,
     pool: Mutex<Vec<Extent>>,
     handles: Mutex<BTreeMap<u64, Arc<File>>>,
-    cache: Mutex<BTreeMap<Digest, Weak<Tree>>>,
     /// For tests: bytes that may still be written.
     #[cfg(test)]
     budget: AtomicU64,
@@ -116,7 +112,7 @@ impl ContentStore {
             inner: Arc::new(Inner {
                 directory: directory.to_owned(),
                 packs,
-                trees,
+                listings: Listings::new(trees),
                 index,
                 collecting: Mutex::default(),
                 gate: Mutex::default(),
@@ -126,7 +122,6 @@ impl ContentStore {
                 losses: AtomicU64::new(0),
                 pool: Mutex::new(pool),
                 handles: Mutex::default(),
-                cache: Mutex::default(),
                 #[cfg(test)]
                 budget: AtomicU64::new(u64::MAX),
             }),
@@ -164,6 +159,7 @@ impl ContentStore {
                 _ => {
                     // If it can't be forgotten now, the next read tries again.
                     let _ = inner.index.forget(digest, row.at);
+                    inner.listings.chunks_lost(&BTreeSet::new());
                     inner.losses.fetch_add(1, Ordering::AcqRel);
                     return Err(StoreError::Corrupt(*digest));
                 }
@@ -198,65 +194,6 @@ impl ContentStore {
         writer::ingest(writer, reader)
     }
 
-    /// Stores a listing under its root, durably. Its chunks need not be held;
-    /// whoever stores a listing from elsewhere has them [proven](Self::prove).
-    pub fn put_tree(&self, tree: &Tree) -> Result<Digest, StoreError> {
-        let _hold = self.hold();
-        let inner = &self.inner;
-        let root = tree.root();
-        let generation = inner.generation();
-        if self.tree(&root)?.is_some_and(|known| *known == *tree) {
-            if inner.index.tree(&root)? != Some(generation) {
-                inner.index.put_tree(&root, generation)?;
-            }
-            return Ok(root);
-        }
-        let path = inner.tree_path(&root);
-        let bytes = wire::try_encode(Kind::Tree, tree).map_err(|_| StoreError::TooLarge {
-            path: path.clone(),
-            size: u64::MAX,
-            size_max: limits::TREE_MAX as u64,
-        })?;
-        inner.room(bytes.len() as u64)?;
-        record::save_bounded(&path, &bytes, limits::TREE_MAX)?;
-        locked(&inner.cache).remove(&root);
-        inner.index.put_tree(&root, generation)?;
-        Ok(root)
-    }
-
-    /// The listing with this root, verified; `None` if it is not known. A
-    /// damaged one is forgotten and `None`, so that it is fetched again.
-    pub fn tree(&self, root: &Digest) -> Result<Option<Arc<Tree>>, StoreError> {
-        let inner = &self.inner;
-        if inner.index.tree(root)?.is_none() {
-            return Ok(None);
-        }
-        if let Some(tree) = locked(&inner.cache).get(root).and_then(Weak::upgrade) {
-            return Ok(Some(tree));
-        }
-        let path = inner.tree_path(root);
-        let loaded = match record::load_bounded(&path, limits::TREE_MAX) {
-            Ok(bytes) => bytes.and_then(|bytes| wire::decode::<Tree>(Kind::Tree, &bytes).ok()),
-            Err(StoreError::Torn { .. } | StoreError::TooLarge { .. }) => None,
-            Err(error) => return Err(error),
-        };
-        match loaded {
-            Some(tree) if tree.root() == *root => {
-                let tree = Arc::new(tree);
-                let mut cache = locked(&inner.cache);
-                cache.retain(|_, tree| tree.strong_count() > 0);
-                cache.insert(*root, Arc::downgrade(&tree));
-                Ok(Some(tree))
-            }
-            _ => {
-                inner.losses.fetch_add(1, Ordering::AcqRel);
-                inner.index.forget_tree(root)?;
-                record::remove(&path)?;
-                Ok(None)
-            }
-        }
-    }
-
     /// How often something was found lost or rotten since it was opened.
     pub fn losses(&self) -> u64 {
         self.inner.losses.load(Ordering::Acquire)
@@ -265,32 +202,6 @@ impl ContentStore {
     /// The roots of all listings stored.
     pub fn trees(&self) -> Result<Vec<Digest>, StoreError> {
         Ok(self.inner.index.trees()?.into_keys().collect())
-    }
-
-    /// The distinct chunks of `tree` that are not held, sorted by signature.
-    /// Holds by what the index says; [`read`](Self::read) and
-    /// [`verify`](Self::verify) look at the bytes.
-    pub fn missing(&self, tree: &Tree) -> Result<Vec<Chunk>, StoreError> {
-        let chunks = tree.chunks();
-        let mut lengths = chunks.iter();
-        let mut missing = Vec::new();
-        self.inner.index.chunks(chunks.iter().map(|chunk| &chunk.digest), |_, row| {
-            // One answer for each chunk, in their order.
-            if let Some(chunk) = lengths.next()
-                && row.is_none_or(|row| row.at.len != chunk.len)
-            {
-                missing.push(*chunk);
-            }
-        })?;
-        Ok(missing)
-    }
-
-    /// Whether the listing is known and none of its chunks is missing.
-    pub fn whole(&self, root: &Digest) -> Result<bool, StoreError> {
-        match self.tree(root)? {
-            Some(tree) => Ok(self.missing(&tree)?.is_empty()),
-            None => Ok(false),
-        }
     }
 
     /// Reads every chunk of the tree `root` and lists those that are corrupt
@@ -399,11 +310,6 @@ impl Inner {
         Ok(size)
     }
 
-    pub(super) fn remove_tree(&self, root: &Digest) -> Result<(), StoreError> {
-        locked(&self.cache).remove(root);
-        record::remove(&self.tree_path(root))
-    }
-
     /// The bytes at a location, not verified.
     pub(super) fn bytes(&self, at: Location) -> io::Result<Vec<u8>> {
         if at.len as usize > limits::CHUNK_MAX {
@@ -435,10 +341,6 @@ impl Inner {
         }
         handles.insert(pack, file.clone());
         Ok(file)
-    }
-
-    fn tree_path(&self, root: &Digest) -> PathBuf {
-        self.trees.join(format!("{root}.tree"))
     }
 }
 

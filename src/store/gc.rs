@@ -38,21 +38,25 @@ pub(super) fn collect(store: &ContentStore, keep: &BTreeSet<Digest>) -> Result<F
     // kept out. Listings never change, only new ones come.
     let mut live = Live::default();
     live.mark(store, keep, generation)?;
+    store.detach(&live.trees)?;
 
     let Some(closed) = inner.close_gate() else {
         return Ok(Freed { postponed: true, ..Freed::default() });
     };
     live.mark(store, keep, generation)?;
+    store.detach(&live.trees)?;
     live.sort();
     let dead: Vec<Digest> =
         inner.index.trees()?.into_keys().filter(|root| !live.trees.contains(root)).collect();
     let swept = inner.index.sweep(generation, &dead, |digest| live.holds(digest))?;
     inner.next_generation();
+    // What stays has lost nothing.
+    inner.listings.chunks_lost(&live.trees);
     let mut retired: BTreeSet<u64> = swept.empty.iter().copied().collect();
     retired.extend(swept.mostly_dead.iter().map(|extent| extent.pack));
     inner.retire(&retired);
     for root in &dead {
-        inner.remove_tree(root)?;
+        inner.listings.remove(root)?;
     }
     drop(closed);
 
@@ -120,6 +124,7 @@ fn rewrite(inner: &Inner, victim: Extent) -> Result<u64, StoreError> {
     let rows = inner.index.chunks_in(victim.pack)?;
     let mut copy = Copy { inner, open: None, filled: Vec::new() };
     let mut moves = Vec::with_capacity(rows.len());
+    let mut is_damaged = false;
     for (digest, row) in rows {
         match inner.bytes(row.at) {
             // What is damaged is not copied, and so forgotten with its pack.
@@ -129,7 +134,7 @@ fn rewrite(inner: &Inner, victim: Extent) -> Result<u64, StoreError> {
             Err(error) if !is_damage(&error) => {
                 return Err(io_error("read", &pack::path_of(&inner.packs, victim.pack))(error));
             }
-            _ => {}
+            _ => is_damaged = true,
         }
     }
     copy.finish()?;
@@ -141,6 +146,9 @@ fn rewrite(inner: &Inner, victim: Extent) -> Result<u64, StoreError> {
         return Err(error);
     }
     copy.filled.clear();
+    if is_damaged {
+        inner.listings.chunks_lost(&BTreeSet::new());
+    }
     let mut grown = 0;
     for extent in filled {
         grown += extent.committed - known.get(&extent.pack).copied().unwrap_or(0);

@@ -11,6 +11,7 @@ pub mod error;
 mod gc;
 pub mod incoming;
 mod index;
+mod listing;
 mod pack;
 mod proof;
 pub mod record;

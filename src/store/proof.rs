@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::{ContentStore, StoreError};
 use crate::base::{
     Digest, RelPath,
-    tree::{Chunk, Node, Tree},
+    tree::{Change, Chunk, Entry, Node, Tree, changes_and_cuts},
 };
 
 /// The files of a listing of which is not proven yet that their pieces make them.
@@ -29,8 +29,22 @@ impl Doubt {
     /// signature; one that is cut in the same way in a tree that `store` has is believed. A
     /// file of one piece that has another signature is an error.
     pub fn of(store: &ContentStore, tree: &Tree) -> Result<Self, StoreError> {
+        Self::about(store, tree.entries())
+    }
+
+    /// The same, for a tree that is much like the one with the root `base`, which is stored.
+    pub fn like(store: &ContentStore, tree: &Tree, base: &Digest) -> Result<Self, StoreError> {
+        let Some(have) = store.tree(base)? else { return Self::of(store, tree) };
+        let changes = changes_and_cuts(&have, tree);
+        Self::about(store, changes.iter().filter_map(Change::entry))
+    }
+
+    fn about<'a>(
+        store: &ContentStore,
+        entries: impl Iterator<Item = &'a Entry>,
+    ) -> Result<Self, StoreError> {
         let mut doubtful: BTreeMap<Digest, Vec<Doubtful>> = BTreeMap::new();
-        for entry in tree.entries() {
+        for entry in entries {
             let Node::File { digest, chunks, .. } = &entry.node else { continue };
             match chunks.as_slice() {
                 [] if *digest == Digest::of_bytes(b"") => {}

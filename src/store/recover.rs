@@ -4,12 +4,17 @@
 //! The index decides: what it does not know of was never committed. Only when
 //! the index itself is damaged is it made again from what the packs say.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use super::{
     StoreError,
     error::io_error,
     index::{Batch, Fault, Index, Location},
+    listing,
     pack::{self, Extent, HEADER, PACK_FULL, POOL},
     record,
 };
@@ -54,7 +59,7 @@ pub(super) fn trees(directory: &Path, index: &Index) -> Result<(), StoreError> {
     let mut known = index.trees()?;
     for root in list_trees(directory)? {
         if known.remove(&root).is_none() {
-            record::remove(&directory.join(format!("{root}.tree")))?;
+            listing::remove_from(directory, &root)?;
         }
     }
     for root in known.into_keys() {
@@ -94,12 +99,11 @@ pub(super) fn rebuild(path: &Path, packs: &Path, trees: &Path) -> Result<Index, 
     Index::open(path).map_err(wrap)
 }
 
-fn list_trees(trees: &Path) -> Result<Vec<Digest>, StoreError> {
-    let mut all = Vec::new();
+fn list_trees(trees: &Path) -> Result<BTreeSet<Digest>, StoreError> {
+    let mut all = BTreeSet::new();
     for entry in fs::read_dir(trees).map_err(io_error("list", trees))? {
         let name = entry.map_err(io_error("list", trees))?.file_name();
-        let root = name.to_str().and_then(|name| name.strip_suffix(".tree"));
-        all.extend(root.and_then(Digest::parse));
+        all.extend(name.to_str().and_then(listing::root_of));
     }
     Ok(all)
 }

@@ -28,6 +28,9 @@ use crate::{
     store::{ContentStore, StoreError},
 };
 
+/// The shortest encoding of an entry: a name of one letter, what it is, two numbers.
+const ENTRY_MIN: usize = 4;
+
 /// Content behind one frame, as it goes out.
 type Answer = Vec<Arc<Vec<u8>>>;
 
@@ -187,10 +190,11 @@ fn changes(store: &ContentStore, since: &Since) -> Result<Option<Vec<u8>>, Trans
             return Ok(None);
         }
         let changes = wire::try_encode(Kind::Tree, &Changes::From { base: *base, changes });
-        let whole = wire::try_encode(Kind::Tree, &*want);
+        // The whole one is not encoded where even a word for each entry would be longer.
+        let whole = || wire::try_encode(Kind::Tree, &*want).map_or(usize::MAX, |b| b.len());
         let short = |changes: &Vec<u8>| {
-            let whole = whole.map_or(usize::MAX, |bytes| bytes.len());
-            changes.len() <= limits::CHANGES_MAX && changes.len() < whole
+            changes.len() <= limits::CHANGES_MAX
+                && (changes.len() < want.len() * ENTRY_MIN || changes.len() < whole())
         };
         return Ok(changes.ok().filter(short));
     }

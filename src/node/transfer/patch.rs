@@ -13,7 +13,7 @@ use super::TransferError;
 use crate::{
     base::{
         limits,
-        tree::{Chunk, Node, Tree},
+        tree::{self, Change, Chunk, Node, Tree},
         wire,
     },
     store::{ContentStore, StoreError},
@@ -67,12 +67,14 @@ pub(super) fn pairs(
     tree: &Tree,
     before: &Tree,
 ) -> Result<Vec<Pair>, StoreError> {
-    let mut missing: BTreeSet<Chunk> = store.missing(tree)?.into_iter().collect();
+    let missing = store.missing_like(tree, &before.root())?;
+    let mut missing: BTreeSet<Chunk> = missing.into_iter().collect();
     let mut pairs = Vec::new();
     if missing.iter().map(|chunk| u64::from(chunk.len)).sum::<u64>() > PATCHED_MAX {
         return Ok(pairs);
     }
-    for entry in tree.entries() {
+    let changes = tree::changes_and_cuts(before, tree);
+    for entry in changes.iter().filter_map(Change::entry) {
         let Node::File { chunks, .. } = &entry.node else { continue };
         if chunks.iter().all(|chunk| !missing.contains(chunk)) {
             continue;

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     base::{
         Digest, MemberId, Time, limits,
-        tree::{Chunk, Tree},
+        tree::Tree,
         wire::{self, Kind},
     },
     proto::replication::{
@@ -86,15 +86,15 @@ impl<C: Connect> Fetch<C> {
         if let Origin::Changed(base) = origin {
             crew.patch(&tree, base).await?;
         }
-        let tree = match crew.chunks(&tree, origin == Origin::Ours, progress).await {
-            Ok(()) => tree,
+        let (tree, origin) = match crew.chunks(&tree, origin, progress).await {
+            Ok(()) => (tree, origin),
             // The holder may have cut the same files in other pieces.
             Err(lacking @ TransferError::Lacking { .. }) if origin != Origin::Theirs => {
                 match crew.listing().await {
                     Ok(theirs) if theirs == tree => return Err(lacking),
                     Ok(theirs) => {
-                        crew.chunks(&theirs, false, progress).await?;
-                        theirs
+                        crew.chunks(&theirs, Origin::Theirs, progress).await?;
+                        (theirs, Origin::Theirs)
                     }
                     Err(TransferError::Lacking { .. }) => return Err(lacking),
                     Err(error) => return Err(error),
@@ -104,7 +104,10 @@ impl<C: Connect> Fetch<C> {
         };
         let pulled = crew.pulled;
         let stored = spawn_blocking(move || {
-            store.put_tree(&tree)?;
+            match origin {
+                Origin::Changed(base) => store.put_tree_like(&tree, &base)?,
+                Origin::Ours | Origin::Theirs => store.put_tree(&tree)?,
+            };
             drop(hold);
             Ok(())
         });
@@ -226,16 +229,29 @@ impl<C: Connect> Crew<C> {
     async fn chunks(
         &mut self,
         tree: &Arc<Tree>,
-        ours: bool,
+        origin: Origin,
         progress: &mut impl FnMut(Progress),
     ) -> Result<(), TransferError> {
         let (store, listing) = (self.fetch.store.clone(), tree.clone());
         let seed = rand::random();
         let (positions, swarm, proving) = spawn_blocking(move || {
-            let missing: BTreeSet<Chunk> = store.missing(&listing)?.into_iter().collect();
-            let positions = Arc::new(Positions::of(&listing)?);
+            let (missing, doubt) = match origin {
+                Origin::Ours => (store.missing(&listing)?, None),
+                Origin::Theirs => (store.missing(&listing)?, Some(Doubt::of(&store, &listing)?)),
+                Origin::Changed(base) => {
+                    let doubt = Doubt::like(&store, &listing, &base)?;
+                    (store.missing_like(&listing, &base)?, Some(doubt))
+                }
+            };
+            let bytes: u64 = missing.iter().map(|chunk| u64::from(chunk.len)).sum();
+            // So few are fetched alone, and a lie about how long one is shows when it comes.
+            let is_little = bytes < TOGETHER_FROM && matches!(origin, Origin::Changed(_));
+            let positions = match is_little && missing.is_sorted_by(|a, b| a.digest < b.digest) {
+                true => Positions::of_few(missing.clone()),
+                false => Positions::of(&listing)?,
+            };
+            let (positions, missing) = (Arc::new(positions), BTreeSet::from_iter(missing));
             let swarm = Swarm::new(positions.clone(), |chunk| !missing.contains(chunk), seed);
-            let doubt = if ours { None } else { Some(Doubt::of(&store, &listing)?) };
             let proving = doubt.map(|doubt| Proving::new(store, doubt));
             Ok::<_, TransferError>((positions, swarm, proving))
         })

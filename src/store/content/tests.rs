@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     base::{
         RelPath,
-        tree::{Entry, Node},
+        tree::{Entry, Node, Tree},
     },
     store::{Doubt, index::Batch},
 };
@@ -314,11 +314,12 @@ fn trees_are_kept_under_their_root_and_damaged_ones_forgotten() {
     assert!(store.tree(&Digest::of_bytes(b"?")).unwrap().is_none());
     // Another tree under this name.
     let other = store.put_tree(&tree(&store, &[b"c"])).unwrap();
-    fs::copy(store.inner.tree_path(&other), store.inner.tree_path(&root)).unwrap();
+    fs::copy(store.inner.listings.whole_path(&other), store.inner.listings.whole_path(&root))
+        .unwrap();
     assert!(store.tree(&root).unwrap().is_none());
     assert_eq!(store.trees().unwrap(), [other]);
     // A torn one.
-    fs::write(store.inner.tree_path(&other), b"al").unwrap();
+    fs::write(store.inner.listings.whole_path(&other), b"al").unwrap();
     drop(store);
     let store = ContentStore::open(dir.path()).unwrap();
     assert!(!store.whole(&other).unwrap());
@@ -371,7 +372,9 @@ fn a_listing_is_proven_file_by_file_as_its_pieces_come() {
     assert_eq!(doubt.len(), 2);
     for left in [1, 0] {
         let mut writer = ours.writer();
-        let Node::File { chunks, .. } = &listing.entries().nth(1 - left).unwrap().node else { panic!("a file") };
+        let Node::File { chunks, .. } = &listing.entries().nth(1 - left).unwrap().node else {
+            panic!("a file")
+        };
         for chunk in chunks {
             writer.put(chunk.digest, &theirs.read(&chunk.digest).unwrap()).unwrap();
         }
@@ -453,7 +456,7 @@ fn nothing_is_collected_while_a_kept_listing_is_damaged() {
     let root = store.put_tree(&listing).unwrap();
     let keep = BTreeSet::from([root]);
     store.retain(&keep).unwrap();
-    fs::write(store.inner.tree_path(&root), b"damaged").unwrap();
+    fs::write(store.inner.listings.whole_path(&root), b"damaged").unwrap();
     assert!(matches!(store.retain(&keep), Err(StoreError::Corrupt(r)) if r == root));
     assert!(store.missing(&listing).unwrap().is_empty());
     store.put_tree(&listing).unwrap();
@@ -688,4 +691,93 @@ fn fill_up(path: &Path) {
     drop(store);
     let store = ContentStore::open(&path.join("content")).unwrap();
     assert_eq!(store.read(&later[0]).unwrap(), b"later");
+}
+
+/// Forty files, of which this one has other content.
+fn edited(store: &ContentStore, which: usize, text: &str) -> Tree {
+    let all: Vec<String> = (0..40).map(|n| format!("file {n}")).collect();
+    let mut all: Vec<&[u8]> = all.iter().map(String::as_bytes).collect();
+    if which < all.len() {
+        all[which] = text.as_bytes();
+    }
+    tree(store, &all)
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir.join("trees")).unwrap();
+    let name = |e: io::Result<fs::DirEntry>| e.unwrap().file_name().into_string().unwrap();
+    let mut names: Vec<String> = entries.map(name).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_listing_much_like_another_is_stored_as_what_it_changes() {
+    let (dir, store) = store();
+    let trees: Vec<Tree> = (0..50).map(|n| edited(&store, 7, &format!("edit {n}"))).collect();
+    let base = store.put_tree(&edited(&store, 99, "")).unwrap();
+    let mut roots = vec![base];
+    for tree in &trees {
+        let before = *roots.last().unwrap();
+        roots.push(store.put_tree_like(tree, &before).unwrap());
+    }
+    let whole = names(dir.path()).iter().filter(|name| name.ends_with(".tree")).count();
+    assert_eq!((whole, names(dir.path()).len()), (2, 51), "one now and then is whole");
+    drop(store);
+
+    let store = ContentStore::open(dir.path()).unwrap();
+    for (tree, root) in trees.iter().zip(&roots[1..]).rev() {
+        assert_eq!(*store.tree(root).unwrap().unwrap(), *tree);
+        assert!(store.whole(root).unwrap());
+    }
+    // What it was made of goes: it stands by itself then, and whoever is killed before that
+    // has both.
+    let keep = BTreeSet::from([roots[20]]);
+    for _ in 0..3 {
+        store.retain(&keep).unwrap();
+    }
+    assert_eq!(names(dir.path()), [format!("{}.tree", roots[20])]);
+    drop(store);
+    let store = ContentStore::open(dir.path()).unwrap();
+    assert_eq!(*store.tree(&roots[20]).unwrap().unwrap(), trees[19]);
+    assert!(store.whole(&roots[20]).unwrap());
+    assert_eq!(store.trees().unwrap(), [roots[20]]);
+}
+
+#[test]
+fn a_listing_whose_base_is_damaged_is_forgotten_and_fetched_again() {
+    let (dir, store) = store();
+    let base = store.put_tree(&edited(&store, 99, "")).unwrap();
+    let next = edited(&store, 7, "edit");
+    let root = store.put_tree_like(&next, &base).unwrap();
+    drop(store);
+    fs::write(dir.path().join(format!("trees/{base}.tree")), b"al").unwrap();
+    let store = ContentStore::open(dir.path()).unwrap();
+    assert!(!store.whole(&root).unwrap());
+    assert!(store.trees().unwrap().is_empty());
+    assert!(names(dir.path()).is_empty());
+    assert_eq!(store.put_tree_like(&next, &base).unwrap(), root, "nothing to build on");
+    assert_eq!(names(dir.path()), [format!("{root}.tree")]);
+}
+
+#[test]
+fn what_was_whole_is_not_believed_to_be_once_a_chunk_is_lost() {
+    let (dir, store) = store();
+    let base = store.put_tree(&edited(&store, 99, "")).unwrap();
+    assert!(store.whole(&base).unwrap());
+    let next = edited(&store, 7, "edit");
+    assert!(store.missing_like(&next, &base).unwrap().is_empty());
+    let root = store.put_tree_like(&next, &base).unwrap();
+    assert!(store.whole(&root).unwrap());
+    let lost = Digest::of_bytes(b"file 3");
+    let at = store.inner.index.chunk(&lost).unwrap().unwrap().at;
+    let pack = File::options().write(true).open(pack::path_of(&store.inner.packs, at.pack));
+    pack.unwrap().write_all_at(b"rot", at.offset).unwrap();
+    assert!(store.whole(&root).unwrap(), "nobody has read it");
+    assert!(matches!(store.read(&lost), Err(StoreError::Corrupt(_))));
+    assert!(!store.whole(&root).unwrap());
+    let missing: Vec<Digest> =
+        store.missing_like(&next, &base).unwrap().iter().map(|c| c.digest).collect();
+    assert_eq!(missing, [lost], "the base is not whole either, so all of it was looked at");
+    drop(dir);
 }
