@@ -88,6 +88,10 @@ pub(super) struct Holding {
     ingest: bool,
     /// It could not be taken in: it may not be what the last scan found.
     look_again: bool,
+    /// Somebody noticed a change while something else was done to it.
+    glance_again: bool,
+    /// Somebody noticed a change, and it is to be looked at then.
+    glance_at: Option<Time>,
     /// The last window in automatic mode in which the live content was seen to be
     /// the committed version: what differs in it since is an edit, and what
     /// differed before is drift. Forgotten when it is the committed version again
@@ -98,6 +102,19 @@ pub(super) struct Holding {
 }
 
 impl Holding {
+    /// Has it looked at, or only what was noticed to have changed.
+    fn scan(&mut self, app: &AppName, noticed: bool, effects: &mut Vec<Effect>) {
+        self.work = Some(if noticed { Work::Glancing } else { Work::Scanning });
+        (self.glance_again, self.glance_at) = (false, None);
+        effects.push(Effect::Scan { app: app.clone(), noticed });
+    }
+
+    /// When there is something to do again.
+    fn due(&self) -> Time {
+        let next = self.glance_at.map_or(self.scan_at, |at| at.min(self.scan_at));
+        next.max(self.retry_at)
+    }
+
     /// What was edited here in the open window in automatic mode: the root.
     fn edit(&self, catalog: &Catalog, app: &AppName) -> Option<Digest> {
         let window = catalog.automatic(app)?;
@@ -132,6 +149,8 @@ pub(super) struct Found {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Work {
     Scanning,
+    /// The same, where something was noticed.
+    Glancing,
     Activating,
     Repairing,
     Ingesting,
@@ -382,13 +401,16 @@ impl Content {
                 });
             } else {
                 // The fetch wakes us; this is for when none could be started.
-                holding.scan_at = now + RETRY;
+                (holding.scan_at, holding.glance_at) = (now + RETRY, None);
             }
             return;
         }
         if std::mem::take(&mut holding.look_again) {
-            holding.work = Some(Work::Scanning);
-            effects.push(Effect::Scan { app: app.clone() });
+            holding.scan(app, false, effects);
+            return;
+        }
+        if holding.glance_again {
+            holding.scan(app, true, effects);
             return;
         }
         let found = holding.found;
@@ -433,8 +455,9 @@ impl Content {
             }
         }
         if now >= holding.scan_at {
-            holding.work = Some(Work::Scanning);
-            effects.push(Effect::Scan { app: app.clone() });
+            holding.scan(app, false, effects);
+        } else if holding.glance_at.is_some_and(|at| now >= at) {
+            holding.scan(app, true, effects);
         }
     }
 
@@ -452,6 +475,7 @@ impl Content {
         {
             // Nobody looks at it any more; the next ballots wake us.
             holding.scan_at = holding.scan_at.max(around.now + RETRY);
+            holding.glance_at = None;
             if holding.ingest && around.now >= holding.retry_at {
                 // An operator chose it.
                 holding.ingest = false;
@@ -597,8 +621,9 @@ impl Content {
     pub fn noticed(&mut self, now: Time, app: &AppName) {
         let Some(holding) = self.holdings.get_mut(app) else { return };
         // One that is being looked at may have been seen before the change.
-        holding.look_again |= holding.work.is_some();
-        holding.scan_at = holding.scan_at.min(holding.notice_at.max(now));
+        holding.glance_again |= holding.work.is_some();
+        let at = holding.notice_at.max(now);
+        holding.glance_at = Some(holding.glance_at.map_or(at, |before| before.min(at)));
     }
 
     /// Work on `app` has ended and nothing came of it.
@@ -644,19 +669,25 @@ impl Content {
         took: Duration,
     ) {
         let Some(holding) = self.holdings.get_mut(app) else { return };
-        holding.work = None;
-        holding.scan_at = now + (took * SCAN_SHARE).max(SCAN_EVERY);
+        // Where something was noticed it was looked at beside the scans of the whole, and
+        // only these count for a vote.
+        let is_whole = holding.work.take() != Some(Work::Glancing);
+        if is_whole {
+            holding.scan_at = now + (took * SCAN_SHARE).max(SCAN_EVERY);
+        }
         holding.notice_at = now + took * NOTICE_SHARE;
         match result {
             Ok(root) => {
                 let scans = match holding.found {
-                    Some(found) if found.root == root => SCANS_RUNNING.min(found.scans + 1),
+                    Some(found) if found.root == root => {
+                        SCANS_RUNNING.min(found.scans + u32::from(is_whole))
+                    }
                     _ => 1,
                 };
                 // A root that is not the committed one is looked at again soon:
                 // only two scans running make it a vote for something new.
                 if scans < SCANS_RUNNING {
-                    holding.scan_at = now + SCAN_EVERY / 4;
+                    holding.scan_at = holding.scan_at.min(now + SCAN_EVERY / 4);
                 }
                 if holding.found.is_none_or(|found| found.root != root) {
                     holding.found_since = now;
@@ -719,7 +750,7 @@ impl Content {
     /// When there is something to do again.
     pub fn deadline(&self) -> Option<Time> {
         let idle = self.holdings.values().filter(|h| h.work.is_none());
-        let next = idle.map(|h| h.scan_at.max(h.retry_at)).min();
+        let next = idle.map(Holding::due).min();
         let retry = self.failed.values().map(|at| *at + PASS_OVER).min();
         next.into_iter().chain(retry).min()
     }

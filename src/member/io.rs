@@ -353,6 +353,8 @@ pub enum Effect {
     Scan {
         /// Of which application.
         app: AppName,
+        /// Somebody noticed a change: to look there is enough, where it is known where.
+        noticed: bool,
     },
     /// Make the live content what `root` is, keeping aside what is replaced.
     Repair {

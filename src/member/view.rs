@@ -413,7 +413,7 @@ impl Member {
         };
         let holding = self.content.holding(app);
         let work = holding.and_then(|h| h.work).map(|work| match work {
-            Work::Scanning => "scanning",
+            Work::Scanning | Work::Glancing => "scanning",
             Work::Activating => "switching",
             Work::Repairing => "repairing",
             Work::Ingesting => "reading",

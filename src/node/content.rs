@@ -22,7 +22,7 @@ use crate::{
         tree::{Change, Chunk, Tree, changes},
     },
     driver::{
-        ChunkSource, DriverError, How, Mode, Purpose, Repaired,
+        ChunkSource, DriverError, How, Mode, Purpose, Repaired, Scan,
         files::{self, CopiedOut, IgnoreRules, Kept, StatCache, WorkDir},
     },
     store::{ContentStore, Freed, StoreError},
@@ -34,6 +34,7 @@ mod error;
 mod hooked;
 mod look;
 mod made;
+mod sight;
 mod site;
 mod state;
 #[cfg(test)]
@@ -98,6 +99,10 @@ struct App {
     soon: Mutex<token::Soon>,
     /// What the last comparison found.
     in_step: Mutex<Option<token::InStep>>,
+    /// What was seen of the live tree while it is watched.
+    sight: Mutex<Option<sight::Sight>>,
+    /// The stat cache as it is on disk.
+    kept: Mutex<state::KeptCache>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -185,8 +190,9 @@ impl Content {
         for saved in state::load_all(&state_dir)? {
             let app = saved.app.clone();
             let cache = Arc::new(state::load_cache(&state_dir, &app));
+            let kept = Mutex::new(state::KeptCache::loaded(&cache));
             let work = Work { cache, unrecovered: Some(saved), ..Work::default() };
-            apps.insert(app, Arc::new(App { work: Mutex::new(work), ..App::default() }));
+            apps.insert(app, Arc::new(App { work: Mutex::new(work), kept, ..App::default() }));
         }
         let inner =
             Inner { store, live_dir, state_dir, apps: Mutex::new(apps), sources: Mutex::default() };
@@ -318,8 +324,21 @@ impl Content {
     /// every byte.
     pub fn scan(&self, app: &AppName, full: bool) -> Result<Scanned, ContentError> {
         let mode = if full { Mode::Full } else { Mode::Quick };
+        self.scan_by(|| self.look(app, mode, None))
+    }
+
+    /// The same where something was noticed: while the live tree is watched, only that is
+    /// looked at.
+    pub fn scan_changed(&self, app: &AppName) -> Result<Scanned, ContentError> {
+        self.scan_by(|| self.look_where_changed(app))
+    }
+
+    fn scan_by(
+        &self,
+        look: impl FnOnce() -> Result<Option<(Active, Scan)>, ContentError>,
+    ) -> Result<Scanned, ContentError> {
         let began = Instant::now();
-        let Some((active, scan)) = self.look(app, mode, None)? else {
+        let Some((active, scan)) = look()? else {
             let elapsed = began.elapsed();
             return Ok(Scanned { root: None, activated: 0, files: 0, bytes_read: 0, elapsed });
         };
@@ -386,20 +405,25 @@ impl Content {
         work.generation += 1;
         work.cache = Arc::new(cache);
         self.show(&cell, &work)?;
-        state::save_cache(&self.inner.state_dir, app, &work.cache);
+        self.keep_cache(app, &cell, &work.cache, true);
         Ok(done)
     }
 
     /// Takes the live tree of `app` into the store, as it is: a majority
     /// holds it, and it is to become a version.
     pub fn ingest_live(&self, app: &AppName) -> Result<Staged, ContentError> {
+        let cell = self.app(app);
         let (active, mut cache, generation) = {
-            let cell = self.app(app);
             let work = locked(&cell.work);
             let active = work.active.clone();
             let active = active.ok_or_else(|| ContentError::NotActive(app.clone()))?;
             (active, (*work.cache).clone(), work.generation)
         };
+        if let Some(staged) = self.ingest_where_changed(&cell, &active)?
+            && locked(&cell.work).generation == generation
+        {
+            return Ok(staged);
+        }
         let rules = IgnoreRules::new(&active.ignore)?;
         // Without its listing nothing is known to be a shell of the version:
         // then every directory counts, and the root tells.
@@ -407,10 +431,21 @@ impl Content {
         let _hold = self.inner.store.hold();
         let tree = self.take(&active.live, &rules, &expected, &mut cache, true)?;
         let staged = self.keep(&tree)?;
-        if locked(&self.app(app).work).generation != generation {
+        if locked(&cell.work).generation != generation {
             return Err(DriverError::Changing(active.live).into());
         }
         Ok(staged)
+    }
+
+    /// Keeps what is known of the live trees, for the next start.
+    pub fn keep_caches(&self) {
+        let apps = locked(&self.inner.apps).clone();
+        for (app, cell) in apps {
+            let work = locked(&cell.work);
+            if work.active.is_some() {
+                self.keep_cache(&app, &cell, &work.cache, true);
+            }
+        }
     }
 
     /// Which tree is live: another number after whole trees were exchanged.
@@ -528,6 +563,16 @@ impl Content {
         }
         let saved = Saved { app: app.clone(), active: work.active.clone(), pending };
         state::save(&self.inner.state_dir, &saved)
+    }
+
+    /// Keeps the stat cache, unless it was kept a moment ago and it need not be `now`: a
+    /// start that finds an older one reads a little more.
+    fn keep_cache(&self, app: &AppName, cell: &App, cache: &Arc<StatCache>, now: bool) {
+        let mut kept = locked(&cell.kept);
+        if kept.is_due(cache, now) {
+            state::save_cache(&self.inner.state_dir, app, cache);
+            *kept = state::KeptCache::saved(cache);
+        }
     }
 
     /// Shows others what is active and known now.

@@ -315,9 +315,10 @@ impl Work {
                     Input::Activated { app, version, result }
                 });
             }
-            Effect::Scan { app } => self.run(move |content| {
+            Effect::Scan { app, noticed } => self.run(move |content| {
                 let started = Instant::now();
-                let result = content.scan(&app, false);
+                let result =
+                    if noticed { content.scan_changed(&app) } else { content.scan(&app, false) };
                 let result = result.map(|s| s.root).map_err(|e| failure(&e));
                 Input::Scanned { app, result, took: started.elapsed() }
             }),
@@ -566,6 +567,8 @@ impl Work {
     pub async fn finish(self) {
         self.stopping.cancel();
         self.tasks.close();
+        let content = self.content.clone();
+        self.tasks.spawn_blocking(move || content.keep_caches());
         let _what_is_slow_is_cut =
             tokio::time::timeout(Duration::from_secs(2), self.tasks.wait()).await;
     }

@@ -663,7 +663,7 @@ impl World {
                 let work = super::server::Work::Activate { version, sequence, root, keep_edits };
                 self.work(s, app, work)
             }
-            Effect::Scan { app } => self.work(s, app, super::server::Work::Scan),
+            Effect::Scan { app, .. } => self.work(s, app, super::server::Work::Scan),
             Effect::Repair { app, root } => {
                 let server = &self.servers[s];
                 Checker::whole(server, &app, root)?;

@@ -32,7 +32,7 @@ pub use cache::{StatCache, StatKey};
 pub use ignore::IgnoreRules;
 pub use place::{Placed, Reuse, place};
 pub use repair::repair;
-pub use scan::{scan, sign};
+pub use scan::{rescan, scan, sign};
 pub use switch::{Recovered, Retired, WorkDir, recover, switch};
 pub use watch::{Told, notice_name, watch_with_notices};
 
@@ -93,7 +93,7 @@ impl Driver for Files {
 
     fn watch(&self, changed: Box<dyn Fn() + Send>) -> Result<Watch, DriverError> {
         let told = move |told| {
-            if told == Told::Changed {
+            if !matches!(told, Told::Noticed(_)) {
                 changed();
             }
         };

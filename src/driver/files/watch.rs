@@ -1,12 +1,12 @@
 //! Watching: a live tree says that something in it changes, by inotify.
 //!
-//! It says neither what nor how: a scan finds that out, and also finds what no
+//! It says where, and not what or how: a scan finds that out, and also finds what no
 //! notice came of. So a lost notice costs time and nothing else.
 
 use std::path::{Path, PathBuf};
 
 use notify::{
-    Event, EventKind, RecursiveMode, Watcher,
+    Config, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode},
 };
 
@@ -17,10 +17,12 @@ use crate::{
 };
 
 /// What a watch tells of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// Something in the tree is written, made, moved or taken away.
-    Changed,
+    /// What stands there is written, made, moved or taken away.
+    Changed(RelPath),
+    /// Something in the tree is, and where is not known.
+    Lost,
     /// The file with this number was made beside it: see [`notice_name`].
     Noticed(u64),
 }
@@ -57,17 +59,19 @@ pub fn watch_with_notices(
             }
             return;
         }
-        // An error is a notice as well: the queue may have run over.
-        let matters = event.as_ref().map_or(true, |event| is_change(event, &root, &rules));
-        if matters {
-            tell(Told::Changed);
+        match event {
+            Ok(event) => changed(&event, &root, &rules).into_iter().for_each(&tell),
+            // The queue may have run over.
+            Err(_) => tell(Told::Lost),
         }
     };
     let failed = |error: notify::Error| DriverError::Unwatched {
         path: live.to_owned(),
         why: error.to_string(),
     };
-    let mut watcher = notify::recommended_watcher(handler).map_err(failed)?;
+    // A link is content, and what it leads to is watched under its own name.
+    let config = Config::default().with_follow_symlinks(false);
+    let mut watcher = RecommendedWatcher::new(handler, config).map_err(failed)?;
     watcher.watch(&real, RecursiveMode::Recursive).map_err(failed)?;
     // Without it nothing is told beside the tree, and nobody counts on that.
     if let Err(error) = watcher.watch(&beside, RecursiveMode::NonRecursive) {
@@ -76,19 +80,23 @@ pub fn watch_with_notices(
     Ok(Watch::new(watcher))
 }
 
-fn is_change(event: &Event, root: &Path, rules: &IgnoreRules) -> bool {
+fn changed(event: &Event, root: &Path, rules: &IgnoreRules) -> Vec<Told> {
     // A file that was written through a memory map says so when it is closed.
     let closed = AccessKind::Close(AccessMode::Write);
     if matches!(event.kind, EventKind::Access(kind) if kind != closed) {
-        return false;
+        return Vec::new();
     }
-    let counts = |path: &PathBuf| match relative(root, path) {
+    if event.need_rescan() || event.paths.is_empty() {
+        return vec![Told::Lost];
+    }
+    let told = |path: &PathBuf| match relative(root, path) {
         // The root itself, or what has no name that a tree could hold.
-        None => true,
+        None => Some(Told::Lost),
         // Whether it is a directory is not known any more where it is gone.
-        Some(path) => !rules.ignores(&path, false) && !rules.ignores(&path, true),
+        Some(path) if rules.ignores(&path, false) || rules.ignores(&path, true) => None,
+        Some(path) => Some(Told::Changed(path)),
     };
-    event.need_rescan() || event.paths.is_empty() || event.paths.iter().any(counts)
+    event.paths.iter().filter_map(told).collect()
 }
 
 fn relative(root: &Path, path: &Path) -> Option<RelPath> {

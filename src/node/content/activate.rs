@@ -13,7 +13,7 @@ use crate::{
     base::{
         AppName,
         catalog::AppSpec,
-        tree::{Change, Node, Tree},
+        tree::{Change, Node, Tree, changes},
     },
     driver::{
         DriverError, Mode, Repaired,
@@ -57,7 +57,8 @@ impl Content {
     ) -> Result<Activated, ContentError> {
         let tree = self.tree(&next.root)?;
         let rules = IgnoreRules::new(&next.ignore)?;
-        refuse_ignored(&tree, &rules)?;
+        let Work { active: before, cache, .. } = locked(&cell.work).clone();
+        self.refuse_ignored(before.as_ref(), &next, &tree, &rules)?;
         let _hold = self.inner.store.hold();
         if !self.inner.store.whole(&next.root)? {
             return Err(ContentError::NotHere(next.root));
@@ -67,12 +68,11 @@ impl Content {
             None => None,
         };
         let edits_give_way = Terms { keep_edits: false, check };
-        let Work { active: before, cache, .. } = locked(&cell.work).clone();
         let live = &next.live;
         files::recover(live)?;
         let area = WorkDir::open(live)?;
         let seen = match &before {
-            Some(_) => self.see(before.as_ref(), &next, &tree, &cache, keep_edits)?,
+            Some(_) => self.see(cell, before.as_ref(), &next, &tree, keep_edits)?,
             None => self.see_as_it_is(&next, &tree)?,
         };
         let seen = match seen.map(|seen| (seen.at_most_one_step(), seen)) {
@@ -142,7 +142,7 @@ impl Content {
             self.save(&app, &work, None)?;
         }
         self.show(cell, &work)?;
-        state::save_cache(&self.inner.state_dir, &app, &work.cache);
+        self.keep_cache(&app, cell, &work.cache, true);
         drop(work);
         if let Some((seen, old)) = edited {
             // It is switched, whatever comes of this. The record says that it is under
@@ -248,17 +248,29 @@ impl Content {
         done.added = want.entries().map(|entry| entry.path.clone()).collect();
         Ok(done)
     }
-}
 
-/// A tree that holds what its own version ignores would never be seen whole
-/// by a scan.
-fn refuse_ignored(tree: &Tree, rules: &IgnoreRules) -> Result<(), ContentError> {
-    let ignored = tree.entries().find(|entry| {
-        let is_directory = matches!(entry.node, Node::Directory { .. });
-        rules.matches(&entry.path, is_directory)
-    });
-    match ignored {
-        Some(entry) => Err(ContentError::Ignored(entry.path.clone())),
-        None => Ok(()),
+    /// A tree that holds what its own version ignores would never be seen whole
+    /// by a scan. What was looked at for the version before is not looked at again.
+    fn refuse_ignored(
+        &self,
+        before: Option<&Active>,
+        next: &Active,
+        tree: &Tree,
+        rules: &IgnoreRules,
+    ) -> Result<(), ContentError> {
+        let before = before.filter(|before| before.ignore == next.ignore);
+        let known = match before {
+            Some(before) => self.inner.store.tree(&before.root)?,
+            None => None,
+        };
+        let new = changes(&known.unwrap_or_default(), tree);
+        let ignored = new.iter().filter_map(Change::entry).find(|entry| {
+            let is_directory = matches!(entry.node, Node::Directory { .. });
+            rules.matches(&entry.path, is_directory)
+        });
+        match ignored {
+            Some(entry) => Err(ContentError::Ignored(entry.path.clone())),
+            None => Ok(()),
+        }
     }
 }

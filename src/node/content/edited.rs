@@ -74,10 +74,10 @@ impl Content {
     /// rules, no tree or a lost listing.
     pub(super) fn see(
         &self,
+        cell: &App,
         before: Option<&Active>,
         next: &Active,
         theirs: &Tree,
-        cache: &StatCache,
         keep: bool,
     ) -> Result<Option<Seen>, ContentError> {
         let Some(before) = before.filter(|b| b.live == next.live && b.ignore == next.ignore) else {
@@ -85,24 +85,31 @@ impl Content {
         };
         let Some(base) = self.inner.store.tree(&before.root)? else { return Ok(None) };
         let rules = IgnoreRules::new(&before.ignore)?;
-        let mut cache = cache.clone();
         let live = &next.live;
-        let Some(mut scan) = self.look_at(live, &rules, &base, &mut cache, false)? else {
-            return Ok(None);
+        let (mut scan, mut cache) = match self.glance(cell, before)? {
+            Some((mut scan, cache)) => {
+                scan.fit(&base)?;
+                (scan, cache)
+            }
+            None => {
+                let mut cache = (*super::locked(&cell.work).cache).clone();
+                let scan = self.look_at(live, &rules, &base, &mut cache, false)?;
+                let Some(scan) = scan else { return Ok(None) };
+                (scan, cache)
+            }
         };
-        let is_edited = scan.tree.root() != base.root();
-        if is_edited && keep {
-            // Its content must be in the store, from where all content is put in place.
+        let (mut wanted, mut edits) = (theirs.clone(), Edits::default());
+        if scan.tree.root() != base.root() {
+            (wanted, edits) = reconcile(&base, &scan.tree, theirs, keep);
+        }
+        if !edits.kept.is_empty() {
+            // Their content must be in the store, from where all content is put in place.
             match self.look_at(live, &rules, &base, &mut cache, true)? {
                 Some(again) => scan = again,
                 None => return Ok(None),
             }
+            (wanted, edits) = reconcile(&base, &scan.tree, theirs, keep);
         }
-        let (wanted, edits) = if is_edited {
-            reconcile(&base, &scan.tree, theirs, keep)
-        } else {
-            (theirs.clone(), Edits::default())
-        };
         Ok(Some(Seen { base, scan, cache, wanted, keep, edits }))
     }
 

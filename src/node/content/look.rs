@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Active, Content, ContentError, PUBLISH, Staged, failed, locked, state};
+use super::{Active, Content, ContentError, PUBLISH, Staged, failed, locked};
 use crate::{
     base::{
         AppName, Digest, RelPath,
@@ -42,6 +42,7 @@ impl Content {
             };
             let rules = IgnoreRules::new(&active.ignore)?;
             let sink = sink.as_deref_mut();
+            let before = self.before_look(&cell, &active);
             let scanned = files::scan(&active.live, &rules, &mut cache, how, sink);
             let mut work = locked(&cell.work);
             if work.generation != generation {
@@ -52,14 +53,17 @@ impl Content {
                 Err(DriverError::Absent(_) | DriverError::NotDirectory(_)) => Scan::default(),
                 Err(error) => return Err(error.into()),
             };
+            if let Some(before) = before {
+                self.after_look(&cell, &active, before, &scan);
+            }
             if let Some(expected) = self.inner.store.tree(&active.root)? {
                 scan.fit(&expected)?;
             }
             if cache != *work.cache {
                 work.cache = Arc::new(cache);
                 self.show(&cell, &work)?;
-                state::save_cache(&self.inner.state_dir, app, &work.cache);
             }
+            self.keep_cache(app, &cell, &work.cache, false);
             return Ok(Some((active, scan)));
         }
         Err(ContentError::Busy(app.clone()))

@@ -5,6 +5,8 @@ use std::{
     collections::BTreeMap,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
@@ -151,6 +153,35 @@ pub(super) fn load_cache(dir: &Path, app: &AppName) -> StatCache {
     match record::load(&at(dir, app, "stats")) {
         Ok(Some(bytes)) => StatCache::decode(&bytes),
         Ok(None) | Err(_) => StatCache::new(),
+    }
+}
+
+/// What is on disk of a stat cache.
+#[derive(Debug, Default)]
+pub(super) struct KeptCache {
+    cache: Arc<StatCache>,
+    at: Option<Instant>,
+}
+
+/// How often a stat cache is kept that changes all the time.
+const KEPT_EVERY: Duration = Duration::from_secs(30);
+
+impl KeptCache {
+    /// This one was loaded.
+    pub fn loaded(cache: &Arc<StatCache>) -> Self {
+        Self { cache: Arc::clone(cache), at: None }
+    }
+
+    /// This one was saved a moment ago.
+    pub fn saved(cache: &Arc<StatCache>) -> Self {
+        Self { cache: Arc::clone(cache), at: Some(Instant::now()) }
+    }
+
+    /// Whether `cache` is to be saved.
+    pub fn is_due(&self, cache: &Arc<StatCache>, now: bool) -> bool {
+        (now || self.at.is_none_or(|at| at.elapsed() >= KEPT_EVERY))
+            && !Arc::ptr_eq(&self.cache, cache)
+            && self.cache != *cache
     }
 }
 

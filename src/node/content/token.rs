@@ -12,17 +12,15 @@
 //! no token.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     path::Path,
-    sync::{
-        Arc, Condvar, Mutex, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Condvar, Mutex, Weak},
     time::{Duration, Instant},
 };
 
 use super::{App, Content, ContentError, locked, state};
 use crate::{
-    base::{AppName, Digest},
+    base::{AppName, Digest, RelPath},
     driver::{
         Watch,
         files::{self, IgnoreRules, Told, WorkDir},
@@ -41,14 +39,28 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 #[derive(Debug, Default)]
 pub(super) struct Mark {
     /// Which tree is watched: after a switch another one is live.
-    inode: u64,
-    changes: AtomicU64,
+    pub(super) inode: u64,
+    heard: Mutex<Heard>,
     /// The newest file beside the tree that was noticed.
     noticed: Mutex<u64>,
     news: Condvar,
     /// Held by whoever makes such a file, and how many there were.
     made: Mutex<u64>,
 }
+
+/// What the kernel has said of it.
+#[derive(Debug, Default)]
+struct Heard {
+    /// How often.
+    changes: u64,
+    /// When it did not say where, last.
+    lost: u64,
+    /// Where, and when last.
+    paths: BTreeMap<RelPath, u64>,
+}
+
+/// More paths are not remembered one by one.
+const PATHS_MAX: usize = 1_024;
 
 /// Whether a live tree is about to be watched.
 #[derive(Debug, Default)]
@@ -86,8 +98,21 @@ pub(super) struct InStep {
 impl Mark {
     fn told(&self, told: Told) {
         match told {
-            Told::Changed => {
-                self.changes.fetch_add(1, Ordering::AcqRel);
+            Told::Changed(path) => {
+                let mut heard = locked(&self.heard);
+                heard.changes += 1;
+                let now = heard.changes;
+                if heard.paths.len() < PATHS_MAX || heard.paths.contains_key(&path) {
+                    heard.paths.insert(path, now);
+                } else {
+                    heard.paths.clear();
+                    heard.lost = now;
+                }
+            }
+            Told::Lost => {
+                let mut heard = locked(&self.heard);
+                heard.changes += 1;
+                heard.lost = heard.changes;
             }
             Told::Noticed(number) => {
                 let mut noticed = locked(&self.noticed);
@@ -99,7 +124,7 @@ impl Mark {
 
     /// The changes so far, with all that came before this was asked. Nothing if the
     /// kernel does not say.
-    fn changes(&self, live: &Path) -> Option<u64> {
+    pub(super) fn changes(&self, live: &Path) -> Option<u64> {
         let mut made = locked(&self.made);
         *made += 1;
         let path = WorkDir::path_of(live).join(files::notice_name(*made));
@@ -119,7 +144,21 @@ impl Mark {
         let in_time = *noticed >= *made;
         drop(noticed);
         let _gone = std::fs::remove_file(&path);
-        in_time.then(|| self.changes.load(Ordering::Acquire))
+        in_time.then(|| locked(&self.heard).changes)
+    }
+
+    /// How many changes there were by now, and where those were that came after the first
+    /// `seen`. Nothing if that is not known of all of them.
+    pub(super) fn since(&self, seen: u64) -> Option<(u64, BTreeSet<RelPath>)> {
+        let heard = locked(&self.heard);
+        let is_later = |(_, at): &(&RelPath, &u64)| **at > seen;
+        let paths = heard.paths.iter().filter(is_later).map(|(path, _)| path.clone());
+        (heard.lost <= seen).then(|| (heard.changes, paths.collect()))
+    }
+
+    /// Nobody asks any more what came before.
+    pub(super) fn forget(&self, seen: u64) {
+        locked(&self.heard).paths.retain(|_, at| *at > seen);
     }
 }
 
@@ -140,8 +179,9 @@ impl Content {
         let ours = Arc::downgrade(&mark);
         // The mark lives as long as the watch.
         let told = move |told| {
+            let is_change = !matches!(told, Told::Noticed(_));
             mark.told(told);
-            if told == Told::Changed {
+            if is_change {
                 changed();
             }
         };
