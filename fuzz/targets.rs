@@ -27,7 +27,7 @@ use althing::{
     },
     gateway::{encoding, range, request},
     member::{
-        Answer, Message,
+        Answer, Message, Trouble,
         admission::{Knock, Token, Welcome},
         change::{Change, Open, OpenFor, Rotation},
         command::Command,
@@ -220,6 +220,7 @@ fn message_seeds() -> Vec<Vec<u8>> {
         Message::Forwarded { id: 1, answer: Answer::Elsewhere(key(2).member()) },
         Message::Forwarded { id: 1, answer: Answer::Done(9) },
         Message::Resolve { id: 3, app: app() },
+        Message::Troubles { list: vec![Trouble { app: app(), why: "no room left".into() }] },
     ];
     encoded(Kind::Message, &messages)
 }

@@ -81,6 +81,10 @@ pub const TEXT_MAX: usize = 4_096;
 /// Applications that one ballot names as differing: all of them, because one
 /// that is not named counts as being as committed.
 pub const DIFFERING_MAX: usize = APPLICATIONS_MAX;
+/// Troubles with applications that a member tells the others of: the first few say it.
+pub const TROUBLES_MAX: usize = 16;
+/// The sentence of one, bytes.
+pub const TROUBLE_MAX: usize = 512;
 /// Changes that wait for their turn on one member.
 pub const PROPOSALS_MAX: usize = 64;
 /// The largest catalog, and the largest lineage, bytes: a promise may carry

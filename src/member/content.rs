@@ -11,7 +11,10 @@ use std::{
 
 use rand::{Rng, rngs::SmallRng};
 
-use super::io::{ContentFailure, Effect, FetchFailure, Switched};
+use super::{
+    io::{ContentFailure, Effect, FetchFailure, Switched},
+    troubles::Trouble,
+};
 use crate::{
     base::{
         AppName, Digest, MemberId, Time,
@@ -60,6 +63,8 @@ pub(super) struct Content {
     restored: (Time, BTreeSet<Digest>),
     fetches: BTreeMap<Digest, Fetch>,
     failed: BTreeMap<(Digest, MemberId), Time>,
+    /// What could not be stored here when it came last, and why.
+    unstored: BTreeMap<Digest, String>,
     /// Placed elsewhere, and taken over there: nothing of them is kept here.
     given_up: BTreeSet<AppName>,
     /// One came to these.
@@ -312,6 +317,29 @@ impl Content {
         list
     }
 
+    /// What keeps this member from holding what it should of `app`: its version, or what
+    /// is being published.
+    pub fn trouble(&self, catalog: &Catalog, app: &AppName) -> Option<&str> {
+        let current = catalog.application(app).map(|application| application.current().root);
+        let staged = catalog.window.as_ref().and_then(|window| window.publication.as_ref());
+        let staged = staged.filter(|staged| &staged.app == app).map(|staged| staged.version.root);
+        let mut roots = current.into_iter().chain(staged);
+        let unstored = roots.find_map(|root| self.unstored.get(&root));
+        let failed = self.holdings.get(app).and_then(|holding| holding.error.as_ref());
+        unstored.or(failed).map(String::as_str)
+    }
+
+    /// The same for all versions that it should hold and does not, or the first few.
+    pub fn troubles(&self, catalog: &Catalog, me: MemberId) -> Vec<Trouble> {
+        let differing = self.differing(catalog, me).into_iter();
+        let placed = differing.filter(|differing| catalog.is_placed(&differing.app, me));
+        let troubles = placed.filter_map(|Differing { app, .. }| {
+            let why = self.trouble(catalog, &app)?;
+            Some(Trouble::new(app.clone(), why))
+        });
+        troubles.take(limits::TROUBLES_MAX).collect()
+    }
+
     /// The applications whose committed version the store does not hold whole.
     pub fn lacking(&self, catalog: &Catalog) -> Vec<AppName> {
         let lacks = |v: &Version| !self.whole.contains(&v.root);
@@ -337,6 +365,7 @@ impl Content {
         effects: &mut Vec<Effect>,
     ) {
         self.failed.retain(|_, at| around.now.since(*at) < PASS_OVER);
+        self.forget_unstored(around.catalog);
         let mut wanted = Vec::new();
         let publication = around.catalog.window.as_ref().and_then(|w| w.publication.as_ref());
         let placed =
@@ -579,6 +608,17 @@ impl Content {
         holders
     }
 
+    /// What nobody wants any more is no trouble.
+    fn forget_unstored(&mut self, catalog: &Catalog) {
+        if self.unstored.is_empty() {
+            return; // as nearly always: no need to look through all of it
+        }
+        let staged = catalog.window.as_ref().and_then(|window| window.publication.as_ref());
+        let current = catalog.applications.values().map(|application| application.current().root);
+        let wanted: BTreeSet<Digest> = current.chain(staged.map(|p| p.version.root)).collect();
+        self.unstored.retain(|root, _| wanted.contains(root));
+    }
+
     pub fn fetching(&mut self, root: Digest, bytes: u64) {
         if let Some(fetch) = self.fetches.get_mut(&root) {
             fetch.bytes = fetch.bytes.max(bytes);
@@ -599,11 +639,16 @@ impl Content {
         let failure = match result {
             Ok(()) => {
                 self.whole.insert(root);
+                self.unstored.remove(&root);
                 return None;
             }
             Err(failure) => failure,
         };
         self.failed.insert((root, from), now);
+        match &failure {
+            FetchFailure::Disk(why) => self.unstored.insert(root, why.clone()),
+            _ => self.unstored.remove(&root),
+        };
         match failure {
             FetchFailure::Lacking | FetchFailure::Broken(_) => None,
             FetchFailure::Lied(why) => Some(format!("what it sent is not what it said: {why}")),

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::change::Change;
+use super::{change::Change, troubles::Trouble};
 use crate::{
-    base::{AppName, MemberId, Refusal},
+    base::{AppName, MemberId, Refusal, limits, wire},
     proto::{catalog, rumor, vote::SignedBallot},
 };
 
@@ -44,6 +44,12 @@ pub enum Message {
     /// Membership state that no packet holds: what
     /// [`Effect::Exchange`](crate::proto::membership::Effect::Exchange) carries.
     Membership(Vec<u8>),
+    /// What keeps me from holding what I should: all of it, or the first few.
+    Troubles {
+        /// None if nothing does any longer.
+        #[serde(deserialize_with = "wire::bounded::<_, _, { limits::TROUBLES_MAX }>")]
+        list: Vec<Trouble>,
+    },
 }
 
 /// The answer to [`Message::Forward`].
@@ -86,6 +92,9 @@ mod tests {
             Message::Forwarded { id: 1, answer },
             Message::Forward { id: 2, change: Box::new(remove) },
             Message::Resolve { id: 3, app: AppName::parse("web").unwrap() },
+            Message::Troubles {
+                list: vec![Trouble::new(AppName::parse("web").unwrap(), "no room")],
+            },
         ];
         let mut samples: Vec<Vec<u8>> =
             messages.iter().map(|m| wire::encode(Kind::Message, m)).collect();
@@ -126,7 +135,7 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_message_never_panics(pick in 0_usize..5, at in any::<prop::sample::Index>(), byte: u8) {
+        fn a_damaged_message_never_panics(pick in 0_usize..6, at in any::<prop::sample::Index>(), byte: u8) {
             let mut bytes = samples().swap_remove(pick);
             let at = at.index(bytes.len());
             bytes[at] = byte;

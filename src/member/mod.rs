@@ -51,17 +51,20 @@ mod rotation;
 mod rumors;
 #[cfg(test)]
 mod tests;
+mod troubles;
 mod unfinished;
 pub mod view;
 
 pub use io::{ContentFailure, Effect, FetchFailure, Input, Repair, Restored, Switched, Withdrawn};
 pub use message::{Answer, Message};
+pub use troubles::Trouble;
 
 use change::Change;
 use content::{Content, Surroundings};
 use event::{Event, EventKind, Severity};
 use operate::{Asks, Purpose};
 use parting::Parting;
+use troubles::Troubles;
 
 /// How long a removed member's connections stay open, so that it hears of it.
 const FAREWELL: Duration = Duration::from_millis(250);
@@ -120,6 +123,7 @@ pub struct Member {
     asks: Asks,
     edits: edited::Edits,
     rumors: Rumors,
+    troubles: Troubles,
     /// What each of our own proposals is for.
     purposes: BTreeMap<u64, Purpose>,
     proposal_next: u64,
@@ -197,6 +201,7 @@ impl Member {
             asks: Asks::new(generation << 20),
             edits: edited::Edits::default(),
             rumors,
+            troubles: Troubles::default(),
             purposes: BTreeMap::new(),
             proposal_next: 0,
             ballot_stamp: generation << 20,
@@ -592,6 +597,7 @@ impl Member {
             Message::Forward { id, change } => self.on_forward(now, from, id, *change, effects),
             Message::Forwarded { id, answer } => self.on_forwarded(now, from, id, answer, effects),
             Message::Resolve { id, app } => self.on_resolve(now, from, id, app, effects),
+            Message::Troubles { list } => self.troubles.heard(now, from, list),
             Message::Membership(bytes) => {
                 self.tell_membership(now, membership::Input::Exchange { from, bytes }, effects);
             }
@@ -685,6 +691,7 @@ impl Member {
         self.heed_membership(now, wants, effects);
         self.votes.retain(catalog);
         self.rumors.retain(&catalog.roster);
+        self.troubles.retain(catalog);
         self.content.place_anew();
         if self.started {
             self.retain(now, catalog, effects);
@@ -814,9 +821,17 @@ impl Member {
         let members = self.catalog().roster.members.len();
         self.ballot_repeat = now + vote::repeat_every(members);
         let signed = self.make_ballot(now);
+        self.send_to_all(&Message::Ballot(signed), effects);
+        let troubles = self.content.troubles(self.catalog(), self.me);
+        if let Some(list) = self.troubles.due(troubles) {
+            self.send_to_all(&Message::Troubles { list }, effects);
+        }
+    }
+
+    fn send_to_all(&self, message: &Message, effects: &mut Vec<Effect>) {
         // The same for everybody: encoded once.
-        let bytes = wire::try_encode(Kind::Message, &Message::Ballot(signed));
-        debug_assert!(bytes.is_ok(), "a ballot over its bound");
+        let bytes = wire::try_encode(Kind::Message, message);
+        debug_assert!(bytes.is_ok(), "a message over its bound");
         if let Ok(bytes) = bytes {
             let others = self.live().into_iter().filter(|id| *id != self.me);
             effects.extend(others.map(|to| Effect::Message { to, bytes: bytes.clone() }));

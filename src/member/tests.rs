@@ -359,3 +359,54 @@ fn another_cluster_at_a_peers_address_is_told_with_what_to_do() {
     let refused = cluster.ask(0, Command::WindowClose).unwrap_err();
     assert!(refused.why.contains("Another cluster answers"), "{refused}");
 }
+
+/// What keeps one member from holding a version is told on every member.
+#[test]
+fn a_member_that_can_not_store_a_version_says_why_on_all() {
+    let mut cluster = Cluster::new(3);
+    let app = AppName::parse("web").unwrap();
+    let root = Digest::of_bytes(b"version 1");
+    let staged = command::Staged { root, files: 1, bytes: 5 };
+    let publish = Command::Publish {
+        app: app.clone(),
+        staged,
+        spec: Box::default(),
+        message: String::new(),
+        base: None,
+    };
+    cluster.send(0, Duration::ZERO, Input::Command { ticket: 0, command: publish });
+    cluster.run(Duration::from_secs(1));
+    let (full, from) = ("no room left on its disk: free some space", cluster.ids[0]);
+    let reasons = |cluster: &Cluster, who: usize| {
+        cluster.members[who].as_ref().unwrap().view(cluster.now).reasons.join("\n")
+    };
+    cluster.send(1, Duration::ZERO, Input::Fetched { root, from, result: Ok(()) });
+    let fails = || Input::Fetched { root, from, result: Err(FetchFailure::Disk(full.to_owned())) };
+    cluster.send(2, Duration::ZERO, fails());
+    cluster.run(Duration::from_secs(5));
+    assert!(cluster.catalog(2).application(&app).is_some(), "a majority holds it");
+    for who in 0..2 {
+        let result = Ok(Switched::whole(root));
+        let done = Input::Activated { app: app.clone(), version: 1, result };
+        cluster.send(who, Duration::ZERO, done);
+    }
+    // It is tried again and again, and the others are told as often, until the window closes
+    // without it, and after that.
+    for _ in 0..20 {
+        cluster.send(2, Duration::ZERO, fails());
+        cluster.run(Duration::from_secs(3));
+    }
+    let expected = format!("web is not version 1 on m2: {full}.");
+    for who in 0..3 {
+        let said = reasons(&cluster, who);
+        assert_eq!(said.matches(full).count(), 1, "{who}: {said}");
+        assert!(said.contains(&expected), "{who}: {said}");
+    }
+    // Once there is room, it is no longer told, though the switch is yet to come.
+    cluster.send(2, Duration::ZERO, Input::Fetched { root, from, result: Ok(()) });
+    cluster.run(Duration::from_secs(1));
+    for who in 0..3 {
+        let said = reasons(&cluster, who);
+        assert!(!said.contains(full) && said.contains("not version 1 on m2"), "{who}: {said}");
+    }
+}

@@ -154,6 +154,9 @@ pub struct PositionView {
     pub version: Option<u64>,
     /// Whether its vote counts.
     pub voter: bool,
+    /// What keeps it from holding the version, as it says itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// One version.
@@ -436,7 +439,7 @@ impl Member {
             positions: self.position_views(now, catalog, app, current.root),
             // A scan goes on all the time and is no news.
             work: work.filter(|w| *w != "scanning").map(str::to_owned),
-            error: holding.and_then(|h| h.error.clone()),
+            error: self.content.trouble(catalog, app).map(str::to_owned),
             versions: application
                 .versions
                 .iter()
@@ -481,6 +484,7 @@ impl Member {
                     root: differing.and_then(|d| d.root).map(|r| r.to_string()),
                     version: differing.map(|d| d.activated),
                     voter: false,
+                    trouble: None,
                 };
             }
             let (position, root, version) = match (ballot, differing) {
@@ -502,12 +506,18 @@ impl Member {
                 Position::Holds(root) if root == committed => "agrees",
                 Position::Holds(_) => "differs",
             };
+            let trouble = match word {
+                "silent" | "agrees" => None,
+                _ if m.id == self.me => self.content.trouble(catalog, app),
+                _ => self.troubles.of(now, catalog, m.id, app),
+            };
             PositionView {
                 member: m.name.to_string(),
                 position: word.to_owned(),
                 root: root.map(|r| r.to_string()),
                 version,
                 voter: m.voter,
+                trouble: trouble.map(str::to_owned),
             }
         };
         catalog.roster.members.iter().map(view).collect()
@@ -631,6 +641,7 @@ impl Member {
                 found.push((Health::Critical, text));
                 continue;
             }
+            let mut said = false;
             match app.vote.as_str() {
                 "hung" => found.push((
                     Health::Critical,
@@ -641,12 +652,27 @@ impl Member {
                 )),
                 "unanimous" | "paused" => {}
                 _ => {
-                    let off: Vec<&str> = app
-                        .positions
-                        .iter()
-                        .filter(|p| matches!(p.position.as_str(), "differs" | "nothing" | "late"))
-                        .map(|p| p.member.as_str())
-                        .collect();
+                    let is_off = |p: &&PositionView| {
+                        matches!(p.position.as_str(), "differs" | "nothing" | "late")
+                    };
+                    let mut off: Vec<&str> = Vec::new();
+                    let mut kept_off: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+                    for p in app.positions.iter().filter(is_off) {
+                        match &p.trouble {
+                            Some(why) => kept_off.entry(why).or_default().push(&p.member),
+                            None => off.push(&p.member),
+                        }
+                        // Of this member it is said here, and not once more below.
+                        said |= p.member == view.me && p.trouble.is_some();
+                    }
+                    for (why, members) in kept_off {
+                        let members = members.join(", ");
+                        let text = format!(
+                            "{} is not version {} on {members}: {why}.",
+                            app.name, app.version
+                        );
+                        found.push((Health::Warning, text));
+                    }
                     if !off.is_empty() {
                         let follows = match app.vote.as_str() {
                             "agreed" => "it is being put right",
@@ -663,7 +689,7 @@ impl Member {
                     }
                 }
             }
-            if let Some(error) = &app.error {
+            if let Some(error) = app.error.as_ref().filter(|_| !said) {
                 found.push((Health::Warning, format!("{} on this member: {error}", app.name)));
             }
         }

@@ -880,6 +880,10 @@ fn told(message: &Message) -> Option<String> {
         Message::Ballot(_) | Message::Greeting(_) | Message::Membership(_) | Message::Rumor(_) => {
             return None;
         }
+        Message::Troubles { list } => {
+            let all = list.iter().map(|trouble| format!("{}: {}", trouble.app, trouble.why));
+            format!("troubles: {}", all.collect::<Vec<_>>().join("; "))
+        }
         Message::Register(word) => match word {
             Word::Prepare { ballot, committed } => {
                 format!("prepare {} above {committed}", ballot.round)

@@ -265,6 +265,7 @@ fn application(name: &str, version: u64, vote: &str, positions: &[&str]) -> Appl
         root: Some(root('a')),
         version: Some(version),
         voter: i < 5,
+        trouble: None,
     };
     let versions = (1..=version).rev().take(5).map(|number| VersionView {
         number,
