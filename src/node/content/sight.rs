@@ -5,7 +5,10 @@
 //! anew, and finds what no notice came of; where the kernel did not say where, or a
 //! directory came or went, the whole tree is looked at at once.
 
-use std::{collections::BTreeSet, sync::Weak};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Weak},
+};
 
 use super::{
     Active, App, Content, ContentError, LIVE, PUBLISH, Staged, locked, look::Sink, state,
@@ -41,6 +44,19 @@ pub(super) struct Before {
     seen: u64,
 }
 
+/// This was seen, unless somebody has seen more of it meanwhile.
+fn see(cell: &App, sight: Sight) {
+    let mut last = locked(&cell.sight);
+    let is_later = |last: &Sight| last.mark.ptr_eq(&sight.mark) && last.seen > sight.seen;
+    if last.as_ref().is_some_and(is_later) {
+        return;
+    }
+    if let Some(mark) = sight.mark.upgrade() {
+        mark.forget(sight.seen);
+    }
+    *last = Some(sight);
+}
+
 impl Content {
     /// To be asked before a look at the whole live tree: whatever changes after it is
     /// told of. Nothing where it is not watched.
@@ -50,17 +66,14 @@ impl Content {
             return None;
         }
         let seen = mark.changes(&active.live)?;
-        Some(Before { mark: locked(&cell.mark).clone(), seen })
+        Some(Before { mark: Arc::downgrade(&mark), seen })
     }
 
     /// The look found this.
     pub(super) fn after_look(&self, cell: &App, active: &Active, before: Before, scan: &Scan) {
         let Before { mark, seen } = before;
-        if let Some(mark) = mark.upgrade() {
-            mark.forget(seen);
-        }
         let (ignore, scan) = (active.ignore.clone(), scan.clone());
-        *locked(&cell.sight) = Some(Sight { mark, seen, ignore, scan });
+        see(cell, Sight { mark, seen, ignore, scan });
     }
 
     /// What the live tree is by what was seen of it and a look at what changed since, and
@@ -73,7 +86,7 @@ impl Content {
     ) -> Result<Option<(Scan, StatCache)>, ContentError> {
         let Some(mark) = locked(&cell.mark).upgrade() else { return Ok(None) };
         let Some(sight) = locked(&cell.sight).clone() else { return Ok(None) };
-        let is_its = sight.mark.upgrade().is_some_and(|its| std::sync::Arc::ptr_eq(&its, &mark));
+        let is_its = sight.mark.upgrade().is_some_and(|its| Arc::ptr_eq(&its, &mark));
         if !is_its
             || sight.ignore != active.ignore
             || state::inode_of(&active.live) != mark.inode
@@ -90,8 +103,7 @@ impl Content {
         let place = (active.live.as_path(), &rules);
         match files::rescan(place, &sight.scan, &paths, &mut cache, LIVE, None) {
             Ok(Some(scan)) => {
-                mark.forget(seen);
-                *locked(&cell.sight) = Some(Sight { seen, scan: scan.clone(), ..sight });
+                see(cell, Sight { seen, scan: scan.clone(), ..sight });
                 Ok(Some((scan, cache)))
             }
             Ok(None) => Ok(None),
@@ -122,7 +134,7 @@ impl Content {
                     scan.fit(&expected)?;
                 }
                 if *work.cache != cache {
-                    work.cache = std::sync::Arc::new(cache);
+                    work.cache = Arc::new(cache);
                     self.show(&cell, &work)?;
                 }
                 return Ok(Some((active, scan)));

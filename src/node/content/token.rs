@@ -57,6 +57,8 @@ struct Heard {
     lost: u64,
     /// Where, and when last.
     paths: BTreeMap<RelPath, u64>,
+    /// Where it said so up to this one is not known any more.
+    forgotten: u64,
 }
 
 /// More paths are not remembered one by one.
@@ -96,7 +98,7 @@ pub(super) struct InStep {
 }
 
 impl Mark {
-    fn told(&self, told: Told) {
+    pub(super) fn told(&self, told: Told) {
         match told {
             Told::Changed(path) => {
                 let mut heard = locked(&self.heard);
@@ -153,12 +155,14 @@ impl Mark {
         let heard = locked(&self.heard);
         let is_later = |(_, at): &(&RelPath, &u64)| **at > seen;
         let paths = heard.paths.iter().filter(is_later).map(|(path, _)| path.clone());
-        (heard.lost <= seen).then(|| (heard.changes, paths.collect()))
+        (heard.lost.max(heard.forgotten) <= seen).then(|| (heard.changes, paths.collect()))
     }
 
-    /// Nobody asks any more what came before.
+    /// What came before is known by now. Who looked earlier and is slower is told so.
     pub(super) fn forget(&self, seen: u64) {
-        locked(&self.heard).paths.retain(|_, at| *at > seen);
+        let mut heard = locked(&self.heard);
+        heard.paths.retain(|_, at| *at > seen);
+        heard.forgotten = heard.forgotten.max(seen);
     }
 }
 

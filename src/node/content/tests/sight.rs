@@ -3,8 +3,8 @@
 
 use std::{fs::Permissions, os::unix::fs::PermissionsExt};
 
-use super::*;
-use crate::driver::Watch;
+use super::{super::token::Mark, *};
+use crate::driver::{Watch, files::Told};
 
 fn watched(bench: &Bench) -> Watch {
     bench.content.watch(&app("www"), Box::new(|| {})).unwrap()
@@ -131,4 +131,18 @@ fn what_is_known_of_files_is_kept_for_the_next_start() {
     bench.content.keep_caches();
     let bench = bench.restarted();
     assert_eq!(bench.content.scan(&app("www"), false).unwrap().bytes_read, 0);
+}
+
+#[test]
+fn who_looked_earlier_and_is_slower_does_not_believe_that_nothing_changed() {
+    let mark = Mark::default();
+    mark.told(Told::Changed(path("a")));
+    mark.told(Told::Changed(path("b")));
+    assert_eq!(mark.since(1), Some((2, BTreeSet::from([path("b")]))));
+    mark.forget(2);
+    assert_eq!(mark.since(1), None, "that it was b is not known any more");
+    assert_eq!(mark.since(2), Some((2, BTreeSet::new())));
+    mark.told(Told::Lost);
+    assert_eq!(mark.since(2), None);
+    assert_eq!(mark.since(3), Some((3, BTreeSet::new())));
 }
