@@ -189,7 +189,7 @@ impl Inner {
 
 impl ContentStore {
     /// Stores a listing under its root, durably. Its chunks need not be held;
-    /// whoever stores a listing from elsewhere has them [proven](Self::prove).
+    /// whoever stores a listing from elsewhere has them [proven](super::Doubt).
     pub fn put_tree(&self, tree: &Tree) -> Result<Digest, StoreError> {
         self.put(tree, None)
     }

@@ -103,7 +103,7 @@ pub fn keep(root: &Path, paths: &[RelPath], dir: &Path) -> Result<Option<PathBuf
 const OCCASIONS_MAX: usize = 1_000;
 
 /// Removes the oldest of what is kept in `dir` until at most `bytes_max` bytes on at most
-/// [`OCCASIONS_MAX`] occasions are left, but always leaves the newest `keep_newest`. Returns
+/// a thousand occasions are left, but always leaves the newest `keep_newest`. Returns
 /// the bytes freed.
 pub fn prune_aside(dir: &Path, bytes_max: u64, keep_newest: usize) -> Result<u64, DriverError> {
     let all = kept(dir)?;
