@@ -719,8 +719,10 @@ impl Content {
         let is_whole = holding.work.take() != Some(Work::Glancing);
         if is_whole {
             holding.scan_at = now + (took * SCAN_SHARE).max(SCAN_EVERY);
+        } else {
+            // It took long only where the whole had to be scanned after all.
+            holding.notice_at = now + took * NOTICE_SHARE;
         }
-        holding.notice_at = now + took * NOTICE_SHARE;
         match result {
             Ok(root) => {
                 let scans = match holding.found {

@@ -198,13 +198,18 @@ fn a_notice_is_heeded_at_once_but_not_for_ever() {
     bench.content.scanned(bench.now, &app(), Ok(Some(root(VERSION_1))), second);
     assert_eq!(bench.content.deadline(), Some(bench.now + second * SCAN_SHARE));
     bench.content.noticed(bench.now, &app());
-    assert_eq!(bench.content.deadline(), Some(bench.now + second * NOTICE_SHARE));
+    assert_eq!(bench.content.deadline(), Some(bench.now), "a scan of the whole is no reason");
     let whole = bench.now + second * SCAN_SHARE;
     let looked = bench.drive();
     assert!(matches!(looked[..], [Effect::Scan { noticed: true, .. }]), "{looked:?}");
     // A look where something was noticed is beside the scans of the whole: it puts none off.
     bench.content.scanned(bench.now, &app(), Ok(Some(root(VERSION_1))), second);
     assert_eq!(bench.content.deadline(), Some(whole));
+    bench.content.noticed(bench.now, &app());
+    assert_eq!(bench.content.deadline(), Some(bench.now + second * NOTICE_SHARE));
+    let looked = bench.drive();
+    assert!(matches!(looked[..], [Effect::Scan { noticed: true, .. }]), "{looked:?}");
+    bench.content.scanned(bench.now, &app(), Ok(Some(root(VERSION_1))), second);
     let later = bench.now + second * 20;
     bench.content.noticed(later, &app());
     assert_eq!(bench.content.deadline(), Some(later));
