@@ -523,9 +523,12 @@ impl World {
                 electorate.voters().all(|m| m.name == name)
             });
             if let (true, Some(gone)) = (homeless, gone) {
-                let member = Some(self.servers[s].name.clone());
-                let command = Command::Tags { member, set: gone.tags, unset: BTreeSet::new() };
-                return self.ask(s, command, What::Tags);
+                // All tags of the one that is gone, and no others.
+                let heir = self.servers[s].name.clone();
+                let tags = roster.named(&heir).map(|m| m.tags.clone()).unwrap_or_default();
+                let others = tags.into_keys().filter(|key| !gone.tags.contains_key(key));
+                let (member, unset) = (Some(heir), others.collect());
+                return self.ask(s, Command::Tags { member, set: gone.tags, unset }, What::Tags);
             }
             self.checker.reach(Situation::RottenMemberRemoved);
             return self.ask(s, Command::Remove { name }, What::Remove);
