@@ -714,8 +714,8 @@ impl Content {
         took: Duration,
     ) {
         let Some(holding) = self.holdings.get_mut(app) else { return };
-        // Where something was noticed it was looked at beside the scans of the whole, and
-        // only these count for a vote.
+        // Where something was noticed it was looked at beside the scans of the whole. That may
+        // be the first of the looks that a vote takes, and is never the last.
         let is_whole = holding.work.take() != Some(Work::Glancing);
         if is_whole {
             holding.scan_at = now + (took * SCAN_SHARE).max(SCAN_EVERY);

@@ -99,9 +99,9 @@ impl Doubt {
 
     /// Proves all that is left. [`StoreError::Unproven`] with the first file that its pieces
     /// don't make.
-    pub fn prove(self, store: &ContentStore) -> Result<(), StoreError> {
-        match self.lie {
-            Some(path) => Err(StoreError::Unproven(path)),
+    pub fn prove(&self, store: &ContentStore) -> Result<(), StoreError> {
+        match &self.lie {
+            Some(path) => Err(StoreError::Unproven(path.clone())),
             None => self.files.iter().try_for_each(|file| file.prove(store)),
         }
     }

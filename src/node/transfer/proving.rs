@@ -38,10 +38,7 @@ impl Proving {
             running.await?;
         }
         let proven = spawn_blocking(move || {
-            let doubt = Arc::into_inner(doubt).map(Mutex::into_inner);
-            let doubt = doubt.map(|doubt| doubt.unwrap_or_else(PoisonError::into_inner));
-            // Whoever else had it has just ended.
-            doubt.map_or(Ok(()), |doubt| doubt.prove(&store))
+            doubt.lock().unwrap_or_else(PoisonError::into_inner).prove(&store)
         });
         Ok(proven.await??)
     }
