@@ -1,6 +1,6 @@
 //! F3, drivers: what scans, checks, switches and undoes content of one type on
 //! this member's disk, and what runs there. `files` is the first, `services` the second;
-//! `hooks` run around a switch; `settings` and `secrets` are what both are given.
+//! `hooks` run around a switch; `routes` lead requests to services; `settings` and `secrets` are what both are given.
 //!
 //! A driver knows neither the store nor the network: content comes to it from
 //! a [`ChunkSource`] and goes from it into a [`FileSink`]. It decides nothing
@@ -24,6 +24,7 @@ pub struct Guide;
 
 pub mod files;
 pub mod hooks;
+pub mod routes;
 pub mod secrets;
 pub mod services;
 pub mod settings;

@@ -9,6 +9,7 @@ use crate::{
     driver::{
         Definition,
         hooks::Hooks,
+        routes::{Routes, astray},
         services::Services,
         settings::{Format, Settings},
     },
@@ -32,6 +33,9 @@ pub struct Manifest {
     /// The programs that run around a switch.
     #[serde(default)]
     pub hooks: Hooks,
+    /// Which paths lead to its programs.
+    #[serde(default)]
+    pub routes: Routes,
     /// Values that its programs find.
     #[serde(default)]
     pub settings: Settings,
@@ -197,6 +201,10 @@ impl Manifest {
         let mut texts = Vec::new();
         define(&self.services, &mut texts)?;
         define(&self.hooks, &mut texts)?;
+        define(&self.routes, &mut texts)?;
+        if let Some(why) = astray(&self.routes, &self.services) {
+            return Err(format!("In {FILE_NAME}: {why}."));
+        }
         define(&self.settings, &mut texts)?;
         if self.settings_files.len() > SETTINGS_FILES_MAX {
             return Err(format!("In {FILE_NAME}: more than {SETTINGS_FILES_MAX} settings files."));

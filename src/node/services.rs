@@ -247,7 +247,7 @@ async fn apply(here: &Here, app: &AppName) -> Result<(), Unfit> {
         })?;
         // Switched off between the look and the reading: that is told as well.
         let Some((active, defined)) = read else { return Ok(()) };
-        let Defined { services, settings, secrets, hooks: _ } = defined;
+        let Defined { services, routes, settings, secrets, hooks: _ } = defined;
         if services.0.is_empty() {
             supervisor.remove(app);
             return Ok(());
@@ -262,7 +262,14 @@ async fn apply(here: &Here, app: &AppName) -> Result<(), Unfit> {
             continue;
         }
         let Active { version, live: tree, .. } = active;
-        let running = Running { version, tree, services, env: settings.env(), secrets };
+        let running = Running {
+            version,
+            tree,
+            services,
+            served: routes.served(),
+            env: settings.env(),
+            secrets,
+        };
         let set = supervisor.set(app, running);
         return set.map_err(|wrong| Unfit::Unusable(wrong.join(" ")));
     }

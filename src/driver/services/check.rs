@@ -73,7 +73,8 @@ impl Service {
     }
 
     fn check_ready(&self, say: &mut impl FnMut(String)) {
-        let within = match &self.ready {
+        // The port that it will be given is as good as any.
+        let within = match &self.ready.at(1) {
             Ready::After(after) => *after,
             Ready::Tcp { address, within } => {
                 if let Err(why) = parse_address(address) {

@@ -121,8 +121,12 @@ pub(super) fn has_others(first: Pid) -> bool {
 }
 
 /// Where it is kept which group a service runs as.
-pub(super) fn record_path(log_dir: &Path, app: &str, service: &str) -> PathBuf {
-    log_dir.join(app).join(format!("{service}.{RECORD}"))
+pub(super) fn record_path(log_dir: &Path, app: &str, service: &str, slot: u64) -> PathBuf {
+    let directory = log_dir.join(app);
+    match slot {
+        0 => directory.join(format!("{service}.{RECORD}")),
+        slot => directory.join(format!("{service}.{slot}.{RECORD}")),
+    }
 }
 
 /// Keeps which group a service runs as, for the next supervisor.
@@ -148,7 +152,7 @@ pub(super) fn sweep(log_dir: &Path) {
             if let (Some(app), Some(service)) = names
                 && let Some(group) = recorded(&path)
                 && test_kill_process_group(group).is_ok()
-                && holds(group, &app.to_string_lossy(), &service.to_string_lossy())
+                && holds(group, &app.to_string_lossy(), name_of(&service.to_string_lossy()))
             {
                 tracing::warn!("service {service:?} of {app:?} was left over and is killed");
                 kill(group, Signal::KILL);
@@ -157,6 +161,11 @@ pub(super) fn sweep(log_dir: &Path) {
             let _ = fs::remove_file(&path);
         }
     }
+}
+
+/// The service of a record: there is no dot in its name.
+fn name_of(stem: &str) -> &str {
+    stem.split('.').next().unwrap_or(stem)
 }
 
 fn recorded(path: &Path) -> Option<Pid> {

@@ -25,8 +25,10 @@ use crate::base::{AppName, ServiceName, WallTime};
 
 mod backoff;
 pub mod check;
+pub mod endpoint;
 mod file;
 mod group;
+mod handover;
 pub mod log;
 mod once;
 mod prepare;
@@ -39,6 +41,7 @@ mod supervise;
 #[cfg(test)]
 mod tests;
 
+pub use endpoint::{Endpoints, UnderWay};
 pub use log::{LogLine, Logs, Stream};
 pub(in crate::driver) use once::{How, Once};
 pub(in crate::driver) use prepare::Program;
@@ -98,6 +101,9 @@ pub struct ServiceStatus {
     pub restarts: u64,
     /// How it ended last, in words: `exited with status 1`.
     pub last_exit: Option<String>,
+    /// Where requests reach it, while a route leads to it and it is ready.
+    #[serde(default)]
+    pub port: Option<u16>,
 }
 
 /// Something that happened to a service.

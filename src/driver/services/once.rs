@@ -48,7 +48,7 @@ impl Supervisor {
         let log = self.log_of_once(&app, &name);
         let heard = log.follow();
         let spawner = self.spawner();
-        let record = spawner.record(&app, &name);
+        let record = spawner.record(&app, &name, 0);
         let run = match Run::start(spawner, program, record, &log).await {
             Ok(run) => run,
             Err(why) => {

@@ -97,9 +97,10 @@ impl Spawner {
         }
     }
 
-    /// Where it is kept which group a program of `app` is.
-    pub(super) fn record(&self, app: &AppName, name: &ServiceName) -> PathBuf {
-        group::record_path(&self.log_dir, app.as_str(), name.as_str())
+    /// Where it is kept which group a program of `app` is. Those that run at the same time
+    /// have different `slot`s.
+    pub(super) fn record(&self, app: &AppName, name: &ServiceName, slot: u64) -> PathBuf {
+        group::record_path(&self.log_dir, app.as_str(), name.as_str(), slot)
     }
 
     fn order(&self, order: Order) -> io::Result<()> {

@@ -29,19 +29,25 @@ const ANSWER_MAX: usize = 1_024;
 
 /// Asks one process until it is ready.
 #[derive(Debug)]
-pub(super) struct Readiness<'a> {
-    ready: &'a Ready,
+pub(super) struct Readiness {
+    ready: Ready,
     last: Mutex<String>,
 }
 
-impl<'a> Readiness<'a> {
-    pub(super) fn new(ready: &'a Ready) -> Self {
+impl Readiness {
+    /// `port` is the one that the process was given, if any: unless it is said otherwise,
+    /// it is ready once it listens there.
+    pub(super) fn new(ready: &Ready, port: Option<u16>) -> Self {
+        let ready = match port {
+            Some(port) => ready.at(port),
+            None => ready.clone(),
+        };
         Self { ready, last: Mutex::new("it was not asked yet".to_owned()) }
     }
 
     /// After how long it is late; none where it can't be.
     pub(super) fn within(&self) -> Option<Duration> {
-        match self.ready {
+        match &self.ready {
             Ready::After(_) => None,
             Ready::Tcp { within, .. } | Ready::Http { within, .. } => Some(*within),
         }
@@ -55,7 +61,7 @@ impl<'a> Readiness<'a> {
     /// Returns when it is ready.
     pub(super) async fn reached(&self) {
         if let Ready::After(after) = self.ready {
-            return sleep(*after).await;
+            return sleep(after).await;
         }
         let started = tokio::time::Instant::now();
         loop {
@@ -72,7 +78,7 @@ impl<'a> Readiness<'a> {
     }
 
     async fn ask(&self) -> Result<(), String> {
-        match self.ready {
+        match &self.ready {
             Ready::After(_) => Ok(()),
             Ready::Tcp { address, .. } => {
                 let address = parse_address(address)?;
@@ -127,9 +133,9 @@ mod tests {
     async fn after_is_a_matter_of_time_alone() {
         let ready = Ready::After(Duration::from_secs(60));
         let began = tokio::time::Instant::now();
-        Readiness::new(&ready).reached().await;
+        Readiness::new(&ready, None).reached().await;
         assert_eq!(began.elapsed(), Duration::from_secs(60));
-        assert_eq!(Readiness::new(&ready).within(), None);
+        assert_eq!(Readiness::new(&ready, None).within(), None);
     }
 
     #[test]

@@ -22,6 +22,8 @@ use tokio::{
 use super::{
     State, What,
     backoff::Backoff,
+    endpoint::Endpoint,
+    handover::{DRAIN_MAX, Predecessor, Serving},
     log::ServiceLog,
     prepare::Program,
     ready::Readiness,
@@ -50,18 +52,21 @@ pub(super) struct Wanted {
     pub env: BTreeMap<String, String>,
     /// The secrets that it is given.
     pub secrets: BTreeMap<SecretName, Secret>,
+    /// Whether it is given a port, and asked there.
+    pub served: bool,
     /// Grows with each restart that somebody asks for.
     pub turn: u64,
 }
 
 impl Wanted {
-    fn program(&self) -> Program {
+    fn program(&self, port: Option<u16>) -> Program {
         let Service { run, directory, user, limits, env, .. } = self.service.clone();
-        let told = vec![
+        let mut told = vec![
             ("ALTHING_APP", self.app.as_str().into()),
             ("ALTHING_SERVICE", self.name.as_str().into()),
             ("ALTHING_VERSION", self.version.to_string().into()),
         ];
+        told.extend(port.map(|port| ("PORT", port.to_string().into())));
         let (settings, secrets) = (self.env.clone(), self.secrets.clone());
         Program {
             tree: self.tree.clone(),
@@ -84,6 +89,10 @@ pub(super) struct Runner {
     pub now: Arc<Mutex<Now>>,
     pub log: Arc<ServiceLog>,
     pub shared: Arc<Shared>,
+    /// Processes that are asked until a newer one is ready, oldest first.
+    pub before: Vec<Predecessor>,
+    /// See [`Spawner::record`](super::process::Spawner::record).
+    pub slot: u64,
 }
 
 /// How one run of a service ended.
@@ -98,7 +107,13 @@ impl Runner {
     pub(super) async fn run(mut self) {
         let mut backoff = Backoff::default();
         loop {
-            let Some(wanted) = self.wanted.borrow_and_update().clone() else {
+            let wanted = self.wanted.borrow_and_update().clone();
+            if !wanted.as_ref().is_some_and(|wanted| wanted.served) {
+                for before in std::mem::take(&mut self.before) {
+                    before.gone().await;
+                }
+            }
+            let Some(wanted) = wanted else {
                 if self.shared.leave(&self.key) {
                     return;
                 }
@@ -137,9 +152,16 @@ impl Runner {
         self.now().version = wanted.version;
         self.state(State::Starting);
         let began = Instant::now();
+        let endpoint = match wanted.served.then(|| Endpoint::allot(wanted.version)).transpose() {
+            Ok(endpoint) => endpoint,
+            Err(error) => {
+                return self.cannot(wanted, format!("no port of 127.0.0.1 is free ({error})"));
+            }
+        };
+        let port = endpoint.as_ref().map(|endpoint| endpoint.address.port());
         let spawner = &self.shared.spawner;
-        let record = spawner.record(&wanted.app, &wanted.name);
-        let run = match Run::start(spawner, wanted.program(), record, &self.log).await {
+        let record = spawner.record(&wanted.app, &wanted.name, self.slot);
+        let run = match Run::start(spawner, wanted.program(port), record, &self.log).await {
             Ok(run) => run,
             Err(why) => return self.cannot(wanted, why),
         };
@@ -150,7 +172,27 @@ impl Runner {
             count => What::Restarted { pid, count },
         };
         self.tell(wanted, started);
-        let stopped = if self.watch(wanted, &run, began).await {
+        let is_stopped = self.watch(wanted, &run, began, endpoint.as_ref()).await;
+        if is_stopped
+            && let Some(endpoint) = &endpoint
+            && self.hands_over()
+        {
+            self.now().pid = None;
+            let (wanted, endpoint) = (wanted.clone(), endpoint.clone());
+            let (log, shared) = (self.log.clone(), self.shared.clone());
+            let serving = Serving { wanted, run, endpoint, log, shared };
+            self.before.retain(|before| !before.is_gone());
+            self.before.push(Predecessor::keep(serving));
+            self.slot += 1;
+            return End::Stopped;
+        }
+        if let Some(endpoint) = &endpoint {
+            self.shared.endpoints.take(&self.key, endpoint);
+            if is_stopped {
+                let _over = timeout(DRAIN_MAX, endpoint.drained()).await;
+            }
+        }
+        let stopped = if is_stopped {
             Some(self.stop(wanted, &run).await)
         } else {
             // Its children go before it is started again: they may hold its port.
@@ -184,9 +226,22 @@ impl Runner {
         End::Ended { failed: true, ran: Duration::ZERO }
     }
 
+    /// Whether the process that runs is asked until its successor is ready.
+    fn hands_over(&self) -> bool {
+        let next = self.wanted.borrow().as_ref().is_some_and(|next| next.served);
+        next && self.now().state == State::Ready
+    }
+
     /// Watches a run until it ends by itself (false) or is to be stopped (true).
-    async fn watch(&mut self, wanted: &Wanted, run: &Run, began: Instant) -> bool {
-        let readiness = Readiness::new(&wanted.service.ready);
+    async fn watch(
+        &mut self,
+        wanted: &Wanted,
+        run: &Run,
+        began: Instant,
+        endpoint: Option<&Arc<Endpoint>>,
+    ) -> bool {
+        let port = endpoint.map(|endpoint| endpoint.address.port());
+        let readiness = Readiness::new(&wanted.service.ready, port);
         let mut late_at = readiness.within().map(|within| began + within);
         let mut reached = pin!(readiness.reached());
         let mut is_ready = false;
@@ -204,6 +259,10 @@ impl Runner {
                 () = &mut reached, if !is_ready => {
                     is_ready = true;
                     self.state(State::Ready);
+                    if let Some(endpoint) = endpoint {
+                        self.shared.endpoints.put(&self.key, endpoint.clone());
+                        self.before.iter().for_each(Predecessor::release);
+                    }
                     self.tell(wanted, What::Ready { after_ms: millis(began.elapsed()) });
                 }
                 () = late => {
@@ -282,7 +341,7 @@ pub(super) fn of_status(status: io::Result<ExitStatus>) -> What {
     }
 }
 
-fn number(signal: StopSignal) -> Signal {
+pub(super) fn number(signal: StopSignal) -> Signal {
     match signal {
         StopSignal::Term => Signal::TERM,
         StopSignal::Int => Signal::INT,

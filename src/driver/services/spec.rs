@@ -251,6 +251,33 @@ impl Default for Ready {
     }
 }
 
+/// What stands for the port in an address that a served service is asked at.
+pub(super) const PORT: &str = "$PORT";
+
+impl Ready {
+    /// The same for a process that was given `port`.
+    pub(super) fn at(&self, port: u16) -> Self {
+        let fill = |text: &str| text.replace(PORT, &port.to_string());
+        match self {
+            // Where nothing is said: a process that does not listen yet is not ready.
+            Self::After(after) if *after == READY_AFTER => {
+                Self::Tcp { address: format!("127.0.0.1:{port}"), within: READY_WITHIN }
+            }
+            Self::After(after) => Self::After(*after),
+            Self::Tcp { address, within } => Self::Tcp { address: fill(address), within: *within },
+            Self::Http { url, within } => Self::Http { url: fill(url), within: *within },
+        }
+    }
+
+    /// Whether it needs a port to be given.
+    pub(in crate::driver) fn wants_port(&self) -> bool {
+        match self {
+            Self::After(_) => false,
+            Self::Tcp { address: text, .. } | Self::Http { url: text, .. } => text.contains(PORT),
+        }
+    }
+}
+
 /// [`Ready`] as it is written.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

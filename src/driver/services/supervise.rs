@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    LogLine, Logs, ServiceEvent, ServiceStatus, Services, State, What,
+    Endpoints, LogLine, Logs, ServiceEvent, ServiceStatus, Services, State, What,
     group::{self, Groups},
     log::ServiceLog,
     now,
@@ -45,6 +45,8 @@ pub struct Running {
     pub tree: PathBuf,
     /// Its services.
     pub services: Services,
+    /// Those of them that are given a port, and change processes without a gap.
+    pub served: BTreeSet<ServiceName>,
     /// Variables that each of them is given, under those of its definition.
     pub env: BTreeMap<String, String>,
     /// The secrets that they may name. Of one that is named and not here the service
@@ -67,6 +69,7 @@ pub(super) struct Shared {
     groups: Arc<Groups>,
     logs: Logs,
     events: Events,
+    pub(super) endpoints: Arc<Endpoints>,
     board: Mutex<Board>,
     /// Told whenever a service is gone.
     gone: Notify,
@@ -123,6 +126,7 @@ impl Supervisor {
             groups,
             logs: Logs::new(log_dir),
             events: Box::new(events),
+            endpoints: Arc::default(),
             board: Mutex::default(),
             gone: Notify::new(),
         };
@@ -153,6 +157,7 @@ impl Supervisor {
             let wanted = Wanted {
                 secrets: own.map(|(name, secret)| (name.clone(), secret.clone())).collect(),
                 app: app.clone(),
+                served: running.served.contains(&name),
                 name,
                 version: running.version,
                 tree: running.tree.clone(),
@@ -196,6 +201,8 @@ impl Supervisor {
             now: now.clone(),
             log: log.clone(),
             shared: self.shared.clone(),
+            before: Vec::new(),
+            slot: 0,
         };
         // It can't leave before it is entered: for that it needs the board.
         let task = self.runtime.spawn(runner.run()).abort_handle();
@@ -240,9 +247,15 @@ impl Supervisor {
                 since: now.since,
                 restarts: now.restarts,
                 last_exit: now.last_exit.clone(),
+                port: self.shared.endpoints.get(app, service).map(|at| at.address.port()),
             }
         };
         board.entries.iter().map(status).collect()
+    }
+
+    /// Where the served ones are asked.
+    pub fn endpoints(&self) -> Arc<Endpoints> {
+        self.shared.endpoints.clone()
     }
 
     /// The last lines of a service, see [`Logs::tail`].

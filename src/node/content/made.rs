@@ -16,6 +16,7 @@ use crate::{
     driver::{
         DEFINITION_MAX, Definition, DriverError,
         hooks::Hooks,
+        routes::{self, Routes},
         secrets::{Sealed, env_name},
         services::Services,
         settings::Settings,
@@ -48,6 +49,8 @@ pub struct Defined {
     pub services: Services,
     /// What runs around a switch.
     pub hooks: Hooks,
+    /// Which requests its services answer.
+    pub routes: Routes,
     /// What it is set to.
     pub settings: Settings,
     /// What only its members know.
@@ -77,11 +80,12 @@ impl Defined {
     ) -> Result<Result<Self, String>, StoreError> {
         let secrets = if with_secrets { read(store, tree)? } else { Ok(None) };
         let (services, hooks) = (read(store, tree)?, read(store, tree)?);
-        let settings = read(store, tree)?;
+        let (settings, routes) = (read(store, tree)?, read(store, tree)?);
         let all = || -> Result<Self, String> {
             Ok(Self {
                 services: services?.unwrap_or_default(),
                 hooks: hooks?.unwrap_or_default(),
+                routes: routes?.unwrap_or_default(),
                 settings: settings?.unwrap_or_default(),
                 secrets: secrets?,
             })
@@ -123,7 +127,7 @@ impl Defined {
                  service another name"
             ));
         }
-        Ok(())
+        routes::astray(&self.routes, &self.services).map_or(Ok(()), Err)
     }
 }
 

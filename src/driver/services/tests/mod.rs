@@ -11,6 +11,7 @@ use crate::{
 mod defining;
 mod logging;
 mod running;
+mod serving;
 
 /// Longer than anything takes on a machine that is busy with other tests.
 const GENEROUS: Duration = Duration::from_secs(60);
@@ -52,6 +53,7 @@ impl Bench {
             version,
             tree: self.tree(),
             services,
+            served: Default::default(),
             env: BTreeMap::new(),
             secrets: Secrets::new(),
         };

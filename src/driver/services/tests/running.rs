@@ -44,8 +44,14 @@ async fn its_surroundings_are_what_the_definition_says() {
                 restart = \"never\"\nlimits = { files = 77 }\nenv = { B = \"own\" }\n";
     let services = Services::parse(toml).unwrap();
     let env = BTreeMap::from([("A".to_owned(), "1".to_owned()), ("B".to_owned(), "2".to_owned())]);
-    let running =
-        Running { version: 12, tree: bench.tree(), services, env, secrets: Secrets::new() };
+    let running = Running {
+        version: 12,
+        tree: bench.tree(),
+        services,
+        served: Default::default(),
+        env,
+        secrets: Secrets::new(),
+    };
     bench.supervisor.set(&app(), running).unwrap();
     let pid = bench.started("show").await;
     bench.wait(|e| matches!(e.what, What::Exited { status: 0 })).await;
@@ -308,6 +314,7 @@ async fn what_is_not_checked_is_not_run() {
         version: 1,
         tree: bench.tree(),
         services,
+        served: Default::default(),
         env: BTreeMap::new(),
         secrets: Secrets::new(),
     };
@@ -382,6 +389,7 @@ async fn a_member_for_the_next_test() {
         version: 1,
         tree: dir.join("tree"),
         services,
+        served: Default::default(),
         env: BTreeMap::new(),
         secrets: Secrets::new(),
     };
@@ -406,7 +414,7 @@ async fn what_a_killed_member_leaves_ends_at_once_or_with_the_next() {
     };
     let first = until(|| read("first")).await;
     let child = until(|| read("child")).await;
-    let record = group::record_path(&logs, "web", "api");
+    let record = group::record_path(&logs, "web", "api", 0);
     until(|| fs::read_to_string(&record).ok().filter(|t| t.ends_with('\n'))).await;
     assert!(lives(first) && lives(child));
     member.kill().unwrap();
@@ -427,10 +435,10 @@ async fn a_record_that_is_not_ours_kills_nobody() {
     let mut innocent = std::process::Command::new("sh");
     std::os::unix::process::CommandExt::process_group(&mut innocent, 0);
     let mut innocent = innocent.args(["-c", FOREVER]).spawn().unwrap();
-    let record = group::record_path(&logs, "web", "api");
+    let record = group::record_path(&logs, "web", "api", 0);
     group::record(&record, rustix::process::Pid::from_child(&innocent));
     for text in ["", "1 x\n", "-1 x\n", "0\n"] {
-        let other = group::record_path(&logs, "web", &format!("x{}", text.len()));
+        let other = group::record_path(&logs, "web", &format!("x{}", text.len()), 0);
         fs::write(other, text).unwrap();
     }
     let _next = Supervisor::new(logs, |_| {});
@@ -449,6 +457,7 @@ async fn a_hundred_services_start_and_stop() {
             version: 1,
             tree: bench.tree(),
             services,
+            served: Default::default(),
             env: BTreeMap::new(),
             secrets: Secrets::new(),
         };

@@ -1,0 +1,141 @@
+//! Where served services are asked: one address for each that is ready, and how many
+//! requests are under way there, so that none is cut off when a process has to go.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use tokio::sync::Notify;
+
+use crate::base::{AppName, ServiceName};
+
+type Key = (AppName, ServiceName);
+
+/// Every served service that is ready.
+#[derive(Debug, Default)]
+pub struct Endpoints {
+    table: RwLock<BTreeMap<Key, Arc<Endpoint>>>,
+}
+
+/// One process that is asked.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Of which version it is.
+    pub version: u64,
+    /// Where it listens.
+    pub address: SocketAddr,
+    under_way: AtomicUsize,
+    idle: Notify,
+}
+
+/// A request that is under way to a process. Dropped when it is over.
+#[derive(Debug)]
+pub struct UnderWay(Arc<Endpoint>);
+
+impl Endpoints {
+    /// Who answers for `service` of `app` now, held for one request; none while nobody does.
+    pub fn begin(&self, app: &AppName, service: &ServiceName) -> Option<UnderWay> {
+        // Counted while it stands in the table: whoever takes it out sees all of them.
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let endpoint = table.get(&(app.clone(), service.clone()))?;
+        endpoint.under_way.fetch_add(1, SeqCst);
+        Some(UnderWay(endpoint.clone()))
+    }
+
+    /// Where `service` of `app` listens, if it is ready.
+    pub fn get(&self, app: &AppName, service: &ServiceName) -> Option<Arc<Endpoint>> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.get(&(app.clone(), service.clone())).cloned()
+    }
+
+    /// From now on `endpoint` is asked.
+    pub(super) fn put(&self, key: &Key, endpoint: Arc<Endpoint>) {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        table.insert(key.clone(), endpoint);
+    }
+
+    /// From now on `endpoint` is not asked any more.
+    pub(super) fn take(&self, key: &Key, endpoint: &Arc<Endpoint>) {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        if table.get(key).is_some_and(|there| Arc::ptr_eq(there, endpoint)) {
+            table.remove(key);
+        }
+    }
+}
+
+impl Endpoint {
+    /// A process of `version` that is told to listen on a port which nobody has now.
+    pub(super) fn allot(version: u64) -> io::Result<Arc<Self>> {
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let (under_way, idle) = (AtomicUsize::new(0), Notify::new());
+        Ok(Arc::new(Self { version, address, under_way, idle }))
+    }
+
+    /// Returns when nothing is under way there.
+    pub(super) async fn drained(&self) {
+        loop {
+            let next = self.idle.notified();
+            if self.under_way.load(SeqCst) == 0 {
+                return;
+            }
+            next.await;
+        }
+    }
+}
+
+impl UnderWay {
+    /// Where it is asked.
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    /// The version that answers.
+    pub fn version(&self) -> u64 {
+        self.0.version
+    }
+
+    /// Requests under way there, this one included.
+    pub fn load(&self) -> usize {
+        self.0.under_way.load(SeqCst)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if self.0.under_way.fetch_sub(1, SeqCst) == 1 {
+            self.0.idle.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_taken_out_ends_what_is_under_way() {
+        let key = (AppName::parse("web").unwrap(), ServiceName::parse("api").unwrap());
+        let endpoints = Endpoints::default();
+        assert!(endpoints.begin(&key.0, &key.1).is_none());
+        let (first, second) = (Endpoint::allot(1).unwrap(), Endpoint::allot(2).unwrap());
+        endpoints.put(&key, first.clone());
+        let request = endpoints.begin(&key.0, &key.1).unwrap();
+        assert_eq!((request.version(), request.load()), (1, 1));
+        endpoints.put(&key, second.clone());
+        endpoints.take(&key, &first);
+        assert_eq!(endpoints.get(&key.0, &key.1).unwrap().version, 2, "only itself is taken out");
+        let waits = tokio::time::timeout(Duration::from_secs(9), first.drained());
+        assert!(waits.await.is_err());
+        let (_, ()) = tokio::join!(async { drop(request) }, first.drained());
+        endpoints.take(&key, &second);
+        assert!(endpoints.begin(&key.0, &key.1).is_none());
+    }
+}
