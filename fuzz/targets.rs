@@ -22,6 +22,7 @@ use althing::{
         Definition,
         files::StatCache,
         hooks::Hooks,
+        routes::Routes,
         secrets::Sealed,
         settings::{Format, Settings},
     },
@@ -82,6 +83,7 @@ pub const TARGETS: [Target; 25] = [
     Target { name: "request", run: http_request, seeds: request_seeds },
     Target { name: "manifest", run: manifest, seeds: manifest_seeds },
     Target { name: "hooks", run: hooks, seeds: hooks_seeds },
+    Target { name: "routes", run: routes, seeds: routes_seeds },
     Target { name: "settings", run: settings, seeds: settings_seeds },
     Target { name: "secrets", run: secrets, seeds: secrets_seeds },
     Target { name: "json", run: json, seeds: json_seeds },
@@ -671,6 +673,30 @@ fn hooks_seeds() -> Vec<Vec<u8>> {
     let canonical = hooks.text().expect("there are some");
     let wrong = b"[hooks.before-switch]\nrun = []\nwithin = \"1h\"\n".to_vec();
     vec![written.as_bytes().to_vec(), canonical.into_bytes(), wrong]
+}
+
+/// Routes as they come with a version; and paths that they are asked for.
+fn routes(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    let (text, asked) = text.split_once('\0').unwrap_or((text, "/api/x%2f/.."));
+    let Ok(routes) = Routes::parse(text) else { return };
+    let fine = routes.check().is_ok();
+    if let Some(canonical) = routes.text() {
+        let again = Routes::parse(&canonical).expect("what was read can be written");
+        assert_eq!(again.check().is_ok(), fine);
+        assert_eq!(again.text(), Some(canonical));
+    }
+    if let Some(route) = routes.find(asked).filter(|_| fine) {
+        assert!(route.rewritten(asked).starts_with('/'));
+    }
+}
+
+fn routes_seeds() -> Vec<Vec<u8>> {
+    let written = "[[routes]]\npath = \"/\"\nservice = \"web\"\n[[routes]]\npath = \"/api/v2\"\n\
+                   service = \"api\"\nstrip = true\nwithin = \"5m\"\n";
+    let asked = format!("{written}\0/%61pi/v2//x/../y");
+    let wrong = b"[[routes]]\npath = \"api/..\"\nservice = \"x\"\nwithin = \"0s\"\n".to_vec();
+    vec![written.as_bytes().to_vec(), asked.into_bytes(), wrong]
 }
 
 /// Settings, and every file that can be made of them.

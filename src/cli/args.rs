@@ -278,6 +278,26 @@ majority. They are no place for what changes by the minute.")]
         #[command(subcommand)]
         action: Option<TagsAction>,
     },
+    /// Take a member out of service: it holds everything, and answers no requests.
+    #[command(after_help = "Examples:
+  althing drain           this member
+  althing drain beta      another one
+
+What is under way there is finished. Requests that still reach it are passed on to members in
+service; if there are none it answers them. Kept in the catalog: a change needs a majority.
+`althing resume` is the way back, and brings a member in that was started with --standby.")]
+    Drain {
+        /// Which member [default: this one].
+        member: Option<MemberName>,
+    },
+    /// Bring a member into service (again).
+    #[command(after_help = "Examples:
+  althing resume          this member
+  althing resume beta     another one")]
+    Resume {
+        /// Which member [default: this one].
+        member: Option<MemberName>,
+    },
     /// Tell all members that something happened.
     #[command(after_help = "Examples:
   althing event deploy v42

@@ -100,8 +100,13 @@ ignore = [".git/", "*~", "*.swp"]
 # A program that runs on every member: started, watched, restarted, stopped. A word with
 # a slash is a path in this directory. Its log: althing logs {app} api
 # [services.api]
-# run = ["bin/api", "--port", "9000"]
-# ready = {{ tcp = "127.0.0.1:9000" }}
+# run = ["bin/api"]
+
+# Requests that a program answers instead of the files: it listens on 127.0.0.1, on the
+# port in its variable PORT.
+# [[routes]]
+# path = "/api"
+# service = "api"
 
 # What runs on every member when it switches to another version: before it, in the next
 # tree, where anything but status 0 keeps that member from switching, and after it.

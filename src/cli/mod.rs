@@ -136,6 +136,12 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
             show::events(&client, output, follow, &kinds).await
         }
         Action::Tags { member, action } => operate::tags(&client, output, member, action).await,
+        Action::Drain { member } => {
+            operate::order(&client, output, &Command::Service { member, on: false }).await
+        }
+        Action::Resume { member } => {
+            operate::order(&client, output, &Command::Service { member, on: true }).await
+        }
         Action::Event { name, payload } => {
             let payload = payload.unwrap_or_default();
             operate::order(&client, output, &Command::Event { name, payload }).await

@@ -115,7 +115,7 @@ impl Answer {
     pub fn not_allowed(request: &Request) -> Self {
         let mut answer = Self::page(405, "This site can be read, and nothing else.");
         answer.headers.push(("Allow", "GET, HEAD".to_owned()));
-        answer.close = request.body;
+        answer.close = !request.has_no_body();
         answer
     }
 

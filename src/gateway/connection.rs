@@ -9,9 +9,9 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, Empty, Join, Sink},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
@@ -19,13 +19,16 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Forward, Route, Sites, Stats,
+    Forward, Route, Sites, Stats, Target,
     answer::{self, Answer},
+    balance,
     deliver::{Framing, deliver},
     forward::{self, Patience},
+    proxy::{self, Pool, Terms, head::Origin},
     request::{self, HEAD_MAX, Malformed, Method, Request},
     transport::{Broken, Plain, Tcp, Transport},
 };
+use crate::base::MemberId;
 
 /// The bounds of one listener.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +89,8 @@ pub(super) async fn serve_within<F: Forward>(
     shutdown: CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(limits.connections));
-    let shared = Arc::new(Shared { limits, sites, forward, stats, shutdown, places });
+    let balance = balance::Shared::new();
+    let shared = Arc::new(Shared { limits, sites, forward, stats, shutdown, places, balance });
     let running = TaskTracker::new();
     // Ends every connection when this future is dropped.
     let abort = CancellationToken::new();
@@ -150,20 +154,28 @@ async fn forwarded<T: Transport>(
         Next::Request(request) => {
             stats.request();
             let framing = framing(&request, false);
-            if request.method == Method::Other {
-                (framing, Answer::not_allowed(&request))
-            } else {
-                match sites.route(request.host_name()) {
-                    Route::Local(site) => {
+            match sites.route(target(&request, true)) {
+                Route::Service(mut backends) => {
+                    // Never on to a third one: whoever asked knows as well who there is.
+                    backends.others.clear();
+                    let terms = terms(Origin::Member, limits, framing);
+                    let (pool, balance) = (Pool::shared(), &balance::Shared::new());
+                    let shared = proxy::Shared { forward: &Nobody, pool, balance, stats };
+                    let passed =
+                        proxy::pass_on(io, &mut buffer, &request, &backends, terms, shared);
+                    passed.await?;
+                    return Ok(());
+                }
+                Route::Local(site) => match refused(&request) {
+                    Some(answer) => (framing, answer),
+                    None => {
                         let answer = answer::decide(&request, site.as_ref());
                         deliver(io, framing, answer, Some(&site), stats).await?;
                         return Ok(());
                     }
-                    Route::Remote(_) => return Ok(()),
-                    Route::Unavailable { status, why } => {
-                        (framing, Answer::unavailable(status, &why))
-                    }
-                }
+                },
+                Route::Remote(_) => return Ok(()),
+                Route::Unavailable { status, why } => (framing, Answer::unavailable(status, &why)),
             }
         }
     };
@@ -177,6 +189,7 @@ struct Shared<F> {
     stats: Arc<Stats>,
     shutdown: CancellationToken,
     places: Arc<Semaphore>,
+    balance: balance::Shared,
 }
 
 impl<F: Forward> Shared<F> {
@@ -242,7 +255,7 @@ impl<F: Forward> Shared<F> {
                 }
                 Next::Request(request) => {
                     self.stats.request();
-                    self.answer(io, &request, client).await?
+                    self.answer(io, &mut buffer, &request, client).await?
                 }
             };
             if !stays {
@@ -256,15 +269,27 @@ impl<F: Forward> Shared<F> {
     async fn answer<T: Transport>(
         &self,
         io: &mut T,
+        buffer: &mut BytesMut,
         request: &Request,
         client: IpAddr,
     ) -> Result<bool, Broken> {
         let stats = &*self.stats;
         let framing = framing(request, !self.shutdown.is_cancelled());
-        if request.method == Method::Other {
-            return deliver(io, framing, Answer::not_allowed(request), None, stats).await;
+        let route = self.sites.route(target(request, false));
+        if let Route::Service(backends) = &route {
+            let origin = Origin::Client { address: client, secure: false };
+            let terms = terms(origin, self.limits, framing);
+            let Self { forward, balance, .. } = self;
+            let pool = Pool::shared();
+            let shared = proxy::Shared { forward: &**forward, pool, balance, stats };
+            return proxy::pass_on(io, buffer, request, backends, terms, shared).await;
         }
-        match self.sites.route(request.host_name()) {
+        if let Some(answer) = refused(request) {
+            return deliver(io, framing, answer, None, stats).await;
+        }
+        match route {
+            // Answered above.
+            Route::Service(_) => Ok(false),
             Route::Local(site) => {
                 let answer = answer::decide(request, site.as_ref());
                 deliver(io, framing, answer, Some(&site), stats).await
@@ -280,6 +305,34 @@ impl<F: Forward> Shared<F> {
             }
         }
     }
+}
+
+/// The way to other members for what another member has passed on already.
+struct Nobody;
+
+impl Forward for Nobody {
+    type Stream = Join<Empty, Sink>;
+
+    async fn connect(&self, _: MemberId) -> io::Result<Self::Stream> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+fn target(request: &Request, by_member: bool) -> Target<'_> {
+    Target { host: request.host_name(), path: &request.path, by_member }
+}
+
+fn terms(origin: Origin, limits: Limits, delivery: Framing) -> Terms {
+    Terms { origin, connect: limits.connect, stall: limits.stall, delivery }
+}
+
+/// What a site made of files does not do.
+fn refused(request: &Request) -> Option<Answer> {
+    if request.method == Method::Other {
+        return Some(Answer::not_allowed(request));
+    }
+    (!request.has_no_body())
+        .then(|| Answer::malformed(&Malformed::Bad("a body where none belongs")))
 }
 
 fn framing(request: &Request, may_stay: bool) -> Framing {
@@ -316,8 +369,8 @@ async fn read_head<T: Transport>(io: &mut T, buffer: &mut BytesMut, within: Dura
     let whole = async {
         loop {
             match request::parse(buffer) {
-                Ok(Some((request, used))) => {
-                    buffer.advance(used);
+                Ok(Some((mut request, used))) => {
+                    request.raw = buffer.split_to(used).freeze();
                     return Next::Request(request);
                 }
                 Ok(None) => {}

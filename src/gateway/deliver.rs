@@ -29,7 +29,7 @@ use crate::base::{
 pub(super) const INLINE_MAX: u64 = 64 << 10;
 
 /// How the response is to be framed.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Framing {
     /// The request was a HEAD.
     pub(super) head_only: bool,
@@ -350,7 +350,7 @@ impl Head {
 }
 
 /// The date as HTTP writes it, made once a second on each thread.
-fn with_date(use_it: impl FnOnce(&str)) {
+pub(super) fn with_date(use_it: impl FnOnce(&str)) {
     thread_local! {
         static DATE: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
     }

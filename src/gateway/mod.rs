@@ -1,6 +1,6 @@
 //! F3, the gateway: serves the static sites that the cluster holds, over
-//! HTTP/1.1 on a TCP listener, and passes requests on to members that hold
-//! what this one does not.
+//! HTTP/1.1 on a TCP listener, and passes requests on: to the programs that
+//! answer them ([`proxy`]), and to members that hold what this one does not.
 //!
 //! Our own connection loop: `httparse` reads the heads and sendfile(2) moves
 //! the bodies, because no server library offers sendfile. What is answered is
@@ -26,10 +26,12 @@ use crate::base::{
 };
 
 pub mod answer;
+mod balance;
 mod connection;
 mod deliver;
 pub mod encoding;
 mod forward;
+mod proxy;
 pub mod range;
 pub mod request;
 pub mod stats;
@@ -38,6 +40,7 @@ mod tests;
 mod transport;
 
 pub use connection::{serve, serve_forwarded};
+pub use proxy::{Backends, Process};
 pub use stats::{Snapshot, Stats};
 
 /// Where a request is answered.
@@ -47,6 +50,8 @@ pub enum Route {
     /// By one of these members, best first. Never empty in practice; if it
     /// is, the answer is 503.
     Remote(Vec<MemberId>),
+    /// By a program, on this member or on another one.
+    Service(Backends),
     /// Nowhere.
     Unavailable {
         /// The HTTP status, 400 to 599: 404 for a host name that no
@@ -57,11 +62,22 @@ pub enum Route {
     },
 }
 
-/// Which site answers for a host name. Asked once for every request.
+/// Who answers for a host name and a path. Asked once for every request.
 pub trait Sites: Send + Sync + 'static {
-    /// `host` is the name alone: lower case, without port and without a dot at
-    /// the end. `None` where the request names none (HTTP/1.0).
-    fn route(&self, host: Option<&str>) -> Route;
+    /// Quick: it is called on the event loop.
+    fn route(&self, target: Target<'_>) -> Route;
+}
+
+/// What a request is routed by.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// The name alone: lower case, without port and without a dot at the end. None where
+    /// the request names none (HTTP/1.0).
+    pub host: Option<&'a str>,
+    /// Still percent-encoded, with its leading slash.
+    pub path: &'a str,
+    /// Whether another member passes it on, which knew of nobody better.
+    pub by_member: bool,
 }
 
 /// One whole version of one application. What it says never changes while it

@@ -4,6 +4,9 @@
 //!
 //! After RFC 9112, sections 2 to 7 and 11.2.
 
+use bytes::Bytes;
+
+use super::proxy::body::Framing;
 use crate::base::limits;
 
 /// The longest request head, bytes: what common servers accept.
@@ -40,8 +43,16 @@ pub struct Request {
     pub query: Option<String>,
     /// Whether the client lets the connection stay open.
     pub keep_alive: bool,
-    /// Whether a body follows, which is never read: only for [`Method::Other`].
-    pub body: bool,
+    /// How the end of its body is known.
+    pub body: Framing,
+    /// Whether asking twice is as good as asking once (RFC 9110, section 9.2.2).
+    pub idempotent: bool,
+    /// Whether the client waits to be told to send its body.
+    pub expects_continue: bool,
+    /// The protocol that the client would rather speak on this connection.
+    pub upgrade: Option<String>,
+    /// The head as it was sent, for whom it is passed on to; empty after [`parse`] alone.
+    pub raw: Bytes,
     /// `Accept-Encoding`, several lines joined.
     pub accept_encoding: Option<String>,
     /// `If-None-Match`, several lines joined.
@@ -53,6 +64,16 @@ pub struct Request {
 }
 
 impl Request {
+    /// Whether nothing follows the head.
+    pub fn has_no_body(&self) -> bool {
+        matches!(self.body, Framing::None | Framing::Length(0))
+    }
+
+    /// Whether it can be sent again although somebody may have carried it out.
+    pub fn may_be_repeated(&self) -> bool {
+        self.idempotent && self.has_no_body() && self.upgrade.is_none()
+    }
+
     /// The host without port and without a dot at its end: what sites are
     /// chosen by. An IPv6 address keeps its brackets.
     pub fn host_name(&self) -> Option<&str> {
@@ -121,11 +142,6 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, Malformed> {
     let (Some(method), Some(target), Some(minor)) = (head.method, head.path, head.version) else {
         return Err(missing);
     };
-    let method = match method {
-        "GET" => Method::Get,
-        "HEAD" => Method::Head,
-        _ => Method::Other,
-    };
     let fields = Fields::read(head.headers)?;
     fields.request(method, target, minor).map(|request| Some((request, used)))
 }
@@ -135,7 +151,10 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, Malformed> {
 struct Fields {
     hosts: Vec<String>,
     lengths: Vec<u64>,
-    transfer_encoding: bool,
+    chunked: bool,
+    expects: bool,
+    upgrades: bool,
+    upgrade: Option<String>,
     close: bool,
     keep_alive: bool,
     accept_encoding: Option<String>,
@@ -151,8 +170,8 @@ impl Fields {
             let name = line.name.to_ascii_lowercase();
             // What is not plain ASCII can't be a value of any line read here.
             let Some(value) = std::str::from_utf8(line.value).ok().filter(|v| v.is_ascii()) else {
-                if matches!(&*name, "host" | "content-length" | "transfer-encoding" | "connection")
-                {
+                let framing = ["host", "content-length", "transfer-encoding", "connection"];
+                if framing.contains(&&*name) || matches!(&*name, "upgrade" | "expect") {
                     return Err(Malformed::Bad("a header value that is not ASCII"));
                 }
                 continue;
@@ -161,11 +180,24 @@ impl Fields {
             match &*name {
                 "host" => fields.hosts.push(checked_host(value)?),
                 "content-length" => fields.lengths.push(content_length(value)?),
-                "transfer-encoding" => fields.transfer_encoding = true,
+                "transfer-encoding" => {
+                    if fields.chunked || !value.eq_ignore_ascii_case("chunked") {
+                        return Err(Malformed::Bad("a Transfer-Encoding other than chunked"));
+                    }
+                    fields.chunked = true;
+                }
+                "expect" => {
+                    if !value.eq_ignore_ascii_case("100-continue") {
+                        return Err(Malformed::Bad("an Expect other than 100-continue"));
+                    }
+                    fields.expects = true;
+                }
+                "upgrade" => append(&mut fields.upgrade, value),
                 "connection" => {
                     for token in value.split(',').map(|t| t.trim_matches([' ', '\t'])) {
                         fields.close |= token.eq_ignore_ascii_case("close");
                         fields.keep_alive |= token.eq_ignore_ascii_case("keep-alive");
+                        fields.upgrades |= token.eq_ignore_ascii_case("upgrade");
                     }
                 }
                 "accept-encoding" => append(&mut fields.accept_encoding, value),
@@ -178,7 +210,7 @@ impl Fields {
         Ok(fields)
     }
 
-    fn request(self, method: Method, target: &str, minor: u8) -> Result<Request, Malformed> {
+    fn request(self, method: &str, target: &str, minor: u8) -> Result<Request, Malformed> {
         if self.hosts.len() > 1 {
             return Err(Malformed::Bad("more than one Host"));
         }
@@ -188,17 +220,26 @@ impl Fields {
         if self.lengths.len() > 1 {
             return Err(Malformed::Bad("more than one Content-Length"));
         }
-        if self.transfer_encoding && (!self.lengths.is_empty() || minor == 0) {
+        if self.chunked && (!self.lengths.is_empty() || minor == 0) {
             return Err(Malformed::Bad("a Transfer-Encoding that does not belong there"));
         }
-        let body = self.transfer_encoding || self.lengths.first().is_some_and(|length| *length > 0);
-        if body && method != Method::Other {
-            return Err(Malformed::Bad("a body where none belongs"));
-        }
+        let body = match (self.chunked, self.lengths.first()) {
+            (true, _) => Framing::Chunked,
+            (false, Some(length)) => Framing::Length(*length),
+            (false, None) => Framing::None,
+        };
+        // RFC 9110, section 9.2.2.
+        let idempotent = matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE");
         let target = match method {
-            // `*` and `host:port` are targets of methods that are refused anyhow.
-            Method::Other => Target { host: None, path: "/".to_owned(), query: None },
+            // What names no path leads nowhere.
+            "CONNECT" => Target::nowhere(),
+            "OPTIONS" if target == "*" => Target::nowhere(),
             _ => Target::parse(target)?,
+        };
+        let method = match method {
+            "GET" => Method::Get,
+            "HEAD" => Method::Head,
+            _ => Method::Other,
         };
         let from_line = self.hosts.into_iter().next().filter(|host| !host.is_empty());
         Ok(Request {
@@ -209,6 +250,10 @@ impl Fields {
             query: target.query,
             keep_alive: !self.close && (minor == 1 || self.keep_alive),
             body,
+            idempotent,
+            expects_continue: self.expects && minor == 1,
+            upgrade: self.upgrade.filter(|_| self.upgrades && minor == 1),
+            raw: Bytes::new(),
             accept_encoding: self.accept_encoding,
             if_none_match: self.if_none_match,
             if_range: only(self.if_range),
@@ -278,6 +323,10 @@ struct Target {
 }
 
 impl Target {
+    fn nowhere() -> Self {
+        Self { host: None, path: "*".to_owned(), query: None }
+    }
+
     /// Origin form (`/path?query`) or absolute form (`http://host/path?query`).
     fn parse(target: &str) -> Result<Self, Malformed> {
         if !target.is_ascii() || target.contains('#') {
@@ -430,8 +479,17 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n",
             "GET / HTTP/1.1\nHost: a\n\n",
             "\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n",
-            "HEAD / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\
+             Transfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\x0bchunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x3\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nExpect: cake\r\n\r\n",
+            "POST * HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n",
@@ -459,9 +517,20 @@ mod tests {
     #[test]
     fn other_methods_are_understood_as_far_as_needed() {
         let request = one("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n");
-        assert_eq!((request.method, request.body), (Method::Other, false));
+        assert_eq!((request.method, request.body), (Method::Other, Framing::None));
+        assert_eq!((&*request.path, request.may_be_repeated()), ("*", true));
         let request = one("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n");
-        assert_eq!((request.method, request.body), (Method::Other, true));
+        assert_eq!((request.method, request.body), (Method::Other, Framing::Length(3)));
+        assert!(!request.may_be_repeated() && !request.has_no_body());
+        let request = one("PUT /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\
+                           Expect: 100-Continue\r\n\r\n");
+        assert_eq!((request.body, request.expects_continue), (Framing::Chunked, true));
+        let text = "GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n";
+        let request = one(&format!("{text}Connection: keep-alive, Upgrade\r\n\r\n"));
+        assert_eq!(request.upgrade.as_deref(), Some("websocket"));
+        // A wish that is not for this connection is none.
+        assert_eq!(one(&format!("{text}\r\n")).upgrade, None);
+        assert_eq!(one("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n").path, "*");
     }
 
     #[test]

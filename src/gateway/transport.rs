@@ -64,6 +64,10 @@ pub(super) trait Transport: Send {
         start: u64,
         len: u64,
     ) -> impl Future<Output = Result<(), Broken>> + Send;
+    /// Both directions, to be used at the same time.
+    fn halves(
+        &mut self,
+    ) -> (impl AsyncRead + Unpin + Send + '_, impl AsyncWrite + Unpin + Send + '_);
     /// Says that nothing more comes.
     fn finish(&mut self) -> impl Future<Output = io::Result<()>> + Send;
 }
@@ -152,6 +156,12 @@ impl Transport for Tcp {
         sent
     }
 
+    fn halves(
+        &mut self,
+    ) -> (impl AsyncRead + Unpin + Send + '_, impl AsyncWrite + Unpin + Send + '_) {
+        self.stream.split()
+    }
+
     async fn finish(&mut self) -> io::Result<()> {
         self.stream.shutdown().await
     }
@@ -193,6 +203,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Plain<S> {
 
     async fn send_file(&mut self, file: Arc<File>, start: u64, len: u64) -> Result<(), Broken> {
         copy_file(self, file, start, len).await
+    }
+
+    fn halves(
+        &mut self,
+    ) -> (impl AsyncRead + Unpin + Send + '_, impl AsyncWrite + Unpin + Send + '_) {
+        tokio::io::split(&mut self.stream)
     }
 
     async fn finish(&mut self) -> io::Result<()> {

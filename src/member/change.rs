@@ -146,6 +146,13 @@ pub enum Change {
     Confirm,
     /// Give a member another key.
     Rotate(Box<Rotation>),
+    /// Put a member into service, or out of it.
+    Standby {
+        /// Whom.
+        member: MemberId,
+        /// Whether it is out of service: it holds everything and answers nothing.
+        standby: bool,
+    },
 }
 
 /// A request to open a window.
@@ -229,6 +236,7 @@ impl Transition for Change {
             }
             Self::Close { window } => close(&mut next, *window)?,
             Self::AdoptMajority { app, version, whole } => adopt(&mut next, app, version, whole)?,
+            Self::Standby { member, standby } => put_aside(&mut next, *member, *standby)?,
             Self::Tags { member, set, unset } => retag(&mut next, base, *member, set, unset)?,
             Self::RemoveAfter { seconds } => remove_after(&mut next, *seconds)?,
             Self::Expire { member, seconds } => expire(&mut next, base, *member, *seconds)?,
@@ -437,6 +445,13 @@ fn retag(
     let changed = entry.tags != before;
     keeps_homes(next, base, what)?;
     Ok(changed)
+}
+
+fn put_aside(next: &mut Catalog, member: MemberId, standby: bool) -> Result<bool, Refusal> {
+    let what = "Who is in service was not changed.";
+    let entry = next.roster.members.iter_mut().find(|m| m.id == member);
+    let entry = entry.ok_or_else(|| not_enrolled(what))?;
+    Ok(std::mem::replace(&mut entry.standby, standby) != standby)
 }
 
 fn reorder(next: &mut Catalog, first: &[MemberId]) -> Result<bool, Refusal> {

@@ -93,6 +93,13 @@ pub enum Command {
         /// These go.
         unset: BTreeSet<String>,
     },
+    /// Put a member into service, or out of it.
+    Service {
+        /// Which; the member that is asked if not given.
+        member: Option<MemberName>,
+        /// Whether it is to answer requests.
+        on: bool,
+    },
     /// Tell all members that something happened.
     Event {
         /// What.

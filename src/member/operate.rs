@@ -267,6 +267,18 @@ impl Member {
                 };
                 (Change::Tags { member, set, unset }, format!("the tags of {name} are changed"))
             }
+            Command::Service { member, on } => {
+                let what = "Who is in service was not changed.";
+                let (member, name) = match member {
+                    Some(name) => (self.enrolled(&name, what)?, name.to_string()),
+                    None => (self.me, self.name_of(self.me)),
+                };
+                let text = match on {
+                    true => format!("{name} is in service"),
+                    false => format!("{name} is on standby: others answer what reaches it"),
+                };
+                (Change::Standby { member, standby: !on }, text)
+            }
             Command::Event { .. } | Command::Query { .. } => return Ok(()), // dealt with above
             Command::Resolve { app, member } => {
                 return self.resolve(now, ticket, app, &member, effects);
@@ -1162,6 +1174,10 @@ fn told(member: &Member, change: &Change) -> Option<String> {
                 tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
             format!("the tags of {} are now: {}", name(of), tags.join(" "))
         }
+        Change::Standby { member: of, standby: true } => {
+            format!("{} is out of service, on standby", name(of))
+        }
+        Change::Standby { member: of, standby: false } => format!("{} is in service", name(of)),
         Change::Policy { .. } | Change::RemoveAfter { .. } => "the policy was changed".to_owned(),
         Change::Expire { member, seconds } => format!(
             "{} is no longer enrolled: it was down for {seconds} s, and the policy remove-after \

@@ -271,8 +271,12 @@ pub struct SiteRoute {
     pub app: AppName,
     /// How each kept version of it is served, by number; the last is current.
     pub specs: BTreeMap<u64, AppSpec>,
-    /// Live members that have switched to the current version, others than this one.
+    /// Live members that have switched to the current version and are in service, others than
+    /// this one. Those on standby as well where nobody else is left.
     pub holders: Vec<MemberId>,
+    /// Whether this member is to answer what it can: not while it is on standby and others
+    /// are there.
+    pub here: bool,
 }
 
 impl Member {
@@ -289,19 +293,21 @@ impl Member {
                     }
                 })
         };
-        let route = |(app, application): (&AppName, &Application)| SiteRoute {
-            app: app.clone(),
-            specs: application.versions.iter().map(|v| (v.number, v.spec.clone())).collect(),
-            holders: catalog
-                .roster
-                .members
-                .iter()
-                .filter(|m| {
-                    let placed = catalog.roster.placed(&application.current().spec);
-                    holds(app, placed.holds(m), m.id)
-                })
-                .map(|m| m.id)
-                .collect(),
+        let standby = catalog.roster.get(self.me).is_some_and(|m| m.standby);
+        let route = |(app, application): (&AppName, &Application)| {
+            let placed = catalog.roster.placed(&application.current().spec);
+            let all = catalog.roster.members.iter();
+            let (aside, in_service): (Vec<_>, Vec<_>) =
+                all.filter(|m| holds(app, placed.holds(m), m.id)).partition(|m| m.standby);
+            let here = !standby || in_service.is_empty();
+            // Better somebody on standby than nobody at all.
+            let asked = if in_service.is_empty() { aside } else { in_service };
+            SiteRoute {
+                app: app.clone(),
+                specs: application.versions.iter().map(|v| (v.number, v.spec.clone())).collect(),
+                holders: asked.into_iter().map(|m| m.id).collect(),
+                here,
+            }
         };
         catalog.applications.iter().map(route).collect()
     }

@@ -178,6 +178,7 @@ pub(super) fn open(
     let (happened, service_events) = mpsc::unbounded_channel();
     // Once all is over nobody needs to know.
     let supervisor = Supervisor::new(parts.logs.clone(), move |event| drop(happened.send(event)));
+    let sites = Arc::new(SiteTable::new(supervisor.endpoints()));
     let mut standing = Standing {
         supervisor: Arc::new(supervisor),
         service_events,
@@ -186,7 +187,7 @@ pub(super) fn open(
         events: broadcast::Sender::new(256),
         recent: Arc::default(),
         event_number: 0,
-        sites: Arc::default(),
+        sites,
         forwarder: Arc::default(),
         stats: Arc::default(),
         shutdown: CancellationToken::new(),

@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{Arc, RwLock},
 };
 
@@ -15,7 +16,8 @@ use crate::{
         catalog::AppSpec,
         tree::{Chunk, Tree},
     },
-    gateway::{Forward, Route, Site, Sites},
+    driver::services::{Endpoints, UnderWay},
+    gateway::{Backends, Forward, Process, Route, Site, Sites, Target},
     member::view::SiteRoute,
     net::{Net, RecvStream, SendStream, StreamKind},
     store::ContentStore,
@@ -25,6 +27,7 @@ use crate::{
 #[derive(Default)]
 pub(super) struct SiteTable {
     table: RwLock<Arc<Table>>,
+    endpoints: Arc<Endpoints>,
 }
 
 #[derive(Default)]
@@ -33,7 +36,38 @@ struct Table {
     content: Option<Content>,
 }
 
+/// A request under way to a program of this member.
+struct Asked(UnderWay);
+
+impl Process for Asked {
+    fn address(&self) -> SocketAddr {
+        self.0.address()
+    }
+
+    fn load(&self) -> usize {
+        self.0.load()
+    }
+}
+
 impl SiteTable {
+    /// Routes nothing yet; programs are asked at `endpoints`.
+    pub fn new(endpoints: Arc<Endpoints>) -> Self {
+        Self { table: RwLock::default(), endpoints }
+    }
+
+    /// By a program, if `path` of what this member holds leads to one.
+    fn program(&self, site: &content::Site, holders: &[MemberId], path: &str) -> Option<Backends> {
+        let route = site.routes().find(path)?;
+        let here = self.endpoints.begin(site.app(), &route.service);
+        let rewritten = route.rewritten(path);
+        Some(Backends {
+            here: here.map(|asked| Box::new(Asked(asked)) as _),
+            others: holders.to_vec(),
+            path: (rewritten != path).then(|| rewritten.to_owned()),
+            within: route.within,
+        })
+    }
+
     /// Requests from now on are routed by `routes`.
     pub fn set(&self, routes: Vec<SiteRoute>, content: &Content) {
         let table = Arc::new(Table { routes, content: Some(content.clone()) });
@@ -61,9 +95,8 @@ impl Table {
     }
 
     /// What this member holds of it, served as that version says.
-    fn local(&self, route: &SiteRoute) -> Option<Arc<dyn Site>> {
+    fn local(&self, route: &SiteRoute, site: Arc<content::Site>) -> Option<Arc<dyn Site>> {
         let content = self.content.as_ref()?;
-        let site = content.site(&route.app)?;
         let spec = route.specs.get(&site.version()).or_else(|| route.specs.values().next_back())?;
         Some(Arc::new(LocalSite { site, store: content.store().clone(), spec: spec.clone() }))
     }
@@ -103,7 +136,7 @@ impl Site for LocalSite {
 }
 
 impl Sites for SiteTable {
-    fn route(&self, host: Option<&str>) -> Route {
+    fn route(&self, Target { host, path, by_member }: Target<'_>) -> Route {
         let table = self.current();
         let Some(found) = table.find(host) else {
             let why = if table.routes.is_empty() {
@@ -113,8 +146,15 @@ impl Sites for SiteTable {
             };
             return Route::Unavailable { status: 404, why: why.to_owned() };
         };
-        if let Some(site) = table.local(found) {
-            return Route::Local(site);
+        let held = table.content.as_ref().and_then(|content| content.site(&found.app));
+        // What another member passes on is answered all the same: it knew of nobody better.
+        if let Some(site) = held.filter(|_| found.here || by_member) {
+            if let Some(backends) = self.program(&site, &found.holders, path) {
+                return Route::Service(backends);
+            }
+            if let Some(site) = table.local(found, site) {
+                return Route::Local(site);
+            }
         }
         if found.holders.is_empty() {
             let why = format!("No member that can be reached serves {} yet.", found.app);

@@ -20,7 +20,8 @@ type Key = (AppName, ServiceName);
 /// Every served service that is ready.
 #[derive(Debug, Default)]
 pub struct Endpoints {
-    table: RwLock<BTreeMap<Key, Arc<Endpoint>>>,
+    // Two levels, so that nothing is copied to look one up.
+    table: RwLock<BTreeMap<AppName, BTreeMap<ServiceName, Arc<Endpoint>>>>,
 }
 
 /// One process that is asked.
@@ -43,7 +44,7 @@ impl Endpoints {
     pub fn begin(&self, app: &AppName, service: &ServiceName) -> Option<UnderWay> {
         // Counted while it stands in the table: whoever takes it out sees all of them.
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let endpoint = table.get(&(app.clone(), service.clone()))?;
+        let endpoint = table.get(app)?.get(service)?;
         endpoint.under_way.fetch_add(1, SeqCst);
         Some(UnderWay(endpoint.clone()))
     }
@@ -51,20 +52,24 @@ impl Endpoints {
     /// Where `service` of `app` listens, if it is ready.
     pub fn get(&self, app: &AppName, service: &ServiceName) -> Option<Arc<Endpoint>> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        table.get(&(app.clone(), service.clone())).cloned()
+        table.get(app)?.get(service).cloned()
     }
 
     /// From now on `endpoint` is asked.
     pub(super) fn put(&self, key: &Key, endpoint: Arc<Endpoint>) {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        table.insert(key.clone(), endpoint);
+        table.entry(key.0.clone()).or_default().insert(key.1.clone(), endpoint);
     }
 
     /// From now on `endpoint` is not asked any more.
     pub(super) fn take(&self, key: &Key, endpoint: &Arc<Endpoint>) {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        if table.get(key).is_some_and(|there| Arc::ptr_eq(there, endpoint)) {
-            table.remove(key);
+        let Some(of_app) = table.get_mut(&key.0) else { return };
+        if of_app.get(&key.1).is_some_and(|there| Arc::ptr_eq(there, endpoint)) {
+            of_app.remove(&key.1);
+        }
+        if of_app.is_empty() {
+            table.remove(&key.0);
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::{
         tree::{Chunk, Entry, Node, Tree},
     },
     gateway::{
-        Forward, Route, Site, Sites, Stats,
+        Forward, Route, Site, Sites, Stats, Target,
         connection::{Limits, serve_forwarded, serve_within},
     },
 };
@@ -172,8 +172,8 @@ impl FakeSites {
 }
 
 impl Sites for FakeSites {
-    fn route(&self, host: Option<&str>) -> Route {
-        (self.0.lock().unwrap())(host)
+    fn route(&self, target: Target<'_>) -> Route {
+        (self.0.lock().unwrap())(target.host)
     }
 }
 

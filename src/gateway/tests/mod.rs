@@ -4,4 +4,5 @@
 mod answers;
 pub(super) mod fake;
 mod forwarding;
+mod proxying;
 mod sockets;

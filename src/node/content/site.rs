@@ -8,13 +8,16 @@
 
 use std::{fs::File, sync::Arc};
 
-use super::Active;
+use super::{Active, made};
 use crate::{
     base::{
         AppName, Digest, RelPath,
         tree::{Node, Tree},
     },
-    driver::files::{StatCache, StatKey, beneath::Root},
+    driver::{
+        files::{StatCache, StatKey, beneath::Root},
+        routes::Routes,
+    },
     store::{ContentStore, StoreError},
 };
 
@@ -28,6 +31,7 @@ pub struct Site {
     live: Option<Root>,
     known: Arc<StatCache>,
     store: ContentStore,
+    routes: Routes,
 }
 
 impl Site {
@@ -37,6 +41,8 @@ impl Site {
         known: Arc<StatCache>,
         store: ContentStore,
     ) -> Self {
+        // What can't be used is told of where programs are started.
+        let routes = made::read(&store, &tree).ok().and_then(Result::ok).flatten();
         Self {
             app: active.app.clone(),
             version: active.version,
@@ -45,6 +51,7 @@ impl Site {
             live: Root::open(&active.live).ok(),
             known,
             store,
+            routes: routes.unwrap_or_default(),
         }
     }
 
@@ -61,6 +68,11 @@ impl Site {
     /// The signature of its content.
     pub fn root(&self) -> Digest {
         self.root
+    }
+
+    /// Which of its paths lead to programs.
+    pub fn routes(&self) -> &Routes {
+        &self.routes
     }
 
     /// Its listing.

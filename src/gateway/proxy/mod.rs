@@ -1,0 +1,529 @@
+//! Requests that a service answers: on this member, or on another one over the cluster's
+//! own connections. Streams both ways, keeps connections to processes open, tries another
+//! member where that is safe, and never passes on what it did not understand.
+//!
+//! What is safe to try again: whatever reached nobody; what a member says it passed on to
+//! nobody; and a request without a body whose method may be repeated (RFC 9110, section
+//! 9.2.2), as long as nothing of an answer came. A body of known length up to [`KEPT_MAX`]
+//! is read before anybody is asked, so that it can be sent once more in the first two cases.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use bytes::BytesMut;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::timeout,
+};
+
+use super::{
+    Forward, Stats,
+    answer::Answer,
+    deliver::{Framing as Delivery, deliver, with_date},
+    request::Request,
+    transport::{Broken, Transport},
+};
+use crate::{base::MemberId, proto::balance::choice::Pick};
+
+pub(super) mod body;
+pub(super) mod head;
+mod pool;
+mod stream;
+
+use body::{BadBody, Decoder, Framing, Next};
+use head::{Origin, Response, ToClient};
+pub(super) use pool::Pool;
+use stream::Upstream;
+
+/// Members and processes asked for one request: a visitor does not wait for more.
+const TRIES_MAX: usize = 4;
+/// Bytes read at once.
+const PIECE: usize = 64 << 10;
+/// A body of known length up to this size is kept until somebody has answered, bytes.
+const KEPT_MAX: u64 = 64 << 10;
+
+/// Who may answer, and how.
+pub struct Backends {
+    /// The process on this member, while there is one that is ready.
+    pub here: Option<Box<dyn Process>>,
+    /// Other members that may have one.
+    pub others: Vec<MemberId>,
+    /// The path that it is asked for, where that is another one than the client's.
+    pub path: Option<String>,
+    /// How long it has until its answer begins, and between any two pieces of it.
+    pub within: Duration,
+}
+
+/// A process that is asked. It goes on at least until this is dropped.
+pub trait Process: Send + Sync {
+    /// Where it listens.
+    fn address(&self) -> SocketAddr;
+    /// Requests under way there, this one included.
+    fn load(&self) -> usize;
+}
+
+/// How a request is passed on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    pub origin: Origin,
+    /// To reach somebody.
+    pub connect: Duration,
+    /// A client that sends or takes nothing for so long is given up.
+    pub stall: Duration,
+    pub delivery: Delivery,
+}
+
+/// What a gateway shares between its requests.
+pub(super) struct Shared<'a, F> {
+    pub forward: &'a F,
+    pub pool: &'a Pool,
+    pub balance: &'a super::balance::Shared,
+    pub stats: &'a Stats,
+}
+
+/// Why one attempt came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// Nobody has seen the request.
+    #[error("it can't be reached: {0}")]
+    Unreached(io::Error),
+    /// A member that passed it on to nobody.
+    #[error("it has nobody who answers")]
+    Refused,
+    /// It may have been carried out.
+    #[error("it did not answer: {0}")]
+    Unanswered(io::Error),
+    /// It answered with nonsense.
+    #[error(transparent)]
+    Malformed(#[from] head::BadResponse),
+    /// It took too long.
+    #[error("its answer did not begin within {0:?}")]
+    Late(Duration),
+    /// The client is at fault, or gone.
+    #[error("the request was cut: {0}")]
+    Client(io::Error),
+    #[error(transparent)]
+    Body(#[from] BadBody),
+    /// The answer has begun, and there is no way back.
+    #[error(transparent)]
+    Begun(#[from] Broken),
+}
+
+/// Answers `request`, whose body begins in `buffer`. Says whether the client's connection
+/// stays open.
+pub(super) async fn pass_on<T: Transport, F: Forward>(
+    client: &mut T,
+    buffer: &mut BytesMut,
+    request: &Request,
+    backends: &Backends,
+    terms: Terms,
+    shared: Shared<'_, F>,
+) -> Result<bool, Broken> {
+    let mut kept = None;
+    if let Framing::Length(length) = request.body
+        && length <= KEPT_MAX
+        && !request.expects_continue
+    {
+        match timeout(terms.stall, read_whole(client, buffer, length as usize)).await {
+            Ok(Ok(())) => kept = Some(buffer.split_to(length as usize).freeze()),
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => return Err(Broken::Stalled),
+        }
+    }
+    let path = backends.path.as_deref().unwrap_or(&request.path);
+    let mut tried = Vec::new();
+    let mut last = None;
+    for _ in 0..TRIES_MAX {
+        let here = backends.here.as_ref().filter(|_| !tried.contains(&Pick::Here));
+        let others = backends.others.iter().filter(|id| !tried.contains(&Pick::Member(**id)));
+        let others: Vec<MemberId> = others.copied().collect();
+        let load = here.map(|process| process.load());
+        let Some(chosen) = shared.balance.begin(load, &others) else { break };
+        let pick = chosen.pick();
+        let attempt = Attempt { request, path, kept: kept.as_deref(), terms, shared: &shared };
+        let came = match (pick, here) {
+            (Pick::Here, Some(process)) => {
+                attempt.process(client, buffer, process.address(), backends.within).await
+            }
+            (Pick::Member(id), _) => attempt.member(client, buffer, id, backends.within).await,
+            (Pick::Here, None) => break,
+        };
+        let failure = match came {
+            Ok(stays) => {
+                chosen.answered();
+                return Ok(stays);
+            }
+            Err(failure) => failure,
+        };
+        tracing::debug!(?pick, %failure, "a request was not answered by the one chosen");
+        let again = match &failure {
+            Failure::Client(error) => return Err(io::Error::from(error.kind()).into()),
+            Failure::Begun(_) | Failure::Body(_) => false,
+            Failure::Unreached(_) | Failure::Refused => kept.is_some() || request.has_no_body(),
+            Failure::Unanswered(_) => request.may_be_repeated(),
+            Failure::Malformed(_) | Failure::Late(_) => false,
+        };
+        chosen.failed();
+        shared.stats.forward_failure();
+        tried.push(pick);
+        let is_last = !again;
+        last = Some(failure);
+        if is_last {
+            break;
+        }
+    }
+    let answer = match last {
+        Some(Failure::Begun(broken)) => return Err(broken),
+        Some(Failure::Body(_)) => Answer::page(400, "The body of the request is malformed."),
+        Some(Failure::Late(_)) => Answer::page(504, "The program took too long to answer."),
+        None | Some(Failure::Refused | Failure::Unreached(_)) => {
+            Answer::unavailable(503, "Nobody can answer this at the moment. Please try again.")
+        }
+        Some(_) => Answer::page(502, "The program did not answer as it should."),
+    };
+    let mut answer = answer;
+    // What is left of the body nobody reads.
+    answer.close = kept.is_none() && !request.has_no_body();
+    if matches!(terms.origin, Origin::Member) && answer.status == 503 {
+        answer.headers.push((head::REFUSED, "nobody is ready here".to_owned()));
+    }
+    deliver(client, terms.delivery, answer, None, shared.stats).await
+}
+
+/// One try with one of those who may answer.
+struct Attempt<'a, F> {
+    request: &'a Request,
+    path: &'a str,
+    kept: Option<&'a [u8]>,
+    terms: Terms,
+    shared: &'a Shared<'a, F>,
+}
+
+impl<F: Forward> Attempt<'_, F> {
+    async fn process<T: Transport>(
+        &self,
+        client: &mut T,
+        buffer: &mut BytesMut,
+        address: SocketAddr,
+        within: Duration,
+    ) -> Result<bool, Failure> {
+        let pool = self.shared.pool;
+        let connected = pool.connect(address, self.terms.connect).await;
+        let (stream, _used) = connected.map_err(Failure::Unreached)?;
+        let mut upstream: Upstream<F::Stream> = Upstream::Process(stream);
+        let (stays, reusable) = self.exchange(client, buffer, &mut upstream, within).await?;
+        if reusable && let Upstream::Process(stream) = upstream {
+            pool.put(address, stream);
+        }
+        Ok(stays)
+    }
+
+    async fn member<T: Transport>(
+        &self,
+        client: &mut T,
+        buffer: &mut BytesMut,
+        member: MemberId,
+        within: Duration,
+    ) -> Result<bool, Failure> {
+        let late = |_| Failure::Unreached(io::ErrorKind::TimedOut.into());
+        let connected = timeout(self.terms.connect, self.shared.forward.connect(member)).await;
+        let stream = connected.map_err(late)?.map_err(Failure::Unreached)?;
+        let mut upstream = Upstream::Member(stream);
+        let (stays, _) = self.exchange(client, buffer, &mut upstream, within).await?;
+        self.shared.stats.forwarded();
+        Ok(stays)
+    }
+
+    /// Sends the request and brings the response. Whether the client's connection stays
+    /// open, and whether the other one can be used again.
+    async fn exchange<T: Transport>(
+        &self,
+        client: &mut T,
+        buffer: &mut BytesMut,
+        upstream: &mut Upstream<F::Stream>,
+        within: Duration,
+    ) -> Result<(bool, bool), Failure> {
+        let to_member = matches!(upstream, Upstream::Member(_));
+        let mut head = head::request(self.request, self.path, self.terms.origin, to_member);
+        head.extend_from_slice(self.kept.unwrap_or_default());
+        let stall = self.terms.stall;
+        write_within(upstream, &head, stall).await.map_err(Failure::Unanswered)?;
+        upstream.flush().await.map_err(Failure::Unanswered)?;
+        if self.kept.is_some() || self.request.has_no_body() {
+            let mut arrived = BytesMut::with_capacity(PIECE / 8);
+            let response = self.answered(client, upstream, &mut arrived, within).await?;
+            if response.status == 101 {
+                return self.switched(client, buffer, upstream, response, arrived).await;
+            }
+            return self.bring(client, upstream, response, arrived, within, true).await;
+        }
+        self.both_ways(client, buffer, upstream, within).await
+    }
+
+    /// Waits for the head of the response; what comes before it is passed on at once.
+    async fn answered<C: Out, U: AsyncRead + Unpin>(
+        &self,
+        client: &mut C,
+        upstream: &mut U,
+        arrived: &mut BytesMut,
+        within: Duration,
+    ) -> Result<Response, Failure> {
+        let head_only = self.terms.delivery.head_only;
+        let upgrading = self.request.upgrade.is_some();
+        let wait = async {
+            loop {
+                if let Some(response) = head::response(arrived, head_only, upgrading)? {
+                    let _head = arrived.split_to(response.used);
+                    if response.refused && matches!(self.terms.origin, Origin::Client { .. }) {
+                        return Err(Failure::Refused);
+                    }
+                    if response.status >= 200 || response.status == 101 {
+                        return Ok(response);
+                    }
+                    // HTTP/1.0 knows nothing of these.
+                    if self.terms.delivery.minor == 1 {
+                        let interim = response.written(self.to_client(&response, true), |_| {});
+                        client.put(&interim, false).await?;
+                    }
+                    continue;
+                }
+                arrived.reserve(PIECE / 8);
+                match upstream.read_buf(arrived).await {
+                    Ok(0) => return Err(Failure::Unanswered(io::ErrorKind::UnexpectedEof.into())),
+                    Ok(_) => {}
+                    Err(error) => return Err(Failure::Unanswered(error)),
+                }
+            }
+        };
+        timeout(within, wait).await.unwrap_or(Err(Failure::Late(within)))
+    }
+
+    fn to_client(&self, response: &Response, request_read: bool) -> ToClient {
+        let Delivery { keep_alive, minor, .. } = self.terms.delivery;
+        let unknown = matches!(response.framing, Framing::Chunked | Framing::UntilClose);
+        // Who speaks HTTP/1.0 learns the end of the body by that of the connection.
+        let chunked = unknown && minor == 1;
+        let keep_alive = keep_alive && request_read && (chunked || !unknown);
+        ToClient { minor, keep_alive, chunked }
+    }
+
+    /// Passes the response on: its head, and with it what came of its body already.
+    async fn bring<C: Out, U: AsyncRead + Unpin>(
+        &self,
+        client: &mut C,
+        upstream: &mut U,
+        response: Response,
+        mut arrived: BytesMut,
+        within: Duration,
+        request_read: bool,
+    ) -> Result<(bool, bool), Failure> {
+        let to = self.to_client(&response, request_read);
+        let mut out =
+            response.written(to, |out| with_date(|d| head::line(out, "Date", d.as_bytes())));
+        let mut decoder = Decoder::new(response.framing);
+        let (mut sent, mut begun) = (0, false);
+        loop {
+            let next = decoder.next(&mut arrived).map_err(|_| match begun {
+                true => cut(),
+                false => head::BadResponse("its body is malformed").into(),
+            })?;
+            match next {
+                Next::Data(data) => {
+                    sent += data.len() as u64;
+                    put_piece(&mut out, &data, to.chunked);
+                    if arrived.is_empty() || out.len() >= PIECE {
+                        let more = !decoder.is_over();
+                        begun = true;
+                        client.put(&out, more && out.len() >= PIECE).await?;
+                        out.clear();
+                    }
+                }
+                Next::End => break,
+                Next::More => {
+                    if !out.is_empty() {
+                        begun = true;
+                        client.put(&out, false).await?;
+                        out.clear();
+                    }
+                    arrived.reserve(PIECE);
+                    let read = timeout(within, upstream.read_buf(&mut arrived)).await;
+                    let read = read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+                    match read.map_err(|error| Failure::Begun(Broken::Holder(error)))? {
+                        0 if decoder.ends() => break,
+                        0 => return Err(cut()),
+                        _ => {}
+                    }
+                }
+            }
+        }
+        if to.chunked {
+            out.extend_from_slice(b"0\r\n\r\n");
+        }
+        if !out.is_empty() {
+            client.put(&out, false).await?;
+        }
+        self.shared.stats.response(response.status);
+        self.shared.stats.sent(sent);
+        let reusable = response.keep_alive && arrived.is_empty() && decoder.is_over();
+        Ok((to.keep_alive, reusable && request_read))
+    }
+
+    /// The same while the body of the request is still being read: a program may answer
+    /// before it has all of it, and one that echoes has to be read while it is written to.
+    async fn both_ways<T: Transport>(
+        &self,
+        client: &mut T,
+        buffer: &mut BytesMut,
+        upstream: &mut Upstream<F::Stream>,
+        within: Duration,
+    ) -> Result<(bool, bool), Failure> {
+        let stall = self.terms.stall;
+        let (from_client, to_client) = client.halves();
+        let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);
+        let mut to_client = stream::Within(to_client, stall);
+        let up = send_body(from_client, buffer, self.request.body, &mut to_upstream, stall);
+        let up = std::pin::pin!(up);
+        let (tell, mut told) = tokio::sync::watch::channel(false);
+        let down = async {
+            let mut arrived = BytesMut::with_capacity(PIECE / 8);
+            let response =
+                self.answered(&mut to_client, &mut from_upstream, &mut arrived, within).await?;
+            let all = *told.borrow_and_update();
+            self.bring(&mut to_client, &mut from_upstream, response, arrived, within, all).await
+        };
+        let mut down = std::pin::pin!(down);
+        let mut up = up;
+        let mut sent = false;
+        loop {
+            tokio::select! {
+                came = &mut up, if !sent => match came {
+                    Ok(()) => {
+                        sent = true;
+                        tell.send_replace(true);
+                    }
+                    // It may have answered all the same: that is worth more than a guess.
+                    Err(Failure::Unanswered(_)) => sent = true,
+                    Err(failure) => return Err(failure),
+                },
+                came = &mut down => return came,
+            }
+        }
+    }
+
+    /// The two have changed to another protocol: bytes both ways until both have ended.
+    async fn switched<T: Transport>(
+        &self,
+        client: &mut T,
+        buffer: &mut BytesMut,
+        upstream: &mut Upstream<F::Stream>,
+        response: Response,
+        arrived: BytesMut,
+    ) -> Result<(bool, bool), Failure> {
+        let mut out = response.written(self.to_client(&response, true), |_| {});
+        out.extend_from_slice(&arrived);
+        self.shared.stats.response(200);
+        client.write(&out, false).await?;
+        if !buffer.is_empty() {
+            let early = buffer.split();
+            upstream.write_all(&early).await.map_err(|e| Failure::Begun(Broken::Holder(e)))?;
+            upstream.flush().await.map_err(|e| Failure::Begun(Broken::Holder(e)))?;
+        }
+        let (from_client, to_client) = client.halves();
+        let mut client = tokio::io::join(from_client, to_client);
+        // How it ends is the two's own matter.
+        let _ended = tokio::io::copy_bidirectional(&mut client, upstream).await;
+        Ok((false, false))
+    }
+}
+
+fn cut() -> Failure {
+    Failure::Begun(Broken::Holder(io::ErrorKind::UnexpectedEof.into()))
+}
+
+fn put_piece(out: &mut Vec<u8>, data: &[u8], chunked: bool) {
+    if !chunked {
+        out.extend_from_slice(data);
+        return;
+    }
+    out.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+    out.extend_from_slice(data);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Reads until there are `length` bytes in the buffer.
+async fn read_whole<T: Transport>(
+    client: &mut T,
+    buffer: &mut BytesMut,
+    length: usize,
+) -> io::Result<()> {
+    while buffer.len() < length {
+        buffer.reserve(length - buffer.len());
+        if client.read(buffer).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(())
+}
+
+/// Sends the body of a request as it comes.
+async fn send_body<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    mut client: R,
+    buffer: &mut BytesMut,
+    framing: Framing,
+    upstream: &mut W,
+    stall: Duration,
+) -> Result<(), Failure> {
+    let chunked = framing == Framing::Chunked;
+    let mut decoder = Decoder::new(framing);
+    let mut out = Vec::new();
+    loop {
+        match decoder.next(buffer)? {
+            Next::Data(data) => {
+                put_piece(&mut out, &data, chunked);
+                if !buffer.is_empty() && out.len() < PIECE {
+                    continue;
+                }
+                write_within(upstream, &out, stall).await.map_err(Failure::Unanswered)?;
+                out.clear();
+            }
+            Next::More => {
+                if !out.is_empty() {
+                    write_within(upstream, &out, stall).await.map_err(Failure::Unanswered)?;
+                    out.clear();
+                }
+                upstream.flush().await.map_err(Failure::Unanswered)?;
+                buffer.reserve(PIECE);
+                let read = timeout(stall, client.read_buf(buffer)).await;
+                let read = read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+                if read.map_err(Failure::Client)? == 0 {
+                    return Err(Failure::Client(io::ErrorKind::UnexpectedEof.into()));
+                }
+            }
+            Next::End => break,
+        }
+    }
+    if chunked {
+        out.extend_from_slice(b"0\r\n\r\n");
+    }
+    write_within(upstream, &out, stall).await.map_err(Failure::Unanswered)?;
+    upstream.flush().await.map_err(Failure::Unanswered)
+}
+
+async fn write_within<W: AsyncWrite + Unpin>(
+    to: &mut W,
+    bytes: &[u8],
+    stall: Duration,
+) -> io::Result<()> {
+    let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+    timeout(stall, to.write_all(bytes)).await.map_err(late)?
+}
+
+/// Where a response goes: a whole transport, or its half while the other is read.
+trait Out: Send {
+    fn put(&mut self, bytes: &[u8], more: bool) -> impl Future<Output = Result<(), Broken>> + Send;
+}
+
+impl<T: Transport> Out for T {
+    async fn put(&mut self, bytes: &[u8], more: bool) -> Result<(), Broken> {
+        self.write(bytes, more).await
+    }
+}

@@ -1,0 +1,3 @@
+//! F1, balance: who is asked. Pure.
+
+pub mod choice;
