@@ -13,6 +13,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
 use super::{
     Site, encoding,
+    proxy::head,
     range::{self, Part},
     request::{self, BadPath, Malformed, Method, Request},
 };
@@ -116,6 +117,13 @@ impl Answer {
         let mut answer = Self::page(405, "This site can be read, and nothing else.");
         answer.headers.push(("Allow", "GET, HEAD".to_owned()));
         answer.close = !request.has_no_body();
+        answer
+    }
+
+    /// For another member: nobody here answers this, and nobody was asked.
+    pub fn passed_to_nobody() -> Self {
+        let mut answer = Self::unavailable(503, "Nobody is ready here.");
+        answer.headers.push((head::REFUSED, "nobody is ready here".to_owned()));
         answer
     }
 

@@ -19,11 +19,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Forward, Route, Sites, Stats, Target,
+    Backends, Forward, Route, Sites, Stats, Target,
     answer::{self, Answer},
     balance,
     deliver::{Framing, deliver},
-    forward::{self, Patience},
     proxy::{self, Pool, Terms, head::Origin},
     request::{self, HEAD_MAX, Malformed, Method, Request},
     transport::{Broken, Plain, Tcp, Transport},
@@ -47,6 +46,8 @@ pub(super) struct Limits {
     pub(super) grace: Duration,
     /// To reach a holder.
     pub(super) connect: Duration,
+    /// To answer, for a member that holds what this one does not.
+    pub(super) answer: Duration,
 }
 
 impl Default for Limits {
@@ -59,6 +60,7 @@ impl Default for Limits {
             stall: Duration::from_secs(30),
             grace: Duration::from_secs(10),
             connect: Duration::from_secs(3),
+            answer: Duration::from_secs(60),
         }
     }
 }
@@ -174,7 +176,9 @@ async fn forwarded<T: Transport>(
                         return Ok(());
                     }
                 },
-                Route::Remote(_) => return Ok(()),
+                // Members of the release before know no other way to say so.
+                Route::Remote(_) if request.may_be_repeated() => return Ok(()),
+                Route::Remote(_) => (framing, Answer::passed_to_nobody()),
                 Route::Unavailable { status, why } => (framing, Answer::unavailable(status, &why)),
             }
         }
@@ -275,35 +279,28 @@ impl<F: Forward> Shared<F> {
     ) -> Result<bool, Broken> {
         let stats = &*self.stats;
         let framing = framing(request, !self.shutdown.is_cancelled());
-        let route = self.sites.route(target(request, false));
-        if let Route::Service(backends) = &route {
-            let origin = Origin::Client { address: client, secure: false };
-            let terms = terms(origin, self.limits, framing);
-            let Self { forward, balance, .. } = self;
-            let pool = Pool::shared();
-            let shared = proxy::Shared { forward: &**forward, pool, balance, stats };
-            return proxy::pass_on(io, buffer, request, backends, terms, shared).await;
-        }
-        if let Some(answer) = refused(request) {
-            return deliver(io, framing, answer, None, stats).await;
-        }
-        match route {
-            // Answered above.
-            Route::Service(_) => Ok(false),
+        let backends = match self.sites.route(target(request, false)) {
+            Route::Service(backends) => backends,
+            // Whoever holds it knows whether a file or a program answers.
+            Route::Remote(holders) => Backends::elsewhere(holders, self.limits.answer),
             Route::Local(site) => {
-                let answer = answer::decide(request, site.as_ref());
-                deliver(io, framing, answer, Some(&site), stats).await
-            }
-            Route::Remote(holders) => {
-                let Limits { connect, head, stall, .. } = self.limits;
-                let patience = Patience { connect, head, stall };
-                let to = (&*self.forward, holders.as_slice());
-                forward::relay(io, framing, request, client, to, patience, stats).await
+                let (answer, site) = match refused(request) {
+                    Some(answer) => (answer, None),
+                    None => (answer::decide(request, site.as_ref()), Some(&site)),
+                };
+                return deliver(io, framing, answer, site, stats).await;
             }
             Route::Unavailable { status, why } => {
-                deliver(io, framing, Answer::unavailable(status, &why), None, stats).await
+                let mut answer = Answer::unavailable(status, &why);
+                answer.close = !request.has_no_body();
+                return deliver(io, framing, answer, None, stats).await;
             }
-        }
+        };
+        let origin = Origin::Client { address: client, secure: false };
+        let terms = terms(origin, self.limits, framing);
+        let (forward, balance) = (&*self.forward, &self.balance);
+        let shared = proxy::Shared { forward, pool: Pool::shared(), balance, stats };
+        proxy::pass_on(io, buffer, request, &backends, terms, shared).await
     }
 }
 

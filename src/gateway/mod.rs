@@ -30,7 +30,6 @@ mod balance;
 mod connection;
 mod deliver;
 pub mod encoding;
-mod forward;
 mod proxy;
 pub mod range;
 pub mod request;

@@ -53,6 +53,13 @@ pub struct Backends {
     pub within: Duration,
 }
 
+impl Backends {
+    /// Others alone.
+    pub(super) fn elsewhere(others: Vec<MemberId>, within: Duration) -> Self {
+        Self { here: None, others, path: None, within }
+    }
+}
+
 /// A process that is asked. It goes on at least until this is dropped.
 pub trait Process: Send + Sync {
     /// Where it listens.
@@ -160,7 +167,11 @@ pub(super) async fn pass_on<T: Transport, F: Forward>(
             Failure::Begun(_) | Failure::Body(_) => false,
             Failure::Unreached(_) | Failure::Refused => kept.is_some() || request.has_no_body(),
             Failure::Unanswered(_) => request.may_be_repeated(),
-            Failure::Malformed(_) | Failure::Late(_) => false,
+            // A program that is slow is not made faster by asking another; a member that is
+            // silent would have said so of its own.
+            Failure::Malformed(_) | Failure::Late(_) => {
+                pick != Pick::Here && request.may_be_repeated()
+            }
         };
         chosen.failed();
         shared.stats.forward_failure();
@@ -171,21 +182,24 @@ pub(super) async fn pass_on<T: Transport, F: Forward>(
             break;
         }
     }
-    let answer = match last {
+    let is_member = matches!(terms.origin, Origin::Member);
+    let mut answer = match last {
         Some(Failure::Begun(broken)) => return Err(broken),
         Some(Failure::Body(_)) => Answer::page(400, "The body of the request is malformed."),
         Some(Failure::Late(_)) => Answer::page(504, "The program took too long to answer."),
+        None | Some(Failure::Refused | Failure::Unreached(_)) if is_member => {
+            Answer::passed_to_nobody()
+        }
         None | Some(Failure::Refused | Failure::Unreached(_)) => {
+            Answer::unavailable(503, "Nobody can answer this at the moment. Please try again.")
+        }
+        Some(Failure::Unanswered(_)) if request.may_be_repeated() => {
             Answer::unavailable(503, "Nobody can answer this at the moment. Please try again.")
         }
         Some(_) => Answer::page(502, "The program did not answer as it should."),
     };
-    let mut answer = answer;
     // What is left of the body nobody reads.
     answer.close = kept.is_none() && !request.has_no_body();
-    if matches!(terms.origin, Origin::Member) && answer.status == 503 {
-        answer.headers.push((head::REFUSED, "nobody is ready here".to_owned()));
-    }
     deliver(client, terms.delivery, answer, None, shared.stats).await
 }
 
@@ -228,6 +242,8 @@ impl<F: Forward> Attempt<'_, F> {
         let connected = timeout(self.terms.connect, self.shared.forward.connect(member)).await;
         let stream = connected.map_err(late)?.map_err(Failure::Unreached)?;
         let mut upstream = Upstream::Member(stream);
+        // Longer than it waits itself: it says better than we why nobody answers.
+        let within = within + self.terms.connect;
         let (stays, _) = self.exchange(client, buffer, &mut upstream, within).await?;
         self.shared.stats.forwarded();
         Ok(stays)

@@ -24,7 +24,8 @@ async fn behind(peers: Vec<Peer>) -> (Server, Arc<FakeForward>) {
     let sites = FakeSites::new(move |_| Route::Remote(ids.clone()));
     let limits = Limits {
         stall: Duration::from_millis(200),
-        head: Duration::from_millis(500),
+        connect: Duration::from_millis(200),
+        answer: Duration::from_millis(300),
         ..Limits::default()
     };
     (Server::with(sites, forward.clone(), limits).await, forward)
@@ -76,18 +77,21 @@ async fn the_next_holder_is_asked_where_one_says_nothing_sensible() {
         Peer::HangsUp,
         Peer::Silent,
         says("HTTP/1.1 200 OK\r\nContent-Le"),
-        says("HTTP/1.1 200 OK\r\n\r\nno length"),
         says("SSH-2.0-nothing\r\n"),
         // It does not hold the site after all: never forwarded a second time.
         Peer::Serves(FakeSites::new(|_| Route::Remote(vec![member(2)]))),
     ] {
         let second = Peer::Serves(FakeSites::local(site.clone()));
         let (server, forward) = behind(vec![first, second]).await;
-        let reply = server.get("/a").await;
-        assert_eq!((reply.status, reply.text().as_str()), (200, "here"));
-        assert_eq!(*forward.asked.lock().unwrap(), [member(1), member(2)]);
+        // Which of them is asked first is drawn.
+        let mut asked = 0;
+        while !forward.asked.lock().unwrap().contains(&member(1)) {
+            let reply = server.get("/a").await;
+            assert_eq!((reply.status, reply.text().as_str()), (200, "here"));
+            asked += 1;
+        }
         let stats = server.stats.snapshot();
-        assert_eq!((stats.forwarded, stats.forward_failures, stats.errors), (1, 1, 0));
+        assert_eq!((stats.forwarded, stats.forward_failures, stats.errors), (asked, 1, 0));
     }
 }
 
@@ -127,7 +131,7 @@ async fn nothing_of_a_holder_s_connection_reaches_the_client() {
         client.send("GET /x?y HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n").await;
         let reply = client.reply(false).await;
         assert_eq!((reply.text().as_str(), reply.header("x")), ("ok", Some("y")));
-        assert_eq!(reply.header("server"), Some("althing"));
+        assert_eq!(reply.header("server"), Some("x"));
         assert_eq!((reply.header("connection"), reply.header("keep-alive")), (None, None));
     }
     let heads = forward.heads.lock().unwrap();
