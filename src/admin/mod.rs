@@ -11,6 +11,7 @@
 //! POST /api/v1/publish-edits x                 JSON Edits       -> {"ok": Outcome}
 //! POST /api/v1/inspect     x                   JSON Question    -> {"ok": Findings}
 //! POST /api/v1/stop        x                                    -> {"ok": "stopping"}
+//! GET  /api/v1/listening   x                                    -> Listening
 //! GET  /api/v1/view        x          x        View
 //! GET  /api/v1/events      x          x        [Event], ?after=NUMBER
 //! GET  /api/v1/metrics     x          x        Metrics

@@ -77,6 +77,7 @@ pub(super) fn full<S: Source>(site: Site<S>) -> Router {
             post(inspect::<S>).layer(DefaultBodyLimit::max(EDITS_MAX)), // a list may be asked about
         )
         .route("/api/v1/services", post(services::<S>))
+        .route("/api/v1/listening", get(listening::<S>))
         .route("/api/v1/stop", post(stop::<S>));
     finish(router, site)
 }
@@ -272,6 +273,10 @@ async fn view<S: Source>(State(site): State<Site<S>>) -> Response {
 
 async fn metrics<S: Source>(State(site): State<Site<S>>) -> Response {
     read(site.source.metrics().await)
+}
+
+async fn listening<S: Source>(State(site): State<Site<S>>) -> Response {
+    read(Ok(site.source.listening()))
 }
 
 /// Since when a reader wants events.

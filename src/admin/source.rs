@@ -1,4 +1,4 @@
-//! What the admin doors need of a member: a seam, so that routes, stream and
+//! What the admin listening need of a member: a seam, so that routes, stream and
 //! page are tested without one. [`Handle`] is the member; a fake is in the tests.
 
 use std::{future::Future, sync::Arc};
@@ -13,7 +13,7 @@ use crate::{
         view::View,
     },
     node::{
-        Ask, Edits, Handle, Heard, Metrics, Publish, SecretEdits,
+        Ask, Edits, Handle, Heard, Listening, Metrics, Publish, SecretEdits,
         inspect::{Findings, Question},
     },
 };
@@ -43,6 +43,8 @@ pub trait Source: Clone + Send + Sync + 'static {
     fn view(&self) -> impl Future<Output = Result<View, Refusal>> + Send;
     /// See [`Handle::metrics`].
     fn metrics(&self) -> impl Future<Output = Result<Metrics, Refusal>> + Send;
+    /// See [`Handle::listening`].
+    fn listening(&self) -> Listening;
     /// See [`Handle::watch`].
     fn watch(&self) -> watch::Receiver<Arc<View>>;
     /// See [`Handle::events`].
@@ -90,6 +92,10 @@ impl Source for Handle {
 
     async fn metrics(&self) -> Result<Metrics, Refusal> {
         Self::metrics(self).await
+    }
+
+    fn listening(&self) -> Listening {
+        Self::listening(self)
     }
 
     fn watch(&self) -> watch::Receiver<Arc<View>> {

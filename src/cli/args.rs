@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
-use super::units::Span;
+use super::{export::options::Export, units::Span};
 use crate::{
     base::{
         AppName, MemberName, SecretName, ServiceName,
@@ -451,6 +451,11 @@ Each change is a version of its own; `publish` leaves secrets as they are.")]
     Secret {
         #[command(subcommand)]
         action: SecretAction,
+    },
+    /// Write the configuration of another balancer, and keep it as the cluster is.
+    Export {
+        #[command(subcommand)]
+        export: Export,
     },
     /// Show what this member counts: packets, messages, bytes, requests.
     Metrics,
@@ -1021,6 +1026,8 @@ mod tests {
             "althing up --tag role=web --tag zone=",
             "althing event deploy v42",
             "althing query ping --timeout 2s",
+            "althing export haproxy --out f --check x --reload y --follow --listen :8080",
+            "althing export nginx --fragment --http-port 8081 --json",
             "althing recover --keep a --keep b --yes",
             "althing recover --rejoin",
             "althing demo --exit --json --members 7 --site .",
@@ -1055,6 +1062,11 @@ mod tests {
             "althing tags set role",
             "althing up --tag =x",
             "althing events --kind x",
+            "althing export",
+            "althing export haproxy --fragment",
+            "althing export nginx --reload x",
+            "althing export nginx --http-port 0",
+            "althing export nginx --listen 80",
         ] {
             assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

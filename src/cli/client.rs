@@ -25,7 +25,7 @@ use crate::{
         view::View,
     },
     node::{
-        Ask, Edits, Heard, Metrics, Publish, SecretEdits,
+        Ask, Edits, Heard, Listening, Metrics, Publish, SecretEdits,
         inspect::{Findings, Question},
     },
 };
@@ -68,6 +68,11 @@ impl Client {
 
     pub async fn view(&self) -> Result<View, Refusal> {
         self.query("/api/v1/view").await
+    }
+
+    /// Where its process listens.
+    pub async fn listening(&self) -> Result<Listening, Refusal> {
+        self.query("/api/v1/listening").await
     }
 
     pub async fn metrics(&self) -> Result<Metrics, Refusal> {

@@ -9,6 +9,7 @@ mod args;
 mod client;
 mod demo;
 pub mod edits;
+mod export;
 mod fetch;
 mod init;
 mod inspect;
@@ -160,6 +161,7 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
             let which = services::Which { app, service, member };
             services::restart(&client, output, which).await
         }
+        Action::Export { export } => export::run(&client, output, export).await,
         Action::Metrics => show::metrics(&client, output).await,
         Action::Policy { action } => operate::policy(&client, output, action).await,
     }

@@ -61,6 +61,11 @@ impl Output {
         write_out(&format!("{}\n", clean(text)));
     }
 
+    /// A text of several lines, as it is: for a program or a file.
+    pub fn text(&self, text: &str) {
+        write_out(text);
+    }
+
     /// A line whose first words are painted.
     pub fn painted(&self, paint: Paint, first: &str, rest: &str) {
         let first = self.paint(paint, &clean(first));

@@ -1,6 +1,6 @@
 //! The way into a running member: cheap to clone, safe to hold anywhere.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -121,6 +121,14 @@ pub struct Metrics {
     pub scrub_passes: u64,
 }
 
+/// Where this process listens, as the system says. What others are reached by is in the
+/// catalog; this is known here alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listening {
+    /// Where sites are served, if anywhere.
+    pub sites: Option<SocketAddr>,
+}
+
 /// A running member. See [`start`](super::start).
 #[derive(Clone)]
 pub struct Handle {
@@ -128,6 +136,7 @@ pub struct Handle {
     pub(super) views: Arc<watch::Sender<Arc<View>>>,
     pub(super) events: broadcast::Sender<Event>,
     pub(super) recent: Arc<std::sync::Mutex<std::collections::VecDeque<Event>>>,
+    pub(super) listening: Listening,
 }
 
 impl Handle {
@@ -175,6 +184,11 @@ impl Handle {
     /// What the shell counts.
     pub async fn metrics(&self) -> Result<Metrics, Refusal> {
         self.ask(Request::Metrics).await
+    }
+
+    /// Where it listens.
+    pub fn listening(&self) -> Listening {
+        self.listening
     }
 
     /// Views as they change, at most a few a second; the first may be old, and

@@ -37,7 +37,7 @@ use crate::base::{MemberId, Refusal};
 
 pub use adopt::{Signed, ignored};
 pub use edits::Edits;
-pub use handle::{Handle, Metrics, Publish};
+pub use handle::{Handle, Listening, Metrics, Publish};
 pub use options::Options;
 pub use recover::{Holding, Recovered, Recovery, Survey};
 pub use scrub::Scrub;

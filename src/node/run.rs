@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Ended, Handle, Metrics,
+    Ended, Handle, Listening, Metrics,
     content::Content,
     handle::Request,
     hooks,
@@ -193,6 +193,7 @@ pub(super) fn open(
         shutdown: CancellationToken::new(),
     };
     let begun = put_together(parts, made, &mut standing)?;
+    let listening = Listening { sites: listener.as_ref().and_then(|l| l.local_addr().ok()) };
     if let Some(listener) = listener {
         let sites: Arc<dyn gateway::Sites> = Arc::clone(&standing.sites) as _;
         let (forwarder, stats) = (Arc::clone(&standing.forwarder), Arc::clone(&standing.stats));
@@ -204,6 +205,7 @@ pub(super) fn open(
         views: Arc::clone(&standing.views),
         events: standing.events.clone(),
         recent: Arc::clone(&standing.recent),
+        listening,
     };
     Ok((handle, standing, begun))
 }

@@ -180,6 +180,8 @@ async fn both_doors_answer_reads() {
     assert_eq!(metrics["requests"], 84_211);
     let events = json_of(doors.socket(Method::GET, "/api/v1/events", "").await).await;
     assert_eq!(events.as_array().unwrap().len(), 5);
+    let listening = json_of(doors.socket(Method::GET, "/api/v1/listening", "").await).await;
+    assert_eq!(listening["sites"], "10.0.0.1:8080");
 
     let wrong = doors.get("/api/v1/events?after=-1").await;
     assert_eq!(wrong.status(), StatusCode::BAD_REQUEST);

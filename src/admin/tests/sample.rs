@@ -19,7 +19,7 @@ use crate::{
         },
     },
     node::{
-        Ask, Edits, Heard, Metrics, Publish, SecretEdits, Told,
+        Ask, Edits, Heard, Listening, Metrics, Publish, SecretEdits, Told,
         inspect::{Findings, Question, Verified},
     },
 };
@@ -126,6 +126,10 @@ impl Source for Fake {
 
     async fn metrics(&self) -> Result<Metrics, Refusal> {
         Ok(metrics())
+    }
+
+    fn listening(&self) -> Listening {
+        Listening { sites: Some(([10, 0, 0, 1], 8080).into()) }
     }
 
     fn watch(&self) -> watch::Receiver<Arc<View>> {
