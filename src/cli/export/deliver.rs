@@ -157,7 +157,7 @@ impl Target {
                 format!("{} is new, and was not taken up.", self.file.display()),
                 format!("`{reload}` {why}."),
                 format!(
-                    "Put right what it says, and run this again; the configuration of before is {}.",
+                    "Put right what it says, and run this again; what was before is {}.",
                     self.beside("before").display()
                 ),
             )),

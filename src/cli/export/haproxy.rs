@@ -39,7 +39,7 @@ pub(super) fn render(plan: &Plan) -> String {
     text.push_str("    http-request set-header X-Forwarded-Proto http unless { ssl_fc }\n");
     text.push_str("    http-request set-header X-Forwarded-Host %[req.hdr(host)]\n");
     text.push_str("    http-request set-header X-Forwarded-Port %[dst_port]\n");
-    for app in plan.applications.iter().filter(|a| !a.hosts.is_empty()) {
+    for app in plan.reachable() {
         for host in &app.hosts {
             // A line for each, since lines are bounded; those of one name are alternatives. A
             // name may end with a dot, and then means the same.
@@ -56,7 +56,7 @@ pub(super) fn render(plan: &Plan) -> String {
         Some(app) => text.push_str(&format!("    default_backend althing-{}\n", app.name)),
         None => text.push_str("    default_backend althing.none\n"),
     }
-    for app in &plan.applications {
+    for app in plan.reachable() {
         backend(app, &mut text);
     }
     if plan.default().is_none() {

@@ -87,7 +87,7 @@ pub(super) async fn run(
         return Err(Refusal::new(
             Reason::Invalid,
             "Nothing was exported.",
-            "One configuration after the other on standard output is nothing that a balancer reads.",
+            "Nobody reads one configuration after the other from standard output.",
             "Say with --out into which file, or ask for --json: a line for each change.",
         ));
     }

@@ -69,10 +69,10 @@ fn inside(plan: &Plan) -> String {
         text.push_str(&format!("server_names_hash_max_size {size};\n"));
     }
     text.push_str(MAPS);
-    for app in plan.applications.iter().filter(|a| !a.members.is_empty()) {
+    for app in plan.reachable().filter(|a| !a.members.is_empty()) {
         upstream(app, &mut text);
     }
-    for app in plan.applications.iter().filter(|a| !a.default && !a.hosts.is_empty()) {
+    for app in plan.reachable().filter(|a| !a.default) {
         server(plan, Some(app), &mut text);
     }
     server(plan, plan.default(), &mut text);

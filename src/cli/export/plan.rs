@@ -116,7 +116,7 @@ impl Plan {
         let mut left_out = Vec::new();
         let mut sorted: Vec<&ApplicationView> = view.applications.iter().collect();
         sorted.sort_by(|a, b| a.name.cmp(&b.name));
-        // The gateway of a member chooses in the same way: the first that wants to, or the only one.
+        // As the gateway of a member chooses: the first that wants to, or the only one.
         let default = match sorted.as_slice() {
             [only] => Some(&only.name),
             all => all.iter().find(|a| a.default).map(|a| &a.name),
@@ -137,6 +137,11 @@ impl Plan {
         left_out.sort();
         left_out.dedup();
         Self { listen, applications, left_out }
+    }
+
+    /// Those that a request can get to: by a host name, or because no other has it.
+    pub fn reachable(&self) -> impl Iterator<Item = &Application> {
+        self.applications.iter().filter(|a| a.default || !a.hosts.is_empty())
     }
 
     /// The one for all other host names.
