@@ -11,6 +11,11 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
     time::Instant,
 };
 
@@ -112,17 +117,49 @@ fn serves(at: SocketAddr, log: &Path) {
     });
 }
 
+/// Somebody who asks for a page all the time.
+struct Visits {
+    over: Arc<AtomicBool>,
+    visitor: JoinHandle<(u32, u32)>,
+}
+
+impl Visits {
+    fn begin(at: SocketAddr) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let until = Arc::clone(&over);
+        let visitor = thread::spawn(move || {
+            let (mut asked, mut failed) = (0, 0);
+            while !until.load(Ordering::Relaxed) {
+                asked += 1;
+                failed += u32::from(get(at, "shop.example.org").is_err());
+            }
+            (asked, failed)
+        });
+        Self { over, visitor }
+    }
+
+    /// How many pages were asked for, and how many of them did not come.
+    fn end(self) -> (u32, u32) {
+        self.over.store(true, Ordering::Relaxed);
+        self.visitor.join().unwrap()
+    }
+}
+
 /// A member is killed and returns: the file says so, and the balancer is told each time.
 fn follows(lab: &Lab, members: &mut [Member; 3], at: SocketAddr, file: &Path, down: &str) {
     let reloads = || fs::read_to_string(lab.path("reloads")).unwrap_or_default().lines().count();
     let read = || fs::read_to_string(file).unwrap_or_default();
     let before = reloads();
+    let visits = Visits::begin(at);
     let killed = Instant::now();
     members[2].kill();
     until("the file says that it is down", || {
         if read().matches(down).count() == 2 && reloads() > before { Ok(()) } else { Err(read()) }
     });
-    eprintln!("{}: written and reloaded after {:?}", file.display(), killed.elapsed());
+    let took = killed.elapsed();
+    let (asked, failed) = visits.end();
+    eprintln!("{}: reloaded after {took:?}; {failed} of {asked} visits failed", file.display());
+    assert!(asked > 20 && failed * 20 <= asked, "{failed} of {asked} visits failed");
     for _ in 0..20 {
         serves(at, file);
     }

@@ -20,6 +20,7 @@ defaults althing
     option forwardfor
     option redispatch 1
     retries 2
+    retry-on conn-failure empty-response 502 503 504
     timeout connect 2s
     timeout client 60s
     timeout server 60s
@@ -70,6 +71,8 @@ pub(super) fn render(plan: &Plan) -> String {
 
 fn backend(app: &Application, text: &mut String) {
     text.push_str(&format!("\nbackend althing-{}\n", app.name));
+    // What may have been done already is not done again.
+    text.push_str("    http-request disable-l7-retry unless METH_GET\n");
     let host = app.hosts.first().map_or(NOBODY, Host::as_str);
     text.push_str("    option httpchk\n");
     text.push_str(&format!("    http-check send meth HEAD uri / ver HTTP/1.1 hdr Host {host}\n"));

@@ -179,9 +179,10 @@ impl Exporter<'_> {
     async fn attempt(&self, attempts: &mut Attempts, plan: &Plan, text: &str) {
         let Some(target) = self.target.as_ref().filter(|_| attempts.may(text)) else { return };
         let refusal = match target.deliver(text).await {
-            Ok(Delivered { changed, reload, .. }) if !changed && reload.is_none() => None,
             Ok(delivered) => {
-                self.tell(plan, &delivered);
+                if delivered.changed || matches!(delivered.reload, Some(Ok(()))) {
+                    self.tell(plan, &delivered);
+                }
                 delivered.reload.and_then(Result::err)
             }
             Err(refusal) => Some(refusal),
