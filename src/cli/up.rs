@@ -24,6 +24,7 @@ use super::{
 use crate::{
     admin,
     base::{MemberName, Reason, Refusal, catalog::check_tags},
+    driver::services::descriptors,
     member::command::Command,
     node::{self, Ended},
 };
@@ -69,6 +70,7 @@ pub(super) async fn run(
     output: &Output,
 ) -> Result<ExitCode, Refusal> {
     log_to_stderr();
+    descriptors::raise();
     check_socket_path(&data.join("socket"))?;
     // Signals are caught from the start: whoever stops us while we join means it.
     let stop = stop_asked(options.with_parent)?;

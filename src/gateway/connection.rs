@@ -65,6 +65,10 @@ impl Default for Limits {
     }
 }
 
+/// The least and the most connections of a listener at once.
+const CONNECTIONS_MIN: usize = 256;
+/// See [`CONNECTIONS_MIN`].
+const CONNECTIONS_MAX: usize = 65_536;
 /// How long closing waits for the client to take what was sent.
 const LINGER: Duration = Duration::from_secs(2);
 /// What a client may still send meanwhile, bytes.
@@ -79,7 +83,17 @@ pub async fn serve<F: Forward>(
     stats: Arc<Stats>,
     shutdown: CancellationToken,
 ) {
-    serve_within(Limits::default(), listener, sites, forward, stats, shutdown).await;
+    let limits = Limits { connections: connections_max(), ..Limits::default() };
+    serve_within(limits, listener, sites, forward, stats, shutdown).await;
+}
+
+/// As many connections as there are descriptors for, with room for what else needs some: one
+/// that is passed on takes two. Read when the listener starts.
+fn connections_max() -> usize {
+    let own = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let fit =
+        own.map_or(CONNECTIONS_MAX, |own| usize::try_from(own / 2).unwrap_or(CONNECTIONS_MAX));
+    fit.clamp(CONNECTIONS_MIN, CONNECTIONS_MAX)
 }
 
 pub(super) async fn serve_within<F: Forward>(
@@ -235,8 +249,12 @@ impl<F: Forward> Shared<F> {
 
     /// One request after the other, until one side has enough.
     async fn requests<T: Transport>(&self, io: &mut T, client: IpAddr) -> Result<(), Broken> {
-        let mut buffer = BytesMut::with_capacity(4 << 10);
+        let mut buffer = BytesMut::new();
         loop {
+            if buffer.is_empty() {
+                // Most connections are idle most of the time: they keep none.
+                buffer = BytesMut::new();
+            }
             let crowded = self.places.available_permits() == 0;
             let idle = if crowded { self.limits.idle_crowded } else { self.limits.idle };
             let begun = tokio::select! {
@@ -356,8 +374,12 @@ async fn begins<T: Transport>(io: &mut T, buffer: &mut BytesMut, idle: Duration)
     if !buffer.is_empty() {
         return true;
     }
-    buffer.reserve(HEAD_MAX / 4);
-    matches!(timeout(idle, io.read(buffer)).await, Ok(Ok(read)) if read > 0)
+    let first = async {
+        io.arrives().await?;
+        buffer.reserve(HEAD_MAX / 4);
+        io.read(buffer).await
+    };
+    matches!(timeout(idle, first).await, Ok(Ok(read)) if read > 0)
 }
 
 /// The next request from `buffer` and what `io` adds to it. What is behind it

@@ -51,6 +51,8 @@ pub(super) enum Broken {
 pub(super) trait Transport: Send {
     /// Appends what has arrived to `buffer`; 0 at the end of the stream.
     fn read(&mut self, buffer: &mut BytesMut) -> impl Future<Output = io::Result<usize>> + Send;
+    /// Returns when there may be something to read, so that whoever waits holds no buffer.
+    fn arrives(&mut self) -> impl Future<Output = io::Result<()>> + Send;
     /// Writes all of `bytes`; `more` says that a body follows at once.
     fn write(
         &mut self,
@@ -133,6 +135,10 @@ impl Transport for Tcp {
         self.stream.read_buf(buffer).await
     }
 
+    async fn arrives(&mut self) -> io::Result<()> {
+        self.stream.readable().await
+    }
+
     async fn write(&mut self, mut bytes: &[u8], more: bool) -> Result<(), Broken> {
         let flags = if more { SendFlags::MORE } else { SendFlags::empty() } | SendFlags::NOSIGNAL;
         while !bytes.is_empty() {
@@ -184,6 +190,10 @@ impl<S> Plain<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Plain<S> {
     async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         self.stream.read_buf(buffer).await
+    }
+
+    async fn arrives(&mut self) -> io::Result<()> {
+        Ok(())
     }
 
     async fn write(&mut self, mut bytes: &[u8], more: bool) -> Result<(), Broken> {

@@ -25,6 +25,7 @@ use crate::base::{AppName, ServiceName, WallTime};
 
 mod backoff;
 pub mod check;
+pub mod descriptors;
 pub mod endpoint;
 mod file;
 mod group;

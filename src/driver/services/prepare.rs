@@ -14,10 +14,11 @@ use std::{
     process::{Command, Stdio},
 };
 
-use rustix::process::{Resource, geteuid, getgid, getrlimit, getuid};
+use rustix::process::{Resource, Rlimit, geteuid, getgid, getrlimit, getuid};
 
 use super::{
     check::below,
+    descriptors,
     spec::{Limits, User},
 };
 use crate::{
@@ -52,7 +53,7 @@ pub(in crate::driver) struct Program {
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub command: Command,
-    pub limits: Vec<(Resource, u64)>,
+    pub limits: Vec<(Resource, Rlimit)>,
 }
 
 /// Prepares a command. The error says why it can't be started, and what to do.
@@ -186,13 +187,14 @@ fn environment(command: &mut Command, wanted: &Program, account: Option<&Account
 
 /// The limits as the system knows them. One above the member's own is refused
 /// here, where it can be said which.
-fn limits(limits: Limits) -> Result<Vec<(Resource, u64)>, String> {
+fn limits(limits: Limits) -> Result<Vec<(Resource, Rlimit)>, String> {
     let all = [
         (Resource::Nofile, "files", limits.files),
         (Resource::As, "memory", limits.memory),
         (Resource::Nproc, "processes", limits.processes),
     ];
-    let mut given = Vec::new();
+    let own = descriptors::inherited().filter(|_| limits.files.is_none());
+    let mut given: Vec<_> = own.map(|own| (Resource::Nofile, own)).into_iter().collect();
     for (resource, key, value) in all {
         let Some(value) = value else { continue };
         let own = getrlimit(resource).maximum;
@@ -203,7 +205,7 @@ fn limits(limits: Limits) -> Result<Vec<(Resource, u64)>, String> {
                 own.unwrap_or_default()
             ));
         }
-        given.push((resource, value));
+        given.push((resource, Rlimit { current: Some(value), maximum: Some(value) }));
     }
     Ok(given)
 }

@@ -165,7 +165,7 @@ fn start(program: &Program, groups: &Arc<Groups>) -> Result<Started, String> {
 /// What the child does between fork and exec: a session of its own, so that
 /// neither a terminal's Ctrl-C nor the member's group reaches it; its end with
 /// the member's; its limits. By then it is its user already.
-fn confine(command: &mut Command, limits: Vec<(Resource, u64)>) {
+fn confine(command: &mut Command, limits: Vec<(Resource, Rlimit)>) {
     let parent = getpid();
     let between = move || -> io::Result<()> {
         setsid()?;
@@ -175,7 +175,7 @@ fn confine(command: &mut Command, limits: Vec<(Resource, u64)>) {
             return Err(Errno::SRCH.into());
         }
         for (resource, most) in &limits {
-            setrlimit(*resource, Rlimit { current: Some(*most), maximum: Some(*most) })?;
+            setrlimit(*resource, *most)?;
         }
         Ok(())
     };
