@@ -15,6 +15,7 @@ use crate::{
     },
     driver::{
         DEFINITION_MAX, Definition, DriverError,
+        addresses::Addresses,
         hooks::Hooks,
         secrets::{Sealed, env_name},
         services::Services,
@@ -52,6 +53,8 @@ pub struct Defined {
     pub settings: Settings,
     /// What only its members know.
     pub secrets: Option<Sealed>,
+    /// The addresses that one of its members has.
+    pub addresses: Addresses,
 }
 
 impl Made {
@@ -77,13 +80,14 @@ impl Defined {
     ) -> Result<Result<Self, String>, StoreError> {
         let secrets = if with_secrets { read(store, tree)? } else { Ok(None) };
         let (services, hooks) = (read(store, tree)?, read(store, tree)?);
-        let settings = read(store, tree)?;
+        let (settings, addresses) = (read(store, tree)?, read(store, tree)?);
         let all = || -> Result<Self, String> {
             Ok(Self {
                 services: services?.unwrap_or_default(),
                 hooks: hooks?.unwrap_or_default(),
                 settings: settings?.unwrap_or_default(),
                 secrets: secrets?,
+                addresses: addresses?.unwrap_or_default(),
             })
         };
         Ok(all())
