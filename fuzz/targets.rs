@@ -38,6 +38,7 @@ use althing::{
         manifest::Manifest,
     },
     proto::{
+        balance::lease::{self, Want},
         catalog::{self, Record, Register, Transition},
         membership::packet::{Aside, Identity, Packet},
         replication::{
@@ -221,6 +222,14 @@ fn message_seeds() -> Vec<Vec<u8>> {
         Message::Forwarded { id: 1, answer: Answer::Done(9) },
         Message::Resolve { id: 3, app: app() },
         Message::Troubles { list: vec![Trouble { app: app(), why: "no room left".into() }] },
+        Message::Address(lease::Message::Ask {
+            voters: Digest::of_bytes(b"voters"),
+            round: 7,
+            wants: vec![Want {
+                address: [10, 0, 0, 9].into(),
+                consent: Some((key(2).member(), 6)),
+            }],
+        }),
     ];
     encoded(Kind::Message, &messages)
 }

@@ -49,9 +49,10 @@ impl FromStr for VirtualAddress {
         let ip: IpAddr = ip.parse().map_err(|_| wrong("what is before the / is no address"))?;
         let longest = if ip.is_ipv4() { 32 } else { 128 };
         let digits = prefix.len() <= 3 && prefix.bytes().all(|b| b.is_ascii_digit());
-        let prefix: Option<u8> = prefix.parse().ok().filter(|p| digits && (1..=longest).contains(p));
-        let prefix = prefix
-            .ok_or_else(|| wrong(&format!("the prefix has from 1 to {longest} bits")))?;
+        let prefix: Option<u8> =
+            prefix.parse().ok().filter(|p| digits && (1..=longest).contains(p));
+        let prefix =
+            prefix.ok_or_else(|| wrong(&format!("the prefix has from 1 to {longest} bits")))?;
         let kind = match ip {
             _ if ip.is_loopback() => Some("it is that of the loopback"),
             _ if ip.is_multicast() => Some("it is a multicast address"),
@@ -99,9 +100,24 @@ mod tests {
             assert_eq!(text.parse::<VirtualAddress>().unwrap().to_string(), text);
         }
         for bad in [
-            "", "10.0.0.1", "10.0.0.1/", "10.0.0.1/0", "10.0.0.1/33", "10.0.0.1/+8", "10.0.0/8",
-            "127.0.0.1/8", "224.0.0.1/4", "0.0.0.0/8", "255.255.255.255/32", "::1/128", "::/64",
-            "ff02::1/16", "fe80::1/64", "::ffff:10.0.0.1/96", "fd00::5/129", "fd00::5/64/1",
+            "",
+            "10.0.0.1",
+            "10.0.0.1/",
+            "10.0.0.1/0",
+            "10.0.0.1/33",
+            "10.0.0.1/+8",
+            "10.0.0/8",
+            "127.0.0.1/8",
+            "224.0.0.1/4",
+            "0.0.0.0/8",
+            "255.255.255.255/32",
+            "::1/128",
+            "::/64",
+            "ff02::1/16",
+            "fe80::1/64",
+            "::ffff:10.0.0.1/96",
+            "fd00::5/129",
+            "fd00::5/64/1",
         ] {
             let error = bad.parse::<VirtualAddress>().unwrap_err();
             assert!(error.contains("is no virtual address"), "{error}");

@@ -36,6 +36,7 @@ pub mod stats;
 #[cfg(test)]
 mod tests;
 mod transport;
+pub mod vip;
 
 pub use connection::{serve, serve_forwarded};
 pub use stats::{Snapshot, Stats};

@@ -320,7 +320,8 @@ mod tests {
         let addresses = Addresses::read(text.as_bytes()).unwrap();
         assert_eq!(addresses.0, ["10.0.0.100/24".parse().unwrap()]);
 
-        let error = Manifest::parse("[application]\nvip = [\"10.0.0.1/24\", \"10\"]\n").unwrap_err();
+        let error =
+            Manifest::parse("[application]\nvip = [\"10.0.0.1/24\", \"10\"]\n").unwrap_err();
         assert!(error.contains("line 2, column") && error.contains("10.0.0.100/24"), "{error}");
     }
 

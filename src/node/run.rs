@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Ended, Handle, Metrics,
+    addresses::{self, Addresses},
     content::Content,
     handle::Request,
     hooks,
@@ -41,7 +42,7 @@ use crate::{
         limits,
     },
     driver::services::{ServiceEvent, Supervisor},
-    gateway,
+    gateway::{self, vip},
     member::{
         Config, Effect, Input, Member, Restored,
         admission::IS_ENROLLED,
@@ -65,6 +66,8 @@ const SITES_EVERY: Duration = Duration::from_millis(250);
 const WRITER_WITHIN: Duration = Duration::from_secs(2);
 /// How long one question at a door may take.
 const ASK_AS_WITHIN: Duration = Duration::from_secs(5);
+/// How long a member that stops waits for others to take its virtual addresses.
+const HAND_OVER_WITHIN: Duration = Duration::from_millis(500);
 /// How long a member that leaves waits for its last words to be sent.
 const FAREWELL: Duration = Duration::from_millis(400);
 
@@ -87,6 +90,8 @@ pub(super) struct Parts {
     pub news: Option<String>,
     /// Where what services print is kept.
     pub logs: PathBuf,
+    /// How virtual addresses are held.
+    pub addresses: vip::Config,
     /// Where secrets are kept that others have sealed for this member.
     pub secrets: PathBuf,
 }
@@ -109,6 +114,10 @@ pub(super) enum Note {
     Services(services::Notice),
     /// What runs after a switch.
     Hooks(hooks::Notice),
+    /// What addresses the live versions define.
+    Addresses(addresses::Defined),
+    /// Whether addresses can be held here, and if not, why.
+    AddressesUnable(Option<String>),
     /// What was to be published lies in the store now.
     Staged(Command, Answer),
 }
@@ -263,7 +272,14 @@ fn put_together(
         notes.clone(),
         (parts.scrub, parts.rates),
     );
+    let able = notes.clone();
+    // The loop may be gone: then nobody needs to know.
+    let keeper = vip::Keeper::new(parts.addresses, move |unable| {
+        drop(able.send(Note::AddressesUnable(unable)));
+    });
     let this = Loop {
+        addresses: Addresses::new(keeper),
+        stopping: None,
         member,
         started,
         network: parts.network,
@@ -298,6 +314,9 @@ fn put_together(
 }
 
 struct Loop {
+    addresses: Addresses,
+    /// What is done once others hold the addresses that this member holds, or then at last.
+    stopping: Option<(Instant, Vec<Stopping>)>,
     member: Member,
     started: Instant,
     network: Net,
@@ -329,6 +348,12 @@ struct Loop {
     writes_last: u64,
     writes_done: u64,
     ended: Option<Ended>,
+}
+
+/// How a member ends by the wish of an operator.
+enum Stopping {
+    Stop(oneshot::Sender<()>),
+    Leave(Answer),
 }
 
 impl Loop {
@@ -384,7 +409,37 @@ impl Loop {
                 self.refresh_sites();
                 self.done();
             }
+            self.go_on_stopping();
             self.show();
+        }
+    }
+
+    /// Ends, or has the member leave, once others hold its addresses.
+    fn stop_soon(&mut self, how: Stopping) {
+        if self.member.holds_addresses() {
+            self.tell_member(Input::HandOver);
+        }
+        let (_, all) =
+            self.stopping.get_or_insert_with(|| (Instant::now() + HAND_OVER_WITHIN, Vec::new()));
+        all.push(how);
+        self.go_on_stopping();
+    }
+
+    fn go_on_stopping(&mut self) {
+        let holds = self.member.holds_addresses();
+        let ready = self.stopping.take_if(|(at, _)| !holds || Instant::now() >= *at);
+        for how in ready.into_iter().flat_map(|(_, all)| all) {
+            match how {
+                Stopping::Stop(answer) => {
+                    self.ended = Some(Ended::Stopped);
+                    let _asker_may_be_gone = answer.send(());
+                }
+                Stopping::Leave(answer) => {
+                    let ticket = self.ticket();
+                    self.tickets.insert(ticket, answer);
+                    self.tell_member(Input::Command { ticket, command: Command::Leave });
+                }
+            }
         }
     }
 
@@ -417,6 +472,7 @@ impl Loop {
         // Nobody waits any longer: the answers say that the outcome is unknown.
         self.tickets.clear();
         self.knocks.clear();
+        self.addresses.close().await;
         if ended != Ended::Stopped && !goes_on {
             tokio::time::sleep(FAREWELL).await;
         }
@@ -443,7 +499,8 @@ impl Loop {
         let pause = if self.view_dirty { VIEW_EVERY } else { VIEW_AT_LEAST };
         let view = watched.then(|| self.view_made + pause);
         let sites = self.sites_dirty.then(|| self.sites_made + SITES_EVERY);
-        member.into_iter().chain(view).chain(sites).min()
+        let stopping = self.stopping.as_ref().map(|(at, _)| *at);
+        member.into_iter().chain(view).chain(sites).chain(stopping).min()
     }
 
     fn show(&mut self) {
@@ -532,6 +589,16 @@ impl Loop {
             Note::Rotten(found) => self.on_rotten(found),
             Note::Services(notice) => self.on_definition(notice),
             Note::Hooks(notice) => self.on_hook(notice),
+            Note::Addresses(defined) => {
+                if let Some(input) = self.addresses.defined(defined) {
+                    self.tell_member(input);
+                }
+            }
+            Note::AddressesUnable(why) => {
+                if let Some(input) = self.addresses.able(why) {
+                    self.tell_member(input);
+                }
+            }
             Note::Trouble(trouble) => {
                 self.trouble = trouble.as_deref().map(|text| format!("{}.", sentence(text)));
                 let (severity, text) = match trouble {
@@ -625,6 +692,7 @@ impl Loop {
 
     fn on_request(&mut self, request: Request) {
         match request {
+            Request::Command(Command::Leave, answer) => self.stop_soon(Stopping::Leave(answer)),
             Request::Command(command, answer) => self.on_command(command, answer),
             // Whoever asked may have gone: then nobody needs the answer.
             Request::View(answer) => drop(answer.send(self.view())),
@@ -666,10 +734,7 @@ impl Loop {
                 let _ = answer.send(self.ask_services(member, &ask));
             }
             Request::Watched => self.view_dirty = true,
-            Request::Stop(answer) => {
-                self.ended = Some(Ended::Stopped);
-                let _asker_may_be_gone = answer.send(());
-            }
+            Request::Stop(answer) => self.stop_soon(Stopping::Stop(answer)),
         }
     }
 
@@ -772,6 +837,7 @@ impl Loop {
                     }
                 }
                 Effect::Event(event) => self.tell(event),
+                Effect::Addresses { held } => self.addresses.hold(held, self.started),
                 Effect::NextKey { sequence } => {
                     let key = self.next_keys.add(rand::random(), sequence);
                     self.keep_next_keys(Some(Input::NextKey { key, sequence }));
@@ -914,7 +980,9 @@ fn doing(input: &Input) -> Doing {
         Input::Lost { .. }
         | Input::Refused { .. }
         | Input::Disowned { .. }
-        | Input::Foreign { .. } => Doing::Hint,
+        | Input::Foreign { .. }
+        | Input::Addresses { .. }
+        | Input::HandOver => Doing::Hint,
         Input::Fetching { .. }
         | Input::Fetched { .. }
         | Input::Activated { .. }

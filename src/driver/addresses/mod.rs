@@ -109,7 +109,8 @@ mod tests {
             let error = Addresses::read(text.as_bytes()).unwrap_err();
             assert!(error.contains(word), "{error}");
         }
-        let many: Vec<String> = (0..=limits::ADDRESSES_MAX).map(|n| format!("\"10.0.{n}.1/8\"")).collect();
+        let many: Vec<String> =
+            (0..=limits::ADDRESSES_MAX).map(|n| format!("\"10.0.{n}.1/8\"")).collect();
         let error = Addresses::read(format!("vip = [{}]", many.join(", ")).as_bytes()).unwrap_err();
         assert!(error.contains("have fewer"), "{error}");
     }

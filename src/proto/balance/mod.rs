@@ -1,0 +1,3 @@
+//! Who serves what: so far, who holds which virtual address.
+
+pub mod lease;
