@@ -255,7 +255,7 @@ mod tests {
         let help: Vec<&str> = help.lines().map(str::trim_end).collect();
         write!(page, "\n## {name}\n\n```text\n{}\n```\n", help.join("\n").trim_end()).unwrap();
         for inner in command.get_subcommands_mut() {
-            if inner.get_name() != "help" {
+            if inner.get_name() != "help" && !inner.is_hide_set() {
                 describe(inner, page);
             }
         }
