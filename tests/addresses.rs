@@ -82,11 +82,20 @@ impl Lan {
         let mut before = self.members[host - 1].take().expect("it ran");
         before.kill();
         self.members[host - 1] = Some(before.again().up().unwrap());
-        // It serves again, and has its say.
-        until("it sees the others", || {
-            let view = self.member(host).view()?;
-            let live = view["voters_live"].as_u64();
-            if live == view["voters"].as_u64() { Ok(()) } else { Err(format!("{live:?} live")) }
+        self.all_see_all();
+    }
+
+    /// Waits until each serves again, and has its say.
+    fn all_see_all(&self) {
+        until("all see each other", || {
+            for member in self.members.iter().flatten() {
+                let view = member.view()?;
+                let live = view["voters_live"].as_u64();
+                if live != view["voters"].as_u64() {
+                    return Err(format!("{} sees {live:?} live", member.name()));
+                }
+            }
+            Ok(())
         });
     }
 
@@ -233,6 +242,7 @@ fn an_address_outlives_its_holder_and_is_never_held_twice() {
         let third = lan.other_holder(ADDRESS, second);
         let stopped = probe.gap(at);
         lan.signal(second, Signal::CONT);
+        lan.all_see_all();
         lan.stays(ADDRESS, third, Duration::from_secs(2));
 
         // The cable is cut: it lets go by itself, and takes nothing back.
