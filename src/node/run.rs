@@ -54,6 +54,10 @@ use crate::{
     store::ContentStore,
 };
 
+mod stopping;
+
+use stopping::Stopping;
+
 /// Inputs that are handled before the timers are looked at.
 const BATCH: usize = 256;
 /// How often views are made for those who watch, at the most and at the least.
@@ -66,8 +70,6 @@ const SITES_EVERY: Duration = Duration::from_millis(250);
 const WRITER_WITHIN: Duration = Duration::from_secs(2);
 /// How long one question at a door may take.
 const ASK_AS_WITHIN: Duration = Duration::from_secs(5);
-/// How long a member that stops waits for others to take its virtual addresses.
-const HAND_OVER_WITHIN: Duration = Duration::from_millis(500);
 /// How long a member that leaves waits for its last words to be sent.
 const FAREWELL: Duration = Duration::from_millis(400);
 
@@ -350,12 +352,6 @@ struct Loop {
     ended: Option<Ended>,
 }
 
-/// How a member ends by the wish of an operator.
-enum Stopping {
-    Stop(oneshot::Sender<()>),
-    Leave(Answer),
-}
-
 impl Loop {
     async fn run(
         &mut self,
@@ -411,35 +407,6 @@ impl Loop {
             }
             self.go_on_stopping();
             self.show();
-        }
-    }
-
-    /// Ends, or has the member leave, once others hold its addresses.
-    fn stop_soon(&mut self, how: Stopping) {
-        if self.member.holds_addresses() {
-            self.tell_member(Input::HandOver);
-        }
-        let (_, all) =
-            self.stopping.get_or_insert_with(|| (Instant::now() + HAND_OVER_WITHIN, Vec::new()));
-        all.push(how);
-        self.go_on_stopping();
-    }
-
-    fn go_on_stopping(&mut self) {
-        let holds = self.member.holds_addresses();
-        let ready = self.stopping.take_if(|(at, _)| !holds || Instant::now() >= *at);
-        for how in ready.into_iter().flat_map(|(_, all)| all) {
-            match how {
-                Stopping::Stop(answer) => {
-                    self.ended = Some(Ended::Stopped);
-                    let _asker_may_be_gone = answer.send(());
-                }
-                Stopping::Leave(answer) => {
-                    let ticket = self.ticket();
-                    self.tickets.insert(ticket, answer);
-                    self.tell_member(Input::Command { ticket, command: Command::Leave });
-                }
-            }
         }
     }
 

@@ -403,7 +403,7 @@ fn a_consent_that_comes_late_is_worth_nothing() {
     let ids: Vec<MemberId> = (1..=3).map(|n| SecretKey::from_seed([n; 32]).member()).collect();
     let mut voter = Leases::new(Time(0), ids[0], 0, 1);
     voter.set_voters(Time(0), ids.iter().copied().collect());
-    let voters = voter.voters.0;
+    let voters = voter.voter.digest;
     let mut ask = |at: Time, from: MemberId, round: u64, consent| {
         let wants = vec![Want { address: address(1), consent }];
         let mut effects = vec![];
@@ -447,7 +447,7 @@ fn storm(seed: u64, members: u8, addresses: u8) {
         let span = Duration::from_millis(rng.random_range(20..700));
         world.run(world.now + span);
         let n = rng.random_range(0..world.nodes.len());
-        match rng.random_range(0..12) {
+        match rng.random_range(0..13) {
             0 => world.loss = [0, 10, 40][rng.random_range(0..3)],
             1 => world.delay_ms_max = [1, 20, 150, 600][rng.random_range(0..4)],
             2 => world.side[n] ^= 1,
@@ -460,6 +460,15 @@ fn storm(seed: u64, members: u8, addresses: u8) {
             10 => {
                 world.nodes[n].leaving ^= true;
                 world.nodes[n].leases.look(world.now);
+            }
+            // The power fails for a moment.
+            11 => {
+                for n in 0..world.nodes.len() {
+                    if rng.random_range(0..2) == 0 && world.nodes[n].has.is_empty() {
+                        world.kill(n);
+                        world.restart(n);
+                    }
+                }
             }
             _ => {}
         }
