@@ -30,6 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             receive_rate: None,
             scrub: None,
             pace: 1,
+            guard: false,
         })
     };
 

@@ -20,6 +20,7 @@ use althing::{
     cli::edits::{self as lists_from_outside, Listed, Remote},
     driver::{
         Definition,
+        addresses::Addresses,
         files::StatCache,
         hooks::Hooks,
         routes::Routes,
@@ -39,6 +40,7 @@ use althing::{
         manifest::Manifest,
     },
     proto::{
+        balance::lease::{self, Around, Leases, Want},
         catalog::{self, Record, Register, Transition},
         membership::packet::{Aside, Identity, Packet},
         replication::{
@@ -63,7 +65,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 26] = [
+pub const TARGETS: [Target; 27] = [
     Target { name: "message", run: message, seeds: message_seeds },
     Target { name: "register", run: register, seeds: register_seeds },
     Target { name: "record", run: member_record, seeds: member_record_seeds },
@@ -82,6 +84,7 @@ pub const TARGETS: [Target; 26] = [
     Target { name: "path", run: path, seeds: path_seeds },
     Target { name: "request", run: http_request, seeds: request_seeds },
     Target { name: "manifest", run: manifest, seeds: manifest_seeds },
+    Target { name: "addresses", run: addresses, seeds: addresses_seeds },
     Target { name: "hooks", run: hooks, seeds: hooks_seeds },
     Target { name: "routes", run: routes, seeds: routes_seeds },
     Target { name: "settings", run: settings, seeds: settings_seeds },
@@ -207,9 +210,32 @@ fn encoded<T: Serialize>(kind: Kind, values: &[T]) -> Vec<Vec<u8>> {
 // What members say to each other.
 
 fn message(bytes: &[u8]) {
-    if let Some(Message::Ballot(signed)) = there_and_back::<Message>(Kind::Message, bytes) {
-        let _ = signed.open(&founder().committed.catalog);
+    match there_and_back::<Message>(Kind::Message, bytes) {
+        Some(Message::Ballot(signed)) => {
+            let _ = signed.open(&founder().committed.catalog);
+        }
+        Some(Message::Address(message)) => leases(&message),
+        _ => {}
     }
+}
+
+/// Taken by a member that holds an address; it must go on holding it, or say why not.
+fn leases(message: &lease::Message) {
+    let (me, at) = (key(1).member(), |ms: u64| Time(ms * 1_000));
+    let mut leases = Leases::new(Time(0), me, 0, 1);
+    leases.set_voters(Time(0), [me].into());
+    let wanted = [([10, 0, 0, 9].into(), [me].into())].into();
+    let around = Around { wanted, able: true, leaving: false };
+    let mut effects = Vec::new();
+    leases.tick(at(500), &around, &mut effects);
+    assert_eq!(leases.held().count(), 1);
+    for (from, ms) in [(key(2).member(), 510), (me, 520)] {
+        leases.handle(at(ms), from, message.clone(), &mut effects);
+        leases.tick(at(ms + 1), &around, &mut effects);
+    }
+    leases.tick(at(2_000), &around, &mut effects);
+    leases.tick(at(3_000), &around, &mut effects);
+    assert_eq!(leases.held().count(), 1);
 }
 
 fn message_seeds() -> Vec<Vec<u8>> {
@@ -223,6 +249,14 @@ fn message_seeds() -> Vec<Vec<u8>> {
         Message::Forwarded { id: 1, answer: Answer::Done(9) },
         Message::Resolve { id: 3, app: app() },
         Message::Troubles { list: vec![Trouble { app: app(), why: "no room left".into() }] },
+        Message::Address(lease::Message::Ask {
+            voters: Digest::of_bytes(b"voters"),
+            round: 7,
+            wants: vec![Want {
+                address: [10, 0, 0, 9].into(),
+                consent: Some((key(2).member(), 6)),
+            }],
+        }),
     ];
     encoded(Kind::Message, &messages)
 }
@@ -653,6 +687,22 @@ fn manifest_seeds() -> Vec<Vec<u8>> {
 }
 
 /// Hooks, as they come with a version.
+fn addresses(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    let Ok(addresses) = Addresses::parse(text) else { return };
+    let fine = addresses.check().is_ok();
+    assert_eq!(Addresses::read(bytes).is_ok(), fine);
+    let Some(canonical) = addresses.text() else { return };
+    let again = Addresses::parse(&canonical).expect("what was read can be written");
+    assert_eq!(again.check().is_ok(), fine);
+    assert_eq!(again.text(), Some(canonical));
+}
+
+fn addresses_seeds() -> Vec<Vec<u8>> {
+    let all = ["vip = \"10.0.0.100/24\"\n", "vip = [\"fd00::5/64\", \"10.0.0.100/24\"]\n"];
+    all.map(|text| text.as_bytes().to_vec()).into()
+}
+
 fn hooks(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
     let Ok(hooks) = Hooks::parse(text) else { return };

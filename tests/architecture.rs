@@ -189,13 +189,13 @@ fn bincode_is_named_in_one_file() {
 }
 
 #[test]
-fn unsafe_is_in_one_file() {
+fn unsafe_is_where_a_system_call_needs_it() {
     let named: Vec<String> = sources()
         .into_iter()
         .filter(|(_, text)| text.contains("unsafe {") || text.contains("unsafe fn"))
         .map(|(path, _)| path.display().to_string())
         .collect();
-    assert_eq!(named, ["driver/services/process.rs"]);
+    assert_eq!(named, ["driver/services/process.rs", "gateway/vip/announce.rs"]);
 }
 
 #[test]

@@ -129,3 +129,8 @@ pub const IN_FLIGHT_MAX: usize = 8 << 20;
 pub const EVENTS_MAX: usize = 1_000;
 /// Users' events among them: they displace nothing that Althing has to say.
 pub const USER_EVENTS_MAX: usize = EVENTS_MAX / 2;
+
+/// Virtual addresses of one application: more than anybody gives to one.
+pub const ADDRESSES_MAX: usize = 32;
+/// Virtual addresses of all applications: what one message about them names at the most.
+pub const LEASES_MAX: usize = 1_024;

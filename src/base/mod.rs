@@ -5,6 +5,7 @@
 //! **Invariant:** no socket, file, clock, thread or global random generator
 //! on this floor or on the two above it (`proto`, `member`).
 
+pub mod address;
 pub mod catalog;
 pub mod digest;
 pub mod id;
@@ -20,6 +21,7 @@ pub mod time;
 pub mod tree;
 pub mod wire;
 
+pub use address::VirtualAddress;
 pub use digest::Digest;
 pub use id::{AppName, ClusterId, MemberId, MemberName, SecretName, ServiceName};
 pub use key::{PublicKey, SecretKey, Signature};

@@ -342,6 +342,9 @@ presides over a window, or is the only one with a vote.")]
     RotateKey,
     /// Take this member out of the cluster for good, and stop it.
     Leave,
+    /// What a member that holds virtual addresses starts by itself.
+    #[command(hide = true)]
+    GuardAddresses,
     /// Take another member out of the cluster for good.
     Remove {
         /// Which member.
@@ -631,6 +634,7 @@ pub(super) enum KindWord {
     Repair,
     Replication,
     Service,
+    Address,
     User,
 }
 
@@ -646,6 +650,7 @@ impl From<KindWord> for EventKind {
             KindWord::Repair => Self::Repair,
             KindWord::Replication => Self::Replication,
             KindWord::Service => Self::Service,
+            KindWord::Address => Self::Address,
             KindWord::User => Self::User,
         }
     }

@@ -34,6 +34,7 @@ use std::{
 };
 
 use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::{
     args::{Action, Args},
@@ -42,6 +43,7 @@ use self::{
 };
 use crate::{
     base::{Reason, Refusal},
+    gateway::vip,
     member::{command::Command, event::EventKind},
 };
 
@@ -74,6 +76,21 @@ pub fn run() -> ExitCode {
             exit_code(refusal.reason)
         }
     }
+}
+
+/// Is the guard of a member's virtual addresses: see `gateway/vip`.
+fn guard_addresses() -> Result<ExitCode, Refusal> {
+    // It outlives the member by a moment, whatever both are sent: caught is ignored here.
+    let ignored = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+    let _caught: Vec<_> = ignored.into_iter().filter_map(|kind| signal(kind).ok()).collect();
+    vip::run_guard().map(|()| ExitCode::SUCCESS).map_err(|error| {
+        Refusal::new(
+            Reason::Failed,
+            "Nothing is guarded.",
+            format!("The kernel can't be spoken to: {error}."),
+            "This is started by `althing up` and by nobody else.",
+        )
+    })
 }
 
 /// A member uses every core; what only asks one needs none of its own.
@@ -126,6 +143,7 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
         }
         Action::Resolve { app, member } => operate::resolve(&client, output, app, member).await,
         Action::RotateKey => rotate::rotate_key(&client, output).await,
+        Action::GuardAddresses => guard_addresses(),
         Action::Leave => operate::leave(&client, output).await,
         Action::Remove { name } => operate::remove(&client, output, name).await,
         Action::Recover { keep, rejoin, yes } => {
@@ -245,7 +263,7 @@ mod tests {
         let help: Vec<&str> = help.lines().map(str::trim_end).collect();
         write!(page, "\n## {name}\n\n```text\n{}\n```\n", help.join("\n").trim_end()).unwrap();
         for inner in command.get_subcommands_mut() {
-            if inner.get_name() != "help" {
+            if inner.get_name() != "help" && !inner.is_hide_set() {
                 describe(inner, page);
             }
         }

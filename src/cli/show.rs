@@ -165,6 +165,13 @@ pub(super) async fn status(client: &Client, output: &Output) -> Result<ExitCode,
             app.work.as_ref().map_or(String::new(), |work| format!(", {work} here")),
         ));
     }
+    for address in &view.addresses {
+        let holder = match &address.holder {
+            Some(holder) => format!("held by {holder}"),
+            None => "held by nobody".to_owned(),
+        };
+        output.line(&format!("{} of {}: {holder}", address.address, address.apps.join(", ")));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -110,6 +110,7 @@ async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refu
         token: token.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
         tags: tags_of(options.tag)?,
         standby: options.standby,
+        guard: true,
         scrub: options.scrub_every.0.map(|every| node::Scrub {
             every: every.0.max(SCRUB_EVERY_MIN),
             rate: options.scrub_rate.max(SCRUB_RATE_MIN),

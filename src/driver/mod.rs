@@ -22,6 +22,7 @@ use crate::base::{
 #[doc = include_str!("../../docs/drivers.md")]
 pub struct Guide;
 
+pub mod addresses;
 pub mod files;
 pub mod hooks;
 pub mod routes;

@@ -37,6 +37,7 @@ pub mod stats;
 #[cfg(test)]
 mod tests;
 mod transport;
+pub mod vip;
 
 pub use connection::{serve, serve_forwarded};
 pub use proxy::{Backends, Process};

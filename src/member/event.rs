@@ -38,6 +38,8 @@ pub enum EventKind {
     Replication,
     /// A service was started, is ready, ended.
     Service,
+    /// A virtual address was taken, or given up.
+    Address,
     /// An operator or a program told all members of something: `althing event`.
     User,
 }

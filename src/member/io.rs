@@ -1,6 +1,10 @@
 //! The member's two enums: all that it can be told and all that it can want.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use super::{
     command::{Command, Outcome, Staged},
@@ -8,7 +12,7 @@ use super::{
 };
 use crate::{
     base::{
-        AppName, Digest, MemberId, PublicKey, Refusal, SecretKey,
+        AppName, Digest, MemberId, PublicKey, Refusal, SecretKey, Time, VirtualAddress,
         catalog::{AppSpec, Roster},
     },
     proto::catalog::Record,
@@ -153,6 +157,16 @@ pub enum Input {
         /// How.
         result: Result<Withdrawn, ContentFailure>,
     },
+    /// What virtual addresses the live versions here define.
+    Addresses {
+        /// By application.
+        defined: BTreeMap<AppName, BTreeSet<VirtualAddress>>,
+        /// Why this member can hold none, a sentence without its point; none if it can.
+        unable: Option<String>,
+    },
+    /// This member is about to stop: others are to have the addresses that it holds. See
+    /// [`Member::holds_addresses`](super::Member::holds_addresses) for when they do.
+    HandOver,
     /// Somebody works here on the current version of an application: it is wanted whole,
     /// wherever it is placed.
     Sought {
@@ -381,6 +395,11 @@ pub enum Effect {
         /// All roots of all kept versions, of what is staged or about to be, and
         /// of what is live here.
         roots: Vec<Digest>,
+    },
+    /// Have exactly these virtual addresses on an interface, at once.
+    Addresses {
+        /// Each with the time at which it goes, unless this is said again.
+        held: BTreeMap<VirtualAddress, Time>,
     },
     /// Something worth telling.
     Event(Event),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{change::Change, troubles::Trouble};
 use crate::{
     base::{AppName, MemberId, Refusal, limits, wire},
-    proto::{catalog, rumor, vote::SignedBallot},
+    proto::{balance::lease, catalog, rumor, vote::SignedBallot},
 };
 
 /// One message. It comes over a connection whose peer's key was checked.
@@ -50,6 +50,8 @@ pub enum Message {
         #[serde(deserialize_with = "wire::bounded::<_, _, { limits::TROUBLES_MAX }>")]
         list: Vec<Trouble>,
     },
+    /// Who holds which virtual address.
+    Address(lease::Message),
 }
 
 /// The answer to [`Message::Forward`].
@@ -95,6 +97,12 @@ mod tests {
             Message::Troubles {
                 list: vec![Trouble::new(AppName::parse("web").unwrap(), "no room")],
             },
+            Message::Address(lease::Message::Answer {
+                round: 9,
+                able: true,
+                granted: vec![[10, 0, 0, 100].into()],
+                refused: vec![([10, 0, 0, 101].into(), 30)],
+            }),
         ];
         let mut samples: Vec<Vec<u8>> =
             messages.iter().map(|m| wire::encode(Kind::Message, m)).collect();
@@ -135,7 +143,7 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_message_never_panics(pick in 0_usize..6, at in any::<prop::sample::Index>(), byte: u8) {
+        fn a_damaged_message_never_panics(pick in 0_usize..7, at in any::<prop::sample::Index>(), byte: u8) {
             let mut bytes = samples().swap_remove(pick);
             let at = at.index(bytes.len());
             bytes[at] = byte;

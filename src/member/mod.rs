@@ -26,6 +26,7 @@ use crate::{
         wire::{self, Kind},
     },
     proto::{
+        balance::lease::Leases,
         catalog::{self as register, Committed, Register},
         election,
         membership::{self, Membership},
@@ -35,6 +36,7 @@ use crate::{
     },
 };
 
+mod addresses;
 pub mod admission;
 mod astray;
 pub mod change;
@@ -55,6 +57,7 @@ mod troubles;
 mod unfinished;
 pub mod view;
 
+pub use addresses::AddressView;
 pub use io::{ContentFailure, Effect, FetchFailure, Input, Repair, Restored, Switched, Withdrawn};
 pub use message::{Answer, Message};
 pub use troubles::Trouble;
@@ -124,6 +127,7 @@ pub struct Member {
     edits: edited::Edits,
     rumors: Rumors,
     troubles: Troubles,
+    addresses: addresses::Addresses,
     /// What each of our own proposals is for.
     purposes: BTreeMap<u64, Purpose>,
     proposal_next: u64,
@@ -186,6 +190,7 @@ impl Member {
         let Restored { record, generation, whole, activated, next_keys } = restored;
         let membership = Membership::new(now, me, address, generation, rng.random());
         let register = Register::new(key.clone(), record, rng.random());
+        let leases = Leases::new(now, me, generation << 20, seed.rotate_left(16));
         let rumors = Rumors::new(now, key.clone(), generation << 20, seed.rotate_left(32));
         let mut member = Self {
             key,
@@ -202,6 +207,7 @@ impl Member {
             edits: edited::Edits::default(),
             rumors,
             troubles: Troubles::default(),
+            addresses: addresses::Addresses::new(leases),
             purposes: BTreeMap::new(),
             proposal_next: 0,
             ballot_stamp: generation << 20,
@@ -356,6 +362,10 @@ impl Member {
                 self.ballot_soon(now);
             }
             Input::Withdrawn { app, result } => self.on_withdrawn(now, &app, &result, effects),
+            Input::Addresses { defined, unable } => {
+                self.on_addresses(now, defined, unable, effects);
+            }
+            Input::HandOver => self.on_hand_over(now),
             Input::Sought { app } => {
                 let current = self.catalog().application(&app).map(|a| a.current().root);
                 if let Some(root) = current {
@@ -390,6 +400,7 @@ impl Member {
             self.asks.deadline(),
             self.edits.deadline(),
             self.rumors.deadline(),
+            self.addresses.deadline(),
             self.expiry_due(),
             self.unfinished_due(),
             Some(self.astray.due),
@@ -459,6 +470,7 @@ impl Member {
         self.finish_what_was_accepted(now, catalog, effects);
         self.step_window(now, catalog, effects);
         self.look_for_the_others(now, catalog, effects);
+        self.drive_addresses(now, catalog, effects);
         self.ask_for_vote(now, effects);
     }
 
@@ -598,6 +610,7 @@ impl Member {
             Message::Forwarded { id, answer } => self.on_forwarded(now, from, id, answer, effects),
             Message::Resolve { id, app } => self.on_resolve(now, from, id, app, effects),
             Message::Troubles { list } => self.troubles.heard(now, from, list),
+            Message::Address(message) => self.on_address_message(now, from, message, effects),
             Message::Membership(bytes) => {
                 self.tell_membership(now, membership::Input::Exchange { from, bytes }, effects);
             }
@@ -692,6 +705,7 @@ impl Member {
         self.votes.retain(catalog);
         self.rumors.retain(&catalog.roster);
         self.troubles.retain(catalog);
+        self.addresses_committed(now, catalog);
         self.content.place_anew();
         if self.started {
             self.retain(now, catalog, effects);

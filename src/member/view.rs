@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Member, content::Work, parting::Parting};
+use super::{Member, addresses::AddressView, content::Work, parting::Parting};
 use crate::{
     base::{
         AppName, Digest, MemberId, Time, WallTime,
@@ -47,6 +47,9 @@ pub struct View {
     pub window: Option<WindowView>,
     /// How the last windows ended, newest first.
     pub outcomes: Vec<OutcomeView>,
+    /// The virtual addresses of the applications that are live on the member that tells.
+    #[serde(default)]
+    pub addresses: Vec<AddressView>,
     /// What the cluster does by itself.
     pub policy: PolicyView,
 }
@@ -347,6 +350,7 @@ impl Member {
                     why: o.why.clone(),
                 })
                 .collect(),
+            addresses: self.address_views(now),
             policy: policy_view(&catalog.policy),
         };
         self.judge(&mut view);
@@ -635,6 +639,12 @@ impl Member {
                     view.voters_live, view.voters, view.majority
                 ),
             ));
+        }
+        if let Some(why) = self.unable_to_hold() {
+            let text = format!(
+                "This member can't hold virtual addresses: {why}. Other members hold them."
+            );
+            found.push((Health::Warning, text));
         }
         for app in &view.applications {
             if let (0, Some(placement)) = (app.electorate, &app.placement) {

@@ -8,6 +8,7 @@ use crate::{
     base::{AppName, Placement, Reason, Refusal, RelPath, catalog::AppSpec, limits},
     driver::{
         Definition,
+        addresses::Addresses,
         hooks::Hooks,
         routes::{Routes, astray},
         services::Services,
@@ -88,6 +89,8 @@ pub struct Section {
     pub not_found: Option<String>,
     /// Which members hold it, by their tags; all of them if not given.
     pub placement: Option<Placement>,
+    /// Addresses that one of the members that hold it has at any time.
+    pub vip: Addresses,
 }
 
 impl Manifest {
@@ -206,6 +209,7 @@ impl Manifest {
             return Err(format!("In {FILE_NAME}: {why}."));
         }
         define(&self.settings, &mut texts)?;
+        define(&self.application.vip, &mut texts)?;
         if self.settings_files.len() > SETTINGS_FILES_MAX {
             return Err(format!("In {FILE_NAME}: more than {SETTINGS_FILES_MAX} settings files."));
         }
@@ -313,6 +317,20 @@ mod tests {
             let error = Manifest::parse(text).unwrap_err();
             assert!(error.contains(place) && error.contains(word), "{error}");
         }
+    }
+
+    #[test]
+    fn addresses_become_a_definition_of_the_tree() {
+        let text = "[application]\nname = \"a\"\nvip = \"10.0.0.100/24\"\n";
+        let resolved = Manifest::parse(text).unwrap().resolve(None, vec![], true).unwrap();
+        let [(path, text)] = resolved.texts.as_slice() else { panic!("{resolved:?}") };
+        assert_eq!(path.as_bytes(), b".althing/addresses.toml");
+        let addresses = Addresses::read(text.as_bytes()).unwrap();
+        assert_eq!(addresses.0, ["10.0.0.100/24".parse().unwrap()]);
+
+        let error =
+            Manifest::parse("[application]\nvip = [\"10.0.0.1/24\", \"10\"]\n").unwrap_err();
+        assert!(error.contains("line 2, column") && error.contains("10.0.0.100/24"), "{error}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! stream) and comes back as an input. Nothing here holds a lock across an
 //! await, because the loop has no lock at all.
 
+mod addresses;
 mod adopt;
 mod again;
 pub mod content;

@@ -35,4 +35,6 @@ pub struct Options {
     /// How wide the network is, 1 (local) to 8: the failure detector takes that much more
     /// time for everything. The same on all members.
     pub pace: u32,
+    /// Whether a guard of virtual addresses is started: only where this program is `althing`.
+    pub guard: bool,
 }

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Ended, Handle, Listening, Metrics,
+    addresses::{self, Addresses},
     content::Content,
     handle::Request,
     hooks,
@@ -41,7 +42,7 @@ use crate::{
         limits,
     },
     driver::services::{ServiceEvent, Supervisor},
-    gateway,
+    gateway::{self, vip},
     member::{
         Config, Effect, Input, Member, Restored,
         admission::IS_ENROLLED,
@@ -52,6 +53,10 @@ use crate::{
     net::{self, Lane, Net, NetEvent, Peer, StreamKind},
     store::ContentStore,
 };
+
+mod stopping;
+
+use stopping::Stopping;
 
 /// Inputs that are handled before the timers are looked at.
 const BATCH: usize = 256;
@@ -87,6 +92,8 @@ pub(super) struct Parts {
     pub news: Option<String>,
     /// Where what services print is kept.
     pub logs: PathBuf,
+    /// How virtual addresses are held.
+    pub addresses: vip::Config,
     /// Where secrets are kept that others have sealed for this member.
     pub secrets: PathBuf,
 }
@@ -109,6 +116,10 @@ pub(super) enum Note {
     Services(services::Notice),
     /// What runs after a switch.
     Hooks(hooks::Notice),
+    /// What addresses the live versions define.
+    Addresses(addresses::Defined),
+    /// Whether addresses can be held here, and if not, why.
+    AddressesUnable(Option<String>),
     /// What was to be published lies in the store now.
     Staged(Command, Answer),
 }
@@ -266,7 +277,14 @@ fn put_together(
         notes.clone(),
         (parts.scrub, parts.rates),
     );
+    let able = notes.clone();
+    // The loop may be gone: then nobody needs to know.
+    let keeper = vip::Keeper::new(parts.addresses, move |unable| {
+        drop(able.send(Note::AddressesUnable(unable)));
+    });
     let this = Loop {
+        addresses: Addresses::new(keeper),
+        stopping: None,
         member,
         started,
         network: parts.network,
@@ -301,6 +319,9 @@ fn put_together(
 }
 
 struct Loop {
+    addresses: Addresses,
+    /// What is done once others hold the addresses that this member holds, or then at last.
+    stopping: Option<(Instant, Vec<Stopping>)>,
     member: Member,
     started: Instant,
     network: Net,
@@ -387,6 +408,7 @@ impl Loop {
                 self.refresh_sites();
                 self.done();
             }
+            self.go_on_stopping();
             self.show();
         }
     }
@@ -420,6 +442,7 @@ impl Loop {
         // Nobody waits any longer: the answers say that the outcome is unknown.
         self.tickets.clear();
         self.knocks.clear();
+        self.addresses.close().await;
         if ended != Ended::Stopped && !goes_on {
             tokio::time::sleep(FAREWELL).await;
         }
@@ -446,7 +469,8 @@ impl Loop {
         let pause = if self.view_dirty { VIEW_EVERY } else { VIEW_AT_LEAST };
         let view = watched.then(|| self.view_made + pause);
         let sites = self.sites_dirty.then(|| self.sites_made + SITES_EVERY);
-        member.into_iter().chain(view).chain(sites).min()
+        let stopping = self.stopping.as_ref().map(|(at, _)| *at);
+        member.into_iter().chain(view).chain(sites).chain(stopping).min()
     }
 
     fn show(&mut self) {
@@ -535,6 +559,16 @@ impl Loop {
             Note::Rotten(found) => self.on_rotten(found),
             Note::Services(notice) => self.on_definition(notice),
             Note::Hooks(notice) => self.on_hook(notice),
+            Note::Addresses(defined) => {
+                if let Some(input) = self.addresses.defined(defined) {
+                    self.tell_member(input);
+                }
+            }
+            Note::AddressesUnable(why) => {
+                if let Some(input) = self.addresses.able(why) {
+                    self.tell_member(input);
+                }
+            }
             Note::Trouble(trouble) => {
                 self.trouble = trouble.as_deref().map(|text| format!("{}.", sentence(text)));
                 let (severity, text) = match trouble {
@@ -628,6 +662,7 @@ impl Loop {
 
     fn on_request(&mut self, request: Request) {
         match request {
+            Request::Command(Command::Leave, answer) => self.stop_soon(Stopping::Leave(answer)),
             Request::Command(command, answer) => self.on_command(command, answer),
             // Whoever asked may have gone: then nobody needs the answer.
             Request::View(answer) => drop(answer.send(self.view())),
@@ -669,10 +704,7 @@ impl Loop {
                 let _ = answer.send(self.ask_services(member, &ask));
             }
             Request::Watched => self.view_dirty = true,
-            Request::Stop(answer) => {
-                self.ended = Some(Ended::Stopped);
-                let _asker_may_be_gone = answer.send(());
-            }
+            Request::Stop(answer) => self.stop_soon(Stopping::Stop(answer)),
         }
     }
 
@@ -775,6 +807,7 @@ impl Loop {
                     }
                 }
                 Effect::Event(event) => self.tell(event),
+                Effect::Addresses { held } => self.addresses.hold(held, self.started),
                 Effect::NextKey { sequence } => {
                     let key = self.next_keys.add(rand::random(), sequence);
                     self.keep_next_keys(Some(Input::NextKey { key, sequence }));
@@ -917,7 +950,9 @@ fn doing(input: &Input) -> Doing {
         Input::Lost { .. }
         | Input::Refused { .. }
         | Input::Disowned { .. }
-        | Input::Foreign { .. } => Doing::Hint,
+        | Input::Foreign { .. }
+        | Input::Addresses { .. }
+        | Input::HandOver => Doing::Hint,
         Input::Fetching { .. }
         | Input::Fetched { .. }
         | Input::Activated { .. }

@@ -191,6 +191,11 @@ pub(super) async fn prepare(options: &Options, kept: &Kept) -> Result<(Parts, Re
         rates: (Rate::new(options.send_rate), Rate::new(options.receive_rate)),
         news,
         logs: data.logs(),
+        addresses: crate::gateway::vip::Config {
+            own: address.ip(),
+            guard: options.guard,
+            file: data.record("addresses"),
+        },
         secrets: data.secrets(),
     };
     Ok((parts, ready))

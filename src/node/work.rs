@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Publish,
+    Publish, addresses,
     content::{
         self, Activated, Active, Content, ContentError, Edits as LiveEdits, LISTING_WITHIN, Made,
         Terms, Withdrawn,
@@ -220,6 +220,10 @@ impl Work {
         let tell = move |notice| drop(notes.send(Note::Services(notice)));
         let (live, stopping) = (self.running.subscribe(), self.stopping.clone());
         self.tasks.spawn(services::run(self.here.clone(), live, tell, stopping));
+        let notes = self.notes.clone();
+        let tell = move |defined| drop(notes.send(Note::Addresses(defined)));
+        let (content, stopping) = (self.content.clone(), self.stopping.clone());
+        self.tasks.spawn(addresses::run(content, self.running.subscribe(), tell, stopping));
         let notes = self.notes.clone();
         let tell = move |notice| drop(notes.send(Note::Hooks(notice)));
         self.tasks.spawn(self.hooks.clone().run(self.running.subscribe(), tell));

@@ -640,7 +640,8 @@ impl World {
                 self.servers[s].peers = roster.members.iter().map(|m| m.id).collect();
                 Ok(())
             }
-            Effect::Address { .. } => Ok(()),
+            // The simulator knows no interfaces: leases have a simulation of their own.
+            Effect::Address { .. } | Effect::Addresses { .. } => Ok(()),
             Effect::NextKey { sequence } => {
                 self.draw_next_key(s, sequence);
                 Ok(())
@@ -877,7 +878,11 @@ impl World {
 /// What of the messages is worth a line.
 fn told(message: &Message) -> Option<String> {
     Some(match message {
-        Message::Ballot(_) | Message::Greeting(_) | Message::Membership(_) | Message::Rumor(_) => {
+        Message::Ballot(_)
+        | Message::Greeting(_)
+        | Message::Membership(_)
+        | Message::Rumor(_)
+        | Message::Address(_) => {
             return None;
         }
         Message::Troubles { list } => {

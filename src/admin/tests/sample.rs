@@ -222,6 +222,7 @@ pub fn view() -> View {
         members,
         applications: vec![blog, docs, media, shop],
         window: Some(window()),
+        addresses: vec![],
         outcomes: vec![
             outcome(39, Some(12), 1, "every live member switched"),
             outcome(31, None, 0, "given up: its publisher took it back"),

@@ -15,6 +15,7 @@ use crate::{
     },
     driver::{
         DEFINITION_MAX, Definition, DriverError,
+        addresses::Addresses,
         hooks::Hooks,
         routes::{self, Routes},
         secrets::{Sealed, env_name},
@@ -55,6 +56,8 @@ pub struct Defined {
     pub settings: Settings,
     /// What only its members know.
     pub secrets: Option<Sealed>,
+    /// The addresses that one of its members has.
+    pub addresses: Addresses,
 }
 
 impl Made {
@@ -81,6 +84,7 @@ impl Defined {
         let secrets = if with_secrets { read(store, tree)? } else { Ok(None) };
         let (services, hooks) = (read(store, tree)?, read(store, tree)?);
         let (settings, routes) = (read(store, tree)?, read(store, tree)?);
+        let addresses = read(store, tree)?;
         let all = || -> Result<Self, String> {
             Ok(Self {
                 services: services?.unwrap_or_default(),
@@ -88,6 +92,7 @@ impl Defined {
                 routes: routes?.unwrap_or_default(),
                 settings: settings?.unwrap_or_default(),
                 secrets: secrets?,
+                addresses: addresses?.unwrap_or_default(),
             })
         };
         Ok(all())

@@ -60,6 +60,7 @@ fn app(
 
 fn view(members: Vec<MemberView>, applications: Vec<ApplicationView>) -> View {
     View {
+        addresses: Vec::new(),
         althing: String::new(),
         me: String::new(),
         cluster: String::new(),
