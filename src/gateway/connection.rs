@@ -360,7 +360,7 @@ fn framing(request: &Request, may_stay: bool) -> Framing {
 
 /// What a connection brought.
 enum Next {
-    Request(Request),
+    Request(Box<Request>),
     Malformed(Malformed),
     /// A head that began and did not end in time.
     Late,
@@ -390,7 +390,7 @@ async fn read_head<T: Transport>(io: &mut T, buffer: &mut BytesMut, within: Dura
             match request::parse(buffer) {
                 Ok(Some((mut request, used))) => {
                     request.raw = buffer.split_to(used).freeze();
-                    return Next::Request(request);
+                    return Next::Request(Box::new(request));
                 }
                 Ok(None) => {}
                 Err(why) => return Next::Malformed(why),
