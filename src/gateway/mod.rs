@@ -1,6 +1,6 @@
 //! F3, the gateway: serves the static sites that the cluster holds, over
 //! HTTP/1.1 on a TCP listener, and passes requests on: to the programs that
-//! answer them ([`proxy`]), and to members that hold what this one does not.
+//! answer them (`proxy`), and to members that hold what this one does not.
 //!
 //! Our own connection loop: `httparse` reads the heads and sendfile(2) moves
 //! the bodies, because no server library offers sendfile. What is answered is
