@@ -33,7 +33,7 @@ const FILES: [&str; 5] = ["lock", "format", "member.key", "member.key.next", "so
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl DataDir {
@@ -196,7 +196,19 @@ fn check_foreign(directory: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn lock(directory: &Path) -> Result<File, StoreError> {
+/// Unlocked by word when it is dropped: a process that is just being started has a copy of the
+/// descriptor until its program runs, and would keep the lock for so long.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // What can't be unlocked is so when the last copy is closed.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+fn lock(directory: &Path) -> Result<Lock, StoreError> {
     let path = directory.join("lock");
     let file = OpenOptions::new()
         .write(true)
@@ -206,7 +218,7 @@ fn lock(directory: &Path) -> Result<File, StoreError> {
         .open(&path)
         .map_err(io_error("open", &path))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(rustix::io::Errno::WOULDBLOCK) => {
             Err(StoreError::Locked { path: directory.to_owned() })
         }
