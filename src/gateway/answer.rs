@@ -7,7 +7,7 @@
 //! what is old, whenever the next request reaches another member. The entity
 //! tag is the content's digest and the same everywhere.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
@@ -149,6 +149,23 @@ pub fn decide(request: &Request, site: &dyn Site) -> Answer {
     let mut answer = choose(request, site);
     answer.headers.push(("Althing-Version", format!("{}/{}", site.app(), site.version())));
     answer
+}
+
+/// The same for a page of an earlier version that asks for a file of its own: one that `site`
+/// does not have, under a name that carries a hash of its content, and so never means
+/// anything else. Nothing else is taken from what was replaced. With the version that has it.
+pub fn decide_for_earlier(
+    request: &Request,
+    site: &Arc<dyn Site>,
+) -> Option<(Answer, Arc<dyn Site>)> {
+    let name = request.path.rsplit('/').next().unwrap_or_default();
+    if !carries_hash(name.as_bytes()) {
+        return None;
+    }
+    site.earlier().into_iter().find_map(|earlier| {
+        let answer = decide(request, earlier.as_ref());
+        matches!(answer.status, 200 | 206 | 304).then_some((answer, earlier))
+    })
 }
 
 fn choose(request: &Request, site: &dyn Site) -> Answer {

@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Backends, Forward, Route, Sites, Stats, Target,
+    Backends, Forward, Route, Site, Sites, Stats, Target,
     answer::{self, Answer},
     balance,
     deliver::{Framing, deliver},
@@ -185,7 +185,7 @@ async fn forwarded<T: Transport>(
                 Route::Local(site) => match refused(&request) {
                     Some(answer) => (framing, answer),
                     None => {
-                        let answer = answer::decide(&request, site.as_ref());
+                        let (answer, site) = decided(&request, site);
                         deliver(io, framing, answer, Some(&site), stats).await?;
                         return Ok(());
                     }
@@ -302,11 +302,11 @@ impl<F: Forward> Shared<F> {
             // Whoever holds it knows whether a file or a program answers.
             Route::Remote(holders) => Backends::elsewhere(holders, self.limits.answer),
             Route::Local(site) => {
-                let (answer, site) = match refused(request) {
-                    Some(answer) => (answer, None),
-                    None => (answer::decide(request, site.as_ref()), Some(&site)),
-                };
-                return deliver(io, framing, answer, site, stats).await;
+                if let Some(answer) = refused(request) {
+                    return deliver(io, framing, answer, None, stats).await;
+                }
+                let (answer, site) = decided(request, site);
+                return deliver(io, framing, answer, Some(&site), stats).await;
             }
             Route::Unavailable { status, why } => {
                 let mut answer = Answer::unavailable(status, &why);
@@ -339,6 +339,17 @@ fn target(request: &Request, by_member: bool) -> Target<'_> {
 
 fn terms(origin: Origin, limits: Limits, delivery: Framing) -> Terms {
     Terms { origin, connect: limits.connect, stall: limits.stall, delivery }
+}
+
+/// The answer, and the version that it is of.
+fn decided(request: &Request, site: Arc<dyn Site>) -> (Answer, Arc<dyn Site>) {
+    let answer = answer::decide(request, site.as_ref());
+    if answer.status == 404
+        && let Some(found) = answer::decide_for_earlier(request, &site)
+    {
+        return found;
+    }
+    (answer, site)
 }
 
 /// What a site made of files does not do.

@@ -95,6 +95,11 @@ pub trait Site: Send + Sync {
     /// reading; `None` means that the chunks are to be used. Quick: it is
     /// called on the event loop.
     fn open(&self, path: &RelPath) -> Option<std::fs::File>;
+    /// The versions that were served until a while ago, newest first: what a page of theirs
+    /// asks for is answered from them (*skew protection*).
+    fn earlier(&self) -> Vec<Arc<dyn Site>> {
+        Vec::new()
+    }
     /// The bytes of `chunk` from the content store, verified. May block.
     fn chunk(&self, chunk: &Chunk) -> io::Result<Vec<u8>>;
 }

@@ -13,7 +13,7 @@
 use std::{fs::File, future::Future, io, os::unix::fs::FileExt, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use rustix::net::SendFlags;
+use rustix::net::{SendFlags, sockopt};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest},
     net::TcpStream,
@@ -22,6 +22,8 @@ use tokio::{
 
 /// Bytes sent before others get their turn, and between two looks at the file.
 const SLICE: u64 = 1 << 20;
+/// After so long without a word a client's host is asked whether it is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Bytes read at once where sendfile can't be used.
 const COPY: u64 = 256 << 10;
 
@@ -84,6 +86,10 @@ impl Tcp {
     pub(super) fn new(stream: TcpStream, stall: Duration) -> io::Result<Self> {
         // Heads wait for their bodies by MSG_MORE and for nothing else.
         stream.set_nodelay(true)?;
+        // A client whose host is gone says nothing: where a protocol of its own is spoken, or
+        // events are waited for, nothing else would notice.
+        sockopt::set_socket_keepalive(&stream, true)?;
+        sockopt::set_tcp_keepidle(&stream, KEEP_ALIVE)?;
         Ok(Self { stream, stall })
     }
 

@@ -1,7 +1,10 @@
 //! The member's read-only view: what the command line, the API and the status
 //! page show. Names instead of ids, sentences where a person decides.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -273,7 +276,7 @@ pub struct SiteRoute {
     /// The application.
     pub app: AppName,
     /// How each kept version of it is served, by number; the last is current.
-    pub specs: BTreeMap<u64, AppSpec>,
+    pub specs: BTreeMap<u64, Arc<AppSpec>>,
     /// Live members that have switched to the current version and are in service, others than
     /// this one. Those on standby as well where nobody else is left.
     pub holders: Vec<MemberId>,
@@ -307,7 +310,11 @@ impl Member {
             let asked = if in_service.is_empty() { aside } else { in_service };
             SiteRoute {
                 app: app.clone(),
-                specs: application.versions.iter().map(|v| (v.number, v.spec.clone())).collect(),
+                specs: application
+                    .versions
+                    .iter()
+                    .map(|v| (v.number, Arc::new(v.spec.clone())))
+                    .collect(),
                 holders: asked.into_iter().map(|m| m.id).collect(),
                 here,
             }

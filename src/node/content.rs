@@ -116,10 +116,17 @@ struct Work {
     unrecovered: Option<Saved>,
 }
 
+/// For how long pages of an earlier version find the files that they were made with.
+const SKEW: Duration = Duration::from_secs(600);
+/// Earlier versions that are asked.
+const EARLIER_MAX: usize = 8;
+
 #[derive(Clone, Debug, Default)]
 struct Shown {
     active: Option<Active>,
     site: Option<Arc<Site>>,
+    /// What was served before, until when pages of it may ask for their files, newest first.
+    earlier: Vec<(Instant, Arc<Site>)>,
 }
 
 /// Content that was taken into the store.
@@ -465,8 +472,17 @@ impl Content {
     /// another cluster (`begin_anew`), which means nothing to this one's clients.
     pub fn site(&self, app: &AppName) -> Option<Arc<Site>> {
         let cell = locked(&self.inner.apps).get(app)?.clone();
-        let shown = locked(&cell.shown).clone();
-        shown.site.filter(|site| site.version() > 0)
+        // Nothing else of it is copied: this is asked for every request.
+        let site = locked(&cell.shown).site.clone();
+        site.filter(|site| site.version() > 0)
+    }
+
+    /// The versions that were served until a while ago, newest first.
+    pub fn earlier(&self, app: &AppName) -> Vec<Arc<Site>> {
+        let Some(cell) = locked(&self.inner.apps).get(app).cloned() else { return Vec::new() };
+        let shown = locked(&cell.shown);
+        let live = shown.earlier.iter().filter(|(until, _)| *until > Instant::now());
+        live.map(|(_, site)| site.clone()).collect()
     }
 
     /// What was replaced in the live tree of `app` and is still kept, oldest
@@ -577,12 +593,24 @@ impl Content {
 
     /// Shows others what is active and known now.
     fn show(&self, cell: &App, work: &Work) -> Result<(), ContentError> {
-        let mut shown = Shown { active: work.active.clone(), site: None };
+        let (before, earlier) = {
+            let shown = locked(&cell.shown);
+            (shown.site.clone(), shown.earlier.clone())
+        };
+        let mut shown = Shown { active: work.active.clone(), site: None, earlier };
         if let Some(active) = &work.active
             && let Some(tree) = self.inner.store.tree(&active.root)?
         {
             let (cache, store) = (work.cache.clone(), self.inner.store.clone());
             shown.site = Some(Arc::new(Site::new(active, tree, cache, store)));
+        }
+        let now = Instant::now();
+        shown.earlier.retain(|(until, _)| *until > now);
+        if let Some(before) = before.filter(|before| before.version() > 0)
+            && shown.site.as_ref().is_some_and(|site| site.version() != before.version())
+        {
+            shown.earlier.insert(0, (now + SKEW, before));
+            shown.earlier.truncate(EARLIER_MAX);
         }
         *locked(&cell.shown) = shown;
         Ok(())

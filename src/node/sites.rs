@@ -20,7 +20,6 @@ use crate::{
     gateway::{Backends, Forward, Process, Route, Site, Sites, Target},
     member::view::SiteRoute,
     net::{Net, RecvStream, SendStream, StreamKind},
-    store::ContentStore,
 };
 
 /// The routing table, replaced as a whole.
@@ -84,12 +83,15 @@ impl Table {
     /// The application that claims `host`, else the default one, else the
     /// only one there is.
     fn find(&self, host: Option<&str>) -> Option<&SiteRoute> {
-        let spec = |route: &SiteRoute| route.specs.values().next_back().cloned();
-        let claims = |route: &&SiteRoute, host: &str| {
-            spec(route).is_some_and(|s| s.hosts.iter().any(|h| h == host))
+        let is = |route: &SiteRoute, what: &dyn Fn(&AppSpec) -> bool| {
+            route.specs.values().next_back().is_some_and(|spec| what(spec))
         };
-        let claimed = host.and_then(|host| self.routes.iter().find(|r| claims(r, host)));
-        let by_default = || self.routes.iter().find(|r| spec(r).is_some_and(|s| s.default));
+        let claims = |host: &str| {
+            let mut all = self.routes.iter();
+            all.find(|route| is(route, &|spec| spec.hosts.iter().any(|h| h == host)))
+        };
+        let claimed = host.and_then(claims);
+        let by_default = || self.routes.iter().find(|route| is(route, &|spec| spec.default));
         let only = || if let [only] = self.routes.as_slice() { Some(only) } else { None };
         claimed.or_else(by_default).or_else(only)
     }
@@ -98,15 +100,15 @@ impl Table {
     fn local(&self, route: &SiteRoute, site: Arc<content::Site>) -> Option<Arc<dyn Site>> {
         let content = self.content.as_ref()?;
         let spec = route.specs.get(&site.version()).or_else(|| route.specs.values().next_back())?;
-        Some(Arc::new(LocalSite { site, store: content.store().clone(), spec: spec.clone() }))
+        Some(Arc::new(LocalSite { site, content: content.clone(), spec: spec.clone() }))
     }
 }
 
 /// One version that this member holds.
 struct LocalSite {
     site: Arc<content::Site>,
-    store: ContentStore,
-    spec: AppSpec,
+    content: Content,
+    spec: Arc<AppSpec>,
 }
 
 impl Site for LocalSite {
@@ -131,7 +133,15 @@ impl Site for LocalSite {
     }
 
     fn chunk(&self, chunk: &Chunk) -> io::Result<Vec<u8>> {
-        self.store.read(&chunk.digest).map_err(io::Error::other)
+        self.content.store().read(&chunk.digest).map_err(io::Error::other)
+    }
+
+    fn earlier(&self) -> Vec<Arc<dyn Site>> {
+        let as_site = |site| {
+            let (content, spec) = (self.content.clone(), self.spec.clone());
+            Arc::new(LocalSite { site, content, spec }) as _
+        };
+        self.content.earlier(self.app()).into_iter().map(as_site).collect()
     }
 }
 

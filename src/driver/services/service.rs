@@ -109,6 +109,7 @@ impl Runner {
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
             if !wanted.as_ref().is_some_and(|wanted| wanted.served) {
+                self.before.iter().for_each(Predecessor::release);
                 for before in std::mem::take(&mut self.before) {
                     before.gone().await;
                 }

@@ -115,6 +115,21 @@ enum Failure {
     Begun(#[from] Broken),
 }
 
+impl Failure {
+    /// Whether the one who was asked is at fault, and not the client.
+    fn is_theirs(&self) -> bool {
+        match self {
+            Self::Client(_) | Self::Body(_) => false,
+            Self::Begun(broken) => matches!(broken, Broken::Holder(_)),
+            Self::Unreached(_)
+            | Self::Refused
+            | Self::Unanswered(_)
+            | Self::Malformed(_)
+            | Self::Late(_) => true,
+        }
+    }
+}
+
 /// Answers `request`, whose body begins in `buffer`. Says whether the client's connection
 /// stays open.
 pub(super) async fn pass_on<T: Transport, F: Forward>(
@@ -173,8 +188,10 @@ pub(super) async fn pass_on<T: Transport, F: Forward>(
                 pick != Pick::Here && request.may_be_repeated()
             }
         };
-        chosen.failed();
-        shared.stats.forward_failure();
+        if failure.is_theirs() {
+            chosen.failed();
+            shared.stats.forward_failure();
+        }
         tried.push(pick);
         let is_last = !again;
         last = Some(failure);

@@ -66,6 +66,8 @@ pub struct FakeSite {
     pub chunks_left: AtomicUsize,
     /// Live files handed out.
     pub opened: AtomicUsize,
+    /// What was served before.
+    pub earlier: Vec<Arc<FakeSite>>,
 }
 
 impl FakeSite {
@@ -114,6 +116,7 @@ impl FakeSite {
             live_fit: AtomicBool::new(true),
             chunks_left: AtomicUsize::new(usize::MAX),
             opened: AtomicUsize::new(0),
+            earlier: Vec::new(),
         }
     }
 
@@ -142,6 +145,9 @@ impl Site for FakeSite {
         }
         self.opened.fetch_add(1, SeqCst);
         File::open(self.live.path().join(path.to_path())).ok()
+    }
+    fn earlier(&self) -> Vec<Arc<dyn Site>> {
+        self.earlier.iter().map(|site| site.clone() as _).collect()
     }
     fn chunk(&self, chunk: &Chunk) -> io::Result<Vec<u8>> {
         let left = |n: usize| n.checked_sub(1);

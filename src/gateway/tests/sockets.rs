@@ -465,3 +465,26 @@ async fn a_dropped_gateway_leaves_no_connection_behind() {
     assert_eq!(client.rest().await, b"");
     server.until(|stats| stats.connections_active == 0).await;
 }
+
+/// Skew protection: a page of an earlier version finds its own files, and nothing else of it.
+#[tokio::test]
+async fn pages_of_an_earlier_version_find_their_files() {
+    let hashed = "app.3f9c2b71.js";
+    let first = FakeSite::new(1, &[(hashed, b"first"), ("old.html", b"old"), ("plain.js", b"p")]);
+    let mut second = FakeSite::new(2, &[("app.77aa01bc.js", b"second")]);
+    second.earlier.push(Arc::new(first));
+    let server = Server::start(FakeSites::local(Arc::new(second))).await;
+    let old = server.get(&format!("/{hashed}")).await;
+    assert_eq!((old.status, old.text().as_str()), (200, "first"));
+    assert_eq!(old.header("althing-version"), Some("shop/1"));
+    let new = server.get("/app.77aa01bc.js").await;
+    assert_eq!((new.text().as_str(), new.header("althing-version")), ("second", Some("shop/2")));
+    for gone in ["/old.html", "/plain.js", "/other.3f9c2b71.js", "/app.3f9c2b71.js/"] {
+        let reply = server.get(gone).await;
+        assert_eq!(
+            (reply.status, reply.header("althing-version")),
+            (404, Some("shop/2")),
+            "{gone}"
+        );
+    }
+}

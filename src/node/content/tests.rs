@@ -316,7 +316,11 @@ fn a_site_serves_its_version_whatever_happens_to_the_live_tree() {
     assert_eq!((first.version(), second.version()), (1, 2));
     assert_eq!(content(second.open(&index)).as_deref(), Some("two"));
     assert_eq!(text(&first, "index.html").unwrap(), "one", "the page loaded before");
+    let earlier =
+        || -> Vec<u64> { bench.content.earlier(&www).iter().map(|site| site.version()).collect() };
+    assert_eq!(earlier(), [1]);
     bench.activate(3, one, &AppSpec::default());
+    assert_eq!(earlier(), [2, 1], "newest first");
     assert!(first.open(&index).is_none(), "its tree is gone");
     assert_eq!(text(&first, "index.html").unwrap(), "one");
 }
