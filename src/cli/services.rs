@@ -65,6 +65,7 @@ pub(super) async fn list(
             ">FOR",
             ">VERSION",
             ">PID",
+            ">PORT",
             ">RESTARTS",
             "LAST END",
         ]);
@@ -77,6 +78,7 @@ pub(super) async fn list(
                 Cell::from(span(since(s))),
                 Cell::from(s.version.to_string()),
                 Cell::from(s.pid.map_or(String::new(), |pid| pid.to_string())),
+                Cell::from(s.port.map_or(String::new(), |port| port.to_string())),
                 Cell::from(s.restarts.to_string()),
                 Cell::from(s.last_exit.clone().unwrap_or_default()),
             ]);
