@@ -252,7 +252,10 @@ impl Fields {
             body,
             idempotent,
             expects_continue: self.expects && minor == 1,
-            upgrade: self.upgrade.filter(|_| self.upgrades && minor == 1),
+            // Behind a body that streams nobody could tell where the other protocol begins.
+            upgrade: self.upgrade.filter(|_| {
+                self.upgrades && minor == 1 && matches!(body, Framing::None | Framing::Length(0))
+            }),
             raw: Bytes::new(),
             accept_encoding: self.accept_encoding,
             if_none_match: self.if_none_match,
@@ -528,6 +531,9 @@ mod tests {
         let text = "GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n";
         let request = one(&format!("{text}Connection: keep-alive, Upgrade\r\n\r\n"));
         assert_eq!(request.upgrade.as_deref(), Some("websocket"));
+        let text = "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: x\r\nConnection: upgrade\r\n";
+        assert_eq!(one(&format!("{text}Transfer-Encoding: chunked\r\n\r\n")).upgrade, None);
+        let text = "GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n";
         // A wish that is not for this connection is none.
         assert_eq!(one(&format!("{text}\r\n")).upgrade, None);
         assert_eq!(one("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n").path, "*");

@@ -275,7 +275,9 @@ impl Member {
                 };
                 let text = match on {
                     true => format!("{name} is in service"),
-                    false => format!("{name} is on standby: others answer what reaches it"),
+                    false => {
+                        format!("{name} is on standby: it answers only if nobody is in service")
+                    }
                 };
                 (Change::Standby { member, standby: !on }, text)
             }

@@ -47,7 +47,7 @@ pub struct Backends {
     pub here: Option<Box<dyn Process>>,
     /// Other members that may have one.
     pub others: Vec<MemberId>,
-    /// The path that it is asked for, where that is another one than the client's.
+    /// The path that the process here is asked for, where that is another one than the client's.
     pub path: Option<String>,
     /// How long it has until its answer begins, and between any two pieces of it.
     pub within: Duration,
@@ -180,7 +180,9 @@ pub(super) async fn pass_on<T: Transport, F: Forward>(
         let again = match &failure {
             Failure::Client(error) => return Err(io::Error::from(error.kind()).into()),
             Failure::Begun(_) | Failure::Body(_) => false,
-            Failure::Unreached(_) | Failure::Refused => kept.is_some() || request.has_no_body(),
+            // Nothing of its body was taken yet.
+            Failure::Unreached(_) => true,
+            Failure::Refused => kept.is_some() || request.has_no_body(),
             Failure::Unanswered(_) => request.may_be_repeated(),
             // A program that is slow is not made faster by asking another; a member that is
             // silent would have said so of its own.
@@ -276,7 +278,9 @@ impl<F: Forward> Attempt<'_, F> {
         within: Duration,
     ) -> Result<(bool, bool), Failure> {
         let to_member = matches!(upstream, Upstream::Member(_));
-        let mut head = head::request(self.request, self.path, self.terms.origin, to_member);
+        // Another member finds the route by the path that the client asked for.
+        let path = if to_member { &self.request.path } else { self.path };
+        let mut head = head::request(self.request, path, self.terms.origin, to_member);
         head.extend_from_slice(self.kept.unwrap_or_default());
         let stall = self.terms.stall;
         write_within(upstream, &head, stall).await.map_err(Failure::Unanswered)?;

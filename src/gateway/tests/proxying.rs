@@ -345,3 +345,27 @@ async fn what_follows_a_body_is_the_next_request_and_nothing_else() {
     assert_eq!((reply.status, reply.header("connection")), (400, Some("close")));
     assert_eq!(Client::new(client.stream).rest().await, b"");
 }
+
+/// A route that leaves out its path does so for the program, not for other members: they
+/// look for the route themselves.
+#[tokio::test]
+async fn only_the_program_is_asked_for_another_path() {
+    let address = program(tells).await;
+    let backends = move |here: bool, others: &[MemberId]| {
+        Route::Service(Backends {
+            here: here.then(|| Box::new(At(address)) as _),
+            others: others.to_vec(),
+            path: Some("/x".to_owned()),
+            within: Duration::from_secs(20),
+        })
+    };
+    let direct = Server::start(FakeSites::new(move |_| backends(true, &[]))).await;
+    assert!(direct.get("/api/x").await.text().contains(" GET /x HTTP/1.1"));
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec();
+    let peers = [(member(1), Peer::Says(answer))].into_iter().collect();
+    let forward = Arc::new(FakeForward { peers, ..FakeForward::default() });
+    let sites = FakeSites::new(move |_| backends(false, &[member(1)]));
+    let through = Server::with(sites, forward.clone(), Limits::default()).await;
+    assert_eq!(through.get("/api/x").await.status, 200);
+    assert!(forward.heads.lock().unwrap()[0].starts_with("GET /api/x HTTP/1.1\r\n"));
+}
