@@ -216,6 +216,20 @@ fn nothing_that_is_planned_costs_an_answer() {
                 Err(format!("{before:?} {now:?}"))
             }
         });
+        // Its program is asked no more, through whomever.
+        let all = ready(&one, 4);
+        let its = all.iter().find(|s| s["member"] == *name).unwrap()["pid"].to_string();
+        until("its program is left alone", || {
+            for member in [&one, &two, &three] {
+                for _ in 0..8 {
+                    let body = String::from_utf8(member.get("/api/x")?.body).unwrap();
+                    if body.split_whitespace().nth(1) == Some(&its) {
+                        return Err(body);
+                    }
+                }
+            }
+            Ok(())
+        });
         one.run(&["resume", name]).unwrap();
         until("it is in service", || service_of(&two, name, "in service"));
     }
