@@ -10,7 +10,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AppName, ClusterId, Digest, MemberId, MemberName, Placement, PublicKey, WallTime, limits,
+    AppName, ClusterId, Digest, MemberId, MemberName, Placement, PublicKey, Rollout, WallTime,
+    limits,
     placement::PlacementError,
     planted::{self, Bug},
     wire::{self, Kind},
@@ -400,6 +401,8 @@ pub struct AppSpec {
     pub not_found: Option<String>,
     /// Which members hold it; all of them if not given.
     pub placement: Option<Placement>,
+    /// How they switch to it.
+    pub rollout: Rollout,
 }
 
 /// How a specification is written; see [`PolicyForm`].
@@ -422,12 +425,16 @@ enum RestForm {
     Nothing,
     NotFound(String),
     Placed(Option<String>, String),
+    Rolled(Option<String>, Option<String>, Rollout),
 }
 
 impl From<AppSpec> for SpecForm {
     fn from(spec: AppSpec) -> Self {
-        let AppSpec { hosts, default, path, ignore, index, not_found, placement } = spec;
+        let AppSpec { hosts, default, path, ignore, index, not_found, placement, rollout } = spec;
         let rest = match (not_found, placement) {
+            (not_found, placement) if rollout != Rollout::default() => {
+                RestForm::Rolled(not_found, placement.map(String::from), rollout)
+            }
             (None, None) => RestForm::Nothing,
             (Some(file), None) => RestForm::NotFound(file),
             (not_found, Some(placement)) => RestForm::Placed(not_found, placement.into()),
@@ -441,12 +448,14 @@ impl TryFrom<SpecForm> for AppSpec {
 
     fn try_from(form: SpecForm) -> Result<Self, PlacementError> {
         let SpecForm { hosts, default, path, ignore, index, rest } = form;
-        let (not_found, placement) = match rest {
-            RestForm::Nothing => (None, None),
-            RestForm::NotFound(file) => (Some(file), None),
-            RestForm::Placed(not_found, text) => (not_found, Some(Placement::parse(&text)?)),
+        let (not_found, placement, rollout) = match rest {
+            RestForm::Nothing => (None, None, Rollout::default()),
+            RestForm::NotFound(file) => (Some(file), None, Rollout::default()),
+            RestForm::Placed(not_found, text) => (not_found, Some(text), Rollout::default()),
+            RestForm::Rolled(not_found, placement, rollout) => (not_found, placement, rollout),
         };
-        Ok(Self { hosts, default, path, ignore, index, not_found, placement })
+        let placement = placement.map(|text| Placement::parse(&text)).transpose()?;
+        Ok(Self { hosts, default, path, ignore, index, not_found, placement, rollout })
     }
 }
 
@@ -681,7 +690,10 @@ mod tests {
             let before = (hosts, default, path, ignore, index, not_found);
             assert_eq!(wire::encode(Kind::Record, &plain), wire::encode(Kind::Record, &before));
             let placement = Placement::parse("role == web").ok();
-            for spec in [plain.clone(), AppSpec { placement, ..plain }] {
+            let rollout = Rollout { at_once: Some(2), ..Rollout::default() };
+            let placed = AppSpec { placement, ..plain.clone() };
+            let rolled = AppSpec { rollout, ..placed.clone() };
+            for spec in [plain.clone(), placed, AppSpec { rollout, ..plain }, rolled] {
                 let bytes = wire::encode(Kind::Record, &spec);
                 assert_eq!(wire::decode::<AppSpec>(Kind::Record, &bytes), Ok(spec));
             }

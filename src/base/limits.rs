@@ -85,6 +85,9 @@ pub const DIFFERING_MAX: usize = APPLICATIONS_MAX;
 pub const TROUBLES_MAX: usize = 16;
 /// The sentence of one, bytes.
 pub const TROUBLE_MAX: usize = 512;
+/// Applications of which a member says how it does with their newest version: those that
+/// fail first.
+pub const NOTES_MAX: usize = 64;
 /// Changes that wait for their turn on one member.
 pub const PROPOSALS_MAX: usize = 64;
 /// The largest catalog, and the largest lineage, bytes: a promise may carry

@@ -50,6 +50,8 @@ pub enum Bug {
     StagedContentDropped,
     /// Content that is placed elsewhere is dropped before anybody has taken it over.
     GivenUpEarly,
+    /// A version that did not get ready stays.
+    NeverTakenBack,
     /// Members go on listening to one that they know to be removed.
     RemovedStillHeard,
     /// A refusal does not say that the change may still come into force.
@@ -58,7 +60,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::QuorumOfThoseInView,
         Self::MajorityOffByOne,
         Self::SkippedSync,
@@ -80,6 +82,7 @@ impl Bug {
         Self::ManualTakenOver,
         Self::StagedContentDropped,
         Self::GivenUpEarly,
+        Self::NeverTakenBack,
         Self::RemovedStillHeard,
         Self::DoubtUnsaid,
     ];

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    args::ReadyWithin,
     client::Client,
     output::{Output, Paint},
     publish,
@@ -134,7 +135,7 @@ pub(super) async fn run(
     })?;
     let publish =
         Publish { app: Some(app), source: path, message, base: None, hosts, place: Some(place) };
-    publish::directory(client, output, &publish).await
+    publish::directory(client, output, &publish, ReadyWithin::default()).await
 }
 
 /// What a strict majority of all voters holds.

@@ -183,6 +183,8 @@ wins, and the other is kept aside (`althing restore`).")]
         app: AppName,
         /// Which version [default: the one before the current one].
         version: Option<u64>,
+        #[command(flatten)]
+        ready: ReadyWithin,
     },
     /// Read every byte of an application on this member again and compare it.
     /// Ends with 1 if anything differs.
@@ -697,6 +699,25 @@ pub(super) struct Publish {
     /// The version that this one was made from: refused if it is no longer the current one.
     #[arg(long, value_name = "N")]
     pub base: Option<u64>,
+    #[command(flatten)]
+    pub ready: ReadyWithin,
+}
+
+/// How long a command waits until what it published is ready on all members.
+#[derive(Clone, Copy, Debug, ClapArgs)]
+pub(super) struct ReadyWithin {
+    /// Do not wait until what runs of it is ready on all members.
+    #[arg(long)]
+    pub no_wait: bool,
+    /// How long to wait for that.
+    #[arg(long, value_name = "SPAN", default_value = "10m", conflicts_with = "no_wait")]
+    pub within: Span,
+}
+
+impl Default for ReadyWithin {
+    fn default() -> Self {
+        Self { no_wait: false, within: Span(Duration::from_secs(600)) }
+    }
 }
 
 #[derive(Debug, ClapArgs)]

@@ -129,7 +129,9 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
         Action::Window { action } => operate::window(&client, output, action).await,
         Action::Failover { action } => operate::failover(&client, output, action).await,
         Action::History { app } => show::history(&client, output, &app).await,
-        Action::Rollback { app, version } => publish::rollback(&client, output, app, version).await,
+        Action::Rollback { app, version, ready } => {
+            publish::rollback(&client, output, app, version, ready).await
+        }
         Action::Verify { app } => inspect::verify(&client, output, &app).await,
         Action::Sync { app, full, show_lists: lists, xml } => {
             inspect::sync(&client, output, app, inspect::Looks { full, lists, xml }).await

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    args,
+    args::{self, ReadyWithin},
     client::Client,
     edits::{self, Listed},
     fetch::{self, Progress, Terms},
@@ -27,6 +27,8 @@ use crate::{
     node::{Edits, Publish},
 };
 
+mod ready;
+
 /// After so long a person is told why there is nothing to tell.
 const QUIET: Duration = Duration::from_secs(1);
 /// How often a person is told how far it is.
@@ -37,7 +39,7 @@ pub(super) async fn run(
     output: &Output,
     options: args::Publish,
 ) -> Result<ExitCode, Refusal> {
-    let args::Publish { source, update, app, message, host: hosts, base } = options;
+    let args::Publish { source, update, app, message, host: hosts, base, ready } = options;
     let outcome = match (update, app) {
         (Some(list), Some(app)) => {
             let list = edits::read(&list, &app)?;
@@ -53,9 +55,10 @@ pub(super) async fn run(
             // Without a list there is a directory: the arguments were checked.
             let source = super::absolute(&source.unwrap_or_default())?;
             let publish = Publish { app, source, message, base, hosts, place: None };
-            return directory(client, output, &publish).await;
+            return directory(client, output, &publish, ready).await;
         }
     };
+    ready::wait(client, output, &outcome, ready).await?;
     operate::done(output, &outcome);
     Ok(ExitCode::SUCCESS)
 }
@@ -65,9 +68,11 @@ pub(super) async fn directory(
     client: &Client,
     output: &Output,
     publish: &Publish,
+    ready: ReadyWithin,
 ) -> Result<ExitCode, Refusal> {
     let first = format!("{} is being read", publish.source.display());
     let outcome = watched(client, output, &first, client.publish(publish)).await?;
+    ready::wait(client, output, &outcome, ready).await?;
     operate::done(output, &outcome);
     Ok(ExitCode::SUCCESS)
 }
@@ -77,10 +82,12 @@ pub(super) async fn rollback(
     output: &Output,
     app: AppName,
     version: Option<u64>,
+    ready: ReadyWithin,
 ) -> Result<ExitCode, Refusal> {
     let command = Command::Rollback { app, version };
     let outcome =
         watched(client, output, "a window is asked for", client.command(&command)).await?;
+    ready::wait(client, output, &outcome, ready).await?;
     operate::done(output, &outcome);
     Ok(ExitCode::SUCCESS)
 }

@@ -176,6 +176,8 @@ pub(super) struct Surroundings<'a> {
     pub votes: &'a Votes,
     /// Who is live, itself included.
     pub live: &'a dyn Fn(MemberId) -> bool,
+    /// Whose newest version this member has to wait with.
+    pub waits: &'a BTreeSet<AppName>,
 }
 
 impl Surroundings<'_> {
@@ -418,7 +420,10 @@ impl Content {
             return;
         }
         if holding.activated != current.number {
-            if whole || planted::is(Bug::SwitchedBeforeWhole) {
+            if around.waits.contains(app) {
+                // What the others say wakes us.
+                (holding.scan_at, holding.glance_at) = (now + RETRY, None);
+            } else if whole || planted::is(Bug::SwitchedBeforeWhole) {
                 holding.work = Some(Work::Activating);
                 effects.push(Effect::Activate {
                     app: app.clone(),

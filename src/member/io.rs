@@ -15,7 +15,7 @@ use crate::{
         AppName, Digest, MemberId, PublicKey, Refusal, SecretKey, Time, VirtualAddress,
         catalog::{AppSpec, Roster},
     },
-    proto::catalog::Record,
+    proto::{catalog::Record, rollout::Sight},
 };
 
 /// What a member is told.
@@ -163,6 +163,15 @@ pub enum Input {
         defined: BTreeMap<AppName, BTreeSet<VirtualAddress>>,
         /// Why this member can hold none, a sentence without its point; none if it can.
         unable: Option<String>,
+    },
+    /// How what runs of the live version is.
+    Seen {
+        /// Of which application.
+        app: AppName,
+        /// Of which version.
+        version: u64,
+        /// How.
+        sight: Sight,
     },
     /// This member is about to stop: others are to have the addresses that it holds. See
     /// [`Member::holds_addresses`](super::Member::holds_addresses) for when they do.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{change::Change, troubles::Trouble};
 use crate::{
     base::{AppName, MemberId, Refusal, limits, wire},
-    proto::{balance::lease, catalog, rumor, vote::SignedBallot},
+    proto::{balance::lease, catalog, rollout, rumor, vote::SignedBallot},
 };
 
 /// One message. It comes over a connection whose peer's key was checked.
@@ -52,6 +52,12 @@ pub enum Message {
     },
     /// Who holds which virtual address.
     Address(lease::Message),
+    /// How the versions that I switched to a moment ago do here.
+    Rollout {
+        /// Those that changed last, and all that failed.
+        #[serde(deserialize_with = "wire::bounded::<_, _, { limits::NOTES_MAX }>")]
+        list: Vec<rollout::Note>,
+    },
 }
 
 /// The answer to [`Message::Forward`].
@@ -103,6 +109,13 @@ mod tests {
                 granted: vec![[10, 0, 0, 100].into()],
                 refused: vec![([10, 0, 0, 101].into(), 30)],
             }),
+            Message::Rollout {
+                list: vec![rollout::Note {
+                    app: AppName::parse("web").unwrap(),
+                    version: 7,
+                    state: rollout::State::Failed("it ended".to_owned()),
+                }],
+            },
         ];
         let mut samples: Vec<Vec<u8>> =
             messages.iter().map(|m| wire::encode(Kind::Message, m)).collect();
@@ -143,7 +156,7 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_message_never_panics(pick in 0_usize..7, at in any::<prop::sample::Index>(), byte: u8) {
+        fn a_damaged_message_never_panics(pick in 0_usize..8, at in any::<prop::sample::Index>(), byte: u8) {
             let mut bytes = samples().swap_remove(pick);
             let at = at.index(bytes.len());
             bytes[at] = byte;

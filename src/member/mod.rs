@@ -49,6 +49,7 @@ mod io;
 mod message;
 mod operate;
 mod parting;
+mod rollout;
 mod rotation;
 mod rumors;
 #[cfg(test)]
@@ -128,6 +129,7 @@ pub struct Member {
     rumors: Rumors,
     troubles: Troubles,
     addresses: addresses::Addresses,
+    coming: rollout::Coming,
     /// What each of our own proposals is for.
     purposes: BTreeMap<u64, Purpose>,
     proposal_next: u64,
@@ -208,6 +210,7 @@ impl Member {
             rumors,
             troubles: Troubles::default(),
             addresses: addresses::Addresses::new(leases),
+            coming: rollout::Coming::default(),
             purposes: BTreeMap::new(),
             proposal_next: 0,
             ballot_stamp: generation << 20,
@@ -365,6 +368,9 @@ impl Member {
             Input::Addresses { defined, unable } => {
                 self.on_addresses(now, defined, unable, effects);
             }
+            Input::Seen { app, version, sight } => {
+                self.on_seen(now, &app, version, sight, effects);
+            }
             Input::HandOver => self.on_hand_over(now),
             Input::Sought { app } => {
                 let current = self.catalog().application(&app).map(|a| a.current().root);
@@ -401,6 +407,7 @@ impl Member {
             self.edits.deadline(),
             self.rumors.deadline(),
             self.addresses.deadline(),
+            self.coming.deadline(),
             self.expiry_due(),
             self.unfinished_due(),
             Some(self.astray.due),
@@ -436,6 +443,9 @@ impl Member {
             effects.push(Effect::Peers(roster));
         }
         self.asks_tick(now, effects);
+        if self.coming.tick(now) {
+            self.say_how_it_comes(now, effects);
+        }
         if self.rumors.deadline().is_some_and(|due| now >= due) {
             let (live, mut wants) = (self.live(), Vec::new());
             self.rumors.tick(now, &live, &mut wants);
@@ -456,15 +466,18 @@ impl Member {
             self.send_ballot(now, effects);
         }
         self.judge_anew(now, catalog, effects);
+        let waits = self.wait_for_their_turn(now, catalog);
         let (me, membership) = (self.me, &self.membership);
         let live = |member: MemberId| member == me || membership.is_reached(member);
-        let around = Surroundings { now, me, catalog, votes: &self.votes, live: &live };
+        let around =
+            Surroundings { now, me, catalog, votes: &self.votes, live: &live, waits: &waits };
         self.content.drive(&around, &mut self.rng, effects);
         if self.content.drops() {
             self.retain(now, catalog, effects);
             self.ballot_soon(now);
         }
         self.publish_edits(now, catalog, effects);
+        self.take_back(now, catalog, effects);
         self.adopt_majority(now, catalog, effects);
         self.expire(now, catalog, effects);
         self.finish_what_was_accepted(now, catalog, effects);
@@ -557,6 +570,7 @@ impl Member {
         }
         let signed = self.make_ballot(now);
         self.send(member, &Message::Greeting(signed), effects);
+        self.say_to(now, member, effects);
     }
 
     /// That a peer is reached at first is no news; that it isn't any more is, and its end.
@@ -610,6 +624,7 @@ impl Member {
             Message::Forwarded { id, answer } => self.on_forwarded(now, from, id, answer, effects),
             Message::Resolve { id, app } => self.on_resolve(now, from, id, app, effects),
             Message::Troubles { list } => self.troubles.heard(now, from, list),
+            Message::Rollout { list } => self.coming.heard(from, list),
             Message::Address(message) => self.on_address_message(now, from, message, effects),
             Message::Membership(bytes) => {
                 self.tell_membership(now, membership::Input::Exchange { from, bytes }, effects);
@@ -706,6 +721,7 @@ impl Member {
         self.rumors.retain(&catalog.roster);
         self.troubles.retain(catalog);
         self.addresses_committed(now, catalog);
+        self.coming.retain(catalog);
         self.content.place_anew();
         if self.started {
             self.retain(now, catalog, effects);
@@ -840,6 +856,7 @@ impl Member {
         if let Some(list) = self.troubles.due(troubles) {
             self.send_to_all(&Message::Troubles { list }, effects);
         }
+        self.say_how_it_comes(now, effects);
     }
 
     fn send_to_all(&self, message: &Message, effects: &mut Vec<Effect>) {
@@ -892,7 +909,7 @@ impl Member {
         if ballot.member == self.me {
             return;
         }
-        let (theirs, ours) = (ballot.sequence, catalog.sequence);
+        let (of, theirs, ours) = (ballot.member, ballot.sequence, catalog.sequence);
         let _stale = self.votes.receive(now, ballot);
         if theirs > ours {
             let again = self.asked.get(&from).is_none_or(|at| now.since(*at) >= ASK_EVERY);
@@ -902,6 +919,8 @@ impl Member {
                 self.send(from, &Message::Register(ask), effects);
             }
         }
+        let committed = Arc::clone(self.register.committed());
+        self.note_switches(now, &committed.catalog, of);
     }
 
     /// Counts the ballots again if they, the time or the catalog may have made
@@ -1084,9 +1103,11 @@ impl Member {
             return;
         };
         let known = self.content.holding(app).and_then(|h| h.error.clone());
+        let before = self.content.holding(app).map_or(0, |h| h.activated);
         self.content.activated(now, app, version, result);
         let (severity, text) = match result {
             Ok(switched) => {
+                self.came(now, app, number, before, effects);
                 self.tell_of_edits(app, version, switched, effects);
                 (Severity::Info, format!("{app} switched to version {number}"))
             }

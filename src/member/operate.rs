@@ -96,6 +96,8 @@ pub(super) enum AskOrigin {
     Ticket(u64),
     /// This member, for an edit of its live content.
     Edit,
+    /// This member, for the way back from what did not get ready.
+    Rollback,
     /// Another member asked us to resolve a hung vote.
     Member(MemberId, u64),
 }
@@ -454,7 +456,11 @@ impl Member {
         Ok(Publication { request, app, base, version, committed: false })
     }
 
-    fn rollback(&mut self, app: &AppName, to: Option<u64>) -> Result<Publication, Refusal> {
+    pub(super) fn rollback(
+        &mut self,
+        app: &AppName,
+        to: Option<u64>,
+    ) -> Result<Publication, Refusal> {
         let what = format!("{app} was not rolled back.");
         let application =
             self.catalog().application(app).ok_or_else(|| change::no_such_app(app, &what))?.clone();
@@ -797,6 +803,10 @@ impl Member {
                 let Some(app) = ask.open.publication().map(|p| p.app.clone()) else { return };
                 self.edit_ended(now, &app, result.map(drop), effects);
             }
+            AskOrigin::Rollback => {
+                let Some(app) = ask.open.publication().map(|p| p.app.clone()) else { return };
+                self.taken_back(now, &app, result.map(drop), effects);
+            }
             AskOrigin::Member(to, id) => {
                 let answer = match result {
                     Ok(_) => Answer::Done(self.catalog().sequence),
@@ -948,7 +958,7 @@ impl Member {
                 self.ask_window(now, origin, publication, effects);
             }
             Err(refusal) => match origin {
-                AskOrigin::Edit => {}
+                AskOrigin::Edit | AskOrigin::Rollback => {}
                 AskOrigin::Ticket(ticket) => {
                     effects.push(Effect::Reply { ticket, result: Err(refusal) });
                 }

@@ -16,7 +16,8 @@ use crate::{
     },
     proto::{
         election,
-        membership::{Place, Reach, State},
+        membership::{Place, Reach, State as Liveness},
+        rollout::State,
         vote::{Position, Verdict},
     },
 };
@@ -163,6 +164,13 @@ pub struct PositionView {
     /// What keeps it from holding the version, as it says itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// How the version comes to it: waiting, starting, ready or failed; none where it is
+    /// not placed, or does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<String>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout_failure: Option<String>,
 }
 
 /// One version.
@@ -373,10 +381,10 @@ impl Member {
         let view = |m: &crate::base::catalog::Enrolled| {
             let contact = directory.get(&m.id);
             let state = match contact.map(|c| c.state) {
-                None | Some(State::Alive) => "alive",
-                Some(State::Suspect) => "suspect",
-                Some(State::Down) => "down",
-                Some(State::Left) => "left",
+                None | Some(Liveness::Alive) => "alive",
+                Some(Liveness::Suspect) => "suspect",
+                Some(Liveness::Down) => "down",
+                Some(Liveness::Left) => "left",
             };
             let ballot = self.votes.fresh(now, m.id);
             let service = match ballot {
@@ -502,8 +510,19 @@ impl Member {
                     version: differing.map(|d| d.activated),
                     voter: false,
                     trouble: None,
+                    rollout: None,
+                    rollout_failure: None,
                 };
             }
+            let version_now = catalog.application(app).map(|a| a.current());
+            let state = version_now.and_then(|v| self.how_it_comes(now, app, v, m.id));
+            let (rollout, rollout_failure) = match state {
+                _ if !self.is_live(m.id) => (None, None),
+                None => (Some("waiting"), None),
+                Some(State::Starting) => (Some("starting"), None),
+                Some(State::Ready) => (Some("ready"), None),
+                Some(State::Failed(why) | State::Stuck(why)) => (Some("failed"), Some(why)),
+            };
             let (position, root, version) = match (ballot, differing) {
                 (None, _) => (Position::Silent, None, None),
                 (Some(_), None) => (Position::Holds(committed), Some(committed), Some(current)),
@@ -535,6 +554,8 @@ impl Member {
                 version,
                 voter: m.voter,
                 trouble: trouble.map(str::to_owned),
+                rollout: rollout.map(str::to_owned),
+                rollout_failure,
             }
         };
         catalog.roster.members.iter().map(view).collect()
@@ -664,6 +685,18 @@ impl Member {
                 found.push((Health::Critical, text));
                 continue;
             }
+            let failed =
+                app.positions.iter().filter_map(|p| Some((p, p.rollout_failure.as_ref()?)));
+            for (position, why) in failed {
+                let text = format!(
+                    "{0} version {1} did not get ready on {2}: {why}. See `althing logs {0}`; \
+                     publish a version that works, or `althing rollback {0}`.",
+                    app.name, app.version, position.member
+                );
+                found.push((Health::Warning, text));
+            }
+            // Who waits for its turn is not late.
+            let rolls = self.rolls(&app.name);
             let mut said = false;
             match app.vote.as_str() {
                 "hung" => found.push((
@@ -675,8 +708,10 @@ impl Member {
                 )),
                 "unanimous" | "paused" => {}
                 _ => {
-                    let is_off = |p: &&PositionView| {
-                        matches!(p.position.as_str(), "differs" | "nothing" | "late")
+                    let is_off = |p: &&PositionView| match p.position.as_str() {
+                        "differs" | "nothing" => true,
+                        "late" => !rolls || p.trouble.is_some() || p.version == Some(0),
+                        _ => false,
                     };
                     let mut off: Vec<&str> = Vec::new();
                     let mut kept_off: BTreeMap<&str, Vec<&str>> = BTreeMap::new();

@@ -5,7 +5,10 @@ use std::{fs, io::ErrorKind, path::Path};
 use serde::Deserialize;
 
 use crate::{
-    base::{AppName, Placement, Reason, Refusal, RelPath, catalog::AppSpec, limits},
+    base::{
+        AppName, Placement, Reason, Refusal, RelPath, Rollout, catalog::AppSpec, limits, quantity,
+        rollout,
+    },
     driver::{
         Definition,
         addresses::Addresses,
@@ -34,6 +37,9 @@ pub struct Manifest {
     /// The programs that run around a switch.
     #[serde(default)]
     pub hooks: Hooks,
+    /// How members switch to it.
+    #[serde(default)]
+    pub rollout: RolloutSection,
     /// Which paths lead to its programs.
     #[serde(default)]
     pub routes: Routes,
@@ -43,6 +49,45 @@ pub struct Manifest {
     /// Where these are written.
     #[serde(default, rename = "settings-file")]
     pub settings_files: Vec<SettingsFile>,
+}
+
+/// `[rollout]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RolloutSection {
+    /// How many members switch at the same time; all of them if not given.
+    pub at_once: Option<u16>,
+    /// How long what runs has to have been ready before the next ones follow.
+    pub pause: Option<String>,
+    /// What is done where it does not get ready.
+    pub on_failure: OnFailure,
+}
+
+/// What is done with a version that does not get ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFailure {
+    /// The version before is brought back.
+    #[default]
+    Rollback,
+    /// It stays where it is, and comes to nobody else.
+    Stop,
+}
+
+impl RolloutSection {
+    fn resolve(&self) -> Result<Rollout, String> {
+        if self.at_once == Some(0) {
+            return Err("at_once = 0 would bring it to nobody: give at least 1".to_owned());
+        }
+        let pause = self.pause.as_deref().map(quantity::span).transpose()?;
+        if pause.is_some_and(|pause| pause > rollout::PAUSE_MAX) {
+            return Err("its pause is longer than an hour".to_owned());
+        }
+        // Fits: an hour has 3.6 million milliseconds.
+        let pause_ms = pause.map(|pause| u32::try_from(pause.as_millis()).unwrap_or(u32::MAX));
+        let stays = self.on_failure == OnFailure::Stop;
+        Ok(Rollout { at_once: self.at_once, pause_ms, stays })
+    }
 }
 
 /// `[[settings-file]]`.
@@ -148,6 +193,9 @@ impl Manifest {
         };
         let texts =
             self.texts().map_err(|why| refuse(why, "Correct althing.toml, and publish again."))?;
+        let rollout = self.rollout.resolve().map_err(|why| {
+            refuse(format!("In {FILE_NAME}, [rollout]: {why}."), "Correct it, and publish again.")
+        })?;
         let section = self.application;
         let app = match (app, section.name) {
             (Some(app), _) => app,
@@ -195,6 +243,7 @@ impl Manifest {
             index: section.index,
             not_found: section.not_found,
             placement: section.placement,
+            rollout,
         };
         Ok(Resolved { app, spec, texts })
     }
@@ -347,6 +396,29 @@ mod tests {
             let text = format!("[application]\nname = \"a\"\n[[settings-file]]\n{bad}\n");
             let refused = Manifest::parse(&text).unwrap().resolve(None, vec![], true).unwrap_err();
             assert!(refused.why.contains("settings file"), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_rollout_is_part_of_the_specification() {
+        let rollout = |text: &str| {
+            let text = format!("[application]\nname = \"a\"\n[rollout]\n{text}");
+            Manifest::parse(&text).and_then(|manifest| {
+                manifest.resolve(None, vec![], true).map(|r| r.spec.rollout).map_err(|r| r.why)
+            })
+        };
+        assert_eq!(rollout(""), Ok(Rollout::default()));
+        let all = "at_once = 2\npause = \"1.5s\"\non_failure = \"stop\"\n";
+        let is = Rollout { at_once: Some(2), pause_ms: Some(1_500), stays: true };
+        assert_eq!(rollout(all), Ok(is));
+        for (text, word) in [
+            ("at_once = 0", "at least 1"),
+            ("pause = \"soon\"", "soon"),
+            ("pause = \"2h\"", "hour"),
+            ("on_failure = \"wait\"", "line 4, column 14"),
+            ("once = 1", "once"),
+        ] {
+            assert!(rollout(text).unwrap_err().contains(word), "{text}: {:?}", rollout(text));
         }
     }
 

@@ -586,6 +586,10 @@ impl Loop {
 
     fn on_definition(&mut self, notice: services::Notice) {
         let (severity, app, text) = match notice {
+            services::Notice::Seen(app, version, sight) => {
+                self.tell_member(Input::Seen { app, version, sight });
+                return;
+            }
             services::Notice::Unusable(app, why) => {
                 let text = format!(
                     "{why}; what ran of {app} goes on as it was: publish a version that can be used"
@@ -962,6 +966,7 @@ fn doing(input: &Input) -> Doing {
         | Input::Damaged { .. }
         | Input::Withdrawn { .. }
         | Input::Sought { .. }
+        | Input::Seen { .. }
         | Input::Ingested { .. } => Doing::Content,
     }
 }

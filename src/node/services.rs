@@ -27,10 +27,12 @@ use crate::{
         services::{LogLine, Running, ServiceEvent, ServiceStatus, State, What},
     },
     member::event::Severity,
+    proto::rollout::Sight,
 };
 
 mod asking;
 mod follow;
+mod sight;
 
 pub(super) use asking::{Asked, Asker, Here, answer_stream, ask, ask_one};
 
@@ -136,6 +138,8 @@ pub(super) enum Notice {
     Waiting(AppName, String),
     /// It is used after all.
     Used(AppName),
+    /// How what runs of a version is.
+    Seen(AppName, u64, Sight),
 }
 
 /// Why what a version defines does not run.
@@ -171,6 +175,7 @@ pub(super) async fn run(
     let mut under_way = BTreeSet::new();
     let mut failed: BTreeMap<AppName, ((u64, Digest), Unfit, Instant)> = BTreeMap::new();
     let mut tasks = JoinSet::new();
+    let mut sights = sight::Sights::default();
     loop {
         let wanted = live.borrow_and_update().clone();
         if let Some(wanted) = wanted {
@@ -198,7 +203,16 @@ pub(super) async fn run(
         *locked(&here.troubles) = failed.iter().map(why).collect();
         let again = failed.values().map(|(.., again)| *again).filter(|at| *at > Instant::now());
         let again = again.min();
+        let why = |app: &AppName| {
+            failed.get(app).filter(|(of, ..)| done.get(app) != Some(of)).map(|(_, unfit, _)| unfit)
+        };
+        let status = here.supervisor.status();
+        for (app, version, sight) in sights.look(live.borrow().as_ref(), &done, why, &status) {
+            tell(Notice::Seen(app, version, sight));
+        }
+        let look_again = sights.look_again();
         tokio::select! {
+            () = tokio::time::sleep(look_again.unwrap_or_default()), if look_again.is_some() => {}
             () = stopping.cancelled() => return,
             changed = live.changed() => if changed.is_err() { return },
             () = tokio::time::sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
@@ -261,9 +275,10 @@ async fn apply(here: &Here, app: &AppName) -> Result<(), Unfit> {
         if !vault.content.applications().contains(&active) {
             continue;
         }
-        let Active { version, live: tree, .. } = active;
+        let Active { version, root, live: tree, .. } = active;
         let running = Running {
             version,
+            root,
             tree,
             services,
             served: routes.served(),

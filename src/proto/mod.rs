@@ -6,6 +6,7 @@ pub mod catalog;
 pub mod election;
 pub mod membership;
 pub mod replication;
+pub mod rollout;
 pub mod rumor;
 pub mod vote;
 pub mod window;

@@ -915,5 +915,6 @@ fn told(message: &Message) -> Option<String> {
         Message::Forward { id, .. } => format!("please preside ({id})"),
         Message::Forwarded { id, answer } => format!("forwarded ({id}): {answer:?}"),
         Message::Resolve { app, .. } => format!("resolve {app} with yours"),
+        Message::Rollout { list } => format!("how it comes: {list:?}"),
     })
 }

@@ -271,6 +271,8 @@ fn application(name: &str, version: u64, vote: &str, positions: &[&str]) -> Appl
         version: Some(version),
         voter: i < 5,
         trouble: None,
+        rollout: None,
+        rollout_failure: None,
     };
     let versions = (1..=version).rev().take(5).map(|number| VersionView {
         number,

@@ -32,7 +32,7 @@ use super::{
     supervise::{Now, Shared},
 };
 use crate::{
-    base::{AppName, SecretName, ServiceName},
+    base::{AppName, Digest, SecretName, ServiceName},
     driver::secrets::Secret,
 };
 
@@ -45,6 +45,8 @@ pub(super) struct Wanted {
     pub app: AppName,
     pub name: ServiceName,
     pub version: u64,
+    /// Its content.
+    pub root: Digest,
     /// The live tree.
     pub tree: PathBuf,
     pub service: Service,

@@ -26,7 +26,7 @@ use super::{
     service::{Runner, Wanted},
 };
 use crate::{
-    base::{AppName, ServiceName, WallTime},
+    base::{AppName, Digest, ServiceName, WallTime},
     driver::secrets::Secrets,
 };
 
@@ -39,8 +39,10 @@ const SETTLE_MAX: Duration = Duration::from_secs(2);
 /// What should run of one application.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Running {
-    /// Which version it is: another one means another process.
+    /// Which version it is.
     pub version: u64,
+    /// Its content: other content means another process.
+    pub root: Digest,
     /// Its live tree.
     pub tree: PathBuf,
     /// Its services.
@@ -160,6 +162,7 @@ impl Supervisor {
                 served: running.served.contains(&name),
                 name,
                 version: running.version,
+                root: running.root,
                 tree: running.tree.clone(),
                 service,
                 env: running.env.clone(),
@@ -174,14 +177,22 @@ impl Supervisor {
         let key = (wanted.app.clone(), wanted.name.clone());
         if let Some(entry) = board.entries.get(&key) {
             entry.wanted.send_if_modified(|current| {
-                if let Some(current) = current {
-                    wanted.turn = current.turn;
-                    if **current == wanted {
-                        return false;
-                    }
+                let Some(before) = current else {
+                    *current = Some(Arc::new(wanted));
+                    return true;
+                };
+                wanted.turn = before.turn;
+                let same = Wanted { version: wanted.version, ..(**before).clone() } == wanted;
+                let renumbered = same && before.version != wanted.version;
+                if renumbered {
+                    // What was brought back never went here: nothing has to start again.
+                    let mut now = entry.now.lock().unwrap_or_else(PoisonError::into_inner);
+                    now.version = wanted.version;
                 }
-                *current = Some(Arc::new(wanted));
-                true
+                if renumbered || !same {
+                    *current = Some(Arc::new(wanted));
+                }
+                !same
             });
             return;
         }

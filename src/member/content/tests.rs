@@ -98,6 +98,7 @@ impl Bench {
             catalog: &self.catalog,
             votes: &votes,
             live: &live,
+            waits: &BTreeSet::new(),
         };
         self.content.drive(&around, &mut self.rng, &mut effects);
         effects
@@ -248,7 +249,14 @@ fn what_is_placed_elsewhere_is_given_up_once_it_is_taken_over() {
         votes.receive(bench.now, ballot).unwrap();
         let (live, mut effects) = (|_| true, Vec::new());
         let catalog = &bench.catalog;
-        let around = Surroundings { now: bench.now, me: me(), catalog, votes: &votes, live: &live };
+        let around = Surroundings {
+            now: bench.now,
+            me: me(),
+            catalog,
+            votes: &votes,
+            live: &live,
+            waits: &BTreeSet::new(),
+        };
         bench.content.drive(&around, &mut bench.rng, &mut effects);
         effects
     };

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use crate::base::{
     Digest, MemberId, Time,
-    catalog::{Catalog, Failover, Publication, Window},
+    catalog::{Catalog, Failover, Origin, Publication, Window},
     planted::{self, Bug},
 };
 
@@ -152,6 +152,12 @@ fn preside(
     let still = now.since(seen.changed);
     let name = format!("{} version {}", publication.app, publication.version.number);
     if publication.committed {
+        if publication.version.spec.rollout.at_once.is_some()
+            && publication.version.origin == Origin::Published
+        {
+            let why = format!("{name} is committed; members switch to it a few at a time");
+            return (Some(Step::Finish { why }), None);
+        }
         let waiting = live.difference(switched).count();
         if waiting == 0 {
             let of_these = match publication.version.spec.placement {

@@ -37,6 +37,8 @@ fn app(
         version: Some(*version),
         voter: true,
         trouble: None,
+        rollout: None,
+        rollout_failure: None,
     };
     ApplicationView {
         name: name.to_owned(),

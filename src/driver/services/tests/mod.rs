@@ -4,7 +4,7 @@ use tokio::sync::mpsc;
 
 use super::{LogLine, Running, ServiceEvent, ServiceStatus, Services, State, Supervisor, What};
 use crate::{
-    base::{AppName, ServiceName},
+    base::{AppName, Digest, ServiceName},
     driver::secrets::Secrets,
 };
 
@@ -32,6 +32,11 @@ fn name(text: &str) -> ServiceName {
     ServiceName::parse(text).unwrap()
 }
 
+/// What a version holds.
+fn root(version: u64) -> Digest {
+    Digest::of("test", &version.to_le_bytes())
+}
+
 impl Bench {
     fn new() -> Self {
         let scratch = tempfile::tempdir().unwrap();
@@ -51,6 +56,7 @@ impl Bench {
         let services = Services::parse(toml).unwrap();
         let running = Running {
             version,
+            root: root(version),
             tree: self.tree(),
             services,
             served: Default::default(),

@@ -5,7 +5,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use super::{Bench, FOREVER, What, app, ends, executable, lives, name, script, until};
+use super::{Bench, FOREVER, What, app, ends, executable, lives, name, root, script, until};
 use crate::driver::{
     secrets::Secrets,
     services::{Running, Services, State, Supervisor, group},
@@ -46,6 +46,7 @@ async fn its_surroundings_are_what_the_definition_says() {
     let env = BTreeMap::from([("A".to_owned(), "1".to_owned()), ("B".to_owned(), "2".to_owned())]);
     let running = Running {
         version: 12,
+        root: root(12),
         tree: bench.tree(),
         services,
         served: Default::default(),
@@ -312,6 +313,7 @@ async fn what_is_not_checked_is_not_run() {
     let services = Services::parse("[services.api]\nrun = [\"../../bin/sh\"]").unwrap();
     let running = Running {
         version: 1,
+        root: root(1),
         tree: bench.tree(),
         services,
         served: Default::default(),
@@ -387,6 +389,7 @@ async fn a_member_for_the_next_test() {
     let services = Services::parse(&script("api", text, "")).unwrap();
     let running = Running {
         version: 1,
+        root: root(1),
         tree: dir.join("tree"),
         services,
         served: Default::default(),
@@ -455,6 +458,7 @@ async fn a_hundred_services_start_and_stop() {
         let services = Services::parse(&services.replace("sleep 0.01", "sleep 1")).unwrap();
         let running = Running {
             version: 1,
+            root: root(1),
             tree: bench.tree(),
             services,
             served: Default::default(),

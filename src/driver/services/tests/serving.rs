@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Bench, FOREVER, State, What, app, lives, name, script};
+use super::{Bench, FOREVER, State, What, app, lives, name, root, script};
 use crate::driver::{
     secrets::Secrets,
     services::{Running, Services, UnderWay},
@@ -12,11 +12,17 @@ const BRIEFLY: &str = "ready = { after = \"1ms\" }";
 
 impl Bench {
     fn serve(&self, version: u64, toml: &str) {
+        self.serve_content(version, version, toml);
+    }
+
+    /// The content of version `of`, as `version`.
+    fn serve_content(&self, version: u64, of: u64, toml: &str) {
         let services = Services::parse(toml).unwrap();
         let served: BTreeSet<_> = services.0.keys().cloned().collect();
         let (env, secrets) = (BTreeMap::new(), Secrets::new());
         let tree = self.tree();
-        let running = Running { version, tree, services, served, env, secrets };
+        let root = root(of);
+        let running = Running { version, root, tree, services, served, env, secrets };
         self.supervisor.set(&app(), running).unwrap();
     }
 
@@ -51,6 +57,25 @@ async fn the_old_one_goes_once_the_new_one_is_ready_and_all_is_answered() {
     bench.supervisor.stop_all().await;
     assert_eq!(bench.supervisor.groups().count(), 0);
     assert!(bench.asked().is_none());
+}
+
+#[tokio::test]
+async fn what_is_brought_back_unchanged_goes_on() {
+    let mut bench = Bench::new();
+    bench.serve(1, &script("api", FOREVER, BRIEFLY));
+    let old = bench.started("api").await;
+    let asked = bench.answers(1).await;
+    bench.serve_content(3, 1, &script("api", FOREVER, BRIEFLY));
+    let status = bench.status("api");
+    assert_eq!((status.version, status.state), (3, State::Ready));
+    assert_eq!(status.pid, Some(old));
+    // Other content is another process.
+    bench.serve(4, &script("api", FOREVER, BRIEFLY));
+    assert_ne!(bench.started("api").await, old);
+    bench.answers(4).await;
+    assert!(lives(old));
+    drop(asked);
+    bench.supervisor.stop_all().await;
 }
 
 #[tokio::test]
