@@ -5,179 +5,19 @@
 #[expect(dead_code, reason = "other tests need more of it")]
 mod common;
 
+#[expect(dead_code, reason = "tests/load needs more of it")]
+#[path = "common/shop.rs"]
+mod shop;
+
 use std::{
     fs,
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
-    path::Path,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
-    thread::JoinHandle,
+    net::TcpStream,
     time::{Duration, Instant},
 };
 
 use common::{Lab, Member, until};
-use serde_json::Value;
-
-/// Tells the version of its tree, who it is, and what it was sent.
-const PROGRAM: &str = r#"
-import http.server, os, signal, socketserver, sys
-
-version = open("stamp").read().strip()
-
-class Answers(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        self.tell("")
-
-    def do_POST(self):
-        length = int(self.headers["content-length"])
-        self.tell(self.rfile.read(length).decode())
-
-    def tell(self, body):
-        text = f"{version} {os.getpid()} {self.path} {body}".encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(text)))
-        self.send_header("X-For", self.headers["x-forwarded-for"] or "nobody")
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *_):
-        pass
-
-class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-Server(("127.0.0.1", int(os.environ["PORT"])), Answers).serve_forever()
-"#;
-
-fn version(site: &Path, number: u64) {
-    fs::create_dir_all(site).unwrap();
-    fs::write(site.join("stamp"), format!("{number}\n")).unwrap();
-    fs::write(site.join("index.html"), format!("page {number}\n")).unwrap();
-    fs::write(site.join("api.py"), PROGRAM).unwrap();
-    let manifest = "[application]\nname = \"shop\"\n\
-                    [services.api]\nrun = [\"python3\", \"api.py\"]\n\
-                    [[routes]]\npath = \"/api\"\nservice = \"api\"\n";
-    fs::write(site.join("althing.toml"), manifest).unwrap();
-}
-
-/// The members whose `api` is ready in `version`.
-fn ready(member: &Member, version: u64) -> Vec<Value> {
-    let all = member.run(&["services", "shop"]).map(|all| all.as_array().unwrap().clone());
-    let fine = |s: &Value| s["state"] == "ready" && s["version"] == version && s["port"].is_u64();
-    all.unwrap_or_default().into_iter().filter(fine).collect()
-}
-
-fn all_ready(member: &Member, count: usize, version: u64) {
-    until(&format!("version {version} answers on {count} members"), || {
-        let ready = ready(member, version).len();
-        if ready == count { Ok(()) } else { Err(format!("on {ready}")) }
-    });
-}
-
-/// A client that asks one member without a pause, over one connection for a few requests.
-struct Client {
-    stop: Arc<AtomicBool>,
-    told: Arc<Mutex<Told>>,
-    thread: JoinHandle<()>,
-}
-
-#[derive(Default)]
-struct Told {
-    answers: u64,
-    /// The newest version that an answer was of.
-    newest: u64,
-    /// What went wrong, and when.
-    failures: Vec<(Instant, String)>,
-}
-
-impl Client {
-    fn of(member: &Member) -> Self {
-        let (stop, told) = (Arc::new(AtomicBool::new(false)), Arc::<Mutex<Told>>::default());
-        let (at, over, tells) = (member.site(), stop.clone(), told.clone());
-        let thread = std::thread::spawn(move || {
-            for number in 0.. {
-                if over.load(SeqCst) {
-                    return;
-                }
-                let asked = conversation(at, number);
-                let mut told = tells.lock().unwrap();
-                match asked {
-                    Ok((answers, version)) => {
-                        told.answers += answers;
-                        told.newest = told.newest.max(version);
-                    }
-                    Err(why) => told.failures.push((Instant::now(), why)),
-                }
-            }
-        });
-        Self { stop, told, thread }
-    }
-
-    fn answers(&self) -> u64 {
-        self.told.lock().unwrap().answers
-    }
-
-    fn end(self) -> Told {
-        self.stop.store(true, SeqCst);
-        self.thread.join().unwrap();
-        std::mem::take(&mut *self.told.lock().unwrap())
-    }
-}
-
-/// Four requests over one connection: the service by GET and POST, and a page. Each answer
-/// has to be of one version.
-fn conversation(at: SocketAddr, number: u64) -> Result<(u64, u64), String> {
-    let words = |e: std::io::Error| e.to_string();
-    let mut stream = TcpStream::connect(at).map_err(words)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(words)?;
-    let mut newest = 0;
-    for (path, body) in [("/api/a", None), ("/api/b", Some("body")), ("/", None), ("/api/c", None)]
-    {
-        let text = match body {
-            None => format!("GET {path}?{number} HTTP/1.1\r\nHost: shop\r\n\r\n"),
-            Some(body) => format!(
-                "POST {path} HTTP/1.1\r\nHost: shop\r\nContent-Length: {}\r\n\r\n{body}",
-                body.len()
-            ),
-        };
-        stream.write_all(text.as_bytes()).map_err(words)?;
-        let (status, answer) = answer(&mut stream).map_err(|e| format!("{path}: {e}"))?;
-        if status != 200 {
-            return Err(format!("{path}: {status} {answer}"));
-        }
-        let words: Vec<&str> = answer.split_whitespace().collect();
-        let version = if path == "/" { words[1] } else { words[0] };
-        if body.is_some_and(|body| words.last() != Some(&body)) {
-            return Err(format!("{path}: {answer}"));
-        }
-        newest = newest.max(version.parse().map_err(|_| format!("{path}: {answer}"))?);
-    }
-    Ok((4, newest))
-}
-
-fn answer(stream: &mut TcpStream) -> Result<(u16, String), String> {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        match stream.read(&mut byte).map_err(|e| e.to_string())? {
-            0 => return Err(format!("cut in a head: {}", String::from_utf8_lossy(&head))),
-            _ => head.push(byte[0]),
-        }
-    }
-    let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-    let length = length.ok_or("no length")?.parse().map_err(|_| "a bad length")?;
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).map_err(|e| format!("cut in a body: {e}"))?;
-    Ok((head[9..12].parse().unwrap(), String::from_utf8_lossy(&body).into_owned()))
-}
+use shop::{Client, Told, all_ready, ready, version};
 
 fn clean(who: &str, told: &Told, least: u64) {
     assert!(told.failures.is_empty(), "{who}, of {}: {:?}", told.answers, told.failures);
@@ -198,8 +38,9 @@ fn nothing_that_is_planned_costs_an_answer() {
     let clients = [&one, &two, &three].map(Client::of);
     for number in 2..=4 {
         version(&site, number);
+        // It returns when all are ready.
         two.publish(&site, &[]).unwrap();
-        all_ready(&one, 3, number);
+        assert_eq!(ready(&one, number).len(), 3);
     }
     // A restart by hand, one member after the other.
     three.run(&["restart", "shop", "api"]).unwrap();
@@ -261,7 +102,7 @@ fn service_of(member: &Member, name: &str, state: &str) -> Result<(), String> {
 }
 
 /// A program that is gone on one member is answered for by another one, and one that never
-/// gets ready leaves the one before.
+/// gets ready is taken back.
 #[test]
 fn others_answer_for_a_program_that_is_gone() {
     let lab = Lab::new((67, 2));
@@ -286,28 +127,27 @@ fn others_answer_for_a_program_that_is_gone() {
     for client in clients {
         let told = client.end();
         let late = Duration::from_secs(3);
-        let later: Vec<_> = told.failures.iter().filter(|(at, _)| *at > killed + late).collect();
+        let later: Vec<_> =
+            told.failures.iter().filter(|failure| failure.asked > killed + late).collect();
         assert!(later.is_empty(), "{later:?}");
     }
 
-    // A new version whose program never listens: the one before goes on answering.
-    fs::write(site.join("api.py"), "import time\ntime.sleep(1000)\n").unwrap();
-    one.publish(&site, &[]).unwrap();
-    until("the new one was started", || {
-        let all = one.run(&["services", "shop"]).map_err(|e| format!("{e:?}"))?;
-        let new = all.as_array().unwrap().iter().filter(|s| s["version"] == 2).count();
-        if new == 2 { Ok(()) } else { Err(all.to_string()) }
-    });
-    for _ in 0..5 {
-        let answer = two.get("/api/x").unwrap();
-        assert!(answer.status == 200 && answer.body.starts_with(b"1 "), "{answer:?}");
+    // A new version whose program never listens is taken back; the one before goes on
+    // answering all the while.
+    let clients = [&one, &two].map(Client::of);
+    for (bad, good) in [(2, 3), (4, 5)] {
+        version(&site, bad);
+        fs::write(site.join("api.py"), "import time\ntime.sleep(1000)\n").unwrap();
+        let refused = one.publish(&site, &["--app", "shop"]).unwrap_err();
+        assert!(format!("{refused:?}").contains("was taken back"), "{refused:?}");
+        all_ready(&one, 2, good);
+        let history = two.run(&["history", "shop"]).unwrap().to_string();
+        assert!(history.contains(&format!("version {bad} did not get ready on")), "{history}");
     }
-    one.run(&["rollback", "shop", "1"]).unwrap();
-    all_ready(&one, 2, 3);
-    until("the one that works answers", || {
-        let body = two.get("/api/x")?.body;
-        if body.starts_with(b"1 ") { Ok(()) } else { Err(format!("{body:?}")) }
-    });
+    for client in clients {
+        let told = client.end();
+        clean("while versions failed", &told, 100);
+    }
 
     // What a client says of itself is not believed, and a path that leads nowhere is a page.
     let asked =

@@ -108,6 +108,12 @@ ignore = [".git/", "*~", "*.swp"]
 # path = "/api"
 # service = "api"
 
+# How members switch to a new version: so many at a time, each ready for so long before the
+# next ones follow. All at once if not given; one that does not get ready is taken back.
+# [rollout]
+# at_once = 1
+# pause = "10s"
+
 # What runs on every member when it switches to another version: before it, in the next
 # tree, where anything but status 0 keeps that member from switching, and after it.
 # [hooks.before-switch]

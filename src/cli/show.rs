@@ -211,7 +211,8 @@ pub(super) async fn votes(
         output.document(&list);
         return Ok(ExitCode::SUCCESS);
     }
-    let mut table = Table::new(&["APP", "MEMBER", "POSITION", ">VERSION", "HOLDS", "VOTE"]);
+    let mut table =
+        Table::new(&["APP", "MEMBER", "POSITION", ">VERSION", "HOLDS", "VOTE", "ROLLOUT"]);
     for app in &chosen {
         for position in &app.positions {
             let paint = match position.position.as_str() {
@@ -231,6 +232,11 @@ pub(super) async fn votes(
                     _ if position.voter => "yes",
                     _ => "not yet",
                 }),
+                match position.rollout.as_deref() {
+                    Some("failed") => Cell::new(Paint::Bad, "failed"),
+                    Some(word @ ("waiting" | "starting")) => Cell::new(Paint::Warn, word),
+                    word => Cell::from(word.unwrap_or("")),
+                },
             ]);
         }
     }

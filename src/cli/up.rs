@@ -313,6 +313,12 @@ async fn up(
         return Err(refusal);
     }
     announce(&running.ready, status_address, data, standby, output);
+    for address in node::unclaimed() {
+        tracing::warn!(
+            "a socket at {address} was handed over, and nothing of this member is to listen there: \
+             give the same address by --listen or --status, or take it out of the socket unit"
+        );
+    }
     if !tags.is_empty() {
         // It ends with the member: then nobody answers its questions.
         tokio::spawn(set_tags(handle.clone(), tags));

@@ -5,7 +5,10 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -44,6 +47,9 @@ pub(super) struct Limits {
     pub(super) stall: Duration,
     /// What runs when the listener is shut down may take this long to end.
     pub(super) grace: Duration,
+    /// A connection on which nothing is asked is then closed after this: a client that is
+    /// about to ask is answered, and told that it was the last time.
+    pub(super) parting: Duration,
     /// To reach a holder.
     pub(super) connect: Duration,
     /// To answer, for a member that holds what this one does not.
@@ -59,6 +65,7 @@ impl Default for Limits {
             head: Duration::from_secs(10),
             stall: Duration::from_secs(30),
             grace: Duration::from_secs(10),
+            parting: Duration::from_secs(1),
             connect: Duration::from_secs(3),
             answer: Duration::from_secs(60),
         }
@@ -69,6 +76,8 @@ impl Default for Limits {
 const CONNECTIONS_MIN: usize = 256;
 /// See [`CONNECTIONS_MIN`].
 const CONNECTIONS_MAX: usize = 65_536;
+/// Connections that are accepted after the end has begun, at most: those that waited already.
+const LATE_MAX: usize = 4_096;
 /// How long closing waits for the client to take what was sent.
 const LINGER: Duration = Duration::from_secs(2);
 /// What a client may still send meanwhile, bytes.
@@ -106,7 +115,9 @@ pub(super) async fn serve_within<F: Forward>(
 ) {
     let places = Arc::new(Semaphore::new(limits.connections));
     let balance = balance::Shared::new();
-    let shared = Arc::new(Shared { limits, sites, forward, stats, shutdown, places, balance });
+    let late = AtomicUsize::new(0);
+    let shared =
+        Arc::new(Shared { limits, sites, forward, stats, shutdown, places, balance, late });
     let running = TaskTracker::new();
     // Ends every connection when this future is dropped.
     let abort = CancellationToken::new();
@@ -208,6 +219,8 @@ struct Shared<F> {
     shutdown: CancellationToken,
     places: Arc<Semaphore>,
     balance: balance::Shared,
+    /// Connections that were accepted after the end had begun.
+    late: AtomicUsize,
 }
 
 impl<F: Forward> Shared<F> {
@@ -233,9 +246,15 @@ impl<F: Forward> Shared<F> {
         };
         tokio::select! {
             biased;
+            // What the kernel has accepted by now would be reset by closing the listener.
+            next = next, if self.may_accept() => next,
             () = self.shutdown.cancelled() => None,
-            next = next => next,
         }
+    }
+
+    /// Not for ever after the end has begun, however many come.
+    fn may_accept(&self) -> bool {
+        !self.shutdown.is_cancelled() || self.late.fetch_add(1, Relaxed) < LATE_MAX
     }
 
     async fn connection(&self, stream: TcpStream, peer: SocketAddr) {
@@ -245,6 +264,12 @@ impl<F: Forward> Shared<F> {
             self.stats.error();
             tracing::debug!(%peer, %broken, "a response was cut short");
         }
+    }
+
+    /// Returns when connections on which nothing is asked are to be closed.
+    async fn parted(&self) {
+        self.shutdown.cancelled().await;
+        tokio::time::sleep(self.limits.parting).await;
     }
 
     /// One request after the other, until one side has enough.
@@ -260,8 +285,8 @@ impl<F: Forward> Shared<F> {
             let begun = tokio::select! {
                 biased;
                 // Between two requests only: what was begun is answered.
-                () = self.shutdown.cancelled(), if buffer.is_empty() => return Ok(()),
                 begun = begins(io, &mut buffer, idle) => begun,
+                () = self.parted(), if buffer.is_empty() => return Ok(()),
             };
             if !begun {
                 return Ok(());

@@ -204,16 +204,33 @@ impl Member {
 
     /// Asks for the way back from what did not get ready.
     pub(super) fn take_back(&mut self, now: Time, catalog: &Catalog, effects: &mut Vec<Effect>) {
+        self.coming.asked.retain(|_, (_, hold)| now < *hold);
         let mut failed: BTreeMap<AppName, (MemberId, String)> = BTreeMap::new();
-        for (app, member, version, why) in self.coming.rollouts.failures(self.me) {
-            let current = catalog.application(app).map(Application::current);
-            if current.is_some_and(|current| current.number == version && comes(current)) {
-                failed.entry(app.clone()).or_insert_with(|| (member, why.to_owned()));
+        for (app, member, version, state) in self.coming.rollouts.failures(self.me) {
+            let Some(current) = catalog.application(app).map(Application::current) else {
+                continue;
+            };
+            if current.number != version || !comes(current) {
+                continue;
             }
+            let why = match state {
+                State::Failed(why) => why,
+                // It was started anew before it had failed, and the others wait for it.
+                State::Stuck(why) if self.is_held_up(now, catalog, app, current) => why,
+                _ => continue,
+            };
+            failed.entry(app.clone()).or_insert_with(|| (member, why.clone()));
         }
         for (app, (member, why)) in failed {
             self.take_one_back(now, catalog, &app, member, &why, effects);
         }
+    }
+
+    /// Whether members wait for their turn, and nobody knows that the version works.
+    fn is_held_up(&self, now: Time, catalog: &Catalog, app: &AppName, version: &Version) -> bool {
+        let rolls = version.spec.rollout.at_once.is_some();
+        let all = if rolls { self.standings(now, catalog, app, version) } else { Vec::new() };
+        all.iter().any(|s| s.state.is_none()) && !all.iter().any(|s| s.state == Some(State::Ready))
     }
 
     fn take_one_back(

@@ -16,7 +16,7 @@ use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
     time::Instant,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Ended, Handle, Listening, Metrics,
@@ -56,7 +56,7 @@ use crate::{
 
 mod stopping;
 
-use stopping::Stopping;
+use stopping::{Soon, Stopping};
 
 /// Inputs that are handled before the timers are looked at.
 const BATCH: usize = 256;
@@ -122,6 +122,8 @@ pub(super) enum Note {
     AddressesUnable(Option<String>),
     /// What was to be published lies in the store now.
     Staged(Command, Answer),
+    /// No request is under way here any more, and the member is to stop.
+    Drained(oneshot::Sender<()>),
 }
 
 /// Where the answer to a command goes.
@@ -138,6 +140,8 @@ pub(super) struct Standing {
     forwarder: Arc<Forwarder>,
     stats: Arc<gateway::Stats>,
     shutdown: CancellationToken,
+    /// What serves people.
+    gateway: TaskTracker,
     supervisor: Arc<Supervisor>,
     service_events: mpsc::UnboundedReceiver<ServiceEvent>,
 }
@@ -202,6 +206,7 @@ pub(super) fn open(
         forwarder: Arc::default(),
         stats: Arc::default(),
         shutdown: CancellationToken::new(),
+        gateway: TaskTracker::new(),
     };
     let begun = put_together(parts, made, &mut standing)?;
     let listening = Listening { sites: listener.as_ref().and_then(|l| l.local_addr().ok()) };
@@ -209,8 +214,9 @@ pub(super) fn open(
         let sites: Arc<dyn gateway::Sites> = Arc::clone(&standing.sites) as _;
         let (forwarder, stats) = (Arc::clone(&standing.forwarder), Arc::clone(&standing.stats));
         let serve = gateway::serve(listener, sites, forwarder, stats, standing.shutdown.clone());
-        tokio::spawn(serve);
+        standing.gateway.spawn(serve);
     }
+    standing.gateway.close();
     let handle = Handle {
         requests,
         views: Arc::clone(&standing.views),
@@ -285,6 +291,9 @@ fn put_together(
     let this = Loop {
         addresses: Addresses::new(keeper),
         stopping: None,
+        closing: standing.shutdown.clone(),
+        gateway: standing.gateway.clone(),
+        forwarded: TaskTracker::new(),
         member,
         started,
         network: parts.network,
@@ -321,7 +330,12 @@ fn put_together(
 struct Loop {
     addresses: Addresses,
     /// What is done once others hold the addresses that this member holds, or then at last.
-    stopping: Option<(Instant, Vec<Stopping>)>,
+    stopping: Option<Soon>,
+    /// Ends what serves people, and that itself.
+    closing: CancellationToken,
+    gateway: TaskTracker,
+    /// Requests that other members passed on.
+    forwarded: TaskTracker,
     member: Member,
     started: Instant,
     network: Net,
@@ -469,7 +483,7 @@ impl Loop {
         let pause = if self.view_dirty { VIEW_EVERY } else { VIEW_AT_LEAST };
         let view = watched.then(|| self.view_made + pause);
         let sites = self.sites_dirty.then(|| self.sites_made + SITES_EVERY);
-        let stopping = self.stopping.as_ref().map(|(at, _)| *at);
+        let stopping = self.stopping.as_ref().map(Soon::at);
         member.into_iter().chain(view).chain(sites).chain(stopping).min()
     }
 
@@ -546,7 +560,8 @@ impl Loop {
             NetEvent::Stream { kind: StreamKind::Http, send, recv, .. } => {
                 let stream = tokio::io::join(recv, send);
                 let sites: Arc<dyn gateway::Sites> = Arc::clone(&self.sites) as _;
-                tokio::spawn(gateway::serve_forwarded(stream, sites, Arc::clone(&self.stats)));
+                let stats = Arc::clone(&self.stats);
+                self.forwarded.spawn(gateway::serve_forwarded(stream, sites, stats));
             }
         }
     }
@@ -555,6 +570,7 @@ impl Loop {
         match note {
             Note::Input(input) => self.tell_member(input),
             Note::SitesChanged => self.refresh_sites(),
+            Note::Drained(answer) => self.drained(answer),
             Note::Staged(command, answer) => self.on_command(command, answer),
             Note::Rotten(found) => self.on_rotten(found),
             Note::Services(notice) => self.on_definition(notice),

@@ -4,7 +4,10 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, RwLock},
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use tokio::io::Join;
@@ -27,6 +30,8 @@ use crate::{
 pub(super) struct SiteTable {
     table: RwLock<Arc<Table>>,
     endpoints: Arc<Endpoints>,
+    /// This member is about to stop: what others pass on is for others again.
+    closed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -51,7 +56,7 @@ impl Process for Asked {
 impl SiteTable {
     /// Routes nothing yet; programs are asked at `endpoints`.
     pub fn new(endpoints: Arc<Endpoints>) -> Self {
-        Self { table: RwLock::default(), endpoints }
+        Self { table: RwLock::default(), endpoints, closed: AtomicBool::new(false) }
     }
 
     /// By a program, if `path` of what this member holds leads to one.
@@ -72,6 +77,11 @@ impl SiteTable {
         let table = Arc::new(Table { routes, content: Some(content.clone()) });
         // A poisoned lock holds a whole table: it is replaced in one step.
         *self.table.write().unwrap_or_else(|e| e.into_inner()) = table;
+    }
+
+    /// From now on other members are told to ask others.
+    pub fn close(&self) {
+        self.closed.store(true, Relaxed);
     }
 
     fn current(&self) -> Arc<Table> {
@@ -147,6 +157,9 @@ impl Site for LocalSite {
 
 impl Sites for SiteTable {
     fn route(&self, Target { host, path, by_member }: Target<'_>) -> Route {
+        if by_member && self.closed.load(Relaxed) {
+            return Route::Remote(Vec::new());
+        }
         let table = self.current();
         let Some(found) = table.find(host) else {
             let why = if table.routes.is_empty() {

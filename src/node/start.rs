@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use super::{
     Ended, Handle, Options, Ready, Running, again,
     content::Content,
+    inherited,
     keys::NextKeys,
     persist,
     rate::Rate,
@@ -282,7 +283,13 @@ fn try_bind(address: SocketAddr) -> Result<SocketAddr, Refusal> {
 
 /// Where the sites or the status page listen.
 pub async fn listen(address: SocketAddr, what: &str) -> Result<TcpListener, Refusal> {
-    TcpListener::bind(address).await.map_err(|e| {
+    let listener = match inherited::take(address) {
+        Some(listener) => {
+            listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener))
+        }
+        None => TcpListener::bind(address).await,
+    };
+    listener.map_err(|e| {
         let (why, todo) = match e.kind() {
             std::io::ErrorKind::AddrInUse => (
                 format!("TCP port {} of {} is in use.", address.port(), address.ip()),

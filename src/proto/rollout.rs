@@ -9,10 +9,7 @@
 //! what happens to it later is no matter of the version's coming. A version fails only where it
 //! takes the place of another one: there is something to go back to.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -75,7 +72,7 @@ pub struct Rollouts {
     ours: BTreeMap<AppName, Ours>,
     theirs: BTreeMap<MemberId, BTreeMap<AppName, (u64, State)>>,
     /// Which other member has failed with which version, and why.
-    failed: BTreeMap<(AppName, MemberId), (u64, String)>,
+    failed: BTreeMap<(AppName, MemberId), (u64, State)>,
     /// Since when a member has switched, of which there is no note.
     silent: BTreeMap<(AppName, MemberId), (u64, Time)>,
 }
@@ -179,8 +176,12 @@ impl Rollouts {
             let newer = known
                 .is_none_or(|(of, before)| version > *of || (version == *of && !before.is_final()));
             if newer {
-                if let State::Failed(why) = &state {
-                    self.failed.insert((app.clone(), from), (version, why.clone()));
+                let key = (app.clone(), from);
+                match &state {
+                    State::Failed(_) | State::Stuck(_) => {
+                        self.failed.insert(key, (version, state.clone()));
+                    }
+                    _ => drop(self.failed.remove(&key)),
                 }
                 theirs.insert(app, (version, state));
             }
@@ -217,14 +218,16 @@ impl Rollouts {
         if silent { State::Ready } else { State::Starting }
     }
 
-    /// Who has failed with which version, and why.
-    pub fn failures(&self, me: MemberId) -> impl Iterator<Item = (&AppName, MemberId, u64, &str)> {
-        let ours = self.ours.iter().filter_map(move |(app, ours)| match &ours.state {
-            State::Failed(why) => Some((app, me, ours.version, why.as_str())),
-            _ => None,
-        });
+    /// Who has failed or is stuck with which version.
+    pub fn failures(
+        &self,
+        me: MemberId,
+    ) -> impl Iterator<Item = (&AppName, MemberId, u64, &State)> {
+        let is_failure = |state: &State| matches!(state, State::Failed(_) | State::Stuck(_));
+        let ours = self.ours.iter().filter(move |(_, ours)| is_failure(&ours.state));
+        let ours = ours.map(move |(app, ours)| (app, me, ours.version, &ours.state));
         let theirs = self.failed.iter();
-        ours.chain(theirs.map(|((app, id), (of, why))| (app, *id, *of, why.as_str())))
+        ours.chain(theirs.map(|((app, id), (of, state))| (app, *id, *of, state)))
     }
 
     /// What `member` has said of `version`.
@@ -280,19 +283,17 @@ pub fn is_turn(me: MemberId, at_once: u16, all: &[Standing]) -> bool {
     if all.iter().any(|standing| matches!(standing.state, Some(State::Failed(_)))) {
         return false;
     }
-    let open = |standby: bool| {
-        all.iter().filter(move |s| s.standby == standby && s.state != Some(State::Ready))
+    let works = all.iter().any(|s| s.state == Some(State::Ready));
+    // Where the version is known to work, nobody waits for one that is stuck.
+    let is_open = |s: &&Standing| match &s.state {
+        Some(State::Stuck(_)) => !works,
+        state => *state == Some(State::Starting),
     };
     // Who has begun is not passed by those that come before it in the order.
-    let begun: BTreeSet<MemberId> = all
-        .iter()
-        .filter(|s| s.state.is_some())
-        .filter(|s| s.state != Some(State::Ready))
-        .map(|s| s.member)
-        .collect();
-    let waiting = open(true).chain(open(false)).filter(|s| !begun.contains(&s.member));
-    let free = usize::from(at_once.max(1)).saturating_sub(begun.len());
-    waiting.take(free).any(|standing| standing.member == me)
+    let free = usize::from(at_once.max(1)).saturating_sub(all.iter().filter(is_open).count());
+    let waiting =
+        |standby: bool| all.iter().filter(move |s| s.standby == standby && s.state.is_none());
+    waiting(true).chain(waiting(false)).take(free).any(|standing| standing.member == me)
 }
 
 fn cut(mut why: String) -> String {
@@ -348,6 +349,10 @@ mod tests {
         assert_eq!(turns(1, &all), [0; 0], "one that began out of turn counts");
         all[3].state = Some(failed());
         assert_eq!(turns(4, &all), [0; 0], "nobody follows where one failed");
+        all[3].state = Some(State::Stuck("it ended".to_owned()));
+        assert_eq!(turns(1, &all), [0], "it works on another one");
+        all[2].state = None;
+        assert_eq!(turns(1, &all), [0; 0]);
     }
 
     #[test]
@@ -378,7 +383,7 @@ mod tests {
         assert!(rollouts.seen(at(0), &app(), 7, failing(), Duration::ZERO));
         assert!(!rollouts.seen(at(0), &app(), 7, failing(), Duration::ZERO));
         assert_eq!(rollouts.notes(at(9_999_999))[0].state, State::Stuck("it ended".to_owned()));
-        assert_eq!(rollouts.failures(id(0)).count(), 0);
+        assert_eq!(rollouts.failures(id(0)).count(), 1);
         assert!(rollouts.seen(at(1), &app(), 7, Sight::Waiting, Duration::ZERO));
         assert!(rollouts.seen(at(2), &app(), 7, Sight::Idle, Duration::ZERO));
     }
@@ -400,7 +405,7 @@ mod tests {
         assert_eq!(rollouts.state(at(30_001), me, other, &app, 3), State::Ready);
         rollouts.heard(other, note(3, failed()));
         assert_eq!(rollouts.state(at(30_002), me, other, &app, 3), failed());
-        assert_eq!(rollouts.failures(me).next(), Some((&app, other, 3, "it ended")));
+        assert_eq!(rollouts.failures(me).next(), Some((&app, other, 3, &failed())));
         rollouts.retain(|_| false, |_| true);
         assert_eq!(rollouts.said(me, other, &app, 3), None);
     }

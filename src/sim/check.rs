@@ -241,7 +241,12 @@ impl Checker {
                 }
             }
             Origin::Rollback(_) => self.reach(Situation::RolledBack),
-            Origin::Published => self.reach(Situation::Published),
+            Origin::Published => {
+                self.reach(Situation::Published);
+                if current.spec.rollout.at_once.is_some() {
+                    self.reach(Situation::Rolled);
+                }
+            }
             Origin::Edited => {
                 self.reach(Situation::EditPublished);
                 if !servers.iter().any(|s| s.disk.held_since(app, current.root, 0)) {

@@ -145,8 +145,12 @@ impl World {
                 Input::Scanned { app, result, took }
             }
             Work::Activate { version, .. } => {
+                let before = self.servers[s].disk.activated.get(&app).copied().unwrap_or(0);
                 let result = if fails { Err(failure) } else { self.switch(s, &app, &work) };
                 self.say(Some(s), &format!("{app} switched to {version}: {result:?}"));
+                if result.is_ok() {
+                    self.runs(s, &app, version, before);
+                }
                 Input::Activated { app, version, result }
             }
             Work::Repair { root } => {

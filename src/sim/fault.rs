@@ -473,6 +473,9 @@ impl World {
             }
             for (app, application) in &newest.applications {
                 let (current, live) = (application.current(), server.disk.live.get(app));
+                if let Some(trouble) = self.not_taken_back(s, app, application) {
+                    return Some(trouble);
+                }
                 let placed = electorate(newest, current).contains(server.id);
                 let wanted = placed.then_some(&current.root);
                 if live != wanted {

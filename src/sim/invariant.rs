@@ -260,11 +260,15 @@ pub enum Situation {
     KeyRotated,
     /// It was killed before it had, and found its way all the same.
     KilledWhileRotating,
+    /// What runs of a version did not get ready, where another one was before.
+    NotReady,
+    /// A version was to come to a few members at a time.
+    Rolled,
 }
 
 impl Situation {
     /// All of them.
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 52] = [
         Self::CoordinatorDiedBeforeCommit,
         Self::CoordinatorDiedAfterCommit,
         Self::CoordinatorDiedBetweenAcceptAndCommit,
@@ -315,5 +319,7 @@ impl Situation {
         Self::ClockJumped,
         Self::KeyRotated,
         Self::KilledWhileRotating,
+        Self::NotReady,
+        Self::Rolled,
     ];
 }

@@ -19,6 +19,7 @@ mod invariant;
 mod measure;
 mod network;
 mod operate;
+mod rolled;
 mod rotate;
 mod scenario;
 mod script;

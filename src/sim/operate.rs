@@ -220,7 +220,9 @@ impl World {
         self.servers[s].disk.rotten.remove(&staged.root);
         let message = format!("publication {} from {}", self.ticket_next + 1, self.servers[s].name);
         let what = What::Publish { app: app.clone(), root: staged.root, message: message.clone() };
-        let spec = Box::new(AppSpec { placement: self.placement(&app), ..AppSpec::default() });
+        let rollout = self.rollout(staged.root);
+        let placement = self.placement(&app);
+        let spec = Box::new(AppSpec { placement, rollout, ..AppSpec::default() });
         self.ask(s, Command::Publish { app, staged, spec, message, base }, what)
     }
 

@@ -182,6 +182,8 @@ pub(super) struct Server {
     pub writes: VecDeque<(u64, Box<Record>)>,
     /// Whether the disk is at work on them.
     pub writing: bool,
+    /// What it switched to in this run, in the place of another version, and does not get ready.
+    pub failing: BTreeSet<(AppName, u64)>,
     pub work: BTreeMap<AppName, Work>,
     /// The newest ballots that it took in, by voter.
     pub heard: BTreeMap<MemberId, Heard>,
@@ -230,6 +232,7 @@ impl Server {
             paused: None,
             writes: VecDeque::new(),
             writing: false,
+            failing: BTreeSet::new(),
             work: BTreeMap::new(),
             heard: BTreeMap::new(),
             asks: BTreeMap::new(),

@@ -173,6 +173,9 @@ pub(super) struct Mix {
     /// Whether applications are placed on some members only, and tags change.
     #[serde(default)]
     pub placed: bool,
+    /// Whether versions come to a few members at a time, and some do not get ready.
+    #[serde(default)]
+    pub rolled: bool,
 }
 
 /// The story of one run.
@@ -232,6 +235,7 @@ impl Mix {
             delay_us_max: [1_000, 10_000, 80_000, 250_000][rng.random_range(0..4)],
             tail,
             placed: rng.random_bool(0.5),
+            rolled: rng.random_bool(0.5),
         }
     }
 
@@ -257,6 +261,7 @@ impl Mix {
             delay_us_max: 0,
             tail: 0,
             placed: false,
+            rolled: false,
         }
     }
 

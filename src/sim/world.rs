@@ -133,6 +133,8 @@ pub(super) struct World {
     /// Every content that was ever made.
     pub contents: BTreeMap<Digest, Staged>,
     pub content_next: u64,
+    /// What never gets ready.
+    pub unready: BTreeSet<Digest>,
     pub apps: Vec<AppName>,
     pub storm: bool,
     pub storm_us: u64,
@@ -180,6 +182,7 @@ impl World {
             ticket_next: 0,
             knocks: BTreeMap::new(),
             contents: BTreeMap::new(),
+            unready: BTreeSet::new(),
             content_next: 0,
             apps: (0..apps).map(app).collect(),
             storm: false,
@@ -408,6 +411,7 @@ impl World {
         server.asks.clear();
         server.tick_at = None;
         server.writing = false;
+        server.failing.clear();
         let wall = server.wall(now);
         let generation = (server.disk.generation + 1).max(wall.0);
         // The shell keeps it before it starts the member.
@@ -443,7 +447,9 @@ impl World {
         self.note_run(s);
         let text = format!("starts, generation {generation}");
         self.say(Some(s), &text);
-        self.after(s, effects)
+        self.after(s, effects)?;
+        self.run_again(s);
+        Ok(())
     }
 
     /// The server's process dies.

@@ -1,10 +1,15 @@
-//! The end by the wish of an operator: others take the virtual addresses first.
+//! The end by the wish of an operator, so that nobody misses an answer: others take the virtual
+//! addresses, new requests go elsewhere, what is under way is finished, and then the member
+//! ends.
 
 use std::time::Duration;
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 
-use super::{Answer, Loop};
+use super::{Answer, Loop, Note};
 use crate::{
     member::{Input, command::Command},
     node::Ended,
@@ -12,11 +17,26 @@ use crate::{
 
 /// How long a member that stops waits for others to take its virtual addresses.
 const HAND_OVER_WITHIN: Duration = Duration::from_millis(500);
+/// How long requests that are under way have to end: somewhat more than the gateway leaves them.
+const DRAIN_WITHIN: Duration = Duration::from_secs(12);
 
 /// How a member ends by the wish of an operator.
 pub(super) enum Stopping {
     Stop(oneshot::Sender<()>),
     Leave(Answer),
+}
+
+/// A member that is about to stop.
+pub(super) struct Soon {
+    /// When its addresses are given up at the latest.
+    at: Instant,
+    all: Vec<Stopping>,
+}
+
+impl Soon {
+    pub fn at(&self) -> Instant {
+        self.at
+    }
 }
 
 impl Loop {
@@ -25,21 +45,17 @@ impl Loop {
         if self.member.holds_addresses() {
             self.tell_member(Input::HandOver);
         }
-        let (_, all) =
-            self.stopping.get_or_insert_with(|| (Instant::now() + HAND_OVER_WITHIN, Vec::new()));
-        all.push(how);
+        let at = Instant::now() + HAND_OVER_WITHIN;
+        self.stopping.get_or_insert_with(|| Soon { at, all: Vec::new() }).all.push(how);
         self.go_on_stopping();
     }
 
     pub(super) fn go_on_stopping(&mut self) {
         let holds = self.member.holds_addresses();
-        let ready = self.stopping.take_if(|(at, _)| !holds || Instant::now() >= *at);
-        for how in ready.into_iter().flat_map(|(_, all)| all) {
+        let ready = self.stopping.take_if(|soon| !holds || Instant::now() >= soon.at);
+        for how in ready.into_iter().flat_map(|soon| soon.all) {
             match how {
-                Stopping::Stop(answer) => {
-                    self.ended = Some(Ended::Stopped);
-                    let _asker_may_be_gone = answer.send(());
-                }
+                Stopping::Stop(answer) => self.drain(answer),
                 Stopping::Leave(answer) => {
                     let ticket = self.ticket();
                     self.tickets.insert(ticket, answer);
@@ -47,5 +63,28 @@ impl Loop {
                 }
             }
         }
+    }
+
+    /// Requests that come from now on are for others; those under way are finished.
+    fn drain(&mut self, answer: oneshot::Sender<()>) {
+        self.sites.close();
+        self.closing.cancel();
+        self.forwarded.close();
+        let (gateway, forwarded) = (self.gateway.clone(), self.forwarded.clone());
+        let notes = self.notes.clone();
+        tokio::spawn(async move {
+            let all = async {
+                gateway.wait().await;
+                forwarded.wait().await;
+            };
+            let _cut = timeout(DRAIN_WITHIN, all).await;
+            drop(notes.send(Note::Drained(answer)));
+        });
+    }
+
+    /// Nothing is under way any more.
+    pub(super) fn drained(&mut self, answer: oneshot::Sender<()>) {
+        self.ended = Some(Ended::Stopped);
+        let _asker_may_be_gone = answer.send(());
     }
 }

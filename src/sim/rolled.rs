@@ -1,0 +1,86 @@
+//! What runs of versions: some never get ready, and versions come to a few members at a time.
+
+use rand::Rng;
+
+use super::{
+    Situation,
+    world::{Happening, World},
+};
+use crate::{
+    base::{
+        AppName, Digest, Rollout,
+        catalog::{Application, Origin},
+    },
+    member::Input,
+    proto::rollout::Sight,
+};
+
+impl World {
+    /// How a version is to come, and whether it will ever get ready.
+    pub(super) fn rollout(&mut self, root: Digest) -> Rollout {
+        if !self.mix.rolled {
+            return Rollout::default();
+        }
+        if self.storm && self.rng.random_bool(0.2) {
+            self.unready.insert(root);
+        }
+        let at_once = self.rng.random_bool(0.5).then(|| self.rng.random_range(1..4));
+        let pause_ms = self.rng.random_bool(0.5).then(|| self.rng.random_range(0..2_000));
+        Rollout { at_once, pause_ms, stays: false }
+    }
+
+    /// A server has switched from version `before` to another one.
+    pub(super) fn runs(&mut self, s: usize, app: &AppName, version: u64, before: u64) {
+        let unready = self.root_of(app, version).is_some_and(|root| self.unready.contains(&root));
+        if unready && before != 0 {
+            self.checker.reach(Situation::NotReady);
+            self.servers[s].failing.insert((app.clone(), version));
+        }
+        self.see(s, app.clone(), version, unready);
+    }
+
+    /// What was live before a server started runs again.
+    pub(super) fn run_again(&mut self, s: usize) {
+        let activated: Vec<(AppName, u64)> =
+            self.servers[s].disk.activated.iter().map(|(app, n)| (app.clone(), *n)).collect();
+        for (app, version) in activated {
+            let root = self.root_of(&app, version);
+            let unready = root.is_some_and(|root| self.unready.contains(&root));
+            self.see(s, app, version, unready);
+        }
+    }
+
+    fn see(&mut self, s: usize, app: AppName, version: u64, unready: bool) {
+        let sight = match (unready, self.mix.rolled) {
+            (true, _) => Sight::Failing("it ended".to_owned()),
+            (false, true) => Sight::Ready,
+            (false, false) => Sight::Idle,
+        };
+        let after = if self.mix.rolled { self.rng.random_range(1_000..500_000) } else { 1_000 };
+        let run = self.servers[s].run;
+        let input = Input::Seen { app, version, sight };
+        self.later(after, Happening::Own { server: s, run, input });
+    }
+
+    fn root_of(&self, app: &AppName, version: u64) -> Option<Digest> {
+        Some(self.checker.newest()?.application(app)?.version(version)?.root)
+    }
+
+    /// What did not get ready and is in force all the same.
+    pub(super) fn not_taken_back(
+        &self,
+        s: usize,
+        app: &AppName,
+        application: &Application,
+    ) -> Option<String> {
+        let (server, current) = (&self.servers[s], application.current());
+        let before = application.before_current()?;
+        let mut others = self.enrolled_and_running().into_iter();
+        let can = others.any(|other| self.servers[other].disk.whole.contains(&before.root));
+        let failed = current.origin == Origin::Published
+            && server.failing.contains(&(app.clone(), current.number));
+        (failed && can).then(|| {
+            format!("{app} version {} failed on {} and is in force", current.number, server.name)
+        })
+    }
+}
