@@ -14,6 +14,7 @@ mod handle;
 mod hooks;
 pub mod inspect;
 mod keys;
+mod listeners;
 pub mod manifest;
 pub mod options;
 mod persist;
