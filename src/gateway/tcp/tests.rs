@@ -2,60 +2,16 @@
 
 use std::{
     collections::BTreeMap,
-    pin::Pin,
     sync::{Mutex, atomic::AtomicUsize},
-    task::{Context, Poll},
     time::Instant,
 };
 
-use tokio::{
-    io::{DuplexStream, ReadBuf},
-    net::TcpListener,
-    task::JoinHandle,
-};
+use tokio::{io::DuplexStream, net::TcpListener, task::JoinHandle};
 
 use super::*;
 use crate::{base::Digest, gateway::tests::fake::noise};
 
 const IDLE: Duration = Duration::from_secs(60);
-
-/// A stream in memory; cut, it ends in an error.
-struct Pipe(DuplexStream, bool);
-
-impl Cut for Pipe {
-    fn cut(&mut self) {
-        self.1 = true;
-        self.0 = tokio::io::duplex(1).0;
-    }
-}
-
-impl AsyncRead for Pipe {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Pipe {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
 
 /// A process at an address.
 struct At(SocketAddr);
@@ -109,9 +65,9 @@ struct Others {
 }
 
 impl Tunnels for Others {
-    type Stream = Pipe;
+    type Stream = DuplexStream;
 
-    async fn open(&self, member: MemberId) -> io::Result<Pipe> {
+    async fn open(&self, member: MemberId) -> io::Result<DuplexStream> {
         self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let (near, far) = tokio::io::duplex(self.room.max(64));
         match self.members.get(&member) {
@@ -126,11 +82,11 @@ impl Tunnels for Others {
             }
             Some(Other::Is(fake)) => {
                 let (leads, stats) = (Arc::new(fake.clone()), self.stats.clone());
-                let task = tokio::spawn(serve_tunnel(Pipe(far, false), leads, stats));
+                let task = tokio::spawn(serve_tunnel(far, leads, stats));
                 self.tasks.lock().unwrap().push(task);
             }
         }
-        Ok(Pipe(near, false))
+        Ok(near)
     }
 }
 
@@ -488,7 +444,7 @@ async fn a_tunnel_that_does_not_begin_is_cut() {
     for words in [&b""[..], b"CONNECT web:5432 HTTP/1.1\r\n", b"GET / HTTP/1.1\r\n\r\n"] {
         let (mut near, far) = tokio::io::duplex(4 << 10);
         near.write_all(words).await.unwrap();
-        serve_tunnel(Pipe(far, false), leads.clone(), Arc::default()).await;
+        serve_tunnel(far, leads.clone(), Arc::default()).await;
         let mut said = Vec::new();
         near.read_to_end(&mut said).await.unwrap();
         assert_eq!(said, b"");
@@ -498,7 +454,7 @@ async fn a_tunnel_that_does_not_begin_is_cut() {
     let parties = Parties::new("1.1.1.1:1".parse().unwrap(), "1.1.1.2:2".parse().unwrap());
     let asked = Asked { app: AppName::parse("web").unwrap(), port: 1, parties };
     near.write_all(&asked.head()).await.unwrap();
-    serve_tunnel(Pipe(far, false), leads, Arc::default()).await;
+    serve_tunnel(far, leads, Arc::default()).await;
     let mut said = Vec::new();
     near.read_to_end(&mut said).await.unwrap();
     assert_eq!(said, tunnel::NOBODY);
