@@ -59,7 +59,7 @@ pub struct Port {
     pub kind: Kind,
     /// Who has to say by a header of the PROXY protocol for whom it connects.
     pub accept_proxy: Vec<Network>,
-    /// Connections at once; as many as there are descriptors for if not given.
+    /// Connections at once; if not given, as many as half of the descriptors are enough for.
     pub connections: Option<usize>,
 }
 
@@ -319,7 +319,8 @@ impl<N: Forward + Tunnels> Serving<N> {
             }
             Kind::Tcp => {
                 let port = tcp::Port { app, port: address.port(), accept_proxy };
-                let most = connections.unwrap_or_else(connections_max);
+                // Each takes two descriptors: half of them, and not all.
+                let most = connections.unwrap_or_else(|| connections_max() / 2);
                 let (shared, tasks) = (self.tcp.clone(), self.tasks.clone());
                 self.tasks.spawn(accept(
                     shared,

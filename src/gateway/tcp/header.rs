@@ -202,11 +202,11 @@ fn v2(bytes: &[u8]) -> Result<Step, BadHeader> {
     let port = |at: usize| u16::from_be_bytes([more[at], more[at + 1]]);
     let parties = match family {
         0x11 => {
-            let ip = |at: usize| Ipv4Addr::from_octets(array(&more[at..])).into();
+            let ip = |at: usize| Ipv4Addr::from(array::<4>(&more[at..])).into();
             Some((ip(0), ip(4), port(8), port(10)))
         }
         0x21 => {
-            let ip = |at: usize| Ipv6Addr::from_octets(array(&more[at..])).into();
+            let ip = |at: usize| Ipv6Addr::from(array::<16>(&more[at..])).into();
             Some((ip(0), ip(16), port(32), port(34)))
         }
         _ => None,

@@ -459,3 +459,50 @@ async fn a_tunnel_that_does_not_begin_is_cut() {
     near.read_to_end(&mut said).await.unwrap();
     assert_eq!(said, tunnel::NOBODY);
 }
+
+/// What splicing saves, on request:
+/// `cargo test --release --lib -- --ignored --nocapture how_it_scales_spliced`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "prints figures"]
+async fn how_it_scales_spliced_and_copied() {
+    use rustix::time::{ClockId, clock_gettime};
+
+    const SIZE: u64 = 4 << 30;
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (near, listener.accept().await.unwrap().0)
+    }
+    let cpu = || {
+        let now = clock_gettime(ClockId::ProcessCPUTime);
+        now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
+    };
+    for splices in [true, false, true, false] {
+        let ((mut client, mut near), (mut far, mut program)) = (pair().await, pair().await);
+        let before = (cpu(), Instant::now());
+        let sending = tokio::spawn(async move {
+            let piece = vec![7; 1 << 20];
+            for _ in 0..SIZE / piece.len() as u64 {
+                client.write_all(&piece).await.unwrap();
+            }
+            client.shutdown().await.unwrap();
+            client.read_u8().await.unwrap_err();
+        });
+        let reading = tokio::spawn(async move {
+            let mut piece = vec![0; 1 << 20];
+            while program.read(&mut piece).await.unwrap() > 0 {}
+        });
+        let relayed = if splices {
+            relay::sockets(&mut near, &mut far, IDLE).await
+        } else {
+            relay::streams(&mut near, &mut far, Early::default(), IDLE).await
+        };
+        assert_eq!(relayed.up, SIZE);
+        drop((near, far));
+        sending.await.unwrap();
+        reading.await.unwrap();
+        let (cpu, took) = (cpu() - before.0, before.1.elapsed().as_secs_f64());
+        let how = if splices { "spliced" } else { "copied" };
+        println!("4 GiB {how}: {took:.2} s, {cpu:.2} s of processor, both ends included");
+    }
+}
