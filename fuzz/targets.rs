@@ -23,11 +23,18 @@ use althing::{
         addresses::Addresses,
         files::StatCache,
         hooks::Hooks,
+        listeners::Listeners,
         routes::Routes,
         secrets::Sealed,
         settings::{Format, Settings},
     },
-    gateway::{encoding, range, request},
+    gateway::{
+        encoding, range, request,
+        tcp::{
+            header::{self, Step, Version as HeaderVersion},
+            tunnel::Asked,
+        },
+    },
     member::{
         Answer, Message, Trouble,
         admission::{Knock, Token, Welcome},
@@ -65,7 +72,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 27] = [
+pub const TARGETS: [Target; 30] = [
     Target { name: "message", run: message, seeds: message_seeds },
     Target { name: "register", run: register, seeds: register_seeds },
     Target { name: "record", run: member_record, seeds: member_record_seeds },
@@ -87,6 +94,9 @@ pub const TARGETS: [Target; 27] = [
     Target { name: "addresses", run: addresses, seeds: addresses_seeds },
     Target { name: "hooks", run: hooks, seeds: hooks_seeds },
     Target { name: "routes", run: routes, seeds: routes_seeds },
+    Target { name: "listeners", run: listeners, seeds: listeners_seeds },
+    Target { name: "proxy_header", run: proxy_header, seeds: proxy_header_seeds },
+    Target { name: "tunnel", run: tunnel, seeds: tunnel_seeds },
     Target { name: "settings", run: settings, seeds: settings_seeds },
     Target { name: "secrets", run: secrets, seeds: secrets_seeds },
     Target { name: "json", run: json, seeds: json_seeds },
@@ -747,6 +757,86 @@ fn routes_seeds() -> Vec<Vec<u8>> {
     let asked = format!("{written}\0/%61pi/v2//x/../y");
     let wrong = b"[[routes]]\npath = \"api/..\"\nservice = \"x\"\nwithin = \"0s\"\n".to_vec();
     vec![written.as_bytes().to_vec(), asked.into_bytes(), wrong]
+}
+
+fn listeners(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    let Ok(listeners) = Listeners::parse(text) else { return };
+    let fine = listeners.check().is_ok();
+    let Some(canonical) = listeners.text() else { return };
+    let again = Listeners::parse(&canonical).expect("what was read can be written");
+    assert_eq!(again.text(), Some(canonical));
+    if fine {
+        assert!(again.check().is_ok());
+        assert_eq!(again.served(), listeners.served());
+        assert!(listeners.clash(&again).is_some(), "each is in its own way");
+    }
+}
+
+fn listeners_seeds() -> Vec<Vec<u8>> {
+    let written = "[[listeners]]\nport = 5432\nservice = \"db\"\nprotocol = \"tcp\"\nproxy = \"v2\"\n\
+                   accept_proxy = [\"10.0.0.0/8\", \"fd00::/8\", \"192.0.2.1\"]\nidle = \"5m\"\n\
+                   connections = 1000\n[[listeners]]\nport = 81\nprotocol = \"http\"\n\
+                   address = \"10.0.0.1\"\n";
+    let canonical = Listeners::parse(written).expect("it is well written").text();
+    let wrong = "[[listeners]]\nport = 0\nidle = \"0s\"\nconnections = 0\naddress = \"::\"\n";
+    [written.to_owned(), canonical.expect("there are some"), wrong.to_owned()]
+        .map(String::into_bytes)
+        .into()
+}
+
+/// A header of the PROXY protocol: what it says can be said again, and it is no longer than
+/// what came.
+fn proxy_header(bytes: &[u8]) {
+    match header::parse(bytes) {
+        Ok(Step::Whole { parties, used }) => {
+            assert!(used > 0 && used <= bytes.len());
+            assert_eq!(header::parse(&bytes[..used]), Ok(Step::Whole { parties, used }));
+            let Some(parties) = parties else { return };
+            for version in [HeaderVersion::V1, HeaderVersion::V2] {
+                let again = parties.header(version);
+                let (parties, used) = (Some(parties), again.len());
+                assert_eq!(header::parse(&again), Ok(Step::Whole { parties, used }));
+            }
+        }
+        Ok(Step::More(count)) => assert!(count > 0 && count <= 4 << 10),
+        Ok(Step::Line) => assert!(bytes.len() < 107),
+        Err(_) => {}
+    }
+}
+
+fn parties(client: &str, server: &str) -> header::Parties {
+    let parse = |text: &str| text.parse().expect("an address");
+    header::Parties::new(parse(client), parse(server))
+}
+
+fn proxy_header_seeds() -> Vec<Vec<u8>> {
+    let four = parties("192.0.2.1:56324", "198.51.100.2:443");
+    let six = parties("[2001:db8::1]:1", "[2001:db8::2]:65535");
+    let mut seeds: Vec<Vec<u8>> = [four, six]
+        .iter()
+        .flat_map(|p| [p.header(HeaderVersion::V1), p.header(HeaderVersion::V2)])
+        .collect();
+    let mut extended = four.header(HeaderVersion::V2);
+    extended[15] += 4;
+    extended.extend_from_slice(&[0x04, 0, 1, 0]);
+    seeds.extend([extended, b"PROXY UNKNOWN\r\nhello".to_vec()]);
+    seeds
+}
+
+/// How one member asks another to take a connection.
+fn tunnel(bytes: &[u8]) {
+    let Ok(Some((asked, used))) = Asked::parse(bytes) else { return };
+    assert!(used <= bytes.len());
+    let again = asked.head();
+    let length = again.len();
+    assert_eq!(Asked::parse(&again), Ok(Some((asked, length))));
+}
+
+fn tunnel_seeds() -> Vec<Vec<u8>> {
+    [parties("192.0.2.1:7", "192.0.2.2:5432"), parties("[2001:db8::1]:7", "[2001:db8::2]:5432")]
+        .map(|parties| Asked { app: app(), port: 5432, parties }.head())
+        .into()
 }
 
 /// Settings, and every file that can be made of them.

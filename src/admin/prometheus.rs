@@ -145,12 +145,17 @@ fn shell(page: &mut Page, m: &Metrics) {
         ("althing_received_total", "Packets and messages received.", m.received),
         ("althing_received_bytes_total", "Bytes of these.", m.bytes_received),
         ("althing_requests_total", "Requests that the gateway answered.", m.requests),
+        ("althing_tcp_connections_total", "TCP connections taken for services.", m.tcp_connections),
+        ("althing_tcp_failures_total", "Of these, those that nobody took.", m.tcp_failures),
+        ("althing_tcp_received_bytes_total", "Bytes that clients sent.", m.tcp_bytes_received),
+        ("althing_tcp_sent_bytes_total", "Bytes that they were sent.", m.tcp_bytes_sent),
         ("althing_stalls_total", "Times that the loop or the process stood still.", m.stalls),
     ];
     for (name, help, value) in counters {
         page.family(name, "counter", help);
         page.sample(name, &[], value);
     }
+    page.gauge("althing_tcp_active", "TCP connections for services that are open.", m.tcp_active);
     page.gauge("althing_connections", "Connections to other members.", m.connections);
     page.gauge("althing_queue", "Inputs that wait for the member.", m.queue);
     let help = "How much more slowly than usual this member accuses others.";

@@ -108,6 +108,12 @@ ignore = [".git/", "*~", "*.swp"]
 # path = "/api"
 # service = "api"
 
+# A port of its own on every member: what connects there is led to this service, on the
+# port in its variable PORT.
+# [[listeners]]
+# port = 5432
+# service = "api"
+
 # How members switch to a new version: so many at a time, each ready for so long before the
 # next ones follow. All at once if not given; one that does not get ready is taken back.
 # [rollout]
@@ -159,7 +165,7 @@ mod tests {
         let all = lines.collect::<Vec<_>>().join("\n");
         let Resolved { spec, texts, .. } =
             Manifest::parse(&all).unwrap().resolve(None, vec![], false).unwrap();
-        assert_eq!(texts.len(), 5);
+        assert_eq!(texts.len(), 6);
         assert_eq!(spec.path.as_deref(), Some("/srv/shop"));
         assert_eq!(spec.not_found.as_deref(), Some("404.html"));
         assert!(spec.default && spec.index.is_some() && spec.hosts.len() == 1);

@@ -410,6 +410,11 @@ pub(super) async fn metrics(client: &Client, output: &Output) -> Result<ExitCode
         bytes_received,
         connections,
         requests,
+        tcp_connections,
+        tcp_active,
+        tcp_failures,
+        tcp_bytes_received,
+        tcp_bytes_sent,
         queue,
         input_us_max,
         unwell,
@@ -435,6 +440,11 @@ pub(super) async fn metrics(client: &Client, output: &Output) -> Result<ExitCode
     output.line(&format!("bytes received       {bytes_received}"));
     output.line(&format!("connections          {connections}"));
     output.line(&format!("requests answered    {requests}"));
+    output.line(&format!("TCP connections      {tcp_connections}"));
+    output.line(&format!("  open now           {tcp_active}"));
+    output.line(&format!("  taken by nobody    {tcp_failures}"));
+    output.line(&format!("  bytes received     {tcp_bytes_received}"));
+    output.line(&format!("  bytes sent         {tcp_bytes_sent}"));
     output.line(&format!("inputs that wait     {queue}"));
     output.line(&format!("  of the network     {queue_network}"));
     output.line(&format!("  of this member     {queue_notes}"));

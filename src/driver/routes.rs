@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Definition,
+    listeners::Listeners,
     services::{
         Services,
         spec::{as_span, is_default},
@@ -147,16 +148,17 @@ impl Route {
     }
 }
 
-/// Why `routes` don't fit `services`: a sentence without its point.
-pub fn astray(routes: &Routes, services: &Services) -> Option<String> {
+/// Why `routes` don't fit `services`: a sentence without its point. What `listeners` lead to
+/// has a port as well.
+pub fn astray(routes: &Routes, listeners: &Listeners, services: &Services) -> Option<String> {
     let lost = routes.0.iter().find(|route| !services.0.contains_key(&route.service));
-    let served = routes.served();
+    let served = &routes.served() | &listeners.served();
     let unserved = |(name, _): &(&ServiceName, _)| !served.contains(*name);
     let mut others = services.0.iter().filter(unserved);
     if let Some((name, _)) = others.find(|(_, service)| service.ready.wants_port()) {
         return Some(format!(
-            "service {name} is to be asked at $PORT, and no route leads to it, so that it has \
-             none: add [[routes]], or name the port"
+            "service {name} is to be asked at $PORT, and neither route nor listener leads to it, \
+             so that it has none: add [[routes]] or [[listeners]], or name the port"
         ));
     }
     lost.map(|Route { path, service, .. }| {

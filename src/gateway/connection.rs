@@ -28,9 +28,10 @@ use super::{
     deliver::{Framing, deliver},
     proxy::{self, Pool, Terms, head::Origin},
     request::{self, HEAD_MAX, Malformed, Method, Request},
+    tcp,
     transport::{Broken, Plain, Tcp, Transport},
 };
-use crate::base::MemberId;
+use crate::base::{AppName, MemberId, Network};
 
 /// The bounds of one listener.
 #[derive(Clone, Copy, Debug)]
@@ -96,9 +97,34 @@ pub async fn serve<F: Forward>(
     serve_within(limits, listener, sites, forward, stats, shutdown).await;
 }
 
+/// What is different where an application has a listener of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Own {
+    /// All requests are its, whatever their host name.
+    pub(super) app: Option<AppName>,
+    /// Who has to say by a header of the PROXY protocol for whom it connects.
+    pub(super) accept_proxy: Vec<Network>,
+    /// Connections at once, if that is said.
+    pub(super) connections: Option<usize>,
+}
+
+/// The same on a listener of an application's own.
+pub(super) async fn serve_own<F: Forward>(
+    own: Own,
+    listener: TcpListener,
+    sites: Arc<dyn Sites>,
+    forward: Arc<F>,
+    stats: Arc<Stats>,
+    shutdown: CancellationToken,
+) {
+    let connections = own.connections.unwrap_or_else(connections_max);
+    let limits = Limits { connections, ..Limits::default() };
+    serve_as(own, limits, listener, sites, forward, stats, shutdown).await;
+}
+
 /// As many connections as there are descriptors for, with room for what else needs some: one
 /// that is passed on takes two. Read when the listener starts.
-fn connections_max() -> usize {
+pub(super) fn connections_max() -> usize {
     let own = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let fit =
         own.map_or(CONNECTIONS_MAX, |own| usize::try_from(own / 2).unwrap_or(CONNECTIONS_MAX));
@@ -113,11 +139,23 @@ pub(super) async fn serve_within<F: Forward>(
     stats: Arc<Stats>,
     shutdown: CancellationToken,
 ) {
+    serve_as(Own::default(), limits, listener, sites, forward, stats, shutdown).await;
+}
+
+async fn serve_as<F: Forward>(
+    own: Own,
+    limits: Limits,
+    listener: TcpListener,
+    sites: Arc<dyn Sites>,
+    forward: Arc<F>,
+    stats: Arc<Stats>,
+    shutdown: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(limits.connections));
     let balance = balance::Shared::new();
     let late = AtomicUsize::new(0);
     let shared =
-        Arc::new(Shared { limits, sites, forward, stats, shutdown, places, balance, late });
+        Arc::new(Shared { own, limits, sites, forward, stats, shutdown, places, balance, late });
     let running = TaskTracker::new();
     // Ends every connection when this future is dropped.
     let abort = CancellationToken::new();
@@ -178,8 +216,9 @@ async fn forwarded<T: Transport>(
             let framing = Framing { head_only: false, keep_alive: false, minor: 1 };
             (framing, Answer::malformed(&why))
         }
-        Next::Request(request) => {
+        Next::Request(mut request) => {
             stats.request();
+            request.app = proxy::head::application(&request.raw);
             let framing = framing(&request, false);
             match sites.route(target(&request, true)) {
                 Route::Service(mut backends) => {
@@ -212,6 +251,7 @@ async fn forwarded<T: Transport>(
 }
 
 struct Shared<F> {
+    own: Own,
     limits: Limits,
     sites: Arc<dyn Sites>,
     forward: Arc<F>,
@@ -257,10 +297,15 @@ impl<F: Forward> Shared<F> {
         !self.shutdown.is_cancelled() || self.late.fetch_add(1, Relaxed) < LATE_MAX
     }
 
-    async fn connection(&self, stream: TcpStream, peer: SocketAddr) {
+    async fn connection(&self, mut stream: TcpStream, peer: SocketAddr) {
         let _counted = self.stats.connection();
+        let told = tcp::told_by(&mut stream, peer, &self.own.accept_proxy).await;
+        let Ok(told) = told.inspect_err(|error| tracing::debug!(%peer, %error, "not taken")) else {
+            return self.stats.error();
+        };
+        let client = told.map_or(peer, |parties| parties.client()).ip().to_canonical();
         let Ok(mut io) = Tcp::new(stream, self.limits.stall) else { return };
-        if let Err(broken) = self.requests(&mut io, peer.ip().to_canonical()).await {
+        if let Err(broken) = self.requests(&mut io, client).await {
             self.stats.error();
             tracing::debug!(%peer, %broken, "a response was cut short");
         }
@@ -300,8 +345,9 @@ impl<F: Forward> Shared<F> {
                     self.stats.request();
                     deliver(io, closing, Answer::malformed(&why), None, &self.stats).await?
                 }
-                Next::Request(request) => {
+                Next::Request(mut request) => {
                     self.stats.request();
+                    request.app.clone_from(&self.own.app);
                     self.answer(io, &mut buffer, &request, client).await?
                 }
             };
@@ -359,7 +405,8 @@ impl Forward for Nobody {
 }
 
 fn target(request: &Request, by_member: bool) -> Target<'_> {
-    Target { host: request.host_name(), path: &request.path, by_member }
+    let app = request.app.as_ref();
+    Target { app, host: request.host_name(), path: &request.path, by_member }
 }
 
 fn terms(origin: Origin, limits: Limits, delivery: Framing) -> Terms {
@@ -464,7 +511,7 @@ async fn linger<T: Transport>(io: &mut T, buffer: &mut BytesMut) {
 }
 
 /// Failures of one connection that was gone before it was accepted.
-fn is_of_one_connection(error: &io::Error) -> bool {
+pub(super) fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted

@@ -30,10 +30,12 @@ mod balance;
 mod connection;
 mod deliver;
 pub mod encoding;
+pub mod ports;
 mod proxy;
 pub mod range;
 pub mod request;
 pub mod stats;
+pub mod tcp;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -42,6 +44,7 @@ pub mod vip;
 pub use connection::{serve, serve_forwarded};
 pub use proxy::{Backends, Process};
 pub use stats::{Snapshot, Stats};
+pub use tcp::{Cut, Lead, Leads, Tunnels, serve_tunnel};
 
 /// Where a request is answered.
 pub enum Route {
@@ -71,6 +74,8 @@ pub trait Sites: Send + Sync + 'static {
 /// What a request is routed by.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
+    /// The application, where the listener that the request came to is its own.
+    pub app: Option<&'a AppName>,
     /// The name alone: lower case, without port and without a dot at the end. None where
     /// the request names none (HTTP/1.0).
     pub host: Option<&'a str>,

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use super::proxy::body::Framing;
-use crate::base::limits;
+use crate::base::{AppName, limits};
 
 /// The longest request head, bytes: what common servers accept.
 pub const HEAD_MAX: usize = 16 << 10;
@@ -53,6 +53,9 @@ pub struct Request {
     pub upgrade: Option<String>,
     /// The head as it was sent, for whom it is passed on to; empty after [`parse`] alone.
     pub raw: Bytes,
+    /// The application that it is for, where that is not said by its host: never from the
+    /// head itself, so always none after [`parse`].
+    pub app: Option<AppName>,
     /// `Accept-Encoding`, several lines joined.
     pub accept_encoding: Option<String>,
     /// `If-None-Match`, several lines joined.
@@ -257,6 +260,7 @@ impl Fields {
                 self.upgrades && minor == 1 && matches!(body, Framing::None | Framing::Length(0))
             }),
             raw: Bytes::new(),
+            app: None,
             accept_encoding: self.accept_encoding,
             if_none_match: self.if_none_match,
             if_range: only(self.if_range),

@@ -18,6 +18,11 @@ pub struct Stats {
     forward_failures: AtomicU64,
     from_chunks: AtomicU64,
     errors: AtomicU64,
+    tcp: AtomicU64,
+    tcp_active: AtomicU64,
+    tcp_failures: AtomicU64,
+    tcp_up: AtomicU64,
+    tcp_down: AtomicU64,
 }
 
 /// The counters at one moment.
@@ -50,6 +55,22 @@ pub struct Snapshot {
     /// Responses cut short: stalled clients, broken connections, files that
     /// changed while they were sent, chunks that could not be read.
     pub errors: u64,
+    /// Connections taken on ports of applications that are not HTTP.
+    #[serde(default)]
+    pub tcp_connections: u64,
+    /// Of these, those that are open now.
+    #[serde(default)]
+    pub tcp_active: u64,
+    /// Of these, those that nobody took.
+    #[serde(default)]
+    pub tcp_failures: u64,
+    /// Bytes that clients sent over connections that have ended, and that other members
+    /// passed on to this one.
+    #[serde(default)]
+    pub tcp_bytes_received: u64,
+    /// Bytes that they were sent.
+    #[serde(default)]
+    pub tcp_bytes_sent: u64,
 }
 
 impl Stats {
@@ -70,6 +91,11 @@ impl Stats {
             forward_failures: self.forward_failures.load(Relaxed),
             from_chunks: self.from_chunks.load(Relaxed),
             errors: self.errors.load(Relaxed),
+            tcp_connections: self.tcp.load(Relaxed),
+            tcp_active: self.tcp_active.load(Relaxed),
+            tcp_failures: self.tcp_failures.load(Relaxed),
+            tcp_bytes_received: self.tcp_up.load(Relaxed),
+            tcp_bytes_sent: self.tcp_down.load(Relaxed),
         }
     }
 
@@ -77,7 +103,23 @@ impl Stats {
     pub(super) fn connection(&self) -> Connection<'_> {
         self.connections.fetch_add(1, Relaxed);
         self.active.fetch_add(1, Relaxed);
-        Connection(self)
+        Connection(&self.active)
+    }
+
+    /// The same for one that is not HTTP.
+    pub(super) fn tcp_connection(&self) -> Connection<'_> {
+        self.tcp.fetch_add(1, Relaxed);
+        self.tcp_active.fetch_add(1, Relaxed);
+        Connection(&self.tcp_active)
+    }
+
+    pub(super) fn tcp_failure(&self) {
+        self.tcp_failures.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn relayed(&self, up: u64, down: u64) {
+        self.tcp_up.fetch_add(up, Relaxed);
+        self.tcp_down.fetch_add(down, Relaxed);
     }
 
     pub(super) fn request(&self) {
@@ -116,11 +158,11 @@ impl Stats {
 }
 
 /// One open connection.
-pub(super) struct Connection<'a>(&'a Stats);
+pub(super) struct Connection<'a>(&'a AtomicU64);
 
 impl Drop for Connection<'_> {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Relaxed);
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 

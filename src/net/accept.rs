@@ -98,6 +98,7 @@ async fn handshake(
         Class::Pull => serve_streams(hub, member, link, class, StreamKind::Pull).await,
         Class::Http => serve_streams(hub, member, link, class, StreamKind::Http).await,
         Class::Ask => serve_streams(hub, member, link, class, StreamKind::Ask).await,
+        Class::Tunnel => serve_streams(hub, member, link, class, StreamKind::Tunnel).await,
         Class::Join => unreachable!("strangers were sent to the door above"),
     }
 }

@@ -69,14 +69,17 @@ pub(super) enum Class {
     Http,
     /// Questions about what runs on the side that was dialled.
     Ask,
+    /// Clients' connections that are passed on, from the side that dialled.
+    Tunnel,
     /// A stranger's knock.
     Join,
 }
 
 impl Class {
-    pub(super) const ALL: [Self; 5] = [Self::Talk, Self::Pull, Self::Http, Self::Ask, Self::Join];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Talk, Self::Pull, Self::Http, Self::Ask, Self::Tunnel, Self::Join];
     /// The classes between members.
-    pub(super) const MEMBERS: usize = 4;
+    pub(super) const MEMBERS: usize = 5;
 
     /// Its ALPN protocol. The cluster is part of it, so that members of two
     /// clusters don't even finish a handshake.
@@ -86,6 +89,7 @@ impl Class {
             Self::Pull => "althing-pull",
             Self::Http => "althing-http",
             Self::Ask => "althing-ask",
+            Self::Tunnel => "althing-tunnel",
             Self::Join => "althing-join",
         };
         format!("{name}/1/{}", hex(&cluster.0.0[..8])).into_bytes()
@@ -95,7 +99,7 @@ impl Class {
     pub(super) const fn uni_max(self) -> u32 {
         match self {
             Self::Talk => 32,
-            Self::Pull | Self::Http | Self::Ask | Self::Join => 0,
+            Self::Pull | Self::Http | Self::Ask | Self::Tunnel | Self::Join => 0,
         }
     }
 
@@ -106,6 +110,8 @@ impl Class {
             Self::Pull => 16,
             Self::Ask => 32,
             Self::Http => 256,
+            // They last: a connection each, and not one at a time.
+            Self::Tunnel => 1_024,
             Self::Join => 1,
         }
     }
@@ -114,7 +120,9 @@ impl Class {
     const fn stream_window(self) -> u32 {
         match self {
             Self::Pull => 2 << 20,
-            Self::Talk | Self::Http | Self::Ask | Self::Join => ACCEPTED_STREAM_WINDOW,
+            Self::Talk | Self::Http | Self::Ask | Self::Tunnel | Self::Join => {
+                ACCEPTED_STREAM_WINDOW
+            }
         }
     }
 
@@ -126,7 +134,7 @@ impl Class {
         let (idle, mtu) = match self {
             // A conversation is short packets: larger ones would gain nothing.
             Self::Talk => (IDLE_TALK, None),
-            Self::Pull | Self::Http | Self::Ask | Self::Join => {
+            Self::Pull | Self::Http | Self::Ask | Self::Tunnel | Self::Join => {
                 (IDLE, Some(MtuDiscoveryConfig::default()))
             }
         };

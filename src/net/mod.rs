@@ -30,7 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::base::{ClusterId, MemberId, PublicKey, SecretKey, limits};
 
 pub use knock::knock;
-pub use quinn::{RecvStream, SendStream};
+pub use quinn::{RecvStream, SendStream, VarInt};
 
 mod accept;
 mod counters;
@@ -91,6 +91,9 @@ pub enum StreamKind {
     /// A question about what runs there. A member of an older version knows none:
     /// then the handshake fails.
     Ask,
+    /// A client's connection that is passed on. A member of an older version knows none:
+    /// then the handshake fails.
+    Tunnel,
 }
 
 /// What comes in.
@@ -356,7 +359,7 @@ impl Net {
 
     /// Opens a stream to `to`, dialling when needed (2 s at most, 4 s where the
     /// peer answers but is overloaded). While 16 pulls,
-    /// 256 requests or 32 questions to `to` are open, the next waits for one of them to end. A
+    /// 256 requests, 32 questions or 1,024 tunnels to `to` are open, the next waits for one of them to end. A
     /// stream that is dropped ends as if it had been `finish`ed, so a format
     /// on it has to know its own length.
     ///
@@ -388,6 +391,7 @@ impl From<StreamKind> for Class {
             StreamKind::Pull => Self::Pull,
             StreamKind::Http => Self::Http,
             StreamKind::Ask => Self::Ask,
+            StreamKind::Tunnel => Self::Tunnel,
         }
     }
 }

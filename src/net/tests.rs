@@ -135,7 +135,7 @@ async fn two_members_exchange_datagrams_messages_and_streams() {
     assert_eq!(a.next_message().await, (b.id(), b"ballot".to_vec()));
     assert_eq!((a.net.stats().connections, b.net.stats().connections), (1, 1));
 
-    for kind in [StreamKind::Pull, StreamKind::Http] {
+    for kind in [StreamKind::Pull, StreamKind::Http, StreamKind::Tunnel] {
         let (mut send, mut recv) = a.net.open(b.id(), kind).await.unwrap();
         send.write_all(b"give me that").await.unwrap();
         send.finish().unwrap();

@@ -69,6 +69,21 @@ pub struct Metrics {
     pub connections: u64,
     /// Requests that the gateway answered.
     pub requests: u64,
+    /// Connections taken on ports of applications that are not HTTP.
+    #[serde(default)]
+    pub tcp_connections: u64,
+    /// Of these, those that are open now.
+    #[serde(default)]
+    pub tcp_active: u64,
+    /// Of these, those that nobody took.
+    #[serde(default)]
+    pub tcp_failures: u64,
+    /// Bytes that clients sent over those that have ended.
+    #[serde(default)]
+    pub tcp_bytes_received: u64,
+    /// Bytes that they were sent.
+    #[serde(default)]
+    pub tcp_bytes_sent: u64,
     /// Inputs that wait for the member: how far the loop is behind.
     pub queue: u64,
     /// The longest that one input took, in microseconds.

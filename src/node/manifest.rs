@@ -13,6 +13,7 @@ use crate::{
         Definition,
         addresses::Addresses,
         hooks::Hooks,
+        listeners::{self, Listeners},
         routes::{Routes, astray},
         services::Services,
         settings::{Format, Settings},
@@ -43,6 +44,9 @@ pub struct Manifest {
     /// Which paths lead to its programs.
     #[serde(default)]
     pub routes: Routes,
+    /// Ports of its own.
+    #[serde(default)]
+    pub listeners: Listeners,
     /// Values that its programs find.
     #[serde(default)]
     pub settings: Settings,
@@ -254,7 +258,9 @@ impl Manifest {
         define(&self.services, &mut texts)?;
         define(&self.hooks, &mut texts)?;
         define(&self.routes, &mut texts)?;
-        if let Some(why) = astray(&self.routes, &self.services) {
+        define(&self.listeners, &mut texts)?;
+        let lost = listeners::astray(&self.listeners, &self.services);
+        if let Some(why) = lost.or_else(|| astray(&self.routes, &self.listeners, &self.services)) {
             return Err(format!("In {FILE_NAME}: {why}."));
         }
         define(&self.settings, &mut texts)?;
@@ -366,6 +372,20 @@ mod tests {
             let error = Manifest::parse(text).unwrap_err();
             assert!(error.contains(place) && error.contains(word), "{error}");
         }
+    }
+
+    #[test]
+    fn listeners_become_a_definition_of_the_tree() {
+        let text = "[application]\nname = \"a\"\n[services.db]\nrun = [\"bin/db\"]\n\
+                    [[listeners]]\nport = 5432\nservice = \"db\"\n";
+        let resolved = Manifest::parse(text).unwrap().resolve(None, vec![], true).unwrap();
+        let [_, (path, text)] = resolved.texts.as_slice() else { panic!("{resolved:?}") };
+        assert_eq!(path.as_bytes(), b".althing/listeners.toml");
+        assert_eq!(Listeners::read(text.as_bytes()).unwrap().0[0].port, 5432);
+
+        let lost = "[application]\nname = \"a\"\n[[listeners]]\nport = 1\nservice = \"db\"\n";
+        let refused = Manifest::parse(lost).unwrap().resolve(None, vec![], true).unwrap_err();
+        assert!(refused.why.contains("[services.db]"), "{refused:?}");
     }
 
     #[test]

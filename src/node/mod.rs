@@ -15,6 +15,7 @@ mod hooks;
 mod inherited;
 pub mod inspect;
 mod keys;
+mod listeners;
 pub mod manifest;
 pub mod options;
 mod persist;

@@ -25,12 +25,13 @@ use super::{
     handle::Request,
     hooks,
     keys::NextKeys,
+    listeners::{self, OwnPorts},
     persist::{self, Write},
     rate::Rate,
     scrub::{self, Scrub},
     secrets::{Base, Others},
     services::{self, Ask, Heard},
-    sites::{Forwarder, SiteTable},
+    sites::{Forwarder, SiteTable, Tunnel},
     start::wall_now,
     watchdog::{Doing, Pulse},
     work::{self, Work},
@@ -42,7 +43,11 @@ use crate::{
         limits,
     },
     driver::services::{ServiceEvent, Supervisor},
-    gateway::{self, vip},
+    gateway::{
+        self,
+        ports::{Means, PortEvent, Ports},
+        vip,
+    },
     member::{
         Config, Effect, Input, Member, Restored,
         admission::IS_ENROLLED,
@@ -144,6 +149,9 @@ pub(super) struct Standing {
     gateway: TaskTracker,
     supervisor: Arc<Supervisor>,
     service_events: mpsc::UnboundedReceiver<ServiceEvent>,
+    /// Where sites are served at all.
+    ports: Option<Arc<OwnPorts>>,
+    port_events: mpsc::UnboundedReceiver<PortEvent>,
 }
 
 impl Standing {
@@ -194,6 +202,7 @@ pub(super) fn open(
     // Once all is over nobody needs to know.
     let supervisor = Supervisor::new(parts.logs.clone(), move |event| drop(happened.send(event)));
     let sites = Arc::new(SiteTable::new(supervisor.endpoints()));
+    let (port_happened, port_events) = mpsc::unbounded_channel();
     let mut standing = Standing {
         supervisor: Arc::new(supervisor),
         service_events,
@@ -207,9 +216,23 @@ pub(super) fn open(
         stats: Arc::default(),
         shutdown: CancellationToken::new(),
         gateway: TaskTracker::new(),
+        ports: None,
+        port_events,
     };
+    let address = listener.as_ref().and_then(|l| l.local_addr().ok());
+    standing.ports = address.map(|address| {
+        let means = Means {
+            sites: Arc::clone(&standing.sites) as _,
+            leads: Arc::clone(&standing.sites) as _,
+            network: Arc::clone(&standing.forwarder),
+            stats: Arc::clone(&standing.stats),
+        };
+        let tell = move |event| drop(port_happened.send(event));
+        let ports = Ports::new(means, tell, standing.shutdown.clone());
+        Arc::new(OwnPorts::new(ports, address.ip()))
+    });
     let begun = put_together(parts, made, &mut standing)?;
-    let listening = Listening { sites: listener.as_ref().and_then(|l| l.local_addr().ok()) };
+    let listening = Listening { sites: address };
     if let Some(listener) = listener {
         let sites: Arc<dyn gateway::Sites> = Arc::clone(&standing.sites) as _;
         let (forwarder, stats) = (Arc::clone(&standing.forwarder), Arc::clone(&standing.stats));
@@ -303,6 +326,7 @@ fn put_together(
         key: parts.key,
         next_keys: parts.next_keys,
         sites: Arc::clone(&standing.sites),
+        ports: standing.ports.clone(),
         stats: Arc::clone(&standing.stats),
         peers: Roster::default(),
         tickets: BTreeMap::new(),
@@ -345,6 +369,7 @@ struct Loop {
     key: SecretKey,
     next_keys: NextKeys,
     sites: Arc<SiteTable>,
+    ports: Option<Arc<OwnPorts>>,
     stats: Arc<gateway::Stats>,
     peers: Roster,
     tickets: BTreeMap<u64, Answer>,
@@ -376,7 +401,7 @@ impl Loop {
         mut network: mpsc::Receiver<NetEvent>,
         mut notes: mpsc::UnboundedReceiver<Note>,
     ) {
-        let Standing { requests, service_events, .. } = standing;
+        let Standing { requests, service_events, port_events, .. } = standing;
         while self.ended.is_none() {
             let wake = self.wake_at();
             tokio::select! {
@@ -384,6 +409,7 @@ impl Loop {
                 Some(event) = network.recv() => self.on_network(event),
                 Some(note) = notes.recv() => self.on_note(note),
                 Some(event) = service_events.recv() => self.on_service(&event),
+                Some(event) = port_events.recv() => self.on_port(&event),
                 request = requests.recv() => match request {
                     Some(request) => self.on_request(request),
                     None => self.ended = Some(Ended::Stopped), // every handle is gone
@@ -508,7 +534,8 @@ impl Loop {
             view.health = Health::Critical;
             view.reasons.insert(0, trouble.clone());
         }
-        let complaints = self.work.complaints();
+        let mut complaints = self.work.complaints();
+        complaints.extend(self.ports.iter().flat_map(|ports| ports.complaints()));
         if !complaints.is_empty() {
             view.health = view.health.max(Health::Warning);
             view.reasons.extend(complaints);
@@ -562,6 +589,12 @@ impl Loop {
                 let sites: Arc<dyn gateway::Sites> = Arc::clone(&self.sites) as _;
                 let stats = Arc::clone(&self.stats);
                 self.forwarded.spawn(gateway::serve_forwarded(stream, sites, stats));
+            }
+            NetEvent::Stream { kind: StreamKind::Tunnel, send, recv, .. } => {
+                let stream = Tunnel(tokio::io::join(recv, send));
+                let leads: Arc<dyn gateway::Leads> = Arc::clone(&self.sites) as _;
+                let stats = Arc::clone(&self.stats);
+                self.forwarded.spawn(gateway::serve_tunnel(stream, leads, stats));
             }
         }
     }
@@ -655,6 +688,12 @@ impl Loop {
 
     fn on_service(&mut self, event: &ServiceEvent) {
         let (severity, app) = (services::severity(event), Some(event.app.clone()));
+        self.tell_about(EventKind::Service, severity, app, event.to_string());
+        self.view_dirty = true;
+    }
+
+    fn on_port(&mut self, event: &PortEvent) {
+        let (severity, app) = (listeners::severity(event), Some(event.app.clone()));
         self.tell_about(EventKind::Service, severity, app, event.to_string());
         self.view_dirty = true;
     }
@@ -777,6 +816,7 @@ impl Loop {
         let detector = self.member.detector();
         let counted = self.pulse.counted();
         let scrubbed = self.work.scrubbed();
+        let served = self.stats.snapshot();
         Metrics {
             packets_sent: net.datagrams_sent,
             messages_sent: net.messages_sent,
@@ -784,7 +824,12 @@ impl Loop {
             received: net.datagrams_received + net.messages_received,
             bytes_received: net.bytes_received,
             connections: net.connections,
-            requests: self.stats.snapshot().requests,
+            requests: served.requests,
+            tcp_connections: served.tcp_connections,
+            tcp_active: served.tcp_active,
+            tcp_failures: served.tcp_failures,
+            tcp_bytes_received: served.tcp_bytes_received,
+            tcp_bytes_sent: served.tcp_bytes_sent,
             unwell: detector.unwell,
             suspicions: detector.suspicions,
             gossip_backlog: detector.backlog,
@@ -889,6 +934,10 @@ impl Loop {
         self.sites_made = Instant::now();
         let routes = self.member.routes(self.now());
         self.sites.set(routes, self.work.content());
+        let lost = self.ports.as_ref().map(|ports| ports.refresh(&self.sites));
+        for (app, text) in lost.unwrap_or_default() {
+            self.tell_about(EventKind::Service, Severity::Warning, Some(app), text);
+        }
         let catalog = self.member.catalog();
         let me = self.member.id();
         let others = catalog.roster.members.iter().map(|m| m.id).filter(|id| *id != me);

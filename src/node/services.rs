@@ -261,7 +261,7 @@ async fn apply(here: &Here, app: &AppName) -> Result<(), Unfit> {
         })?;
         // Switched off between the look and the reading: that is told as well.
         let Some((active, defined)) = read else { return Ok(()) };
-        let Defined { services, routes, settings, secrets, .. } = defined;
+        let Defined { services, routes, listeners, settings, secrets, .. } = defined;
         if services.0.is_empty() {
             supervisor.remove(app);
             return Ok(());
@@ -281,7 +281,7 @@ async fn apply(here: &Here, app: &AppName) -> Result<(), Unfit> {
             root,
             tree,
             services,
-            served: routes.served(),
+            served: &routes.served() | &listeners.served(),
             env: settings.env(),
             secrets,
         };

@@ -4,15 +4,20 @@
 use std::{
     io,
     net::SocketAddr,
+    pin::Pin,
     sync::{
         Arc, RwLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    task::{Context, Poll},
 };
 
-use tokio::io::Join;
+use tokio::io::{AsyncRead, AsyncWrite, Join, ReadBuf};
 
-use super::content::{self, Content};
+use super::{
+    content::{self, Content},
+    listeners,
+};
 use crate::{
     base::{
         AppName, MemberId, RelPath,
@@ -20,10 +25,13 @@ use crate::{
         tree::{Chunk, Tree},
     },
     driver::services::{Endpoints, UnderWay},
-    gateway::{Backends, Forward, Process, Route, Site, Sites, Target},
+    gateway::{Backends, Cut, Forward, Lead, Leads, Process, Route, Site, Sites, Target, Tunnels},
     member::view::SiteRoute,
-    net::{Net, RecvStream, SendStream, StreamKind},
+    net::{Net, RecvStream, SendStream, StreamKind, VarInt},
 };
+
+/// Tells the other member that a connection was cut, and did not end.
+const BROKEN_OFF: VarInt = VarInt::from_u32(1);
 
 /// The routing table, replaced as a whole.
 #[derive(Default)]
@@ -72,6 +80,13 @@ impl SiteTable {
         })
     }
 
+    /// What this member holds, by application, in the order of their names.
+    pub fn held(&self) -> Vec<Arc<content::Site>> {
+        let table = self.current();
+        let Some(content) = &table.content else { return Vec::new() };
+        table.routes.iter().filter_map(|route| content.site(&route.app)).collect()
+    }
+
     /// Requests from now on are routed by `routes`.
     pub fn set(&self, routes: Vec<SiteRoute>, content: &Content) {
         let table = Arc::new(Table { routes, content: Some(content.clone()) });
@@ -90,6 +105,10 @@ impl SiteTable {
 }
 
 impl Table {
+    fn named(&self, app: &AppName) -> Option<&SiteRoute> {
+        self.routes.iter().find(|route| route.app == *app)
+    }
+
     /// The application that claims `host`, else the default one, else the
     /// only one there is.
     fn find(&self, host: Option<&str>) -> Option<&SiteRoute> {
@@ -156,12 +175,16 @@ impl Site for LocalSite {
 }
 
 impl Sites for SiteTable {
-    fn route(&self, Target { host, path, by_member }: Target<'_>) -> Route {
+    fn route(&self, Target { app, host, path, by_member }: Target<'_>) -> Route {
         if by_member && self.closed.load(Relaxed) {
             return Route::Remote(Vec::new());
         }
         let table = self.current();
-        let Some(found) = table.find(host) else {
+        let found = match app {
+            Some(app) => table.named(app),
+            None => table.find(host),
+        };
+        let Some(found) = found else {
             let why = if table.routes.is_empty() {
                 "This cluster holds no application yet."
             } else {
@@ -187,6 +210,26 @@ impl Sites for SiteTable {
     }
 }
 
+impl Leads for SiteTable {
+    fn lead(&self, app: &AppName, port: u16, by_member: bool) -> Option<Lead> {
+        let table = self.current();
+        let found = table.named(app)?;
+        let site = table.content.as_ref()?.site(app)?;
+        let all = &site.listeners().0;
+        let listener = all.iter().find(|listener| listener.port == port)?;
+        let service = listener.service.as_ref()?;
+        // On standby others are asked, as for requests.
+        let is_asked = if by_member { !self.closed.load(Relaxed) } else { found.here };
+        let here = is_asked.then(|| self.endpoints.begin(app, service)).flatten();
+        Some(Lead {
+            here: here.map(|asked| Box::new(Asked(asked)) as _),
+            others: found.holders.clone(),
+            proxy: listener.proxy.map(listeners::version),
+            idle: listener.idle,
+        })
+    }
+}
+
 /// Takes requests to other members over the cluster's own connections.
 #[derive(Default)]
 pub(super) struct Forwarder {
@@ -198,16 +241,69 @@ impl Forwarder {
     pub fn set(&self, network: Option<Net>) {
         *self.network.write().unwrap_or_else(|e| e.into_inner()) = network;
     }
+
+    fn network(&self) -> io::Result<Net> {
+        let network = self.network.read().unwrap_or_else(|e| e.into_inner()).clone();
+        network.ok_or_else(|| io::Error::other("this member takes up a new key"))
+    }
 }
 
 impl Forward for Forwarder {
     type Stream = Join<RecvStream, SendStream>;
 
     async fn connect(&self, member: MemberId) -> io::Result<Self::Stream> {
-        let network = self.network.read().unwrap_or_else(|e| e.into_inner()).clone();
-        let network = network.ok_or_else(|| io::Error::other("this member takes up a new key"))?;
         let (send, recv) =
-            network.open(member, StreamKind::Http).await.map_err(io::Error::other)?;
+            self.network()?.open(member, StreamKind::Http).await.map_err(io::Error::other)?;
         Ok(tokio::io::join(recv, send))
+    }
+}
+
+impl Tunnels for Forwarder {
+    type Stream = Tunnel;
+
+    async fn open(&self, member: MemberId) -> io::Result<Tunnel> {
+        let (send, recv) =
+            self.network()?.open(member, StreamKind::Tunnel).await.map_err(io::Error::other)?;
+        Ok(Tunnel(tokio::io::join(recv, send)))
+    }
+}
+
+/// A connection that one member passes on to another. Dropped it ends as if all had been
+/// said, so whoever breaks off has to cut it.
+pub(super) struct Tunnel(pub Join<RecvStream, SendStream>);
+
+impl Cut for Tunnel {
+    fn cut(&mut self) {
+        // What has ended already can't be cut.
+        let _ended = self.0.writer_mut().reset(BROKEN_OFF);
+        let _ended = self.0.reader_mut().stop(BROKEN_OFF);
+    }
+}
+
+impl AsyncRead for Tunnel {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Tunnel {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

@@ -22,6 +22,7 @@ use super::{
     edits::{self, Edits},
     hooks,
     inspect::{self, Findings, Question},
+    listeners,
     manifest::{Manifest, Resolved},
     rate::{Limited, Rate},
     run::{Answer, Note},
@@ -480,10 +481,14 @@ impl Work {
     ) {
         let (notes, kept) = (self.notes.clone(), Arc::clone(&self.kept));
         let (store, hooks) = (self.store.clone(), self.hooks.clone());
+        let content = self.content.clone();
         self.tasks.spawn_blocking(move || {
             // Nothing of it is collected until the catalog names it.
             let hold = store.hold();
-            let tried = stage().and_then(|staged| hooks.try_out(&staged.1).map(|()| staged));
+            let tried = stage().and_then(|staged| {
+                listeners::free(&content, &staged.1)?;
+                hooks.try_out(&staged.1).map(|()| staged)
+            });
             match tried {
                 Err(refusal) => {
                     let _asker_may_be_gone = answer.send(Err(refusal));

@@ -12,9 +12,12 @@ use super::{
     },
     body::Framing,
 };
+use crate::base::AppName;
 
 /// A member says by this line that it did not pass the request on to anybody.
 pub(in crate::gateway) const REFUSED: &str = "Althing-Refused";
+/// A member says by this line to another whose listener a request came to.
+const APPLICATION: &str = "Althing-Application";
 
 /// Who asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +64,7 @@ pub(super) fn request(request: &Request, path: &str, origin: Origin, to_member: 
             || header.name.eq_ignore_ascii_case("content-length")
             || named.iter().any(|name| header.name.eq_ignore_ascii_case(name))
             || (from_client && is_claim(header.name))
+            || header.name.eq_ignore_ascii_case(APPLICATION)
         {
             continue;
         }
@@ -87,6 +91,9 @@ pub(super) fn request(request: &Request, path: &str, origin: Origin, to_member: 
             line(&mut out, "X-Request-Id", id.as_bytes());
         }
     }
+    if let Some(app) = request.app.as_ref().filter(|_| to_member) {
+        line(&mut out, APPLICATION, app.as_str().as_bytes());
+    }
     match &request.upgrade {
         Some(upgrade) => {
             line(&mut out, "Connection", b"upgrade");
@@ -97,6 +104,16 @@ pub(super) fn request(request: &Request, path: &str, origin: Origin, to_member: 
     }
     out.extend_from_slice(b"\r\n");
     out
+}
+
+/// Which application another member says that the request is for, whatever its host. Asked
+/// of the heads of members alone: it is theirs to say.
+pub(in crate::gateway) fn application(raw: &[u8]) -> Option<AppName> {
+    let mut lines = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut head = httparse::Request::new(&mut lines);
+    head.parse(raw).ok()?;
+    let line = head.headers.iter().find(|line| line.name.eq_ignore_ascii_case(APPLICATION))?;
+    AppName::parse(std::str::from_utf8(line.value).ok()?).ok()
 }
 
 /// Names in brackets and quotes where the grammar wants them.

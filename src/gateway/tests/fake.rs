@@ -29,7 +29,7 @@ use crate::{
         tree::{Chunk, Entry, Node, Tree},
     },
     gateway::{
-        Forward, Route, Site, Sites, Stats, Target,
+        Cut, Forward, Route, Site, Sites, Stats, Target, Tunnels,
         connection::{Limits, serve_forwarded, serve_within},
     },
 };
@@ -242,6 +242,21 @@ impl Forward for FakeForward {
             }
         }
         Ok(near)
+    }
+}
+
+impl Tunnels for FakeForward {
+    type Stream = DuplexStream;
+
+    async fn open(&self, member: MemberId) -> io::Result<DuplexStream> {
+        self.connect(member).await
+    }
+}
+
+impl Cut for DuplexStream {
+    fn cut(&mut self) {
+        // Whoever holds the other end has an end before its time.
+        *self = tokio::io::duplex(1).0;
     }
 }
 

@@ -4,5 +4,6 @@
 mod answers;
 pub(super) mod fake;
 mod forwarding;
+mod ports;
 mod proxying;
 mod sockets;

@@ -17,6 +17,7 @@ use crate::{
         DEFINITION_MAX, Definition, DriverError,
         addresses::Addresses,
         hooks::Hooks,
+        listeners::{self, Listeners},
         routes::{self, Routes},
         secrets::{Sealed, env_name},
         services::Services,
@@ -52,6 +53,8 @@ pub struct Defined {
     pub hooks: Hooks,
     /// Which requests its services answer.
     pub routes: Routes,
+    /// Ports of its own.
+    pub listeners: Listeners,
     /// What it is set to.
     pub settings: Settings,
     /// What only its members know.
@@ -84,12 +87,13 @@ impl Defined {
         let secrets = if with_secrets { read(store, tree)? } else { Ok(None) };
         let (services, hooks) = (read(store, tree)?, read(store, tree)?);
         let (settings, routes) = (read(store, tree)?, read(store, tree)?);
-        let addresses = read(store, tree)?;
+        let (addresses, listeners) = (read(store, tree)?, read(store, tree)?);
         let all = || -> Result<Self, String> {
             Ok(Self {
                 services: services?.unwrap_or_default(),
                 hooks: hooks?.unwrap_or_default(),
                 routes: routes?.unwrap_or_default(),
+                listeners: listeners?.unwrap_or_default(),
                 settings: settings?.unwrap_or_default(),
                 secrets: secrets?,
                 addresses: addresses?.unwrap_or_default(),
@@ -132,7 +136,9 @@ impl Defined {
                  service another name"
             ));
         }
-        routes::astray(&self.routes, &self.services).map_or(Ok(()), Err)
+        let Self { services, routes, listeners, .. } = self;
+        let lost = listeners::astray(listeners, services);
+        lost.or_else(|| routes::astray(routes, listeners, services)).map_or(Ok(()), Err)
     }
 }
 
