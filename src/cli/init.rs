@@ -108,6 +108,13 @@ ignore = [".git/", "*~", "*.swp"]
 # path = "/api"
 # service = "api"
 
+# The secret with its certificate, for members that run with --listen-tls: the chain and
+# the private key, as PEM. cat fullchain.pem privkey.pem | althing secret set {app} web-cert
+# [tls]
+# certificate = "web-cert"
+# redirect = true
+# hsts = "365d"
+
 # What runs on every member when it switches to another version: before it, in the next
 # tree, where anything but status 0 keeps that member from switching, and after it.
 # [hooks.before-switch]

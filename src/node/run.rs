@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Ended, Handle, Listening, Metrics,
     addresses::{self, Addresses},
+    certificates,
     content::Content,
     handle::Request,
     hooks,
@@ -116,6 +117,8 @@ pub(super) enum Note {
     Services(services::Notice),
     /// What runs after a switch.
     Hooks(hooks::Notice),
+    /// What certificates are in use, and what is wrong with them.
+    Certificates(certificates::Notice),
     /// What addresses the live versions define.
     Addresses(addresses::Defined),
     /// Whether addresses can be held here, and if not, why.
@@ -138,6 +141,8 @@ pub(super) struct Standing {
     forwarder: Arc<Forwarder>,
     stats: Arc<gateway::Stats>,
     shutdown: CancellationToken,
+    /// Whether sites are served over TLS, so that certificates are needed.
+    by_tls: bool,
     supervisor: Arc<Supervisor>,
     service_events: mpsc::UnboundedReceiver<ServiceEvent>,
 }
@@ -182,7 +187,8 @@ impl Begun {
 /// Starts what serves people, and the first loop.
 pub(super) fn open(
     parts: Parts,
-    listener: Option<TcpListener>,
+    plain: Option<TcpListener>,
+    tls: Option<TcpListener>,
 ) -> Result<(Handle, Standing, Begun), Refusal> {
     let (requests, request_queue) = mpsc::channel(64);
     let made = make_member(&parts);
@@ -202,13 +208,17 @@ pub(super) fn open(
         forwarder: Arc::default(),
         stats: Arc::default(),
         shutdown: CancellationToken::new(),
+        by_tls: tls.is_some(),
     };
     let begun = put_together(parts, made, &mut standing)?;
-    let listening = Listening { sites: listener.as_ref().and_then(|l| l.local_addr().ok()) };
-    if let Some(listener) = listener {
+    let at = |listener: &Option<TcpListener>| listener.as_ref().and_then(|l| l.local_addr().ok());
+    let listening = Listening { sites: at(&plain), tls: at(&tls) };
+    if plain.is_some() || tls.is_some() {
+        let known = standing.sites.certificates().known();
+        let doors = gateway::Doors { plain, tls: tls.map(|listener| (listener, known)) };
         let sites: Arc<dyn gateway::Sites> = Arc::clone(&standing.sites) as _;
         let (forwarder, stats) = (Arc::clone(&standing.forwarder), Arc::clone(&standing.stats));
-        let serve = gateway::serve(listener, sites, forwarder, stats, standing.shutdown.clone());
+        let serve = gateway::serve(doors, sites, forwarder, stats, standing.shutdown.clone());
         tokio::spawn(serve);
     }
     let handle = Handle {
@@ -277,6 +287,9 @@ fn put_together(
         notes.clone(),
         (parts.scrub, parts.rates),
     );
+    if standing.by_tls {
+        work.serve_certificates(Arc::clone(&standing.sites));
+    }
     let able = notes.clone();
     // The loop may be gone: then nobody needs to know.
     let keeper = vip::Keeper::new(parts.addresses, move |unable| {
@@ -559,6 +572,10 @@ impl Loop {
             Note::Rotten(found) => self.on_rotten(found),
             Note::Services(notice) => self.on_definition(notice),
             Note::Hooks(notice) => self.on_hook(notice),
+            Note::Certificates(certificates::Notice { app, severity, text }) => {
+                self.tell_about(EventKind::Service, severity, Some(app), text);
+                self.view_dirty = true;
+            }
             Note::Addresses(defined) => {
                 if let Some(input) = self.addresses.defined(defined) {
                     self.tell_member(input);

@@ -17,7 +17,7 @@ use crate::{
         tree::{Chunk, Tree},
     },
     driver::services::{Endpoints, UnderWay},
-    gateway::{Backends, Forward, Process, Route, Site, Sites, Target},
+    gateway::{Backends, Certificates, Forward, Process, Route, Secured, Site, Sites, Target},
     member::view::SiteRoute,
     net::{Net, RecvStream, SendStream, StreamKind},
 };
@@ -27,6 +27,7 @@ use crate::{
 pub(super) struct SiteTable {
     table: RwLock<Arc<Table>>,
     endpoints: Arc<Endpoints>,
+    certificates: Certificates,
 }
 
 #[derive(Default)]
@@ -51,7 +52,8 @@ impl Process for Asked {
 impl SiteTable {
     /// Routes nothing yet; programs are asked at `endpoints`.
     pub fn new(endpoints: Arc<Endpoints>) -> Self {
-        Self { table: RwLock::default(), endpoints }
+        let certificates = Certificates::default();
+        Self { table: RwLock::default(), endpoints, certificates }
     }
 
     /// By a program, if `path` of what this member holds leads to one.
@@ -65,6 +67,19 @@ impl SiteTable {
             path: (rewritten != path).then(|| rewritten.to_owned()),
             within: route.within,
         })
+    }
+
+    /// What the applications here are served with over TLS.
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
+    }
+
+    /// The host names of `app`.
+    pub fn hosts(&self, app: &AppName) -> Vec<String> {
+        let table = self.current();
+        let route = table.routes.iter().find(|route| route.app == *app);
+        let spec = route.and_then(|route| route.specs.values().next_back());
+        spec.map(|spec| spec.hosts.clone()).unwrap_or_default()
     }
 
     /// Requests from now on are routed by `routes`.
@@ -146,7 +161,7 @@ impl Site for LocalSite {
 }
 
 impl Sites for SiteTable {
-    fn route(&self, Target { host, path, by_member }: Target<'_>) -> Route {
+    fn route(&self, Target { host, path, by_member, secure }: Target<'_>) -> Route {
         let table = self.current();
         let Some(found) = table.find(host) else {
             let why = if table.routes.is_empty() {
@@ -159,6 +174,9 @@ impl Sites for SiteTable {
         let held = table.content.as_ref().and_then(|content| content.site(&found.app));
         // What another member passes on is answered all the same: it knew of nobody better.
         if let Some(site) = held.filter(|_| found.here || by_member) {
+            if let Some(tls) = site.tls().filter(|tls| tls.redirect && !secure) {
+                return Route::ByTls(tls.port);
+            }
             if let Some(backends) = self.program(&site, &found.holders, path) {
                 return Route::Service(backends);
             }
@@ -171,6 +189,15 @@ impl Sites for SiteTable {
             return Route::Unavailable { status: 503, why };
         }
         Route::Remote(found.holders.clone())
+    }
+
+    fn secured(&self, host: Option<&str>) -> Option<Secured> {
+        let table = self.current();
+        let app = &table.find(host)?.app;
+        let certificate = self.certificates.of(app)?;
+        let site = table.content.as_ref().and_then(|content| content.site(app));
+        let hsts = site.and_then(|site| site.tls().map(|tls| tls.hsts)).unwrap_or_default();
+        Some(Secured { certificate, hsts })
     }
 }
 

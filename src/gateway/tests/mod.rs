@@ -4,5 +4,7 @@
 mod answers;
 pub(super) mod fake;
 mod forwarding;
+mod http2;
 mod proxying;
 mod sockets;
+mod tls;

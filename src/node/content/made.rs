@@ -21,6 +21,7 @@ use crate::{
         secrets::{Sealed, env_name},
         services::Services,
         settings::Settings,
+        tls::Tls,
     },
     store::{ContentStore, StoreError},
 };
@@ -58,6 +59,8 @@ pub struct Defined {
     pub secrets: Option<Sealed>,
     /// The addresses that one of its members has.
     pub addresses: Addresses,
+    /// How it is served over TLS.
+    pub tls: Option<Tls>,
 }
 
 impl Made {
@@ -84,7 +87,7 @@ impl Defined {
         let secrets = if with_secrets { read(store, tree)? } else { Ok(None) };
         let (services, hooks) = (read(store, tree)?, read(store, tree)?);
         let (settings, routes) = (read(store, tree)?, read(store, tree)?);
-        let addresses = read(store, tree)?;
+        let (addresses, tls) = (read(store, tree)?, read(store, tree)?);
         let all = || -> Result<Self, String> {
             Ok(Self {
                 services: services?.unwrap_or_default(),
@@ -93,6 +96,7 @@ impl Defined {
                 settings: settings?.unwrap_or_default(),
                 secrets: secrets?,
                 addresses: addresses?.unwrap_or_default(),
+                tls: tls?,
             })
         };
         Ok(all())
@@ -110,6 +114,14 @@ impl Defined {
     fn check(&self) -> Result<(), String> {
         let set = self.settings.env();
         let is_set = |name| self.secrets.as_ref().is_some_and(|s| s.names().contains(name));
+        if let Some(Tls { certificate: name, .. }) = &self.tls
+            && !is_set(name)
+        {
+            return Err(format!(
+                "it is to be served with the certificate in the secret {name}, which is not set: \
+                 set it first, with `althing secret set APP {name}`"
+            ));
+        }
         for (who, names) in self.given() {
             if let Some(name) = names.iter().find(|name| !is_set(name)) {
                 return Err(format!(

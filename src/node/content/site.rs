@@ -17,6 +17,7 @@ use crate::{
     driver::{
         files::{StatCache, StatKey, beneath::Root},
         routes::Routes,
+        tls::Tls,
     },
     store::{ContentStore, StoreError},
 };
@@ -32,6 +33,7 @@ pub struct Site {
     known: Arc<StatCache>,
     store: ContentStore,
     routes: Routes,
+    tls: Option<Tls>,
 }
 
 impl Site {
@@ -43,6 +45,7 @@ impl Site {
     ) -> Self {
         // What can't be used is told of where programs are started.
         let routes = made::read(&store, &tree).ok().and_then(Result::ok).flatten();
+        let tls = made::read(&store, &tree).ok().and_then(Result::ok).flatten();
         Self {
             app: active.app.clone(),
             version: active.version,
@@ -52,6 +55,7 @@ impl Site {
             known,
             store,
             routes: routes.unwrap_or_default(),
+            tls,
         }
     }
 
@@ -73,6 +77,11 @@ impl Site {
     /// Which of its paths lead to programs.
     pub fn routes(&self) -> &Routes {
         &self.routes
+    }
+
+    /// How it is served over TLS.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
     }
 
     /// Its listing.
