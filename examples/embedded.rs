@@ -22,6 +22,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             bind: format!("{ip}:0").parse()?,
             advertise: None,
             listen: Some(format!("{ip}:0").parse()?),
+            listen_tls: None,
             join: Vec::new(),
             token: None,
             tags: Default::default(),

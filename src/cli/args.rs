@@ -502,6 +502,9 @@ pub(super) struct Up {
     /// Where sites are served, TCP; `none` for nowhere.
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8080")]
     pub listen: Listen,
+    /// Where sites are served over TLS, TCP; `none` for nowhere.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "none")]
+    pub listen_tls: Listen,
     /// Where the status page is served, TCP; `none` for nowhere.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7780")]
     pub status: Listen,

@@ -108,6 +108,13 @@ ignore = [".git/", "*~", "*.swp"]
 # path = "/api"
 # service = "api"
 
+# The secret with its certificate, for members that run with --listen-tls: the chain and
+# the private key, as PEM. cat fullchain.pem privkey.pem | althing secret set {app} web-cert
+# [tls]
+# certificate = "web-cert"
+# redirect = true
+# hsts = "365d"
+
 # A port of its own on every member: what connects there is led to this service, on the
 # port in its variable PORT.
 # [[listeners]]
@@ -165,7 +172,7 @@ mod tests {
         let all = lines.collect::<Vec<_>>().join("\n");
         let Resolved { spec, texts, .. } =
             Manifest::parse(&all).unwrap().resolve(None, vec![], false).unwrap();
-        assert_eq!(texts.len(), 6);
+        assert_eq!(texts.len(), 7);
         assert_eq!(spec.path.as_deref(), Some("/srv/shop"));
         assert_eq!(spec.not_found.as_deref(), Some("404.html"));
         assert!(spec.default && spec.index.is_some() && spec.hosts.len() == 1);

@@ -49,6 +49,7 @@ struct Announcement {
     cluster: String,
     address: SocketAddr,
     site: Option<SocketAddr>,
+    tls: Option<SocketAddr>,
     status: Option<SocketAddr>,
     data: PathBuf,
     socket: PathBuf,
@@ -106,6 +107,7 @@ async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refu
         bind: options.bind,
         advertise,
         listen: options.listen.0,
+        listen_tls: options.listen_tls.0,
         join,
         token: token.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
         tags: tags_of(options.tag)?,
@@ -414,6 +416,7 @@ fn announce(
             cluster,
             address: ready.cluster_address,
             site: ready.site_address,
+            tls: ready.tls_address,
             status,
             socket: data.join("socket"),
             data,
@@ -437,6 +440,9 @@ fn announce(
     output.painted(Paint::Bold, &name, &format!(" {how}."));
     output.line(&format!("  members reach it at  {} (UDP)", ready.cluster_address));
     output.line(&format!("  sites                {}", or_none(ready.site_address)));
+    if let Some(address) = ready.tls_address {
+        output.line(&format!("  sites over TLS       https://{address}/"));
+    }
     output.line(&format!("  status page          {}", or_none(status)));
     output.line(&format!("  data                 {}", data.display()));
     let next = match (founded, standby) {

@@ -1,7 +1,7 @@
 //! F3, drivers: what scans, checks, switches and undoes content of one type on
 //! this member's disk, and what runs there. `files` is the first, `services` the second;
-//! `hooks` run around a switch; `routes` lead requests to services, `listeners` connections;
-//! `settings` and `secrets` are what both are given.
+//! `hooks` run around a switch; `routes` lead requests to services, `listeners` connections; `tls`
+//! says which secret is their certificate; `settings` and `secrets` are what both are given.
 //!
 //! A driver knows neither the store nor the network: content comes to it from
 //! a [`ChunkSource`] and goes from it into a [`FileSink`]. It decides nothing
@@ -31,6 +31,7 @@ pub mod routes;
 pub mod secrets;
 pub mod services;
 pub mod settings;
+pub mod tls;
 pub mod variable;
 
 /// One type of content in one place.

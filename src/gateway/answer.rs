@@ -127,6 +127,32 @@ impl Answer {
         answer
     }
 
+    /// For a client that is to come by TLS, at `port` if not 443.
+    pub fn by_tls(request: &Request, port: Option<u16>) -> Self {
+        let (Some(host), true) = (request.host_name(), request.path.starts_with('/')) else {
+            return Self { close: true, ..Self::page(400, "This is served over TLS alone.") };
+        };
+        let mut location = format!("https://{host}");
+        if let Some(port) = port {
+            location.push_str(&format!(":{port}"));
+        }
+        location.push_str(&request.path);
+        if let Some(query) = &request.query {
+            location.push('?');
+            location.push_str(query);
+        }
+        let mut answer = Self::page(308, "This is served over TLS alone.");
+        answer.headers.push(("Location", location));
+        answer.close = !request.has_no_body();
+        answer
+    }
+
+    /// For a request over a TLS connection that was begun for somebody else.
+    pub fn misdirected(request: &Request) -> Self {
+        let why = "This connection was made for another name. Please ask over one of its own.";
+        Self { close: !request.has_no_body(), ..Self::page(421, why) }
+    }
+
     /// For a head that did not arrive in time.
     pub fn too_slow() -> Self {
         Self { close: true, ..Self::page(408, "The request did not arrive in time.") }
@@ -414,6 +440,7 @@ pub fn reason(status: u16) -> &'static str {
         206 => "Partial Content",
         301 => "Moved Permanently",
         304 => "Not Modified",
+        308 => "Permanent Redirect",
         400 => "Bad Request",
         403 => "Forbidden",
         404 => "Not Found",

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Backends, Forward, Route, Site, Sites, Stats, Target,
+    Backends, Certificate, Forward, Route, Site, Sites, Stats, Target,
     answer::{self, Answer},
     balance,
     deliver::{Framing, deliver},
@@ -42,8 +42,12 @@ pub(super) struct Limits {
     pub(super) idle: Duration,
     /// The same while all places are taken, so that idle ones make room.
     pub(super) idle_crowded: Duration,
-    /// From the first byte of a request head to its last.
+    /// From the first byte of a request head to its last; and for a handshake.
     pub(super) head: Duration,
+    /// The same for a handshake while many are under way.
+    pub(super) head_crowded: Duration,
+    /// Handshakes under way at once; more wait.
+    pub(super) handshakes: usize,
     /// A client that takes no byte for this long is given up.
     pub(super) stall: Duration,
     /// What runs when the listener is shut down may take this long to end.
@@ -64,6 +68,8 @@ impl Default for Limits {
             idle: Duration::from_secs(60),
             idle_crowded: Duration::from_secs(5),
             head: Duration::from_secs(10),
+            head_crowded: Duration::from_secs(3),
+            handshakes: 1_024,
             stall: Duration::from_secs(30),
             grace: Duration::from_secs(10),
             parting: Duration::from_secs(1),
@@ -84,17 +90,51 @@ const LINGER: Duration = Duration::from_secs(2);
 /// What a client may still send meanwhile, bytes.
 const LINGER_MAX: usize = 256 << 10;
 
-/// Serves `sites` on `listener` until `shutdown`; then what is under way is
+/// Where clients come in.
+#[derive(Debug, Default)]
+pub struct Doors {
+    /// Without TLS.
+    pub plain: Option<TcpListener>,
+    /// With TLS, once this is cancelled: until then they wait in the kernel's queue.
+    pub tls: Option<(TcpListener, CancellationToken)>,
+}
+
+impl From<TcpListener> for Doors {
+    fn from(plain: TcpListener) -> Self {
+        Self { plain: Some(plain), tls: None }
+    }
+}
+
+impl Doors {
+    /// The next client, and whether it came in where TLS is spoken.
+    async fn next(&self) -> io::Result<(TcpStream, SocketAddr, bool)> {
+        let plain = async {
+            let Some(listener) = &self.plain else { return std::future::pending().await };
+            listener.accept().await
+        };
+        let secure = async {
+            let Some((listener, open)) = &self.tls else { return std::future::pending().await };
+            open.cancelled().await;
+            listener.accept().await
+        };
+        tokio::select! {
+            came = plain => came.map(|(stream, peer)| (stream, peer, false)),
+            came = secure => came.map(|(stream, peer)| (stream, peer, true)),
+        }
+    }
+}
+
+/// Serves `sites` at `doors` until `shutdown`; then what is under way is
 /// finished, for ten seconds at most, and idle connections are closed at once.
 pub async fn serve<F: Forward>(
-    listener: TcpListener,
+    doors: Doors,
     sites: Arc<dyn Sites>,
     forward: Arc<F>,
     stats: Arc<Stats>,
     shutdown: CancellationToken,
 ) {
     let limits = Limits { connections: connections_max(), ..Limits::default() };
-    serve_within(limits, listener, sites, forward, stats, shutdown).await;
+    serve_within(limits, doors, sites, forward, stats, shutdown).await;
 }
 
 /// What is different where an application has a listener of its own.
@@ -119,7 +159,8 @@ pub(super) async fn serve_own<F: Forward>(
 ) {
     let connections = own.connections.unwrap_or_else(connections_max);
     let limits = Limits { connections, ..Limits::default() };
-    serve_as(own, limits, listener, sites, forward, stats, shutdown).await;
+    let doors = Doors { plain: Some(listener), tls: None };
+    serve_as(own, limits, doors, sites, forward, stats, shutdown).await;
 }
 
 /// As many connections as there are descriptors for, with room for what else needs some: one
@@ -133,45 +174,41 @@ pub(super) fn connections_max() -> usize {
 
 pub(super) async fn serve_within<F: Forward>(
     limits: Limits,
-    listener: TcpListener,
+    doors: Doors,
     sites: Arc<dyn Sites>,
     forward: Arc<F>,
     stats: Arc<Stats>,
     shutdown: CancellationToken,
 ) {
-    serve_as(Own::default(), limits, listener, sites, forward, stats, shutdown).await;
+    serve_as(Own::default(), limits, doors, sites, forward, stats, shutdown).await;
 }
 
 async fn serve_as<F: Forward>(
     own: Own,
     limits: Limits,
-    listener: TcpListener,
+    doors: Doors,
     sites: Arc<dyn Sites>,
     forward: Arc<F>,
     stats: Arc<Stats>,
     shutdown: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(limits.connections));
-    let balance = balance::Shared::new();
-    let late = AtomicUsize::new(0);
-    let shared =
-        Arc::new(Shared { own, limits, sites, forward, stats, shutdown, places, balance, late });
+    let shared = Arc::new(Shared::new(own, limits, sites, forward, stats, shutdown));
     let running = TaskTracker::new();
     // Ends every connection when this future is dropped.
     let abort = CancellationToken::new();
     let _abort_on_drop = abort.clone().drop_guard();
-    while let Some((stream, peer, place)) = shared.accept(&listener).await {
+    while let Some((stream, peer, secure, place)) = shared.accept(&doors).await {
         let (shared, abort) = (shared.clone(), abort.clone());
         running.spawn(async move {
             let _place = place;
             tokio::select! {
                 () = abort.cancelled() => {}
-                () = shared.connection(stream, peer) => {}
+                () = shared.connection(stream, peer, secure) => {}
             }
         });
     }
     running.close();
-    drop(listener);
+    drop(doors);
     if timeout(limits.grace, running.wait()).await.is_err() {
         tracing::info!(connections = running.len(), "connections were cut at shutdown");
         abort.cancel();
@@ -208,19 +245,17 @@ async fn forwarded<T: Transport>(
     let next = read_head(io, &mut buffer, limits.head).await;
     let (framing, answer) = match next {
         Next::End => return Ok(()),
-        Next::Late => {
-            (Framing { head_only: false, keep_alive: false, minor: 1 }, Answer::too_slow())
-        }
+        Next::Late => (Framing::CLOSING, Answer::too_slow()),
         Next::Malformed(why) => {
             stats.request();
-            let framing = Framing { head_only: false, keep_alive: false, minor: 1 };
-            (framing, Answer::malformed(&why))
+            (Framing::CLOSING, Answer::malformed(&why))
         }
         Next::Request(mut request) => {
             stats.request();
             request.app = proxy::head::application(&request.raw);
             let framing = framing(&request, false);
-            match sites.route(target(&request, true)) {
+            let target = Target { by_member: true, ..target(&request, request.said_secure) };
+            match sites.route(target) {
                 Route::Service(mut backends) => {
                     // Never on to a third one: whoever asked knows as well who there is.
                     backends.others.clear();
@@ -243,6 +278,7 @@ async fn forwarded<T: Transport>(
                 // Members of the release before know no other way to say so.
                 Route::Remote(_) if request.may_be_repeated() => return Ok(()),
                 Route::Remote(_) => (framing, Answer::passed_to_nobody()),
+                Route::ByTls(port) => (framing, Answer::by_tls(&request, port)),
                 Route::Unavailable { status, why } => (framing, Answer::unavailable(status, &why)),
             }
         }
@@ -250,31 +286,76 @@ async fn forwarded<T: Transport>(
     deliver(io, framing, answer, None, stats).await.map(|_| ())
 }
 
-struct Shared<F> {
+/// What all connections share.
+pub(super) struct Shared<F> {
     own: Own,
-    limits: Limits,
-    sites: Arc<dyn Sites>,
+    pub(super) limits: Limits,
+    pub(super) sites: Arc<dyn Sites>,
     forward: Arc<F>,
-    stats: Arc<Stats>,
-    shutdown: CancellationToken,
+    pub(super) stats: Arc<Stats>,
+    pub(super) shutdown: CancellationToken,
     places: Arc<Semaphore>,
+    pub(super) handshakes: Semaphore,
+    /// For requests of HTTP/2 under way, of which one connection may have many.
+    pub(super) streams: Arc<Semaphore>,
     balance: balance::Shared,
     /// Connections that were accepted after the end had begun.
     late: AtomicUsize,
 }
 
+/// How a client came.
+#[derive(Clone, Debug)]
+pub(super) struct Came {
+    pub(super) address: IpAddr,
+    /// The certificate of its handshake, if it came by TLS.
+    pub(super) certificate: Option<Arc<Certificate>>,
+}
+
 impl<F: Forward> Shared<F> {
+    pub(super) fn new(
+        own: Own,
+        limits: Limits,
+        sites: Arc<dyn Sites>,
+        forward: Arc<F>,
+        stats: Arc<Stats>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let places = Arc::new(Semaphore::new(limits.connections));
+        let streams = Arc::new(Semaphore::new(limits.connections));
+        let handshakes = Semaphore::new(limits.handshakes);
+        let balance = balance::Shared::new();
+        Self {
+            own,
+            limits,
+            sites,
+            forward,
+            stats,
+            shutdown,
+            places,
+            handshakes,
+            streams,
+            balance,
+            late: AtomicUsize::new(0),
+        }
+    }
+
+    /// How long a connection may be idle.
+    pub(super) fn idle(&self) -> Duration {
+        let crowded = self.places.available_permits() == 0;
+        if crowded { self.limits.idle_crowded } else { self.limits.idle }
+    }
+
     /// The next connection, once there is a place for it; `None` at shutdown.
     async fn accept(
         &self,
-        listener: &TcpListener,
-    ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        doors: &Doors,
+    ) -> Option<(TcpStream, SocketAddr, bool, OwnedSemaphorePermit)> {
         let next = async {
             // The place first: what does not fit stays in the kernel's queue.
             let place = self.places.clone().acquire_owned().await.ok()?;
             loop {
-                match listener.accept().await {
-                    Ok((stream, peer)) => return Some((stream, peer, place)),
+                match doors.next().await {
+                    Ok((stream, peer, secure)) => return Some((stream, peer, secure, place)),
                     Err(error) if is_of_one_connection(&error) => {}
                     Err(error) => {
                         // Mostly out of file descriptors: closing ones will help.
@@ -297,15 +378,21 @@ impl<F: Forward> Shared<F> {
         !self.shutdown.is_cancelled() || self.late.fetch_add(1, Relaxed) < LATE_MAX
     }
 
-    async fn connection(&self, mut stream: TcpStream, peer: SocketAddr) {
+    async fn connection(self: &Arc<Self>, mut stream: TcpStream, peer: SocketAddr, secure: bool) {
         let _counted = self.stats.connection();
         let told = tcp::told_by(&mut stream, peer, &self.own.accept_proxy).await;
         let Ok(told) = told.inspect_err(|error| tracing::debug!(%peer, %error, "not taken")) else {
             return self.stats.error();
         };
-        let client = told.map_or(peer, |parties| parties.client()).ip().to_canonical();
-        let Ok(mut io) = Tcp::new(stream, self.limits.stall) else { return };
-        if let Err(broken) = self.requests(&mut io, client).await {
+        let address = told.map_or(peer, |parties| parties.client()).ip().to_canonical();
+        let came = Came { address, certificate: None };
+        let served = if secure {
+            self.secure(stream, came).await
+        } else {
+            let Ok(mut io) = Tcp::new(stream, self.limits.stall) else { return };
+            self.requests(&mut io, &came).await
+        };
+        if let Err(broken) = served {
             self.stats.error();
             tracing::debug!(%peer, %broken, "a response was cut short");
         }
@@ -318,15 +405,18 @@ impl<F: Forward> Shared<F> {
     }
 
     /// One request after the other, until one side has enough.
-    async fn requests<T: Transport>(&self, io: &mut T, client: IpAddr) -> Result<(), Broken> {
+    pub(super) async fn requests<T: Transport>(
+        &self,
+        io: &mut T,
+        came: &Came,
+    ) -> Result<(), Broken> {
         let mut buffer = BytesMut::new();
         loop {
             if buffer.is_empty() {
                 // Most connections are idle most of the time: they keep none.
                 buffer = BytesMut::new();
             }
-            let crowded = self.places.available_permits() == 0;
-            let idle = if crowded { self.limits.idle_crowded } else { self.limits.idle };
+            let idle = self.idle();
             let begun = tokio::select! {
                 biased;
                 // Between two requests only: what was begun is answered.
@@ -336,26 +426,37 @@ impl<F: Forward> Shared<F> {
             if !begun {
                 return Ok(());
             }
-            let next = read_head(io, &mut buffer, self.limits.head).await;
-            let closing = Framing { head_only: false, keep_alive: false, minor: 1 };
-            let stays = match next {
-                Next::End => return Ok(()),
-                Next::Late => deliver(io, closing, Answer::too_slow(), None, &self.stats).await?,
-                Next::Malformed(why) => {
-                    self.stats.request();
-                    deliver(io, closing, Answer::malformed(&why), None, &self.stats).await?
-                }
-                Next::Request(mut request) => {
-                    self.stats.request();
-                    request.app.clone_from(&self.own.app);
-                    self.answer(io, &mut buffer, &request, client).await?
-                }
-            };
+            let Some(stays) = self.next(io, &mut buffer, came).await? else { return Ok(()) };
             if !stays {
                 linger(io, &mut buffer).await;
                 return Ok(());
             }
         }
+    }
+
+    /// Reads one request and answers it. Whether the connection stays open; none where
+    /// nothing was asked.
+    pub(super) async fn next<T: Transport>(
+        &self,
+        io: &mut T,
+        buffer: &mut BytesMut,
+        came: &Came,
+    ) -> Result<Option<bool>, Broken> {
+        let (stats, closing) = (&*self.stats, Framing::CLOSING);
+        let stays = match read_head(io, buffer, self.limits.head).await {
+            Next::End => return Ok(None),
+            Next::Late => deliver(io, closing, Answer::too_slow(), None, stats).await?,
+            Next::Malformed(why) => {
+                stats.request();
+                deliver(io, closing, Answer::malformed(&why), None, stats).await?
+            }
+            Next::Request(mut request) => {
+                stats.request();
+                request.app.clone_from(&self.own.app);
+                self.answer(io, buffer, &request, came).await?
+            }
+        };
+        Ok(Some(stays))
     }
 
     /// Answers one request. The route is taken here, once.
@@ -364,11 +465,22 @@ impl<F: Forward> Shared<F> {
         io: &mut T,
         buffer: &mut BytesMut,
         request: &Request,
-        client: IpAddr,
+        came: &Came,
     ) -> Result<bool, Broken> {
         let stats = &*self.stats;
-        let framing = framing(request, !self.shutdown.is_cancelled());
-        let backends = match self.sites.route(target(request, false)) {
+        let mut framing = framing(request, !self.shutdown.is_cancelled());
+        let secure = came.certificate.is_some();
+        if let Some(certificate) = &came.certificate {
+            let secured = self.sites.secured(request.host_name());
+            match secured.filter(|secured| secured.certificate.answers_for(certificate)) {
+                Some(secured) => framing.hsts = Some(secured.hsts).filter(|span| !span.is_zero()),
+                // Whoever asks over it has proof of another's name alone.
+                None => {
+                    return deliver(io, framing, Answer::misdirected(request), None, stats).await;
+                }
+            }
+        }
+        let backends = match self.sites.route(target(request, secure)) {
             Route::Service(backends) => backends,
             // Whoever holds it knows whether a file or a program answers.
             Route::Remote(holders) => Backends::elsewhere(holders, self.limits.answer),
@@ -379,13 +491,16 @@ impl<F: Forward> Shared<F> {
                 let (answer, site) = decided(request, site);
                 return deliver(io, framing, answer, Some(&site), stats).await;
             }
+            Route::ByTls(port) => {
+                return deliver(io, framing, Answer::by_tls(request, port), None, stats).await;
+            }
             Route::Unavailable { status, why } => {
                 let mut answer = Answer::unavailable(status, &why);
                 answer.close = !request.has_no_body();
                 return deliver(io, framing, answer, None, stats).await;
             }
         };
-        let origin = Origin::Client { address: client, secure: false };
+        let origin = Origin::Client { address: came.address, secure };
         let terms = terms(origin, self.limits, framing);
         let (forward, balance) = (&*self.forward, &self.balance);
         let shared = proxy::Shared { forward, pool: Pool::shared(), balance, stats };
@@ -404,9 +519,9 @@ impl Forward for Nobody {
     }
 }
 
-fn target(request: &Request, by_member: bool) -> Target<'_> {
-    let app = request.app.as_ref();
-    Target { app, host: request.host_name(), path: &request.path, by_member }
+fn target(request: &Request, secure: bool) -> Target<'_> {
+    let (app, host) = (request.app.as_ref(), request.host_name());
+    Target { app, host, path: &request.path, by_member: false, secure }
 }
 
 fn terms(origin: Origin, limits: Limits, delivery: Framing) -> Terms {
@@ -438,6 +553,7 @@ fn framing(request: &Request, may_stay: bool) -> Framing {
         head_only: request.method == Method::Head,
         keep_alive: request.keep_alive && may_stay,
         minor: request.minor,
+        hsts: None,
     }
 }
 

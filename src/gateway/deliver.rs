@@ -8,7 +8,7 @@ use std::{
     io,
     os::unix::fs::FileExt,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -37,6 +37,19 @@ pub(super) struct Framing {
     pub(super) keep_alive: bool,
     /// Of the request: 1.0 must be told that the connection stays open.
     pub(super) minor: u8,
+    /// How long the client is to come by TLS alone, if it is told.
+    pub(super) hsts: Option<Duration>,
+}
+
+impl Framing {
+    /// For what is said before a request is understood.
+    pub(super) const CLOSING: Self =
+        Self { head_only: false, keep_alive: false, minor: 1, hsts: None };
+}
+
+/// The line by which a client is told to come by TLS alone (RFC 6797), and its value.
+pub(super) fn hsts_line(span: Duration) -> (&'static str, String) {
+    ("Strict-Transport-Security", format!("max-age={}", span.as_secs()))
 }
 
 /// Sends `answer`, from `site` if it names a file. Says whether the connection
@@ -65,6 +78,9 @@ pub(super) async fn deliver<T: Transport>(
     let mut head = Head::new(answer.status);
     for (name, value) in &answer.headers {
         head.line(name, value);
+    }
+    if let Some((name, value)) = framing.hsts.map(hsts_line) {
+        head.line(name, &value);
     }
     if let Some(length) = ready.length {
         head.line("Content-Length", &length.to_string());
@@ -359,7 +375,7 @@ pub(super) fn with_date(use_it: impl FnOnce(&str)) {
     DATE.with_borrow_mut(|(of, text)| {
         if *of != second {
             *of = second;
-            *text = httpdate::fmt_http_date(UNIX_EPOCH + std::time::Duration::from_secs(second));
+            *text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
         }
         use_it(text);
     });

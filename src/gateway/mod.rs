@@ -10,7 +10,8 @@
 //! [`Route`] is taken once for a request and its [`Site`] held to the end. A
 //! body is never padded: if its file turns out shorter or other than the tree
 //! says, the connection is cut, so that nobody takes the wrong bytes for the
-//! right ones. Nothing here knows where content is stored, how members are
+//! right ones. Who speaks TLS (`tls`) may speak HTTP/2 (`http2`): each of its requests
+//! takes the same way as one of HTTP/1.1. Nothing here knows where content is stored, how members are
 //! reached or who decides: that is behind [`Sites`], [`Site`] and [`Forward`].
 //!
 //! After RFC 9110 (semantics), RFC 9112 (HTTP/1.1) and RFC 9111 (caching).
@@ -30,6 +31,7 @@ mod balance;
 mod connection;
 mod deliver;
 pub mod encoding;
+mod http2;
 pub mod ports;
 mod proxy;
 pub mod range;
@@ -38,13 +40,15 @@ pub mod stats;
 pub mod tcp;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod transport;
 pub mod vip;
 
-pub use connection::{serve, serve_forwarded};
+pub use connection::{Doors, serve, serve_forwarded};
 pub use proxy::{Backends, Process};
 pub use stats::{Snapshot, Stats};
 pub use tcp::{Cut, Lead, Leads, Tunnels, serve_tunnel};
+pub use tls::{BadCertificate, Certificate, Certificates, Secured};
 
 /// Where a request is answered.
 pub enum Route {
@@ -55,6 +59,8 @@ pub enum Route {
     Remote(Vec<MemberId>),
     /// By a program, on this member or on another one.
     Service(Backends),
+    /// At the same address by TLS, at this port if not 443.
+    ByTls(Option<u16>),
     /// Nowhere.
     Unavailable {
         /// The HTTP status, 400 to 599: 404 for a host name that no
@@ -69,6 +75,12 @@ pub enum Route {
 pub trait Sites: Send + Sync + 'static {
     /// Quick: it is called on the event loop.
     fn route(&self, target: Target<'_>) -> Route;
+
+    /// How `host` is served over TLS, for one who asks for it, or for none; nothing where
+    /// there is no certificate for it here. As quick.
+    fn secured(&self, _host: Option<&str>) -> Option<Secured> {
+        None
+    }
 }
 
 /// What a request is routed by.
@@ -83,6 +95,8 @@ pub struct Target<'a> {
     pub path: &'a str,
     /// Whether another member passes it on, which knew of nobody better.
     pub by_member: bool,
+    /// Whether the client came by TLS.
+    pub secure: bool,
 }
 
 /// One whole version of one application. What it says never changes while it

@@ -51,6 +51,9 @@ pub struct Request {
     pub expects_continue: bool,
     /// The protocol that the client would rather speak on this connection.
     pub upgrade: Option<String>,
+    /// Whether a client came by TLS, as `X-Forwarded-Proto` says: to be believed from a
+    /// member alone.
+    pub said_secure: bool,
     /// The head as it was sent, for whom it is passed on to; empty after [`parse`] alone.
     pub raw: Bytes,
     /// The application that it is for, where that is not said by its host: never from the
@@ -160,6 +163,7 @@ struct Fields {
     upgrade: Option<String>,
     close: bool,
     keep_alive: bool,
+    said_secure: bool,
     accept_encoding: Option<String>,
     if_none_match: Option<String>,
     if_range: Vec<String>,
@@ -203,6 +207,7 @@ impl Fields {
                         fields.upgrades |= token.eq_ignore_ascii_case("upgrade");
                     }
                 }
+                "x-forwarded-proto" => fields.said_secure = value == "https",
                 "accept-encoding" => append(&mut fields.accept_encoding, value),
                 "if-none-match" => append(&mut fields.if_none_match, value),
                 "if-range" => fields.if_range.push(value.to_owned()),
@@ -259,6 +264,7 @@ impl Fields {
             upgrade: self.upgrade.filter(|_| {
                 self.upgrades && minor == 1 && matches!(body, Framing::None | Framing::Length(0))
             }),
+            said_secure: self.said_secure,
             raw: Bytes::new(),
             app: None,
             accept_encoding: self.accept_encoding,

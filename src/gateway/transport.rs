@@ -10,7 +10,15 @@
 //! bytes that have not left yet. Such a file is noticed at the next slice or at
 //! the end, and the connection is reset, which throws away what is queued.
 
-use std::{fs::File, future::Future, io, os::unix::fs::FileExt, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    future::{Future, poll_fn},
+    io,
+    os::unix::fs::FileExt,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use rustix::net::{SendFlags, sockopt};
@@ -84,12 +92,7 @@ pub(super) struct Tcp {
 
 impl Tcp {
     pub(super) fn new(stream: TcpStream, stall: Duration) -> io::Result<Self> {
-        // Heads wait for their bodies by MSG_MORE and for nothing else.
-        stream.set_nodelay(true)?;
-        // A client whose host is gone says nothing: where a protocol of its own is spoken, or
-        // events are waited for, nothing else would notice.
-        sockopt::set_socket_keepalive(&stream, true)?;
-        sockopt::set_tcp_keepidle(&stream, KEEP_ALIVE)?;
+        prepare(&stream)?;
         Ok(Self { stream, stall })
     }
 
@@ -134,6 +137,17 @@ impl Tcp {
             }
         }
     }
+}
+
+/// Sets what every connection of a client has.
+pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
+    // Heads wait for their bodies by MSG_MORE and for nothing else.
+    stream.set_nodelay(true)?;
+    // A client whose host is gone says nothing: where a protocol of its own is spoken, or
+    // events are waited for, nothing else would notice.
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEP_ALIVE)?;
+    Ok(())
 }
 
 impl Transport for Tcp {
@@ -185,11 +199,20 @@ const INVALID: i32 = rustix::io::Errno::INVAL.raw_os_error();
 pub(super) struct Plain<S> {
     stream: S,
     stall: Duration,
+    arrives: Arrives<S>,
 }
+
+/// How a stream is asked whether there may be something to read.
+type Arrives<S> = fn(&mut S, &mut Context<'_>) -> Poll<io::Result<()>>;
 
 impl<S> Plain<S> {
     pub(super) fn new(stream: S, stall: Duration) -> Self {
-        Self { stream, stall }
+        Self::waiting(stream, stall, |_, _| Poll::Ready(Ok(())))
+    }
+
+    /// The same with a stream that can be waited at.
+    pub(super) fn waiting(stream: S, stall: Duration, arrives: Arrives<S>) -> Self {
+        Self { stream, stall, arrives }
     }
 }
 
@@ -199,7 +222,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Plain<S> {
     }
 
     async fn arrives(&mut self) -> io::Result<()> {
-        Ok(())
+        poll_fn(|cx| (self.arrives)(&mut self.stream, cx)).await
     }
 
     async fn write(&mut self, mut bytes: &[u8], more: bool) -> Result<(), Broken> {

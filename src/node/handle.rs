@@ -142,6 +142,9 @@ pub struct Metrics {
 pub struct Listening {
     /// Where sites are served, if anywhere.
     pub sites: Option<SocketAddr>,
+    /// Where they are served over TLS, if anywhere.
+    #[serde(default)]
+    pub tls: Option<SocketAddr>,
 }
 
 /// A running member. See [`start`](super::start).

@@ -194,7 +194,7 @@ pub struct SecretFound {
     pub name: SecretName,
     /// The variable by which services and hooks are given it.
     pub variable: String,
-    /// Which services and hooks are.
+    /// Which services and hooks are; `tls` where it is the certificate.
     pub services: Vec<ServiceName>,
 }
 
@@ -408,6 +408,9 @@ impl View<'_> {
         let names = defined.secrets.iter().flat_map(|sealed| sealed.names());
         let services = defined.services.0.iter();
         let hooks = || defined.hooks.iter();
+        let tls = defined.tls.as_ref();
+        let is_certificate = |name: &SecretName| tls.is_some_and(|tls| tls.certificate == *name);
+        let certificate = || ServiceName::parse("tls").expect("letters are a name");
         let found = names.map(|name| SecretFound {
             name: name.clone(),
             variable: variable(name.as_str()),
@@ -420,6 +423,7 @@ impl View<'_> {
                         .filter(|(_, hook)| hook.secrets.contains(name))
                         .map(|(when, _)| when.name()),
                 )
+                .chain(is_certificate(name).then(certificate))
                 .collect(),
         });
         let secrets = found.collect();

@@ -17,6 +17,7 @@ use crate::{
         routes::{Routes, astray},
         services::Services,
         settings::{Format, Settings},
+        tls::Tls,
     },
 };
 
@@ -47,6 +48,8 @@ pub struct Manifest {
     /// Ports of its own.
     #[serde(default)]
     pub listeners: Listeners,
+    /// How it is served over TLS.
+    pub tls: Option<Tls>,
     /// Values that its programs find.
     #[serde(default)]
     pub settings: Settings,
@@ -265,6 +268,9 @@ impl Manifest {
         }
         define(&self.settings, &mut texts)?;
         define(&self.application.vip, &mut texts)?;
+        if let Some(tls) = &self.tls {
+            define(tls, &mut texts)?;
+        }
         if self.settings_files.len() > SETTINGS_FILES_MAX {
             return Err(format!("In {FILE_NAME}: more than {SETTINGS_FILES_MAX} settings files."));
         }
@@ -400,6 +406,18 @@ mod tests {
         let error =
             Manifest::parse("[application]\nvip = [\"10.0.0.1/24\", \"10\"]\n").unwrap_err();
         assert!(error.contains("line 2, column") && error.contains("10.0.0.100/24"), "{error}");
+    }
+
+    #[test]
+    fn tls_becomes_a_definition_of_the_tree() {
+        let text = "[application]\nname = \"a\"\n[tls]\ncertificate = \"web-cert\"\n";
+        let resolved = Manifest::parse(text).unwrap().resolve(None, vec![], true).unwrap();
+        let [(path, text)] = resolved.texts.as_slice() else { panic!("{resolved:?}") };
+        assert_eq!(path.as_bytes(), b".althing/tls.toml");
+        assert_eq!(Tls::read(text.as_bytes()).unwrap().certificate.as_str(), "web-cert");
+
+        let error = Manifest::parse("[tls]\ncert = \"web-cert\"\n").unwrap_err();
+        assert!(error.contains("line 2, column 1") && error.contains("cert"), "{error}");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod addresses;
 mod adopt;
 mod again;
+mod certificates;
 pub mod content;
 mod edits;
 mod handle;
@@ -71,6 +72,9 @@ pub struct Ready {
     pub cluster_address: SocketAddr,
     /// Where it serves sites.
     pub site_address: Option<SocketAddr>,
+    /// Where it serves them over TLS.
+    #[serde(default)]
+    pub tls_address: Option<SocketAddr>,
     /// Whether it founded the cluster just now.
     pub founded: bool,
     /// Whether it joined just now.

@@ -18,6 +18,8 @@ pub struct Options {
     pub advertise: Option<SocketAddr>,
     /// Where sites are served, TCP; nowhere if not given.
     pub listen: Option<SocketAddr>,
+    /// Where they are served over TLS, TCP; nowhere if not given.
+    pub listen_tls: Option<SocketAddr>,
     /// Members to join by, in this order.
     pub join: Vec<SocketAddr>,
     /// The token to join with.

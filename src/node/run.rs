@@ -21,6 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Ended, Handle, Listening, Metrics,
     addresses::{self, Addresses},
+    certificates,
     content::Content,
     handle::Request,
     hooks,
@@ -71,6 +72,10 @@ const VIEW_EVERY: Duration = Duration::from_millis(150);
 const VIEW_AT_LEAST: Duration = Duration::from_secs(1);
 /// How often the gateway's table of who serves what is made anew, at the most.
 const SITES_EVERY: Duration = Duration::from_millis(250);
+/// How long a starting member takes no clients because nobody would answer them, at most.
+const COLD_MAX: Duration = Duration::from_secs(15);
+/// How often it looks whether somebody would.
+const COLD_LOOK: Duration = Duration::from_millis(50);
 /// How long a stopping member waits for its record to be written.
 const WRITER_WITHIN: Duration = Duration::from_secs(2);
 /// How long one question at a door may take.
@@ -121,6 +126,8 @@ pub(super) enum Note {
     Services(services::Notice),
     /// What runs after a switch.
     Hooks(hooks::Notice),
+    /// What certificates are in use, and what is wrong with them.
+    Certificates(certificates::Notice),
     /// What addresses the live versions define.
     Addresses(addresses::Defined),
     /// Whether addresses can be held here, and if not, why.
@@ -147,6 +154,10 @@ pub(super) struct Standing {
     shutdown: CancellationToken,
     /// What serves people.
     gateway: TaskTracker,
+    /// Requests can be answered.
+    warm: CancellationToken,
+    /// Whether sites are served over TLS, so that certificates are needed.
+    by_tls: bool,
     supervisor: Arc<Supervisor>,
     service_events: mpsc::UnboundedReceiver<ServiceEvent>,
     /// Where sites are served at all.
@@ -194,7 +205,8 @@ impl Begun {
 /// Starts what serves people, and the first loop.
 pub(super) fn open(
     parts: Parts,
-    listener: Option<TcpListener>,
+    plain: Option<TcpListener>,
+    tls: Option<TcpListener>,
 ) -> Result<(Handle, Standing, Begun), Refusal> {
     let (requests, request_queue) = mpsc::channel(64);
     let made = make_member(&parts);
@@ -216,10 +228,13 @@ pub(super) fn open(
         stats: Arc::default(),
         shutdown: CancellationToken::new(),
         gateway: TaskTracker::new(),
+        warm: CancellationToken::new(),
         ports: None,
         port_events,
+        by_tls: tls.is_some(),
     };
-    let address = listener.as_ref().and_then(|l| l.local_addr().ok());
+    let at = |listener: &Option<TcpListener>| listener.as_ref().and_then(|l| l.local_addr().ok());
+    let address = at(&plain);
     standing.ports = address.map(|address| {
         let means = Means {
             sites: Arc::clone(&standing.sites) as _,
@@ -232,12 +247,22 @@ pub(super) fn open(
         Arc::new(OwnPorts::new(ports, address.ip()))
     });
     let begun = put_together(parts, made, &mut standing)?;
-    let listening = Listening { sites: address };
-    if let Some(listener) = listener {
+    let listening = Listening { sites: at(&plain), tls: at(&tls) };
+    if plain.is_some() || tls.is_some() {
+        let known = standing.sites.certificates().known();
+        let doors = gateway::Doors { plain, tls: tls.map(|listener| (listener, known)) };
         let sites: Arc<dyn gateway::Sites> = Arc::clone(&standing.sites) as _;
         let (forwarder, stats) = (Arc::clone(&standing.forwarder), Arc::clone(&standing.stats));
-        let serve = gateway::serve(listener, sites, forwarder, stats, standing.shutdown.clone());
-        standing.gateway.spawn(serve);
+        let serve = gateway::serve(doors, sites, forwarder, stats, standing.shutdown.clone());
+        let (warm, shutdown) = (standing.warm.clone(), standing.shutdown.clone());
+        standing.gateway.spawn(async move {
+            // Clients wait in the kernel's queue until there is somebody who answers.
+            tokio::select! {
+                () = warm.cancelled() => {}
+                () = shutdown.cancelled() => {}
+            }
+            serve.await;
+        });
     }
     standing.gateway.close();
     let handle = Handle {
@@ -306,6 +331,9 @@ fn put_together(
         notes.clone(),
         (parts.scrub, parts.rates),
     );
+    if standing.by_tls {
+        work.serve_certificates(Arc::clone(&standing.sites));
+    }
     let able = notes.clone();
     // The loop may be gone: then nobody needs to know.
     let keeper = vip::Keeper::new(parts.addresses, move |unable| {
@@ -316,6 +344,7 @@ fn put_together(
         stopping: None,
         closing: standing.shutdown.clone(),
         gateway: standing.gateway.clone(),
+        warm: standing.warm.clone(),
         forwarded: TaskTracker::new(),
         member,
         started,
@@ -358,6 +387,7 @@ struct Loop {
     /// Ends what serves people, and that itself.
     closing: CancellationToken,
     gateway: TaskTracker,
+    warm: CancellationToken,
     /// Requests that other members passed on.
     forwarded: TaskTracker,
     member: Member,
@@ -448,8 +478,19 @@ impl Loop {
                 self.refresh_sites();
                 self.done();
             }
+            self.warm_up();
             self.go_on_stopping();
             self.show();
+        }
+    }
+
+    /// Takes clients once there is somebody who answers them, here or on another member.
+    fn warm_up(&mut self) {
+        if self.warm.is_cancelled() {
+            return;
+        }
+        if self.sites.is_warm() || self.started.elapsed() >= COLD_MAX {
+            self.warm.cancel();
         }
     }
 
@@ -510,7 +551,8 @@ impl Loop {
         let view = watched.then(|| self.view_made + pause);
         let sites = self.sites_dirty.then(|| self.sites_made + SITES_EVERY);
         let stopping = self.stopping.as_ref().map(Soon::at);
-        member.into_iter().chain(view).chain(sites).chain(stopping).min()
+        let cold = (!self.warm.is_cancelled()).then(|| Instant::now() + COLD_LOOK);
+        member.into_iter().chain(view).chain(sites).chain(stopping).chain(cold).min()
     }
 
     fn show(&mut self) {
@@ -608,6 +650,10 @@ impl Loop {
             Note::Rotten(found) => self.on_rotten(found),
             Note::Services(notice) => self.on_definition(notice),
             Note::Hooks(notice) => self.on_hook(notice),
+            Note::Certificates(certificates::Notice { app, severity, text }) => {
+                self.tell_about(EventKind::Service, severity, Some(app), text);
+                self.view_dirty = true;
+            }
             Note::Addresses(defined) => {
                 if let Some(input) = self.addresses.defined(defined) {
                     self.tell_member(input);

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use zeroize::Zeroize;
 
 use super::{
+    certificates,
     content::{Content, Defined, LISTING_WITHIN, file, put},
     services::{Ask, Told, Unfit, ask_one},
 };
@@ -30,6 +31,7 @@ use crate::{
     driver::{
         Definition,
         secrets::{Sealed, Secret, Secrets, SecretsError},
+        tls::Tls,
     },
     member::command::{Command, Staged},
     net::Net,
@@ -292,6 +294,17 @@ pub(super) async fn stage(
             return Err(refuse(Reason::Conflict, why, todo));
         }
     }
+    if let Some(tls) = &defined.tls {
+        if edits.unset.contains(&tls.certificate) {
+            let why = format!("{} holds the certificate of the application.", tls.certificate);
+            let todo = "Publish a manifest without [tls], and try again.";
+            return Err(refuse(Reason::Conflict, why, todo));
+        }
+        if edits.set.contains_key(&tls.certificate) {
+            fit(&edits.app, tls, &secrets)
+                .map_err(|why| refuse(Reason::Invalid, why, CERTIFICATE))?;
+        }
+    }
     let mut entries: Vec<Entry> =
         tree.entries().filter(|e| e.path != Sealed::path()).cloned().collect();
     if !secrets.is_empty() {
@@ -320,6 +333,20 @@ pub(super) async fn stage(
         base: current.map(|version| version.number),
     };
     Ok((root, command))
+}
+
+const CERTIFICATE: &str = "Give the chain of certificates and the private key as PEM: cat \
+                           fullchain.pem privkey.pem | althing secret set APP NAME";
+
+/// Whether what is set is a certificate that clients would take. The error is a sentence.
+fn fit(app: &AppName, tls: &Tls, secrets: &Secrets) -> Result<(), String> {
+    let new = certificates::check(app, tls, secrets);
+    let new = new.map_err(|why| format!("{}.", super::run::sentence(&why)))?;
+    if super::start::wall_now() > new.until() {
+        let (name, until) = (&tls.certificate, new.until());
+        return Err(format!("The certificate in {name} expired on {until}."));
+    }
+    Ok(())
 }
 
 type Refused = (Reason, String, &'static str);

@@ -25,7 +25,10 @@ use crate::{
         tree::{Chunk, Tree},
     },
     driver::services::{Endpoints, UnderWay},
-    gateway::{Backends, Cut, Forward, Lead, Leads, Process, Route, Site, Sites, Target, Tunnels},
+    gateway::{
+        Backends, Certificates, Cut, Forward, Lead, Leads, Process, Route, Secured, Site, Sites,
+        Target, Tunnels,
+    },
     member::view::SiteRoute,
     net::{Net, RecvStream, SendStream, StreamKind, VarInt},
 };
@@ -40,6 +43,7 @@ pub(super) struct SiteTable {
     endpoints: Arc<Endpoints>,
     /// This member is about to stop: what others pass on is for others again.
     closed: AtomicBool,
+    certificates: Certificates,
 }
 
 #[derive(Default)]
@@ -64,7 +68,8 @@ impl Process for Asked {
 impl SiteTable {
     /// Routes nothing yet; programs are asked at `endpoints`.
     pub fn new(endpoints: Arc<Endpoints>) -> Self {
-        Self { table: RwLock::default(), endpoints, closed: AtomicBool::new(false) }
+        let (closed, certificates) = (AtomicBool::new(false), Certificates::default());
+        Self { table: RwLock::default(), endpoints, closed, certificates }
     }
 
     /// By a program, if `path` of what this member holds leads to one.
@@ -87,11 +92,40 @@ impl SiteTable {
         table.routes.iter().filter_map(|route| content.site(&route.app)).collect()
     }
 
+    /// What the applications here are served with over TLS.
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
+    }
+
+    /// The host names of `app`.
+    pub fn hosts(&self, app: &AppName) -> Vec<String> {
+        let table = self.current();
+        let route = table.routes.iter().find(|route| route.app == *app);
+        let spec = route.and_then(|route| route.specs.values().next_back());
+        spec.map(|spec| spec.hosts.clone()).unwrap_or_default()
+    }
+
     /// Requests from now on are routed by `routes`.
     pub fn set(&self, routes: Vec<SiteRoute>, content: &Content) {
         let table = Arc::new(Table { routes, content: Some(content.clone()) });
         // A poisoned lock holds a whole table: it is replaced in one step.
         *self.table.write().unwrap_or_else(|e| e.into_inner()) = table;
+    }
+
+    /// Whether each application that somebody may ask for has somebody who answers.
+    pub fn is_warm(&self) -> bool {
+        let table = self.current();
+        let Some(content) = &table.content else { return false };
+        table.routes.iter().all(|route| {
+            if !route.holders.is_empty() {
+                return true;
+            }
+            let Some(site) = content.site(&route.app) else { return false };
+            let served = site.routes().served().into_iter();
+            let mut served =
+                served.chain(site.listeners().0.iter().filter_map(|l| l.service.clone()));
+            served.all(|service| self.endpoints.get(&route.app, &service).is_some())
+        })
     }
 
     /// From now on other members are told to ask others.
@@ -175,7 +209,7 @@ impl Site for LocalSite {
 }
 
 impl Sites for SiteTable {
-    fn route(&self, Target { app, host, path, by_member }: Target<'_>) -> Route {
+    fn route(&self, Target { app, host, path, by_member, secure }: Target<'_>) -> Route {
         if by_member && self.closed.load(Relaxed) {
             return Route::Remote(Vec::new());
         }
@@ -195,6 +229,9 @@ impl Sites for SiteTable {
         let held = table.content.as_ref().and_then(|content| content.site(&found.app));
         // What another member passes on is answered all the same: it knew of nobody better.
         if let Some(site) = held.filter(|_| found.here || by_member) {
+            if let Some(tls) = site.tls().filter(|tls| tls.redirect && !secure) {
+                return Route::ByTls(tls.port);
+            }
             if let Some(backends) = self.program(&site, &found.holders, path) {
                 return Route::Service(backends);
             }
@@ -207,6 +244,15 @@ impl Sites for SiteTable {
             return Route::Unavailable { status: 503, why };
         }
         Route::Remote(found.holders.clone())
+    }
+
+    fn secured(&self, host: Option<&str>) -> Option<Secured> {
+        let table = self.current();
+        let app = &table.find(host)?.app;
+        let certificate = self.certificates.of(app)?;
+        let site = table.content.as_ref().and_then(|content| content.site(app));
+        let hsts = site.and_then(|site| site.tls().map(|tls| tls.hsts)).unwrap_or_default();
+        Some(Secured { certificate, hsts })
     }
 }
 

@@ -68,12 +68,17 @@ pub async fn start(mut options: Options) -> Result<Running, Refusal> {
         None => None,
         Some(address) => Some(listen(address, "sites (--listen)").await?),
     };
+    let tls = match options.listen_tls {
+        None => None,
+        Some(address) => Some(listen(address, "sites over TLS (--listen-tls)").await?),
+    };
     let kept = Kept { data: Arc::new(data), content: tokio::sync::OnceCell::new() };
     let site_address = listener.as_ref().and_then(|l| l.local_addr().ok());
     let (parts, ready) = prepare(&options, &kept).await?;
-    let (handle, standing, begun) = run::open(parts, listener)?;
+    let tls_address = tls.as_ref().and_then(|l| l.local_addr().ok());
+    let (handle, standing, begun) = run::open(parts, listener, tls)?;
     let ended = tokio::spawn(again::run_on(options, kept, begun, standing));
-    Ok(Running { handle, ready: Ready { site_address, ..ready }, ended })
+    Ok(Running { handle, ready: Ready { site_address, tls_address, ..ready }, ended })
 }
 
 /// What one run of a member after the other has in this process.
@@ -164,7 +169,8 @@ pub(super) async fn prepare(options: &Options, kept: &Kept) -> Result<(Parts, Re
         id: me.0.to_string(),
         cluster: cluster.to_string(),
         cluster_address: address,
-        site_address: None, // the caller has the listener
+        site_address: None, // the caller has the listeners
+        tls_address: None,
         founded: origin == Origin::Founded,
         joined: origin == Origin::Joined,
         sequence: record.committed.catalog.sequence,

@@ -14,10 +14,10 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Publish, addresses,
+    Publish, addresses, certificates,
     content::{
-        self, Activated, Active, Content, ContentError, Edits as LiveEdits, LISTING_WITHIN, Made,
-        Terms, Withdrawn,
+        self, Activated, Active, Content, ContentError, Defined, Edits as LiveEdits,
+        LISTING_WITHIN, Made, Terms, Withdrawn,
     },
     edits::{self, Edits},
     hooks,
@@ -29,6 +29,7 @@ use super::{
     scrub::{self, Scrub, Scrubbed},
     secrets::{self, Base, Others, SecretEdits, Vault},
     services::{self, Ask, Asked, Asker, Heard, Here},
+    sites::SiteTable,
     transfer::{self, Boards, Connect, TransferError, Wanted},
     watching::{self, Notice},
 };
@@ -83,6 +84,7 @@ pub(super) struct Work {
     watching: Mutex<Watching>,
     here: Here,
     hooks: hooks::Runner,
+    certificates: certificates::Troubles,
     /// What handing over secrets depends on.
     others: watch::Sender<Others>,
     /// What is live here and in the catalog; none before it is known.
@@ -164,6 +166,7 @@ impl Work {
             watching: Mutex::default(),
             here: Here { supervisor, vault, troubles: services::Troubles::default() },
             hooks,
+            certificates: certificates::Troubles::default(),
             others,
             running: watch::Sender::default(),
             asking: Arc::new(Semaphore::new(ASKING_MAX)),
@@ -230,6 +233,16 @@ impl Work {
         self.tasks.spawn(self.hooks.clone().run(self.running.subscribe(), tell));
     }
 
+    /// The certificates of what is live are read, and kept where `sites` finds them.
+    pub fn serve_certificates(&self, sites: Arc<SiteTable>) {
+        let notes = self.notes.clone();
+        // The loop may be gone: then nobody needs to know.
+        let tell = move |notice| drop(notes.send(Note::Certificates(notice)));
+        let (vault, troubles) = (self.here.vault.clone(), Arc::clone(&self.certificates));
+        let (live, stopping) = (self.running.subscribe(), self.stopping.clone());
+        self.tasks.spawn(certificates::run(vault, sites, troubles, live, tell, stopping));
+    }
+
     /// What is live of what the catalog has runs from now on, and nothing else. `others`
     /// are asked for secrets, and given them.
     pub fn run_services(&self, catalog: &Catalog, others: Others) {
@@ -273,6 +286,7 @@ impl Work {
     pub fn complaints(&self) -> Vec<String> {
         let mut complaints = services::complaints(&self.here);
         complaints.extend(self.hooks.complaints());
+        complaints.extend(certificates::complaints(&self.certificates));
         complaints
     }
 
@@ -436,16 +450,26 @@ impl Work {
         };
         let applications: Current = catalog.applications.iter().map(current).collect();
         let runtime = tokio::runtime::Handle::current();
+        let (opens, opening) = (vault.clone(), runtime.clone());
         let anew = move |app: &AppName, root, spec: &AppSpec| {
             let members = keys_of(&roster, spec);
             runtime.block_on(secrets::sealed_anew(&vault, &store, (app, root), &members))
+        };
+        // Where they can't be opened, the members say what becomes of it.
+        let certificate = move |app: &AppName, defined: &Defined| {
+            let (Some(tls), Some(sealed)) = (&defined.tls, &defined.secrets) else { return Ok(()) };
+            let opened = opening.block_on(opens.open(app, sealed));
+            opened.map_or(Ok(()), |secrets| certificates::check(app, tls, &secrets).map(drop))
         };
         let notes = self.notes.clone();
         // The loop may be gone: then nothing comes of it.
         let seek = move |app: &AppName| {
             drop(notes.send(Note::Input(Input::Sought { app: app.clone() })));
         };
-        self.staged(move || stage(&content, &publish, &applications, anew, seek), answer);
+        self.staged(
+            move || stage(&content, &publish, &applications, anew, certificate, seek),
+            answer,
+        );
     }
 
     /// Stages what a list of changes makes of the current version, then has the
@@ -657,6 +681,7 @@ fn stage(
     publish: &Publish,
     applications: &Current,
     sealed_anew: impl Fn(&AppName, Digest, &AppSpec) -> Option<String>,
+    certificate: impl Fn(&AppName, &Defined) -> Result<(), String>,
     seek: impl Fn(&AppName),
 ) -> Result<(Digest, Command), Refusal> {
     let source: PathBuf = publish.source.clone();
@@ -704,6 +729,10 @@ fn stage(
     let defined = content.defined_by(&staged.root).map_err(refuse)?.map_err(|why| {
         let why = format!("{}.", why.replace("set APP", &format!("set {app}")));
         Refusal::new(Reason::Invalid, &what, why, "Do that, or correct althing.toml.")
+    })?;
+    certificate(&app, &defined).map_err(|why| {
+        let todo = "Set it anew with `althing secret set`, or name another one in althing.toml.";
+        Refusal::new(Reason::Invalid, &what, format!("{}.", super::run::sentence(&why)), todo)
     })?;
     // Secrets that are set while this is staged must not be lost by it.
     let against = current.map(|(number, _)| number).filter(|_| defined.secrets.is_some());

@@ -129,7 +129,7 @@ impl Source for Fake {
     }
 
     fn listening(&self) -> Listening {
-        Listening { sites: Some(([10, 0, 0, 1], 8080).into()) }
+        Listening { sites: Some(([10, 0, 0, 1], 8080).into()), tls: None }
     }
 
     fn watch(&self) -> watch::Receiver<Arc<View>> {

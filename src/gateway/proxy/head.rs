@@ -3,11 +3,12 @@
 //!
 //! After RFC 9110, section 7.6, and RFC 7239.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use super::{
     super::{
         answer,
+        deliver::hsts_line,
         request::{HEAD_MAX, HEADERS_MAX, Request},
     },
     body::Framing,
@@ -127,7 +128,7 @@ fn forwarded(address: IpAddr, proto: &str, host: &str) -> String {
 
 /// A response head.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Response {
+pub(in crate::gateway) struct Response {
     pub status: u16,
     /// How long it is in what was read, bytes.
     pub used: usize,
@@ -139,10 +140,11 @@ pub(super) struct Response {
     /// Its lines as they are passed on, without those that belong to a connection.
     pub lines: Vec<u8>,
     has_date: bool,
+    has_hsts: bool,
 }
 
 /// Reads a response to `request`; `None` if there is more to come.
-pub(super) fn response(
+pub(in crate::gateway) fn response(
     bytes: &[u8],
     head_only: bool,
     upgrading: bool,
@@ -165,6 +167,7 @@ pub(super) fn response(
     }
     let named = named_by_connection(head.headers);
     let (mut length, mut chunked, mut refused, mut has_date) = (None, false, false, false);
+    let mut has_hsts = false;
     let (mut close, mut keep) = (false, false);
     let mut out = Vec::with_capacity(used);
     for header in head.headers.iter() {
@@ -191,6 +194,7 @@ pub(super) fn response(
             && !named.iter().any(|name| header.name.eq_ignore_ascii_case(name))
         {
             has_date |= is("date");
+            has_hsts |= is("strict-transport-security");
             line(&mut out, header.name, header.value);
         }
     }
@@ -208,7 +212,8 @@ pub(super) fn response(
         line(&mut out, "Content-Length", length.to_string().as_bytes());
     }
     let keep_alive = !close && (minor == 1 || keep) && framing != Framing::UntilClose;
-    Ok(Some(Response { status, used, framing, keep_alive, refused, lines: out, has_date }))
+    let lines = out;
+    Ok(Some(Response { status, used, framing, keep_alive, refused, lines, has_date, has_hsts }))
 }
 
 /// How the one who asked is answered.
@@ -220,11 +225,13 @@ pub(super) struct ToClient {
     pub keep_alive: bool,
     /// Whether the body goes out in chunks.
     pub chunked: bool,
+    /// How long it is to come by TLS alone, if it is told.
+    pub hsts: Option<Duration>,
 }
 
 impl Response {
     /// The head as the one who asked reads it.
-    pub fn written(&self, to: ToClient, date: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    pub(super) fn written(&self, to: ToClient, date: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.lines.len() + 160);
         let status = self.status.to_string();
         push(&mut out, &["HTTP/1.1 ", &status, " ", answer::reason(self.status), "\r\n"]);
@@ -234,6 +241,9 @@ impl Response {
         } else if self.status >= 200 {
             if !self.has_date {
                 date(&mut out);
+            }
+            if let Some((name, value)) = to.hsts.filter(|_| !self.has_hsts).map(hsts_line) {
+                line(&mut out, name, value.as_bytes());
             }
             if to.chunked {
                 line(&mut out, "Transfer-Encoding", b"chunked");
@@ -388,7 +398,7 @@ mod tests {
         let head = response(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n", true, false);
         assert_eq!(head.unwrap().unwrap().framing, Framing::None);
         assert_eq!(ask("HTTP/1.1 200 OK\r\nA"), Ok(None));
-        let to = ToClient { minor: 1, keep_alive: false, chunked: true };
+        let to = ToClient { minor: 1, keep_alive: false, chunked: true, hsts: None };
         let text =
             one("HTTP/1.1 200 OK\r\nX: y\r\n\r\n").written(to, |out| line(out, "Date", b"d"));
         assert_eq!(

@@ -335,12 +335,12 @@ impl<F: Forward> Attempt<'_, F> {
     }
 
     fn to_client(&self, response: &Response, request_read: bool) -> ToClient {
-        let Delivery { keep_alive, minor, .. } = self.terms.delivery;
+        let Delivery { keep_alive, minor, hsts, .. } = self.terms.delivery;
         let unknown = matches!(response.framing, Framing::Chunked | Framing::UntilClose);
         // Who speaks HTTP/1.0 learns the end of the body by that of the connection.
         let chunked = unknown && minor == 1;
         let keep_alive = keep_alive && request_read && (chunked || !unknown);
-        ToClient { minor, keep_alive, chunked }
+        ToClient { minor, keep_alive, chunked, hsts }
     }
 
     /// Passes the response on: its head, and with it what came of its body already.

@@ -29,7 +29,7 @@ use crate::{
         tree::{Chunk, Entry, Node, Tree},
     },
     gateway::{
-        Cut, Forward, Route, Site, Sites, Stats, Target, Tunnels,
+        Cut, Doors, Forward, Route, Secured, Site, Sites, Stats, Target, Tunnels,
         connection::{Limits, serve_forwarded, serve_within},
     },
 };
@@ -159,17 +159,24 @@ impl Site for FakeSite {
 }
 
 /// Routes as the test says.
-pub struct FakeSites(Mutex<Box<Choice>>);
+pub struct FakeSites(Mutex<Box<Choice>>, Mutex<Secures>);
+
+/// How host names are served over TLS; by itself none is.
+type Secures = Box<dyn Fn(Option<&str>) -> Option<Secured> + Send>;
 
 type Choice = dyn Fn(Option<&str>) -> Route + Send;
 
 impl FakeSites {
     pub fn new(choice: impl Fn(Option<&str>) -> Route + Send + 'static) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Box::new(choice))))
+        Arc::new(Self(Mutex::new(Box::new(choice)), Mutex::new(Box::new(|_| None))))
     }
 
     pub fn local(site: Arc<FakeSite>) -> Arc<Self> {
         Self::new(move |_| Route::Local(site.clone()))
+    }
+
+    pub fn secure(&self, secures: impl Fn(Option<&str>) -> Option<Secured> + Send + 'static) {
+        *self.1.lock().unwrap() = Box::new(secures);
     }
 
     pub fn change(&self, choice: impl Fn(Option<&str>) -> Route + Send + 'static) {
@@ -180,6 +187,10 @@ impl FakeSites {
 impl Sites for FakeSites {
     fn route(&self, target: Target<'_>) -> Route {
         (self.0.lock().unwrap())(target.host)
+    }
+
+    fn secured(&self, host: Option<&str>) -> Option<Secured> {
+        (self.1.lock().unwrap())(host)
     }
 }
 
@@ -263,6 +274,8 @@ impl Cut for DuplexStream {
 /// A gateway that runs.
 pub struct Server {
     pub address: SocketAddr,
+    /// Where TLS is spoken.
+    pub tls: SocketAddr,
     pub stats: Arc<Stats>,
     pub shutdown: CancellationToken,
     pub ended: JoinHandle<()>,
@@ -276,10 +289,14 @@ impl Server {
     pub async fn with(sites: Arc<FakeSites>, forward: Arc<FakeForward>, limits: Limits) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let by_tls = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tls = by_tls.local_addr().unwrap();
+        let open = CancellationToken::new();
+        open.cancel();
+        let doors = Doors { plain: Some(listener), tls: Some((by_tls, open)) };
         let (stats, shutdown) = (Arc::new(Stats::default()), CancellationToken::new());
-        let served =
-            serve_within(limits, listener, sites, forward, stats.clone(), shutdown.clone());
-        Self { address, stats, shutdown, ended: tokio::spawn(served) }
+        let served = serve_within(limits, doors, sites, forward, stats.clone(), shutdown.clone());
+        Self { address, tls, stats, shutdown, ended: tokio::spawn(served) }
     }
 
     pub async fn connect(&self) -> Client<TcpStream> {

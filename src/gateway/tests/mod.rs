@@ -4,6 +4,8 @@
 mod answers;
 pub(super) mod fake;
 mod forwarding;
+mod http2;
 mod ports;
 mod proxying;
 mod sockets;
+mod tls;

@@ -22,6 +22,7 @@ use crate::{
         secrets::{Sealed, env_name},
         services::Services,
         settings::Settings,
+        tls::Tls,
     },
     store::{ContentStore, StoreError},
 };
@@ -61,6 +62,8 @@ pub struct Defined {
     pub secrets: Option<Sealed>,
     /// The addresses that one of its members has.
     pub addresses: Addresses,
+    /// How it is served over TLS.
+    pub tls: Option<Tls>,
 }
 
 impl Made {
@@ -88,6 +91,7 @@ impl Defined {
         let (services, hooks) = (read(store, tree)?, read(store, tree)?);
         let (settings, routes) = (read(store, tree)?, read(store, tree)?);
         let (addresses, listeners) = (read(store, tree)?, read(store, tree)?);
+        let tls = read(store, tree)?;
         let all = || -> Result<Self, String> {
             Ok(Self {
                 services: services?.unwrap_or_default(),
@@ -97,6 +101,7 @@ impl Defined {
                 settings: settings?.unwrap_or_default(),
                 secrets: secrets?,
                 addresses: addresses?.unwrap_or_default(),
+                tls: tls?,
             })
         };
         Ok(all())
@@ -114,6 +119,14 @@ impl Defined {
     fn check(&self) -> Result<(), String> {
         let set = self.settings.env();
         let is_set = |name| self.secrets.as_ref().is_some_and(|s| s.names().contains(name));
+        if let Some(Tls { certificate: name, .. }) = &self.tls
+            && !is_set(name)
+        {
+            return Err(format!(
+                "it is to be served with the certificate in the secret {name}, which is not set: \
+                 set it first, with `althing secret set APP {name}`"
+            ));
+        }
         for (who, names) in self.given() {
             if let Some(name) = names.iter().find(|name| !is_set(name)) {
                 return Err(format!(

@@ -18,6 +18,7 @@ use crate::{
         files::{StatCache, StatKey, beneath::Root},
         listeners::Listeners,
         routes::Routes,
+        tls::Tls,
     },
     store::{ContentStore, StoreError},
 };
@@ -34,6 +35,7 @@ pub struct Site {
     store: ContentStore,
     routes: Routes,
     listeners: Listeners,
+    tls: Option<Tls>,
 }
 
 impl Site {
@@ -46,6 +48,7 @@ impl Site {
         // What can't be used is told of where programs are started.
         let routes = made::read(&store, &tree).ok().and_then(Result::ok).flatten();
         let listeners = made::read(&store, &tree).ok().and_then(Result::ok).flatten();
+        let tls = made::read(&store, &tree).ok().and_then(Result::ok).flatten();
         Self {
             app: active.app.clone(),
             version: active.version,
@@ -56,6 +59,7 @@ impl Site {
             store,
             routes: routes.unwrap_or_default(),
             listeners: listeners.unwrap_or_default(),
+            tls,
         }
     }
 
@@ -82,6 +86,11 @@ impl Site {
     /// The ports that are its own.
     pub fn listeners(&self) -> &Listeners {
         &self.listeners
+    }
+
+    /// How it is served over TLS.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
     }
 
     /// Its listing.

@@ -1,0 +1,266 @@
+//! The certificates that this member serves its applications with: read out of the secrets
+//! of the live versions, judged, and put where the gateway finds them.
+//!
+//! A certificate that can't be used replaces none that can: what was in use stays, and an
+//! event and the member's health say what to do.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    content::{ContentError, Defined},
+    secrets::Vault,
+    services::{Live, Unfit},
+    sites::SiteTable,
+    start::wall_now,
+};
+use crate::{
+    base::{AppName, Digest, WallTime},
+    driver::{secrets::Secrets, tls::Tls},
+    gateway::Certificate,
+    member::event::Severity,
+};
+
+/// How soon what could not be read is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+/// How often is looked whether one of them expires.
+const LOOK_EVERY: Duration = Duration::from_secs(3_600);
+/// From when on that is told of, before it does: time enough for a person.
+const SOON: Duration = Duration::from_secs(14 * 86_400);
+/// How many hosts are named in a complaint.
+const NAMED_MAX: usize = 3;
+
+/// What is told of a certificate.
+pub(super) struct Notice {
+    pub app: AppName,
+    pub severity: Severity,
+    /// A sentence without its point.
+    pub text: String,
+}
+
+/// What is wrong, by application, for the member's health: sentences without their point.
+pub(super) type Troubles = Arc<Mutex<BTreeMap<AppName, String>>>;
+
+/// All that is said of the certificates of this member's applications.
+pub(super) fn complaints(troubles: &Troubles) -> Vec<String> {
+    let all = troubles.lock().unwrap_or_else(PoisonError::into_inner);
+    all.values().map(|why| format!("{}.", super::run::sentence(why))).collect()
+}
+
+/// What the live version of an application says.
+struct Seen {
+    version: (u64, Digest),
+    tls: Option<Tls>,
+    /// Why there is no other certificate than the one before: a sentence without its point.
+    wrong: Option<String>,
+    /// When it is looked at once more, if that may help.
+    again: Option<Instant>,
+}
+
+/// Keeps the certificates as the live versions have them, until it is stopped.
+pub(super) async fn run(
+    vault: Vault,
+    sites: Arc<SiteTable>,
+    troubles: Troubles,
+    mut live: watch::Receiver<Option<Live>>,
+    tell: impl Fn(Notice),
+    stopping: CancellationToken,
+) {
+    let certificates = sites.certificates();
+    let mut seen: BTreeMap<AppName, Seen> = BTreeMap::new();
+    loop {
+        let wanted = live.borrow_and_update().clone();
+        if let Some(wanted) = wanted {
+            seen.retain(|app, _| wanted.contains_key(app));
+            certificates.retain(|app| wanted.contains_key(app));
+            for (app, version) in wanted {
+                let is_known = |seen: &Seen| {
+                    seen.version == version && seen.again.is_none_or(|at| Instant::now() < at)
+                };
+                if seen.get(&app).is_some_and(is_known) {
+                    continue;
+                }
+                let read = read(&vault, &app).await;
+                let now = taken(&sites, &app, version, read, &tell);
+                seen.insert(app, now);
+            }
+            certificates.is_known();
+        }
+        let all = seen.iter().filter_map(|(app, seen)| {
+            let (severity, text) = trouble(&sites, app, seen)?;
+            Some((app.clone(), severity, text))
+        });
+        note(&troubles, all.collect(), &tell);
+        let again = seen.values().filter_map(|seen| seen.again).min();
+        let wake = Instant::now() + LOOK_EVERY;
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            changed = live.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep_until(again.map_or(wake, |at| at.min(wake))) => {}
+        }
+    }
+}
+
+/// What a version says of TLS, and its certificate, or a sentence without its point.
+type Read = (Tls, Result<Certificate, String>);
+
+/// Reads what the live version of `app` has.
+async fn read(vault: &Vault, app: &AppName) -> Result<Option<Read>, Unfit> {
+    let (content, name) = (vault.content.clone(), app.clone());
+    let read = tokio::task::spawn_blocking(move || content.defined(&name)).await;
+    // A panic in there has been told of.
+    let read = read.map_err(|_| Unfit::Waiting("it could not be read".to_owned()))?;
+    let defined = read.map_err(|error| match error {
+        ContentError::Definition { .. } => Unfit::Unusable(error.to_string()),
+        _ => Unfit::Waiting(error.to_string()),
+    })?;
+    let Some((_, Defined { tls: Some(tls), secrets, .. })) = defined else { return Ok(None) };
+    let secrets = match secrets {
+        Some(sealed) => vault.open(app, &sealed).await?,
+        None => Secrets::new(),
+    };
+    let certificate = certificate(app, &tls, &secrets);
+    Ok(Some((tls, certificate)))
+}
+
+/// The certificate that `tls` names. The error is a sentence without its point.
+fn certificate(app: &AppName, tls: &Tls, secrets: &Secrets) -> Result<Certificate, String> {
+    let name = &tls.certificate;
+    let secret = secrets.get(name).ok_or_else(|| format!("the secret {name} is not set"))?;
+    Certificate::from_pem(app, secret.expose()).map_err(|why| why.to_string())
+}
+
+/// Whether the certificate that `tls` names is one that a member can begin to use: for
+/// whoever sets it. The error is a sentence without its point.
+pub(super) fn check(app: &AppName, tls: &Tls, secrets: &Secrets) -> Result<Certificate, String> {
+    let name = &tls.certificate;
+    certificate(app, tls, secrets)
+        .map_err(|why| format!("the secret {name} is no certificate that can be used: {why}"))
+}
+
+/// Puts the certificate in the place of the one before, if it is fit to.
+fn taken(
+    sites: &SiteTable,
+    app: &AppName,
+    version: (u64, Digest),
+    read: Result<Option<Read>, Unfit>,
+    tell: &impl Fn(Notice),
+) -> Seen {
+    let certificates = sites.certificates();
+    let (tls, found) = match read {
+        Ok(Some(read)) => read,
+        Ok(None) => {
+            certificates.set(app, None);
+            return Seen { version, tls: None, wrong: None, again: None };
+        }
+        // What was before stays.
+        Err(unfit) => {
+            let again = match unfit {
+                Unfit::Unusable(_) => None,
+                Unfit::Waiting(_) => Some(Instant::now() + RETRY),
+            };
+            return Seen { version, tls: None, wrong: Some(unfit.why().to_owned()), again };
+        }
+    };
+    let seen = |tls, wrong| Seen { version, tls: Some(tls), wrong, again: None };
+    let new = match found {
+        Ok(new) => new,
+        Err(why) => return seen(tls, Some(why)),
+    };
+    let (now, before) = (wall_now(), certificates.of(app));
+    if let Some(before) = &before
+        && before.is_valid(now)
+        && !new.is_valid(now)
+    {
+        return seen(tls, Some(out_of_time(&new, now)));
+    }
+    let is_news = before.is_none_or(|before| !before.is_same(&new));
+    let until = new.until();
+    certificates.set(app, Some(Arc::new(new)));
+    if is_news {
+        let text =
+            format!("{app} is served with its certificate here, which is valid until {until}");
+        tell(Notice { app: app.clone(), severity: Severity::Info, text });
+    }
+    seen(tls, None)
+}
+
+fn out_of_time(certificate: &Certificate, now: WallTime) -> String {
+    let until = certificate.until();
+    if now > until { format!("it expired on {until}") } else { "it is not valid yet".to_owned() }
+}
+
+/// What is wrong with the certificate of `app`.
+fn trouble(sites: &SiteTable, app: &AppName, seen: &Seen) -> Option<(Severity, String)> {
+    let now = wall_now();
+    let used = sites.certificates().of(app);
+    let set = match &seen.tls {
+        Some(tls) => {
+            format!("set another one with `althing secret set {app} {}`", tls.certificate)
+        }
+        None => "it is tried again by itself".to_owned(),
+    };
+    if let Some(why) = &seen.wrong {
+        let (severity, stays) = match used {
+            Some(used) if used.is_valid(now) => (
+                Severity::Warning,
+                format!("the one before stays in use, which expires on {}", used.until()),
+            ),
+            Some(_) => (Severity::Critical, "the one before has expired".to_owned()),
+            None => (Severity::Critical, "nobody can come by TLS".to_owned()),
+        };
+        let text = format!("the certificate of {app} can't be used on this member, because {why}");
+        let again = if seen.tls.is_some() || seen.again.is_some() {
+            format!(": {set}")
+        } else {
+            ": publish a version that can be used".to_owned()
+        };
+        return Some((severity, format!("{text}; {stays}{again}")));
+    }
+    let used = used?;
+    if !used.is_valid(now) {
+        let why = out_of_time(&used, now);
+        let text = format!("clients refuse the certificate of {app}, because {why}: {set}");
+        return Some((Severity::Critical, text));
+    }
+    let hosts = sites.hosts(app);
+    let lacking: Vec<&str> =
+        hosts.iter().map(String::as_str).filter(|host| !used.names(host)).collect();
+    if !lacking.is_empty() {
+        let mut shown = lacking.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
+        if lacking.len() > NAMED_MAX {
+            shown.push_str(&format!(" and {} more", lacking.len() - NAMED_MAX));
+        }
+        let text = format!(
+            "the certificate of {app} is not made out for {shown}, so clients refuse it there: {set}"
+        );
+        return Some((Severity::Warning, text));
+    }
+    let soon = WallTime(now.0.saturating_add(SOON.as_millis() as u64));
+    (used.until() < soon).then(|| {
+        let until = used.until();
+        (Severity::Warning, format!("the certificate of {app} expires on {until}: {set}"))
+    })
+}
+
+/// Keeps what is wrong, and tells what of it is new, and what is over.
+fn note(troubles: &Troubles, all: Vec<(AppName, Severity, String)>, tell: &impl Fn(Notice)) {
+    let now = all.iter().map(|(app, _, text)| (app.clone(), text.clone())).collect();
+    let before =
+        std::mem::replace(&mut *troubles.lock().unwrap_or_else(PoisonError::into_inner), now);
+    for app in before.keys().filter(|app| all.iter().all(|(other, ..)| other != *app)) {
+        let text = format!("the certificate of {app} is as it should be again");
+        tell(Notice { app: app.clone(), severity: Severity::Info, text });
+    }
+    for (app, severity, text) in all {
+        if before.get(&app) != Some(&text) {
+            tell(Notice { app, severity, text });
+        }
+    }
+}
