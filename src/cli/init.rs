@@ -160,7 +160,7 @@ mod tests {
         let all = lines.collect::<Vec<_>>().join("\n");
         let Resolved { spec, texts, .. } =
             Manifest::parse(&all).unwrap().resolve(None, vec![], false).unwrap();
-        assert_eq!(texts.len(), 5);
+        assert_eq!(texts.len(), 6);
         assert_eq!(spec.path.as_deref(), Some("/srv/shop"));
         assert_eq!(spec.not_found.as_deref(), Some("404.html"));
         assert!(spec.default && spec.index.is_some() && spec.hosts.len() == 1);
