@@ -221,7 +221,9 @@ fn unplanned(lan: &mut Lan, what: &str, break_off: impl FnOnce(&mut Lan)) -> Str
     for failure in &failures {
         let after = failure.asked.saturating_duration_since(broken);
         assert!(after < Duration::from_secs(1), "asked {after:?} after: {failure:?}");
-        assert_eq!(failure.path, "/api/b", "what may be repeated is: {failure:?}");
+        // What may be repeated is, unless an answer had begun.
+        let begun = failure.why.starts_with("cut in a body");
+        assert!(failure.path == "/api/b" || begun, "{failure:?}");
     }
     let missed = failures.len();
     format!("{what}: {missed} of {answers} answers missed, the slowest after {longest:?}")

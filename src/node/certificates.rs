@@ -264,3 +264,100 @@ fn note(troubles: &Troubles, all: Vec<(AppName, Severity, String)>, tell: &impl 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::SecretName;
+
+    fn made(from: i32, until: i32) -> Certificate {
+        use base64::{Engine, engine::general_purpose::STANDARD};
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut parameters = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        parameters.not_before = rcgen::date_time_ymd(from, 1, 1);
+        parameters.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let der = parameters.self_signed(&key).unwrap().der().to_vec();
+        let section = |label: &str, der: &[u8]| {
+            format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
+        };
+        let pem = section("CERTIFICATE", &der) + &section("PRIVATE KEY", &key.serialize_der());
+        Certificate::from_pem(&app(), &pem).unwrap()
+    }
+
+    fn app() -> AppName {
+        AppName::parse("shop").unwrap()
+    }
+
+    fn tls() -> Tls {
+        let certificate = SecretName::parse("web-cert").unwrap();
+        Tls { certificate, redirect: false, port: None, hsts: Duration::ZERO }
+    }
+
+    /// What follows when versions with these certificates are live one after the other.
+    struct Steps {
+        sites: SiteTable,
+        troubles: Troubles,
+        told: Mutex<Vec<String>>,
+        number: u64,
+    }
+
+    impl Steps {
+        fn next(&mut self, read: Result<Option<Read>, Unfit>) -> Option<String> {
+            self.number += 1;
+            let version = (self.number, Digest::of_bytes(b"x"));
+            let tell = |notice: Notice| self.told.lock().unwrap().push(notice.text);
+            let seen = taken(&self.sites, &app(), version, read, &tell);
+            let trouble = trouble(&self.sites, &app(), &seen);
+            let all = trouble.iter().map(|(severity, text)| (app(), *severity, text.clone()));
+            note(&self.troubles, all.collect(), &tell);
+            trouble.map(|(_, text)| text)
+        }
+
+        fn used(&self) -> Option<WallTime> {
+            self.sites.certificates().of(&app()).map(|used| used.until())
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_used_replaces_nothing_that_can() {
+        let mut steps = Steps {
+            sites: SiteTable::new(Arc::default()),
+            troubles: Troubles::default(),
+            told: Mutex::default(),
+            number: 0,
+        };
+        let good = |certificate| Ok(Some((tls(), Ok(certificate))));
+        let bad = || Ok(Some((tls(), Err("it is none".to_owned()))));
+
+        let why = steps.next(bad()).unwrap();
+        assert!(why.contains("it is none; nobody can come by TLS: set another one"), "{why}");
+        // One that is over is better than none.
+        let why = steps.next(good(made(2020, 2021))).unwrap();
+        assert!(why.contains("it expired on 2021-01-01T00:00:00Z: set another"), "{why}");
+        let old = steps.used();
+        assert!(old.is_some());
+
+        assert_eq!(steps.next(good(made(2020, 2090))), None);
+        let used = steps.used();
+        assert_ne!(used, old);
+        for (read, word) in [
+            (bad(), "it is none; the one before stays in use, which expires on 2090-01-01"),
+            (good(made(2020, 2021)), "it expired on 2021-01-01T00:00:00Z; the one before stays"),
+            (good(made(2080, 2090)), "it is not valid yet; the one before stays"),
+            (Err(Unfit::Waiting("nobody hands it over".to_owned())), "it is tried again by itself"),
+        ] {
+            let why = steps.next(read).unwrap();
+            assert!(why.contains(word), "{why}");
+            assert_eq!(steps.used(), used);
+            let said = complaints(&steps.troubles);
+            assert!(said[0].starts_with("The certificate of shop") && said[0].ends_with('.'));
+            assert_eq!(steps.told.lock().unwrap().last(), Some(&why), "told once");
+        }
+        assert_eq!(steps.next(good(made(2020, 2091))), None);
+        assert!(complaints(&steps.troubles).is_empty());
+        let last = steps.told.lock().unwrap().last().cloned().unwrap();
+        assert!(last.contains("as it should be again"), "{last}");
+        assert_eq!(steps.next(Ok(None)), None);
+        assert_eq!(steps.used(), None, "a version without TLS");
+    }
+}
