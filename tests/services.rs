@@ -155,7 +155,8 @@ fn one_that_fails_is_told_of_and_one_that_can_not_be_run_is_refused() {
         &site,
         "[services.x]\nrun = [\"sh\", \"-c\", \"echo bad >&2; exit 7\"]\nrestart = \"on-failure\"\n",
     );
-    member.publish(&site, &[]).unwrap();
+    let failed = member.publish(&site, &[]).unwrap_err();
+    assert!(failed.why.contains("exited with status 7"), "{failed:?}");
     until("the failure is told of", || {
         let view = member.view()?;
         let told = view["reasons"].to_string();

@@ -258,7 +258,8 @@ fn ports_that_can_not_be_had_are_told() {
     let site = lab.path("base");
     let taken = TcpListener::bind(at(&two, PORT)).unwrap();
     version(&site, "base", PORT, 1, "three");
-    one.publish(&site, &[]).unwrap();
+    // Where it can't run, nobody is to wait for it.
+    one.publish(&site, &["--no-wait"]).unwrap();
     all_ready(&one, "base", 2, 1);
     until("its port is open", || conversation(at(&one, PORT), 0));
     // It has no process, and takes connections all the same.

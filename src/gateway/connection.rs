@@ -125,7 +125,7 @@ impl Doors {
 }
 
 /// Serves `sites` at `doors` until `shutdown`; then what is under way is
-/// finished, for ten seconds at most, and idle connections are closed at once.
+/// finished, for ten seconds at most, and idle connections are closed a second later.
 pub async fn serve<F: Forward>(
     doors: Doors,
     sites: Arc<dyn Sites>,

@@ -11,6 +11,7 @@ mod again;
 mod certificates;
 pub mod content;
 mod edits;
+mod forwarder;
 mod handle;
 mod hooks;
 mod inherited;

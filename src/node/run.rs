@@ -23,6 +23,7 @@ use super::{
     addresses::{self, Addresses},
     certificates,
     content::Content,
+    forwarder::{Forwarder, Tunnel},
     handle::Request,
     hooks,
     keys::NextKeys,
@@ -32,7 +33,7 @@ use super::{
     scrub::{self, Scrub},
     secrets::{Base, Others},
     services::{self, Ask, Heard},
-    sites::{Forwarder, SiteTable, Tunnel},
+    sites::SiteTable,
     start::wall_now,
     watchdog::{Doing, Pulse},
     work::{self, Work},
@@ -355,6 +356,7 @@ fn put_together(
         key: parts.key,
         next_keys: parts.next_keys,
         sites: Arc::clone(&standing.sites),
+        forwarder: Arc::clone(&standing.forwarder),
         ports: standing.ports.clone(),
         stats: Arc::clone(&standing.stats),
         peers: Roster::default(),
@@ -398,6 +400,7 @@ struct Loop {
     notes: mpsc::UnboundedSender<Note>,
     key: SecretKey,
     next_keys: NextKeys,
+    forwarder: Arc<Forwarder>,
     sites: Arc<SiteTable>,
     ports: Option<Arc<OwnPorts>>,
     stats: Arc<gateway::Stats>,
@@ -987,7 +990,8 @@ impl Loop {
         let catalog = self.member.catalog();
         let me = self.member.id();
         let others = catalog.roster.members.iter().map(|m| m.id).filter(|id| *id != me);
-        let live = others.filter(|id| self.member.is_live(*id)).collect();
+        let live: Vec<MemberId> = others.filter(|id| self.member.is_live(*id)).collect();
+        self.forwarder.keep(&live.iter().copied().collect());
         let placed = |(app, application): (&AppName, &Application)| {
             let placed = catalog.roster.placed(&application.current().spec);
             (app.clone(), placed.members().map(|m| m.id).collect())

@@ -4,15 +4,11 @@
 use std::{
     io,
     net::SocketAddr,
-    pin::Pin,
     sync::{
         Arc, RwLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::{Context, Poll},
 };
-
-use tokio::io::{AsyncRead, AsyncWrite, Join, ReadBuf};
 
 use super::{
     content::{self, Content},
@@ -25,16 +21,9 @@ use crate::{
         tree::{Chunk, Tree},
     },
     driver::services::{Endpoints, UnderWay},
-    gateway::{
-        Backends, Certificates, Cut, Forward, Lead, Leads, Process, Route, Secured, Site, Sites,
-        Target, Tunnels,
-    },
+    gateway::{Backends, Certificates, Lead, Leads, Process, Route, Secured, Site, Sites, Target},
     member::view::SiteRoute,
-    net::{Net, RecvStream, SendStream, StreamKind, VarInt},
 };
-
-/// Tells the other member that a connection was cut, and did not end.
-const BROKEN_OFF: VarInt = VarInt::from_u32(1);
 
 /// The routing table, replaced as a whole.
 #[derive(Default)]
@@ -273,83 +262,5 @@ impl Leads for SiteTable {
             proxy: listener.proxy.map(listeners::version),
             idle: listener.idle,
         })
-    }
-}
-
-/// Takes requests to other members over the cluster's own connections.
-#[derive(Default)]
-pub(super) struct Forwarder {
-    network: RwLock<Option<Net>>,
-}
-
-impl Forwarder {
-    /// From now on over these, or over none.
-    pub fn set(&self, network: Option<Net>) {
-        *self.network.write().unwrap_or_else(|e| e.into_inner()) = network;
-    }
-
-    fn network(&self) -> io::Result<Net> {
-        let network = self.network.read().unwrap_or_else(|e| e.into_inner()).clone();
-        network.ok_or_else(|| io::Error::other("this member takes up a new key"))
-    }
-}
-
-impl Forward for Forwarder {
-    type Stream = Join<RecvStream, SendStream>;
-
-    async fn connect(&self, member: MemberId) -> io::Result<Self::Stream> {
-        let (send, recv) =
-            self.network()?.open(member, StreamKind::Http).await.map_err(io::Error::other)?;
-        Ok(tokio::io::join(recv, send))
-    }
-}
-
-impl Tunnels for Forwarder {
-    type Stream = Tunnel;
-
-    async fn open(&self, member: MemberId) -> io::Result<Tunnel> {
-        let (send, recv) =
-            self.network()?.open(member, StreamKind::Tunnel).await.map_err(io::Error::other)?;
-        Ok(Tunnel(tokio::io::join(recv, send)))
-    }
-}
-
-/// A connection that one member passes on to another. Dropped it ends as if all had been
-/// said, so whoever breaks off has to cut it.
-pub(super) struct Tunnel(pub Join<RecvStream, SendStream>);
-
-impl Cut for Tunnel {
-    fn cut(&mut self) {
-        // What has ended already can't be cut.
-        let _ended = self.0.writer_mut().reset(BROKEN_OFF);
-        let _ended = self.0.reader_mut().stop(BROKEN_OFF);
-    }
-}
-
-impl AsyncRead for Tunnel {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Tunnel {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

@@ -449,7 +449,16 @@ fn run_with(data: &Path, arguments: &[&str], input: &str) -> Result<Value, Refus
     }
     let said: Value = serde_json::from_str(&out)
         .unwrap_or_else(|e| panic!("{arguments:?}, code {code}: {e}: {out} {err}"));
-    if status.success() { Ok(said) } else { Err(Refused::read(code, &said["error"])) }
+    if status.success() {
+        return Ok(said);
+    }
+    if said.is_array() {
+        // Some members have answered, and not all.
+        let text = said.to_string();
+        let reason = "partial".to_owned();
+        return Err(Refused { code, reason, what: text.clone(), why: text, todo: err });
+    }
+    Err(Refused::read(code, &said["error"]))
 }
 
 /// Sends bytes to a TCP port.

@@ -59,7 +59,8 @@ pub fn version(site: &Path, number: u64) {
     fs::write(site.join("index.html"), format!("page {number}\n")).unwrap();
     fs::write(site.join("api.py"), PROGRAM).unwrap();
     // Every other version comes to one member after the other.
-    let rollout = if number % 2 == 0 { "[rollout]\nat_once = 1\npause = \"100ms\"\n" } else { "" };
+    let rollout =
+        if number.is_multiple_of(2) { "[rollout]\nat_once = 1\npause = \"100ms\"\n" } else { "" };
     let manifest = format!(
         "[application]\nname = \"shop\"\n\
          [services.api]\nrun = [\"python3\", \"api.py\"]\n\
