@@ -1177,6 +1177,7 @@ impl Member {
         self.content.withdrawn(now, app, result.as_ref().err());
         let (severity, text) = match result {
             Ok(Withdrawn { aside, left, place }) => {
+                self.went(app);
                 let mut text = format!("{app} is placed on others now, and was taken away here");
                 if let (1.., Some(place)) = (aside, place) {
                     text.push_str(&format!("; {aside} edited files are kept in {place}"));

@@ -84,6 +84,11 @@ impl Member {
         self.say_how_it_comes(now, effects);
     }
 
+    /// It is not here any more.
+    pub(super) fn went(&mut self, app: &AppName) {
+        self.coming.rollouts.forget(app);
+    }
+
     /// How what runs of a version is here.
     pub(super) fn on_seen(
         &mut self,
@@ -165,7 +170,10 @@ impl Member {
             if id != self.me && ballot.is_some_and(|ballot| ballot.lacking.contains(app)) {
                 return None; // what it waits for nobody can tell
             }
-            Some(Standing { member: id, standby, state: self.how_it_comes(now, app, version, id) })
+            let state = self.how_it_comes(now, app, version, id);
+            // A full disk, or a hook that refuses: it says itself that it can't.
+            let can = id == self.me || self.troubles.of(now, catalog, id, app).is_none();
+            (state.is_some() || can).then_some(Standing { member: id, standby, state })
         };
         catalog.roster.members.iter().filter_map(standing).collect()
     }

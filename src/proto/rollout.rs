@@ -91,6 +91,15 @@ struct Ours {
 impl Rollouts {
     /// This member has switched to `version`.
     pub fn switched(&mut self, now: Time, app: &AppName, version: u64, replaces: bool) {
+        // Who runs it may have said how it is before it was said that it is there.
+        if let Some(ours) = self.ours.get_mut(app).filter(|ours| ours.version == version) {
+            ours.replaces |= replaces;
+            if let (true, State::Stuck(why)) = (replaces, &ours.state) {
+                let failed = State::Failed(why.clone());
+                ours.becomes(now, failed);
+            }
+            return;
+        }
         let (state, ready_at) = (State::Starting, None);
         self.ours.insert(app.clone(), Ours { version, replaces, state, changed: now, ready_at });
     }
@@ -165,6 +174,11 @@ impl Rollouts {
         notes.sort_by_key(|note| note.state == State::Ready);
         notes.truncate(limits::NOTES_MAX);
         notes
+    }
+
+    /// It is not here any more.
+    pub fn forget(&mut self, app: &AppName) {
+        self.ours.remove(app);
     }
 
     /// `from` says how it does.
@@ -386,6 +400,23 @@ mod tests {
         assert_eq!(rollouts.failures(id(0)).count(), 1);
         assert!(rollouts.seen(at(1), &app(), 7, Sight::Waiting, Duration::ZERO));
         assert!(rollouts.seen(at(2), &app(), 7, Sight::Idle, Duration::ZERO));
+    }
+
+    #[test]
+    fn what_was_seen_before_the_switch_is_known_counts() {
+        let mut rollouts = Rollouts::default();
+        let (me, app) = (id(0), app());
+        assert!(rollouts.seen(at(0), &app, 2, Sight::Idle, Duration::ZERO));
+        rollouts.switched(at(1), &app, 2, true);
+        assert_eq!(rollouts.said(me, me, &app, 2), Some(&State::Ready));
+        rollouts.seen(at(2), &app, 3, Sight::Failing("it ended".to_owned()), Duration::ZERO);
+        rollouts.switched(at(3), &app, 3, true);
+        assert_eq!(rollouts.said(me, me, &app, 3), Some(&failed()));
+        rollouts.seen(at(4), &app, 4, Sight::Ready, Duration::from_secs(1));
+        rollouts.switched(at(5), &app, 4, true);
+        assert!(rollouts.tick(at(1_004)), "it was ready since");
+        rollouts.forget(&app);
+        assert!(rollouts.notes(at(1_005)).is_empty());
     }
 
     #[test]
