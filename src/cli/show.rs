@@ -234,7 +234,7 @@ pub(super) async fn votes(
                 }),
                 match position.rollout.as_deref() {
                     Some("failed") => Cell::new(Paint::Bad, "failed"),
-                    Some(word @ ("waiting" | "starting")) => Cell::new(Paint::Warn, word),
+                    Some(word @ ("waiting" | "late" | "starting")) => Cell::new(Paint::Warn, word),
                     word => Cell::from(word.unwrap_or("")),
                 },
             ]);

@@ -721,7 +721,7 @@ impl Member {
         self.rumors.retain(&catalog.roster);
         self.troubles.retain(catalog);
         self.addresses_committed(now, catalog);
-        self.coming.retain(catalog);
+        self.coming.retain(now, catalog);
         self.content.place_anew();
         if self.started {
             self.retain(now, catalog, effects);

@@ -30,6 +30,9 @@ use crate::{
     },
 };
 
+/// A live member that does not know of a version after so long is not waited for: it may be
+/// unable to keep its record.
+const LEARNT_WITHIN: Duration = Duration::from_secs(10);
 /// How soon the way back is asked for again after it was refused.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -39,6 +42,8 @@ pub(super) struct Coming {
     rollouts: Rollouts,
     /// Versions of which the way back was asked for, and not before when again.
     asked: BTreeMap<AppName, (u64, Time)>,
+    /// Since when this member knows of the current versions.
+    known: BTreeMap<AppName, (u64, Time)>,
     /// Failures that were told.
     told: BTreeSet<(AppName, MemberId, u64)>,
 }
@@ -58,7 +63,16 @@ impl Coming {
         self.rollouts.heard(from, notes);
     }
 
-    pub fn retain(&mut self, catalog: &Catalog) {
+    /// A catalog is in force.
+    pub fn retain(&mut self, now: Time, catalog: &Catalog) {
+        for (app, application) in &catalog.applications {
+            let number = application.current().number;
+            let known = self.known.entry(app.clone()).or_insert((number, now));
+            if known.0 != number {
+                *known = (number, now);
+            }
+        }
+        self.known.retain(|app, _| catalog.applications.contains_key(app));
         let is_app = |app: &AppName| catalog.applications.contains_key(app);
         let is_member = |member| catalog.roster.contains(member);
         self.rollouts.retain(is_app, is_member);
@@ -161,6 +175,8 @@ impl Member {
         version: &Version,
     ) -> Vec<Standing> {
         let placed = catalog.roster.placed(&version.spec);
+        let known = self.coming.known.get(app);
+        let long = known.is_some_and(|(_, since)| now.since(*since) >= LEARNT_WITHIN);
         let standing = |member: &Enrolled| {
             let Enrolled { id, standby, .. } = *member;
             if !placed.holds(member) || !self.is_live(id) {
@@ -171,6 +187,9 @@ impl Member {
                 return None; // what it waits for nobody can tell
             }
             let state = self.how_it_comes(now, app, version, id);
+            if id != self.me && state.is_none() && ballot.is_none() && long {
+                return None;
+            }
             // A full disk, or a hook that refuses: it says itself that it can't.
             let can = id == self.me || self.troubles.of(now, catalog, id, app).is_none();
             (state.is_some() || can).then_some(Standing { member: id, standby, state })

@@ -164,8 +164,8 @@ pub struct PositionView {
     /// What keeps it from holding the version, as it says itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
-    /// How the version comes to it: waiting, starting, ready or failed; none where it is
-    /// not placed, or does not answer.
+    /// How the version comes to it: waiting (for its turn), late, starting, ready or failed;
+    /// none where it is not placed, or does not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<String>,
     /// Why it failed.
@@ -518,7 +518,8 @@ impl Member {
             let state = version_now.and_then(|v| self.how_it_comes(now, app, v, m.id));
             let (rollout, rollout_failure) = match state {
                 _ if !self.is_live(m.id) => (None, None),
-                None => (Some("waiting"), None),
+                None if self.rolls(app.as_str()) => (Some("waiting"), None),
+                None => (Some("late"), None),
                 Some(State::Starting) => (Some("starting"), None),
                 Some(State::Ready) => (Some("ready"), None),
                 Some(State::Failed(why) | State::Stuck(why)) => (Some("failed"), Some(why)),

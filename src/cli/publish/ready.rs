@@ -14,6 +14,8 @@ use crate::{
 
 /// The pauses between the first looks; the last one is that of all that follow.
 const PAUSES_MS: [u64; 5] = [10, 20, 50, 100, 250];
+/// A live member that does not know of the version after so long is not waited for.
+const LEARNT_WITHIN: Duration = Duration::from_secs(5);
 /// How long somebody may take to bring the version before back.
 const BACK_WITHIN: Duration = Duration::from_secs(10);
 
@@ -45,7 +47,8 @@ pub(super) async fn wait(
     let mut pauses = PAUSES_MS.into_iter();
     let mut pause = 0;
     let result = loop {
-        let stand = stand(&client.view().await?, app.as_str(), *version);
+        let long = began.elapsed() > LEARNT_WITHIN;
+        let stand = stand(&client.view().await?, app.as_str(), *version, long);
         let late = match stand {
             Stand::Ready => break Ok(()),
             Stand::Back(why) => break Err(taken_back(app.as_str(), *version, &why)),
@@ -76,7 +79,7 @@ pub(super) async fn wait(
     result
 }
 
-fn stand(view: &View, app: &str, version: u64) -> Stand {
+fn stand(view: &View, app: &str, version: u64, long: bool) -> Stand {
     let Some(app) = view.applications.iter().find(|a| a.name == app) else { return Stand::Ready };
     if app.version != version {
         let next = app.versions.iter().find(|v| v.number == version + 1);
@@ -93,10 +96,11 @@ fn stand(view: &View, app: &str, version: u64) -> Stand {
         let why = failed.rollout_failure.clone().unwrap_or_default();
         return Stand::Failed(failed.member.clone(), why);
     }
-    // Who can't hold it says why, and is not waited for.
+    // Who can't hold it says why, and is not waited for, nor is who is late: the window has
+    // closed without it.
     let (mut starting, mut waiting) = (is("starting"), is("waiting"));
     starting.retain(|p| p.trouble.is_none());
-    waiting.retain(|p| p.trouble.is_none());
+    waiting.retain(|p| p.trouble.is_none() && !(long && p.position == "silent"));
     if starting.is_empty() && waiting.is_empty() {
         return Stand::Ready;
     }
