@@ -7,7 +7,11 @@ use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, atomic::Ordering, mpsc as std_mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+        mpsc as std_mpsc,
+    },
     time::Duration,
 };
 
@@ -347,6 +351,7 @@ fn put_together(
         gateway: standing.gateway.clone(),
         warm: standing.warm.clone(),
         forwarded: TaskTracker::new(),
+        arrived: Arc::default(),
         member,
         started,
         network: parts.network,
@@ -392,6 +397,8 @@ struct Loop {
     warm: CancellationToken,
     /// Requests that other members passed on.
     forwarded: TaskTracker,
+    /// How many of them there were.
+    arrived: Arc<AtomicU64>,
     member: Member,
     started: Instant,
     network: Net,
@@ -633,12 +640,14 @@ impl Loop {
                 let stream = tokio::io::join(recv, send);
                 let sites: Arc<dyn gateway::Sites> = Arc::clone(&self.sites) as _;
                 let stats = Arc::clone(&self.stats);
+                self.arrived.fetch_add(1, Ordering::Relaxed);
                 self.forwarded.spawn(gateway::serve_forwarded(stream, sites, stats));
             }
             NetEvent::Stream { kind: StreamKind::Tunnel, send, recv, .. } => {
                 let stream = Tunnel(tokio::io::join(recv, send));
                 let leads: Arc<dyn gateway::Leads> = Arc::clone(&self.sites) as _;
                 let stats = Arc::clone(&self.stats);
+                self.arrived.fetch_add(1, Ordering::Relaxed);
                 self.forwarded.spawn(gateway::serve_tunnel(stream, leads, stats));
             }
         }

@@ -2,7 +2,10 @@
 //! addresses, new requests go elsewhere, what is under way is finished, and then the member
 //! ends.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use tokio::{
     sync::oneshot,
@@ -19,6 +22,10 @@ use crate::{
 const HAND_OVER_WITHIN: Duration = Duration::from_millis(500);
 /// How long requests that are under way have to end: somewhat more than the gateway leaves them.
 const DRAIN_WITHIN: Duration = Duration::from_secs(12);
+
+/// After so long without a request of another member none is taken to be on its way: who was
+/// refused once asks somebody else for twice as long.
+const QUIET: Duration = Duration::from_millis(250);
 
 /// How a member ends by the wish of an operator.
 pub(super) enum Stopping {
@@ -71,11 +78,17 @@ impl Loop {
         self.closing.cancel();
         self.forwarded.close();
         let (gateway, forwarded) = (self.gateway.clone(), self.forwarded.clone());
-        let notes = self.notes.clone();
+        let (notes, arrived) = (self.notes.clone(), Arc::clone(&self.arrived));
         tokio::spawn(async move {
             let all = async {
                 gateway.wait().await;
-                forwarded.wait().await;
+                // Others have been told to ask somebody else once nothing comes any more; and
+                // what was answered last has reached them by then.
+                let mut seen = None;
+                while seen.replace(arrived.load(Relaxed)) != Some(arrived.load(Relaxed)) {
+                    tokio::time::sleep(QUIET).await;
+                    forwarded.wait().await;
+                }
             };
             let _cut = timeout(DRAIN_WITHIN, all).await;
             drop(notes.send(Note::Drained(answer)));
