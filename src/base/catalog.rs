@@ -294,7 +294,25 @@ pub fn check_tags(tags: &BTreeMap<String, String>) -> Result<(), String> {
             ));
         }
     }
+    if tags.contains_key(CAPACITY) && capacity_tag(tags).is_none() {
+        return Err(format!(
+            "The tag {CAPACITY} says how much of the requests a member is given beside others: it \
+             is a number from 1 to {CAPACITY_MAX}."
+        ));
+    }
     Ok(())
+}
+
+/// The tag that says what a member can take beside others.
+const CAPACITY: &str = "capacity";
+/// The most of it.
+const CAPACITY_MAX: u16 = 1_000;
+
+/// What a member with `tags` can take beside others, if that is said and makes sense.
+pub fn capacity_tag(tags: &BTreeMap<String, String>) -> Option<u16> {
+    let value = tags.get(CAPACITY)?;
+    let plain = value.bytes().all(|b| b.is_ascii_digit());
+    value.parse().ok().filter(|n| plain && (1..=CAPACITY_MAX).contains(n))
 }
 
 /// So many of the newest versions are kept however they came to be.

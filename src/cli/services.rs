@@ -97,7 +97,7 @@ fn paint(state: State) -> Paint {
     match state {
         State::Ready => Paint::Good,
         State::Starting | State::Stopping | State::Stopped => Paint::Plain,
-        State::RunningNotReady | State::BackingOff => Paint::Warn,
+        State::RunningNotReady | State::Unwell | State::BackingOff => Paint::Warn,
         State::Failed => Paint::Bad,
     }
 }

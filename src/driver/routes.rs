@@ -23,6 +23,8 @@ use crate::base::ServiceName;
 pub const ROUTES_MAX: usize = 64;
 /// Length of a route's path, bytes.
 pub const PATH_MAX: usize = 256;
+/// Length of a name in [`Affinity`], bytes.
+const NAME_MAX: usize = 64;
 /// The longest that an answer may be waited for.
 pub const WITHIN_MAX: Duration = Duration::from_secs(3_600);
 /// How long an answer is waited for where nothing is said.
@@ -47,6 +49,61 @@ pub struct Route {
     /// How long it has until its answer begins, and between any two pieces of it.
     #[serde(default = "within", skip_serializing_if = "is_within", with = "as_span")]
     pub within: Duration,
+    /// By what the same client, or the same thing, reaches the same member again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+}
+
+/// See [`Route::affinity`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Affinity {
+    /// `cookie`: a cookie of Althing's own, which names the member that answered.
+    Cookie,
+    /// `address`: the client's address.
+    Address,
+    /// `path`: the path that is asked for.
+    Path,
+    /// `header NAME`: the value of this line; the name in lower case.
+    Header(String),
+    /// `cookie NAME`: the value of this cookie of the application.
+    CookieOf(String),
+}
+
+impl TryFrom<String> for Affinity {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        // What a header line or a cookie may be called (RFC 9110, section 5.6.2).
+        let name = |name: &str| {
+            let fits = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+            let fine = (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(fits);
+            if fine { Ok(name.to_owned()) } else { Err(format!("{name:?} is no name of one")) }
+        };
+        match text.split_once(' ') {
+            None if text == "cookie" => Ok(Self::Cookie),
+            None if text == "address" => Ok(Self::Address),
+            None if text == "path" => Ok(Self::Path),
+            Some(("header", of)) => Ok(Self::Header(name(of)?.to_ascii_lowercase())),
+            Some(("cookie", of)) => Ok(Self::CookieOf(name(of)?)),
+            _ => Err(format!(
+                "{text:?} is no affinity; write \"cookie\", \"address\", \"path\", \"header NAME\" \
+                 or \"cookie NAME\""
+            )),
+        }
+    }
+}
+
+impl From<Affinity> for String {
+    fn from(affinity: Affinity) -> Self {
+        match affinity {
+            Affinity::Cookie => "cookie".to_owned(),
+            Affinity::Address => "address".to_owned(),
+            Affinity::Path => "path".to_owned(),
+            Affinity::Header(name) => format!("header {name}"),
+            Affinity::CookieOf(name) => format!("cookie {name}"),
+        }
+    }
 }
 
 fn within() -> Duration {
@@ -238,6 +295,24 @@ mod tests {
     }
 
     #[test]
+    fn an_affinity_is_read_as_it_is_written() {
+        let with = |text: &str| {
+            Routes::parse(&format!(
+                "[[routes]]\npath = \"/a\"\nservice = \"x\"\naffinity = \"{text}\"\n"
+            ))
+        };
+        for text in ["cookie", "address", "path", "header x-tenant", "cookie SID"] {
+            let read = with(text).unwrap();
+            assert_eq!(routes(&read.text().unwrap()), read);
+            assert_eq!(String::from(read.0[0].affinity.clone().unwrap()), text);
+        }
+        assert_eq!(with("header X-Tenant").unwrap(), with("header x-tenant").unwrap());
+        for text in ["", "Cookie", "header", "header ", "header a b", "cookie a=b", "cookie ä"] {
+            assert!(with(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
     fn what_leads_nowhere_is_refused() {
         for path in ["api", "", "/a//b", "/a/", "/../a", "/a?b", "/ä", "/%61", "/a b"] {
             let one = Route {
@@ -245,6 +320,7 @@ mod tests {
                 service: ServiceName::parse("x").unwrap(),
                 strip: false,
                 within: WITHIN,
+                affinity: None,
             };
             let wrong = Routes(vec![one]).check().unwrap_err();
             assert_eq!(wrong.len(), 1, "{path}: {wrong:?}");

@@ -127,6 +127,13 @@ impl Answer {
         answer
     }
 
+    /// The same where there is one who is ready, and has as much to do as it may have.
+    pub fn full() -> Self {
+        let mut answer = Self::unavailable(503, "There is too much to do here.");
+        answer.headers.push((head::REFUSED, head::FULL.to_owned()));
+        answer
+    }
+
     /// For a client that is to come by TLS, at `port` if not 443.
     pub fn by_tls(request: &Request, port: Option<u16>) -> Self {
         let (Some(host), true) = (request.host_name(), request.path.starts_with('/')) else {

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     base::{MemberId, Time},
-    proto::balance::choice::{Balance, Pick},
+    proto::balance::choice::{Asked, Balance, Outcome, Pick},
 };
 
 /// What is known of other members as those who answer.
@@ -18,11 +18,14 @@ pub(super) struct Shared {
     began: Instant,
 }
 
-/// One request and who is asked. Dropped without a word it counts as neither.
+/// One request and who is asked. Dropped without a word it says nothing of who was asked.
 pub(super) struct Chosen<'a> {
     pick: Pick,
+    /// Who that is; none where there was nobody to choose from.
+    member: Option<MemberId>,
+    of: u64,
     shared: &'a Shared,
-    failed: bool,
+    outcome: Outcome,
 }
 
 impl Shared {
@@ -31,13 +34,16 @@ impl Shared {
     }
 
     /// See [`Balance::begin`].
-    pub(super) fn begin(&self, here: Option<usize>, others: &[MemberId]) -> Option<Chosen<'_>> {
-        // The usual case, and one without a lock.
-        let pick = match (here, others) {
-            (Some(_), []) => Pick::Here,
-            _ => self.locked().begin(self.now(), here, others)?,
+    pub(super) fn begin(&self, asked: &Asked<'_>) -> Option<Chosen<'_>> {
+        let (pick, member) = match (asked.here, asked.others) {
+            // The usual case, and one without a lock.
+            (Some(_), []) if asked.tried.is_empty() => (Pick::Here, None),
+            (here, _) => match self.locked().begin(self.now(), asked)? {
+                Pick::Here => (Pick::Here, here.map(|here| here.id)),
+                Pick::Member(id) => (Pick::Member(id), Some(id)),
+            },
         };
-        Some(Chosen { pick, shared: self, failed: false })
+        Some(Chosen { pick, member, of: asked.of, shared: self, outcome: Outcome::Unknown })
     }
 
     fn now(&self) -> Time {
@@ -54,19 +60,21 @@ impl Chosen<'_> {
         self.pick
     }
 
-    /// It did not answer.
-    pub(super) fn failed(mut self) {
-        self.failed = true;
+    /// What became of it.
+    pub(super) fn ended(mut self, outcome: Outcome) {
+        self.outcome = outcome;
     }
-
-    /// It did.
-    pub(super) fn answered(self) {}
 }
 
 impl Drop for Chosen<'_> {
     fn drop(&mut self) {
-        if let Pick::Member(id) = self.pick {
-            self.shared.locked().ended(self.shared.now(), id, self.failed);
+        let here = self.pick == Pick::Here;
+        if here && self.outcome == Outcome::Unknown {
+            return;
+        }
+        if let Some(id) = self.member {
+            let now = self.shared.now();
+            self.shared.locked().ended(now, self.of, id, here, self.outcome);
         }
     }
 }

@@ -258,7 +258,9 @@ async fn forwarded<T: Transport>(
             match sites.route(target) {
                 Route::Service(mut backends) => {
                     // Never on to a third one: whoever asked knows as well who there is.
-                    backends.others.clear();
+                    backends.others = Arc::default();
+                    // Others are asked first; whose own it is asks it all the same.
+                    backends.here = backends.here.filter(|(_, process)| !process.is_unwell());
                     let terms = terms(Origin::Member, limits, framing);
                     let (pool, balance) = (Pool::shared(), &balance::Shared::new());
                     let shared = proxy::Shared { forward: &Nobody, pool, balance, stats };
@@ -276,8 +278,8 @@ async fn forwarded<T: Transport>(
                     }
                 },
                 // Members of the release before know no other way to say so.
-                Route::Remote(_) if request.may_be_repeated() => return Ok(()),
-                Route::Remote(_) => (framing, Answer::passed_to_nobody()),
+                Route::Remote { .. } if request.may_be_repeated() => return Ok(()),
+                Route::Remote { .. } => (framing, Answer::passed_to_nobody()),
                 Route::ByTls(port) => (framing, Answer::by_tls(&request, port)),
                 Route::Unavailable { status, why } => (framing, Answer::unavailable(status, &why)),
             }
@@ -483,7 +485,7 @@ impl<F: Forward> Shared<F> {
         let backends = match self.sites.route(target(request, secure)) {
             Route::Service(backends) => backends,
             // Whoever holds it knows whether a file or a program answers.
-            Route::Remote(holders) => Backends::elsewhere(holders, self.limits.answer),
+            Route::Remote { of, others } => Backends::elsewhere(of, others, self.limits.answer),
             Route::Local(site) => {
                 if let Some(answer) = refused(request) {
                     return deliver(io, framing, answer, None, stats).await;

@@ -20,10 +20,13 @@ use std::{future::Future, io, sync::Arc};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::base::{
-    AppName, MemberId, RelPath,
-    catalog::AppSpec,
-    tree::{Chunk, Tree},
+use crate::{
+    base::{
+        AppName, MemberId, RelPath,
+        catalog::AppSpec,
+        tree::{Chunk, Tree},
+    },
+    proto::balance::choice::Candidate,
 };
 
 pub mod answer;
@@ -45,7 +48,7 @@ mod transport;
 pub mod vip;
 
 pub use connection::{Doors, serve, serve_forwarded};
-pub use proxy::{Backends, Process};
+pub use proxy::{Affinity, Backends, KeyOf, Process, Turn};
 pub use stats::{Snapshot, Stats};
 pub use tcp::{Cut, Lead, Leads, Tunnels, serve_tunnel};
 pub use tls::{BadCertificate, Certificate, Certificates, Secured};
@@ -54,9 +57,14 @@ pub use tls::{BadCertificate, Certificate, Certificates, Secured};
 pub enum Route {
     /// Here, from this version.
     Local(Arc<dyn Site>),
-    /// By one of these members, best first. Never empty in practice; if it
-    /// is, the answer is 503.
-    Remote(Vec<MemberId>),
+    /// By one of these members. Never empty in practice; if it is, the answer is 503.
+    Remote {
+        /// What they answer for: see
+        /// [`Asked::of`](crate::proto::balance::choice::Asked::of).
+        of: u64,
+        /// Who.
+        others: Arc<[Candidate]>,
+    },
     /// By a program, on this member or on another one.
     Service(Backends),
     /// At the same address by TLS, at this port if not 443.

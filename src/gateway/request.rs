@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use super::proxy::body::Framing;
+use super::proxy::{affinity, body::Framing};
 use crate::base::{AppName, limits};
 
 /// The longest request head, bytes: what common servers accept.
@@ -54,6 +54,9 @@ pub struct Request {
     /// Whether a client came by TLS, as `X-Forwarded-Proto` says: to be believed from a
     /// member alone.
     pub said_secure: bool,
+    /// Who answered this client before, as its cookie says: a
+    /// [`token`](crate::proto::balance::choice::token).
+    pub answered_by: Option<u64>,
     /// The head as it was sent, for whom it is passed on to; empty after [`parse`] alone.
     pub raw: Bytes,
     /// The application that it is for, where that is not said by its host: never from the
@@ -164,6 +167,7 @@ struct Fields {
     close: bool,
     keep_alive: bool,
     said_secure: bool,
+    answered_by: Option<u64>,
     accept_encoding: Option<String>,
     if_none_match: Option<String>,
     if_range: Vec<String>,
@@ -208,6 +212,9 @@ impl Fields {
                     }
                 }
                 "x-forwarded-proto" => fields.said_secure = value == "https",
+                "cookie" if fields.answered_by.is_none() => {
+                    fields.answered_by = affinity::answered_by(value);
+                }
                 "accept-encoding" => append(&mut fields.accept_encoding, value),
                 "if-none-match" => append(&mut fields.if_none_match, value),
                 "if-range" => fields.if_range.push(value.to_owned()),
@@ -265,6 +272,7 @@ impl Fields {
                 self.upgrades && minor == 1 && matches!(body, Framing::None | Framing::Length(0))
             }),
             said_secure: self.said_secure,
+            answered_by: self.answered_by,
             raw: Bytes::new(),
             app: None,
             accept_encoding: self.accept_encoding,

@@ -58,6 +58,8 @@ pub enum Message {
         #[serde(deserialize_with = "wire::bounded::<_, _, { limits::NOTES_MAX }>")]
         list: Vec<rollout::Note>,
     },
+    /// How many processors I have.
+    Capacity(u16),
 }
 
 /// The answer to [`Message::Forward`].
@@ -116,6 +118,7 @@ mod tests {
                     state: rollout::State::Failed("it ended".to_owned()),
                 }],
             },
+            Message::Capacity(4),
         ];
         let mut samples: Vec<Vec<u8>> =
             messages.iter().map(|m| wire::encode(Kind::Message, m)).collect();

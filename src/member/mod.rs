@@ -39,6 +39,7 @@ use crate::{
 mod addresses;
 pub mod admission;
 mod astray;
+mod capacity;
 pub mod change;
 pub mod command;
 mod content;
@@ -63,6 +64,7 @@ pub use io::{ContentFailure, Effect, FetchFailure, Input, Repair, Restored, Swit
 pub use message::{Answer, Message};
 pub use troubles::Trouble;
 
+use capacity::Capacities;
 use change::Change;
 use content::{Content, Surroundings};
 use event::{Event, EventKind, Severity};
@@ -97,6 +99,8 @@ pub struct Config {
     pub key: SecretKey,
     /// Where others reach it.
     pub address: SocketAddr,
+    /// How many processors it may use, from 1.
+    pub processors: u16,
     /// Feeds every choice by chance.
     pub seed: u64,
 }
@@ -128,6 +132,7 @@ pub struct Member {
     edits: edited::Edits,
     rumors: Rumors,
     troubles: Troubles,
+    capacities: Capacities,
     addresses: addresses::Addresses,
     coming: rollout::Coming,
     /// What each of our own proposals is for.
@@ -186,7 +191,7 @@ impl Member {
         restored: Restored,
         effects: &mut Vec<Effect>,
     ) -> Self {
-        let Config { key, address, seed } = config;
+        let Config { key, address, processors, seed } = config;
         let me = key.member();
         let mut rng = SmallRng::seed_from_u64(seed);
         let Restored { record, generation, whole, activated, next_keys } = restored;
@@ -209,6 +214,7 @@ impl Member {
             edits: edited::Edits::default(),
             rumors,
             troubles: Troubles::default(),
+            capacities: Capacities::new(processors),
             addresses: addresses::Addresses::new(leases),
             coming: rollout::Coming::default(),
             purposes: BTreeMap::new(),
@@ -570,6 +576,7 @@ impl Member {
         }
         let signed = self.make_ballot(now);
         self.send(member, &Message::Greeting(signed), effects);
+        self.send(member, &Message::Capacity(self.capacities.own()), effects);
         self.say_to(now, member, effects);
     }
 
@@ -625,6 +632,7 @@ impl Member {
             Message::Resolve { id, app } => self.on_resolve(now, from, id, app, effects),
             Message::Troubles { list } => self.troubles.heard(now, from, list),
             Message::Rollout { list } => self.coming.heard(from, list),
+            Message::Capacity(processors) => self.capacities.heard(from, processors),
             Message::Address(message) => self.on_address_message(now, from, message, effects),
             Message::Membership(bytes) => {
                 self.tell_membership(now, membership::Input::Exchange { from, bytes }, effects);
@@ -720,6 +728,7 @@ impl Member {
         self.votes.retain(catalog);
         self.rumors.retain(&catalog.roster);
         self.troubles.retain(catalog);
+        self.capacities.retain(catalog);
         self.addresses_committed(now, catalog);
         self.coming.retain(now, catalog);
         self.content.place_anew();
@@ -855,6 +864,9 @@ impl Member {
         let troubles = self.content.troubles(self.catalog(), self.me);
         if let Some(list) = self.troubles.due(troubles) {
             self.send_to_all(&Message::Troubles { list }, effects);
+        }
+        if self.capacities.is_due() {
+            self.send_to_all(&Message::Capacity(self.capacities.own()), effects);
         }
         self.say_how_it_comes(now, effects);
     }

@@ -81,7 +81,7 @@ impl Cluster {
         };
         for (n, key) in keys.iter().enumerate() {
             let address = format!("127.0.0.1:{}", 1_000 + n).parse().unwrap();
-            let config = Config { key: key.clone(), address, seed: n as u64 };
+            let config = Config { key: key.clone(), address, processors: 2, seed: n as u64 };
             let restored = Restored {
                 record: record.clone(),
                 generation: 1,

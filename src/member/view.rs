@@ -12,9 +12,12 @@ use super::{Member, addresses::AddressView, content::Work, parting::Parting};
 use crate::{
     base::{
         AppName, Digest, MemberId, Time, WallTime,
-        catalog::{AppSpec, Application, Catalog, Failover, Origin, Policy, Window, WindowMode},
+        catalog::{
+            AppSpec, Application, Catalog, Enrolled, Failover, Origin, Policy, Window, WindowMode,
+        },
     },
     proto::{
+        balance::choice::Candidate,
         election,
         membership::{Place, Reach, State as Liveness},
         rollout::State,
@@ -101,6 +104,10 @@ pub struct MemberView {
     /// Its tags.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
+    /// What it is given of the requests beside others: its processors, or what its tag
+    /// `capacity` says.
+    #[serde(default)]
+    pub capacity: u16,
     /// Whether it presides over the open window.
     pub coordinator: bool,
     /// The catalog sequence of its last ballot.
@@ -286,8 +293,10 @@ pub struct SiteRoute {
     /// How each kept version of it is served, by number; the last is current.
     pub specs: BTreeMap<u64, Arc<AppSpec>>,
     /// Live members that have switched to the current version and are in service, others than
-    /// this one. Those on standby as well where nobody else is left.
-    pub holders: Vec<MemberId>,
+    /// this one, and what each can take. Those on standby as well where nobody else is left.
+    pub holders: Arc<[Candidate]>,
+    /// This member, and what it can take.
+    pub me: Candidate,
     /// Whether this member is to answer what it can: not while it is on standby and others
     /// are there.
     pub here: bool,
@@ -308,6 +317,12 @@ impl Member {
                 })
         };
         let standby = catalog.roster.get(self.me).is_some_and(|m| m.standby);
+        let candidate = |member: &Enrolled| {
+            let capacity = self.capacities.of(self.me, member);
+            Candidate { id: member.id, capacity }
+        };
+        let me = catalog.roster.get(self.me).map(candidate);
+        let me = me.unwrap_or(Candidate { id: self.me, capacity: self.capacities.own() });
         let route = |(app, application): (&AppName, &Application)| {
             let placed = catalog.roster.placed(&application.current().spec);
             let all = catalog.roster.members.iter();
@@ -323,7 +338,8 @@ impl Member {
                     .iter()
                     .map(|v| (v.number, Arc::new(v.spec.clone())))
                     .collect(),
-                holders: asked.into_iter().map(|m| m.id).collect(),
+                holders: asked.into_iter().map(candidate).collect(),
+                me,
                 here,
             }
         };
@@ -378,7 +394,7 @@ impl Member {
         let reach = self.membership.reach();
         let reach: BTreeMap<MemberId, Reach> = reach.into_iter().map(|r| (r.member, r)).collect();
         let names = |ids: &BTreeSet<MemberId>| ids.iter().map(|id| self.name_of(*id)).collect();
-        let view = |m: &crate::base::catalog::Enrolled| {
+        let view = |m: &Enrolled| {
             let contact = directory.get(&m.id);
             let state = match contact.map(|c| c.state) {
                 None | Some(Liveness::Alive) => "alive",
@@ -411,6 +427,7 @@ impl Member {
                 voter: m.voter,
                 standby: m.standby,
                 tags: m.tags.clone(),
+                capacity: self.capacities.of(self.me, m),
                 coordinator: coordinator == Some(m.id),
                 sequence: self.votes.ballot(m.id).map(|b| b.sequence),
                 service: service.to_owned(),

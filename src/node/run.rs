@@ -293,7 +293,14 @@ type Made = (Member, Instant, Vec<Effect>);
 fn make_member(parts: &Parts) -> Made {
     let started = Instant::now();
     let mut effects = Vec::new();
-    let config = Config { key: parts.key.clone(), address: parts.address, seed: rand::random() };
+    // Less than the machine has, where a control group or a mask says so.
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let config = Config {
+        key: parts.key.clone(),
+        address: parts.address,
+        processors: u16::try_from(processors).unwrap_or(u16::MAX),
+        seed: rand::random(),
+    };
     let restored = parts.restored.clone();
     let mut member = Member::new(Time(0), wall_now(), config, restored, &mut effects);
     member.set_pace(Time(0), parts.pace);

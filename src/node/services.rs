@@ -301,9 +301,11 @@ pub(super) fn severity(event: &ServiceEvent) -> Severity {
         What::Started { .. }
         | What::Restarted { .. }
         | What::Ready { .. }
+        | What::Well
         | What::Stopped { killed: false } => Severity::Info,
         What::Exited { status: 0 } => Severity::Info,
         What::NotReady { .. }
+        | What::Unwell { .. }
         | What::Exited { .. }
         | What::Killed { .. }
         | What::CannotStart { .. }
@@ -319,7 +321,8 @@ pub(super) fn complaints(here: &Here) -> Vec<String> {
         .map(|(app, why)| format!("What {app} defines does not run on this member: {why}."))
         .collect();
     let wrong = |status: &ServiceStatus| {
-        matches!(status.state, State::Failed | State::BackingOff | State::RunningNotReady)
+        use State::{BackingOff, Failed, RunningNotReady, Unwell};
+        matches!(status.state, Failed | BackingOff | RunningNotReady | Unwell)
     };
     for status in here.supervisor.status().into_iter().filter(wrong) {
         let ServiceStatus { app, service, state, last_exit, .. } = status;

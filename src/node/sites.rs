@@ -2,6 +2,7 @@
 //! whether this member holds it, and who else does.
 
 use std::{
+    hash::{DefaultHasher, Hash, Hasher},
     io,
     net::SocketAddr,
     sync::{
@@ -16,12 +17,18 @@ use super::{
 };
 use crate::{
     base::{
-        AppName, MemberId, RelPath,
+        AppName, RelPath, ServiceName,
         catalog::AppSpec,
         tree::{Chunk, Tree},
     },
-    driver::services::{Endpoints, UnderWay},
-    gateway::{Backends, Certificates, Lead, Leads, Process, Route, Secured, Site, Sites, Target},
+    driver::{
+        routes,
+        services::{Endpoints, UnderWay},
+    },
+    gateway::{
+        Affinity, Backends, Certificates, KeyOf, Lead, Leads, Process, Route, Secured, Site, Sites,
+        Target, Turn,
+    },
     member::view::SiteRoute,
 };
 
@@ -52,6 +59,38 @@ impl Process for Asked {
     fn load(&self) -> usize {
         self.0.load()
     }
+
+    fn is_unwell(&self) -> bool {
+        self.0.is_unwell()
+    }
+
+    fn turn(&self) -> Option<Turn<'_>> {
+        let turn = async {
+            let turn = self.0.turn().await;
+            turn.map(|turn| Box::new(turn) as Box<dyn Send>)
+        };
+        self.0.takes_turns().then(|| Box::pin(turn) as Turn<'_>)
+    }
+}
+
+/// What of `app` is asked, by a number: its program, or its files and whatever else. Only for
+/// this process.
+fn number(app: &AppName, service: Option<&ServiceName>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (app, service).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The route's affinity as the gateway has it.
+fn affinity(route: &routes::Route) -> Affinity {
+    match &route.affinity {
+        None => Affinity::Unknown,
+        Some(routes::Affinity::Cookie) => Affinity::Cookie(route.path.clone()),
+        Some(routes::Affinity::Address) => Affinity::Key(KeyOf::Address),
+        Some(routes::Affinity::Path) => Affinity::Key(KeyOf::Path),
+        Some(routes::Affinity::Header(name)) => Affinity::Key(KeyOf::Header(name.clone())),
+        Some(routes::Affinity::CookieOf(name)) => Affinity::Key(KeyOf::Cookie(name.clone())),
+    }
 }
 
 impl SiteTable {
@@ -62,13 +101,15 @@ impl SiteTable {
     }
 
     /// By a program, if `path` of what this member holds leads to one.
-    fn program(&self, site: &content::Site, holders: &[MemberId], path: &str) -> Option<Backends> {
+    fn program(&self, site: &content::Site, of: &SiteRoute, path: &str) -> Option<Backends> {
         let route = site.routes().find(path)?;
         let here = self.endpoints.begin(site.app(), &route.service);
         let rewritten = route.rewritten(path);
         Some(Backends {
-            here: here.map(|asked| Box::new(Asked(asked)) as _),
-            others: holders.to_vec(),
+            of: number(site.app(), Some(&route.service)),
+            here: here.map(|asked| (of.me, Box::new(Asked(asked)) as _)),
+            others: of.holders.clone(),
+            affinity: affinity(route),
             path: (rewritten != path).then(|| rewritten.to_owned()),
             within: route.within,
         })
@@ -200,7 +241,7 @@ impl Site for LocalSite {
 impl Sites for SiteTable {
     fn route(&self, Target { app, host, path, by_member, secure }: Target<'_>) -> Route {
         if by_member && self.closed.load(Relaxed) {
-            return Route::Remote(Vec::new());
+            return Route::Remote { of: 0, others: Arc::default() };
         }
         let table = self.current();
         let found = match app {
@@ -221,7 +262,7 @@ impl Sites for SiteTable {
             if let Some(tls) = site.tls().filter(|tls| tls.redirect && !secure) {
                 return Route::ByTls(tls.port);
             }
-            if let Some(backends) = self.program(&site, &found.holders, path) {
+            if let Some(backends) = self.program(&site, found, path) {
                 return Route::Service(backends);
             }
             if let Some(site) = table.local(found, site) {
@@ -232,7 +273,7 @@ impl Sites for SiteTable {
             let why = format!("No member that can be reached serves {} yet.", found.app);
             return Route::Unavailable { status: 503, why };
         }
-        Route::Remote(found.holders.clone())
+        Route::Remote { of: number(&found.app, None), others: found.holders.clone() }
     }
 
     fn secured(&self, host: Option<&str>) -> Option<Secured> {
@@ -257,8 +298,9 @@ impl Leads for SiteTable {
         let is_asked = if by_member { !self.closed.load(Relaxed) } else { found.here };
         let here = is_asked.then(|| self.endpoints.begin(app, service)).flatten();
         Some(Lead {
-            here: here.map(|asked| Box::new(Asked(asked)) as _),
+            here: here.map(|asked| (found.me, Box::new(Asked(asked)) as _)),
             others: found.holders.clone(),
+            of: number(app, Some(service)),
             proxy: listener.proxy.map(listeners::version),
             idle: listener.idle,
         })

@@ -437,7 +437,8 @@ impl World {
             self.checker.reach(Situation::StoreRotFoundOnStart);
         }
         server.disk.rotten.clear();
-        let config = Config { key: server.key.clone(), address: server.address, seed };
+        let (key, address) = (server.key.clone(), server.address);
+        let config = Config { key, address, processors: 1 + (s % 4) as u16, seed };
         let mut effects = Vec::new();
         let mut member = Member::new(server.time(now), wall, config, restored, &mut effects);
         if let Some(given) = &self.given {
@@ -888,7 +889,8 @@ fn told(message: &Message) -> Option<String> {
         | Message::Greeting(_)
         | Message::Membership(_)
         | Message::Rumor(_)
-        | Message::Address(_) => {
+        | Message::Address(_)
+        | Message::Capacity(_) => {
             return None;
         }
         Message::Troubles { list } => {

@@ -257,6 +257,7 @@ fn member(i: usize) -> MemberView {
         voter: i <= 5,
         standby: i == 8,
         tags: (i <= 3).then(|| ("role".to_owned(), "web".to_owned())).into_iter().collect(),
+        capacity: 2,
         coordinator: i == 2,
         sequence: (i != 6).then_some(if i == 7 { 40 } else { 42 }),
         service: service.to_owned(),

@@ -5,7 +5,7 @@
 //! Everything that varies is of a type that can't hold what this format has a meaning for
 //! (see [`super::plan`]), so nothing is quoted.
 
-use super::plan::{Application, Host, Plan};
+use super::plan::{self, Application, Host, Plan};
 
 /// Asked in checks of the default application if it has no host name. No application can have
 /// it: RFC 6761 keeps it for names that are none.
@@ -83,13 +83,12 @@ fn backend(app: &Application, text: &mut String) {
         text.push_str(&format!("    # {why}\n"));
     }
     for server in &app.members {
-        let (name, address, why) = (&server.name, server.address, server.state.words());
-        match server.active {
-            true => text.push_str(&format!("    server {name} {address} check\n")),
-            false => {
-                text.push_str(&format!("    server {name} {address} check disabled # {why}\n"))
-            }
-        }
+        let (name, address, weight) = (&server.name, server.address, plan::weight(server));
+        let disabled = match server.active {
+            true => String::new(),
+            false => format!(" disabled # {}", server.state.words()),
+        };
+        text.push_str(&format!("    server {name} {address} check{weight}{disabled}\n"));
     }
 }
 

@@ -4,7 +4,7 @@
 //! configuration includes. Everything that varies is of a type that can't hold what this format
 //! has a meaning for (see [`super::plan`]), so nothing is quoted.
 
-use super::plan::{Application, Host, Plan};
+use super::plan::{self, Application, Host, Plan};
 
 /// Longer host names need larger buckets than nginx has by itself (it takes 64 bytes, and some
 /// are its own).
@@ -90,12 +90,12 @@ fn upstream(app: &Application, text: &mut String) {
         text.push_str(&format!("    # {why}\n"));
     }
     for server in &app.members {
-        let (name, address, why) = (&server.name, server.address, server.state.words());
-        match server.active {
-            true => text
-                .push_str(&format!("    server {address} max_fails=2 fail_timeout=5s; # {name}\n")),
-            false => text.push_str(&format!("    server {address} down; # {name}: {why}\n")),
-        }
+        let (name, address, weight) = (&server.name, server.address, plan::weight(server));
+        let how = match server.active {
+            true => format!(" max_fails=2 fail_timeout=5s; # {name}"),
+            false => format!(" down; # {name}: {}", server.state.words()),
+        };
+        text.push_str(&format!("    server {address}{weight}{how}\n"));
     }
     text.push_str("    keepalive 64;\n}\n");
 }

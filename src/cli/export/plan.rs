@@ -57,7 +57,12 @@ pub(super) struct Server {
     pub state: State,
     /// Whether it is given requests.
     pub active: bool,
+    /// What it is given of them beside others, from 1 to [`WEIGHT_MAX`].
+    pub weight: u16,
 }
+
+/// The largest weight that HAProxy takes.
+const WEIGHT_MAX: u16 = 256;
 
 /// How a member stands to an application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -164,6 +169,14 @@ fn in_order(
         // here may itself be the one that is cut off.
         members.iter_mut().for_each(|m| m.active = true);
     }
+    let most = members.iter().map(|m| m.weight).max().unwrap_or(1);
+    if members.iter().all(|m| m.weight == most) {
+        members.iter_mut().for_each(|m| m.weight = 1);
+    } else if most > WEIGHT_MAX {
+        let scaled = |weight: u16| u32::from(weight) * u32::from(WEIGHT_MAX) / u32::from(most);
+        // At most WEIGHT_MAX.
+        members.iter_mut().for_each(|m| m.weight = scaled(m.weight).max(1) as u16);
+    }
     Application { name, default, hosts, members, last_resort }
 }
 
@@ -205,12 +218,22 @@ fn servers_of(
         match address_of(member, port) {
             Ok(address) => {
                 let active = state == State::InService;
-                servers.push(Server { name, address, state, active });
+                // A member of an older release says nothing of it.
+                let weight = member.capacity.max(1);
+                servers.push(Server { name, address, state, active, weight });
             }
             Err(why) => left_out.push(format!("The member {name}: {why}.")),
         }
     }
     servers
+}
+
+/// How a balancer's file says what a member is given, where that is not the usual.
+pub(super) fn weight(server: &Server) -> String {
+    match server.weight {
+        1 => String::new(),
+        weight => format!(" weight {weight}"),
+    }
 }
 
 /// Nothing for a member that it is not placed on.

@@ -48,7 +48,8 @@ pub(super) async fn wait(
     let mut pause = 0;
     let result = loop {
         let long = began.elapsed() > LEARNT_WITHIN;
-        let stand = stand(&client.view().await?, app.as_str(), *version, long);
+        let view = client.view().await.map_err(|refusal| unknown(app.as_str(), *version, refusal));
+        let stand = stand(&view?, app.as_str(), *version, long);
         let late = match stand {
             Stand::Ready => break Ok(()),
             Stand::Back(why) => break Err(taken_back(app.as_str(), *version, &why)),
@@ -96,9 +97,12 @@ fn stand(view: &View, app: &str, version: u64, long: bool) -> Stand {
         let why = failed.rollout_failure.clone().unwrap_or_default();
         return Stand::Failed(failed.member.clone(), why);
     }
-    // Who can't hold it says why, and is not waited for, nor is who is late: the window has
-    // closed without it.
+    // Who can't hold it says why, and is not waited for; nor, after a while, is who says
+    // nothing: the window has closed without it.
     let (mut starting, mut waiting) = (is("starting"), is("waiting"));
+    if !long {
+        waiting.extend(is("late"));
+    }
     starting.retain(|p| p.trouble.is_none());
     waiting.retain(|p| p.trouble.is_none() && !(long && p.position == "silent"));
     if starting.is_empty() && waiting.is_empty() {
@@ -122,6 +126,18 @@ fn words(app: &ApplicationView, starting: &[&PositionView], waiting: &[&Position
         words += &format!("; not there yet on {}", names(waiting));
     }
     words
+}
+
+/// The member that was asked can't be asked any more.
+fn unknown(app: &str, version: u64, refusal: Refusal) -> Refusal {
+    Refusal::new(
+        refusal.reason,
+        format!(
+            "{app} version {version} is in force; whether it is ready everywhere is not known."
+        ),
+        refusal.why,
+        format!("See `althing services {app}` on a member that runs."),
+    )
 }
 
 fn taken_back(app: &str, version: u64, why: &str) -> Refusal {

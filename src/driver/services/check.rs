@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::spec::{Limits, Ready, Service, Services};
+use super::spec::{Limits, Ready, Requests, Service, Services};
 use crate::{
     base::{RelPath, SecretName},
     driver::secrets,
@@ -28,6 +28,14 @@ pub const ENV_BYTES_MAX: usize = 64 << 10;
 pub const STOP_WITHIN_MAX: Duration = Duration::from_secs(600);
 /// The longest that a service may take to get ready.
 pub const READY_WITHIN_MAX: Duration = Duration::from_secs(3_600);
+/// Requests at once, and waiting, of one process.
+pub const REQUESTS_MAX: u32 = 65_535;
+/// The longest that a request may wait for its turn.
+pub const QUEUE_WITHIN_MAX: Duration = Duration::from_secs(300);
+/// A service that is asked more often does little else.
+const CHECK_MIN: Duration = Duration::from_millis(100);
+/// What is found after an hour is found by others first.
+const CHECK_MAX: Duration = Duration::from_secs(3_600);
 /// Length of an address or URL, bytes.
 const ADDRESS_MAX: usize = 2_048;
 /// Less open files than these, and a program can't even load its libraries.
@@ -69,6 +77,20 @@ impl Service {
             say("stop.within is longer than 10 minutes: write a shorter span.".to_owned());
         }
         self.check_ready(&mut say);
+        if !self.check.is_zero() && !(CHECK_MIN..=CHECK_MAX).contains(&self.check) {
+            say("check has to be from 100 ms to an hour, or \"0s\" for never.".to_owned());
+        }
+        if let Some(Requests { at_once, queue, within }) = self.requests {
+            if !(1..=REQUESTS_MAX).contains(&at_once) || queue > REQUESTS_MAX {
+                say(format!(
+                    "requests.at_once has to be a number from 1 to {REQUESTS_MAX}, and \
+                     requests.queue one from 0."
+                ));
+            }
+            if within > QUEUE_WITHIN_MAX {
+                say("requests.within is longer than 5 minutes: write a shorter span.".to_owned());
+            }
+        }
         check_limits(self.limits, &mut say);
     }
 

@@ -1,5 +1,6 @@
 //! Where served services are asked: one address for each that is ready, and how many
-//! requests are under way there, so that none is cut off when a process has to go.
+//! requests are under way there, so that none is cut off when a process has to go, and none
+//! is given more at once than it said that it can take.
 
 use std::{
     collections::BTreeMap,
@@ -7,12 +8,17 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::{
+    sync::{Notify, Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
+use super::spec::Requests;
 use crate::base::{AppName, ServiceName};
 
 type Key = (AppName, ServiceName);
@@ -33,7 +39,22 @@ pub struct Endpoint {
     pub address: SocketAddr,
     under_way: AtomicUsize,
     idle: Notify,
+    unwell: AtomicBool,
+    turns: Option<Turns>,
 }
+
+/// Requests to one process take turns.
+#[derive(Debug)]
+struct Turns {
+    free: Semaphore,
+    waiting: AtomicUsize,
+    waiting_max: usize,
+    within: Duration,
+}
+
+/// A turn of one request, until it is dropped.
+#[derive(Debug)]
+pub struct Turn<'a>(#[expect(dead_code, reason = "held, and never looked at")] SemaphorePermit<'a>);
 
 /// A request that is under way to a process. Dropped when it is over.
 #[derive(Debug)]
@@ -75,11 +96,24 @@ impl Endpoints {
 }
 
 impl Endpoint {
-    /// A process of `version` that is told to listen on a port which nobody has now.
-    pub(super) fn allot(version: u64) -> io::Result<Arc<Self>> {
+    /// A process of `version` that is told to listen on a port which nobody has now, and
+    /// given at most so many `requests` at once.
+    pub(super) fn allot(version: u64, requests: Option<Requests>) -> io::Result<Arc<Self>> {
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let (under_way, idle) = (AtomicUsize::new(0), Notify::new());
-        Ok(Arc::new(Self { version, address, under_way, idle }))
+        let turns = requests.map(|Requests { at_once, queue, within }| Turns {
+            free: Semaphore::new(at_once as usize),
+            waiting: AtomicUsize::new(0),
+            waiting_max: queue as usize,
+            within,
+        });
+        let unwell = AtomicBool::new(false);
+        Ok(Arc::new(Self { version, address, under_way, idle, unwell, turns }))
+    }
+
+    /// Whether it still answers when it is asked how it is.
+    pub(super) fn set_unwell(&self, unwell: bool) {
+        self.unwell.store(unwell, SeqCst);
     }
 
     /// Returns when nothing is under way there.
@@ -109,6 +143,48 @@ impl UnderWay {
     pub fn load(&self) -> usize {
         self.0.under_way.load(SeqCst)
     }
+
+    /// Whether the process does not answer when it is asked how it is.
+    pub fn is_unwell(&self) -> bool {
+        self.0.unwell.load(SeqCst)
+    }
+
+    /// Whether requests to it take turns.
+    pub fn takes_turns(&self) -> bool {
+        self.0.turns.is_some()
+    }
+
+    /// Waits until the process may be given one more request; none where too many wait
+    /// already, or it took too long.
+    pub async fn turn(&self) -> Option<Turn<'_>> {
+        let turns = self.0.turns.as_ref()?;
+        if let Ok(turn) = turns.free.try_acquire() {
+            return Some(Turn(turn));
+        }
+        let waiting = Waiting::begin(&turns.waiting);
+        if waiting.0.load(SeqCst) > turns.waiting_max {
+            return None;
+        }
+        let turn = timeout(turns.within, turns.free.acquire()).await;
+        // It is never closed.
+        turn.ok()?.ok().map(Turn)
+    }
+}
+
+/// Counts one that waits.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
 }
 
 impl Drop for UnderWay {
@@ -130,7 +206,8 @@ mod tests {
         let key = (AppName::parse("web").unwrap(), ServiceName::parse("api").unwrap());
         let endpoints = Endpoints::default();
         assert!(endpoints.begin(&key.0, &key.1).is_none());
-        let (first, second) = (Endpoint::allot(1).unwrap(), Endpoint::allot(2).unwrap());
+        let (first, second) =
+            (Endpoint::allot(1, None).unwrap(), Endpoint::allot(2, None).unwrap());
         endpoints.put(&key, first.clone());
         let request = endpoints.begin(&key.0, &key.1).unwrap();
         assert_eq!((request.version(), request.load()), (1, 1));
@@ -142,5 +219,29 @@ mod tests {
         let (_, ()) = tokio::join!(async { drop(request) }, first.drained());
         endpoints.take(&key, &second);
         assert!(endpoints.begin(&key.0, &key.1).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_wait_for_their_turn_and_not_for_ever() {
+        let requests = Requests { at_once: 2, queue: 1, within: Duration::from_secs(5) };
+        let endpoint = Endpoint::allot(1, Some(requests)).unwrap();
+        let asked = || {
+            endpoint.under_way.fetch_add(1, SeqCst);
+            UnderWay(endpoint.clone())
+        };
+        let all: Vec<UnderWay> = (0..4).map(|_| asked()).collect();
+        let (first, second) = (all[0].turn().await.unwrap(), all[1].turn().await.unwrap());
+        let began = tokio::time::Instant::now();
+        let third = all[2].turn();
+        let (third, fourth, ()) = tokio::join!(biased; third, all[3].turn(), async {
+            drop(first);
+        });
+        assert!(third.is_some() && fourth.is_none(), "one may wait");
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert!(all[3].turn().await.is_none(), "nobody got ready in time");
+        assert_eq!(began.elapsed(), Duration::from_secs(5));
+        drop((second, third));
+        assert!(all[3].turn().await.is_some());
+        assert_eq!(endpoint.turns.as_ref().unwrap().waiting.load(SeqCst), 0);
     }
 }

@@ -59,6 +59,8 @@ pub enum State {
     Ready,
     /// It runs and was not ready in time. It is asked on.
     RunningNotReady,
+    /// It was ready, and does not answer any more when it is asked. Requests are for others.
+    Unwell,
     /// It ended and waits for its next start.
     BackingOff,
     /// It was asked to stop.
@@ -75,6 +77,7 @@ impl fmt::Display for State {
             Self::Starting => "starting",
             Self::Ready => "ready",
             Self::RunningNotReady => "running, not ready",
+            Self::Unwell => "unwell",
             Self::BackingOff => "backing off",
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
@@ -148,6 +151,13 @@ pub enum What {
         /// What came of asking it last.
         why: String,
     },
+    /// It was ready, and did not answer several times. It goes on running and is asked on.
+    Unwell {
+        /// What came of asking it last.
+        why: String,
+    },
+    /// It answers again.
+    Well,
     /// It ended by itself.
     Exited {
         /// With which status.
@@ -185,6 +195,12 @@ impl fmt::Display for What {
                 "not ready within {within_ms} ms ({why}); it goes on running and is asked on: \
                  look at its log"
             ),
+            Self::Unwell { why } => write!(
+                f,
+                "does not answer any more when it is asked how it is ({why}); requests are for \
+                 other members until it does: look at its log"
+            ),
+            Self::Well => f.write_str("answers again"),
             Self::Exited { status } => write!(f, "exited with status {status}"),
             Self::Killed { signal } => write!(f, "was killed by {}", group::signal_name(*signal)),
             Self::CannotStart { why } => write!(f, "can't be started: {why}"),

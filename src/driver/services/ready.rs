@@ -22,6 +22,8 @@ const EVERY: Duration = Duration::from_millis(100);
 /// The pause once it is late: whoever is not ready after its time need not be
 /// asked ten times a second.
 const EVERY_LATE: Duration = Duration::from_secs(1);
+/// One that is ready counts as unwell once so many questions in a row had no good answer.
+const FAILED_MAX: u32 = 3;
 /// How long one question may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// What is read of an answer, bytes: its first line.
@@ -77,6 +79,13 @@ impl Readiness {
         }
     }
 
+    /// Asks it once.
+    async fn is_well(&self) -> bool {
+        let asked = timeout(ANSWER_WITHIN, self.ask()).await;
+        let asked = asked.unwrap_or_else(|_| Err("it did not answer within 2 s".to_owned()));
+        asked.map_err(|why| *self.last.lock().unwrap_or_else(PoisonError::into_inner) = why).is_ok()
+    }
+
     async fn ask(&self) -> Result<(), String> {
         match &self.ready {
             Ready::After(_) => Ok(()),
@@ -86,6 +95,38 @@ impl Readiness {
                 Ok(())
             }
             Ready::Http { url, .. } => get(&parse_url(url)?).await,
+        }
+    }
+}
+
+/// Asks one that is ready whether it still is.
+pub(super) struct Checks<'a> {
+    readiness: &'a Readiness,
+    every: Duration,
+    failed: u32,
+}
+
+impl<'a> Checks<'a> {
+    /// Every so often; never if that is no time, or there is nothing to ask.
+    pub(super) fn new(readiness: &'a Readiness, every: Duration) -> Self {
+        Self { readiness, every, failed: 0 }
+    }
+
+    /// Returns when it is other than before: whether it is well. Nothing is lost if it is
+    /// dropped before.
+    pub(super) async fn next(&mut self) -> bool {
+        if self.every.is_zero() || matches!(self.readiness.ready, Ready::After(_)) {
+            return std::future::pending().await;
+        }
+        loop {
+            let is_unwell = self.failed >= FAILED_MAX;
+            // One that is unwell is wanted back soon.
+            sleep(if is_unwell { self.every.min(EVERY_LATE) } else { self.every }).await;
+            let is_well = self.readiness.is_well().await;
+            self.failed = if is_well { 0 } else { self.failed.saturating_add(1) };
+            if is_well && is_unwell || self.failed == FAILED_MAX {
+                return is_well;
+            }
         }
     }
 }

@@ -26,7 +26,7 @@ use super::{
     handover::{DRAIN_MAX, Predecessor, Serving},
     log::ServiceLog,
     prepare::Program,
-    ready::Readiness,
+    ready::{Checks, Readiness},
     run::Run,
     spec::{Service, StopSignal},
     supervise::{Now, Shared},
@@ -155,7 +155,7 @@ impl Runner {
         self.now().version = wanted.version;
         self.state(State::Starting);
         let began = Instant::now();
-        let endpoint = match wanted.served.then(|| Endpoint::allot(wanted.version)).transpose() {
+        let endpoint = match self.endpoint(wanted) {
             Ok(endpoint) => endpoint,
             Err(error) => {
                 return self.cannot(wanted, format!("no port of 127.0.0.1 is free ({error})"));
@@ -221,6 +221,12 @@ impl Runner {
         End::Ended { failed, ran }
     }
 
+    /// Where the next process is asked, if it is.
+    fn endpoint(&self, wanted: &Wanted) -> io::Result<Option<Arc<Endpoint>>> {
+        let allot = || Endpoint::allot(wanted.version, wanted.service.requests);
+        wanted.served.then(allot).transpose()
+    }
+
     /// It did not come to a run at all.
     fn cannot(&self, wanted: &Wanted, why: String) -> End {
         let what = What::CannotStart { why };
@@ -232,7 +238,7 @@ impl Runner {
     /// Whether the process that runs is asked until its successor is ready.
     fn hands_over(&self) -> bool {
         let next = self.wanted.borrow().as_ref().is_some_and(|next| next.served);
-        next && self.now().state == State::Ready
+        next && matches!(self.now().state, State::Ready | State::Unwell)
     }
 
     /// Watches a run until it ends by itself (false) or is to be stopped (true).
@@ -248,6 +254,7 @@ impl Runner {
         let mut late_at = readiness.within().map(|within| began + within);
         let mut reached = pin!(readiness.reached());
         let mut is_ready = false;
+        let mut checks = Checks::new(&readiness, wanted.service.check);
         loop {
             let late = async {
                 match late_at {
@@ -268,6 +275,9 @@ impl Runner {
                     }
                     self.tell(wanted, What::Ready { after_ms: millis(began.elapsed()) });
                 }
+                health = checks.next(), if is_ready => {
+                    self.heed(wanted, endpoint, health, readiness.last());
+                }
                 () = late => {
                     late_at = None;
                     self.state(State::RunningNotReady);
@@ -276,6 +286,15 @@ impl Runner {
                 }
             }
         }
+    }
+
+    /// One that is ready was asked how it is, and that is another answer than before.
+    fn heed(&self, wanted: &Wanted, endpoint: Option<&Arc<Endpoint>>, is_well: bool, why: String) {
+        if let Some(endpoint) = endpoint {
+            endpoint.set_unwell(!is_well);
+        }
+        self.state(if is_well { State::Ready } else { State::Unwell });
+        self.tell(wanted, if is_well { What::Well } else { What::Unwell { why } });
     }
 
     /// Stops a run: asks the whole group, waits, kills what is left of it.

@@ -23,6 +23,12 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 const READY_AFTER: Duration = Duration::from_millis(500);
 /// For how long a service may be asked in vain where nothing is said.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+/// How often one that is ready is asked where nothing is said.
+const CHECK: Duration = Duration::from_secs(5);
+/// How many requests may wait where nothing is said.
+const QUEUE: u32 = 128;
+/// How long they may wait where nothing is said.
+const QUEUE_WITHIN: Duration = Duration::from_secs(5);
 
 /// The services of one application: `[services.NAME]` of its manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,9 +105,54 @@ pub struct Service {
     /// How it is known to be ready.
     #[serde(default, skip_serializing_if = "is_default")]
     pub ready: Ready,
+    /// How often it is asked, once it is ready, whether it still is; never if that is no time.
+    /// It is asked what `ready` asks, so where that asks nothing this neither.
+    #[serde(default = "check", skip_serializing_if = "is_check", with = "as_span")]
+    pub check: Duration,
+    /// How many requests it is given at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<Requests>,
     /// What it may use at most.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: Limits,
+}
+
+fn check() -> Duration {
+    CHECK
+}
+
+fn is_check(check: &Duration) -> bool {
+    *check == CHECK
+}
+
+/// How many requests each process of a service is given at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Requests {
+    /// So many; more wait.
+    pub at_once: u32,
+    /// At most so many; further ones are for other members.
+    #[serde(default = "queue", skip_serializing_if = "is_queue")]
+    pub queue: u32,
+    /// Whoever has waited for so long is for other members as well.
+    #[serde(default = "queue_within", skip_serializing_if = "is_queue_within", with = "as_span")]
+    pub within: Duration,
+}
+
+fn queue() -> u32 {
+    QUEUE
+}
+
+fn is_queue(queue: &u32) -> bool {
+    *queue == QUEUE
+}
+
+fn queue_within() -> Duration {
+    QUEUE_WITHIN
+}
+
+fn is_queue_within(within: &Duration) -> bool {
+    *within == QUEUE_WITHIN
 }
 
 pub(in crate::driver) fn here() -> String {

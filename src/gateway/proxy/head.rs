@@ -17,6 +17,8 @@ use crate::base::AppName;
 
 /// A member says by this line that it did not pass the request on to anybody.
 pub(in crate::gateway) const REFUSED: &str = "Althing-Refused";
+/// That line where its process has as much to do as it may have.
+pub(in crate::gateway) const FULL: &str = "full";
 /// A member says by this line to another whose listener a request came to.
 const APPLICATION: &str = "Althing-Application";
 
@@ -126,6 +128,15 @@ fn forwarded(address: IpAddr, proto: &str, host: &str) -> String {
     format!("for={by_address};host=\"{host}\";proto={proto}")
 }
 
+/// Why a member passed a request on to nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::gateway) enum Refused {
+    /// Nobody is ready there.
+    Nobody,
+    /// Its process has as much to do as it may have.
+    Full,
+}
+
 /// A response head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::gateway) struct Response {
@@ -136,7 +147,7 @@ pub(in crate::gateway) struct Response {
     /// Whether the connection that it came over can be used again.
     pub keep_alive: bool,
     /// It comes from a member that passed the request on to nobody.
-    pub refused: bool,
+    pub refused: Option<Refused>,
     /// Its lines as they are passed on, without those that belong to a connection.
     pub lines: Vec<u8>,
     has_date: bool,
@@ -166,7 +177,7 @@ pub(in crate::gateway) fn response(
         return Err(BadResponse("it changes to another protocol unasked"));
     }
     let named = named_by_connection(head.headers);
-    let (mut length, mut chunked, mut refused, mut has_date) = (None, false, false, false);
+    let (mut length, mut chunked, mut refused, mut has_date) = (None, false, None, false);
     let mut has_hsts = false;
     let (mut close, mut keep) = (false, false);
     let mut out = Vec::with_capacity(used);
@@ -187,7 +198,8 @@ pub(in crate::gateway) fn response(
             close |= has_token(header.value, "close");
             keep |= has_token(header.value, "keep-alive");
         } else if is(REFUSED) {
-            refused = true;
+            let full = header.value == FULL.as_bytes();
+            refused = Some(if full { Refused::Full } else { Refused::Nobody });
         } else if is("upgrade") && status == 101 {
             line(&mut out, "Upgrade", header.value);
         } else if !is_of_connection(header.name)

@@ -7,7 +7,7 @@
 //! 9.2.2), as long as nothing of an answer came. A body of known length up to [`KEPT_MAX`]
 //! is read before anybody is asked, so that it can be sent once more in the first two cases.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use tokio::{
@@ -22,15 +22,20 @@ use super::{
     request::Request,
     transport::{Broken, Transport},
 };
-use crate::{base::MemberId, proto::balance::choice::Pick};
+use crate::{
+    base::MemberId,
+    proto::balance::choice::{Asked, Candidate, Here, Outcome, Pick},
+};
 
+pub(super) mod affinity;
 pub(super) mod body;
 pub(super) mod head;
 mod pool;
 mod stream;
 
+pub use affinity::{Affinity, KeyOf};
 use body::{BadBody, Decoder, Framing, Next};
-use head::{Origin, Response, ToClient};
+use head::{Origin, Refused, Response, ToClient};
 pub(super) use pool::Pool;
 use stream::Upstream;
 
@@ -43,10 +48,14 @@ const KEPT_MAX: u64 = 64 << 10;
 
 /// Who may answer, and how.
 pub struct Backends {
-    /// The process on this member, while there is one that is ready.
-    pub here: Option<Box<dyn Process>>,
+    /// What they answer for: see [`Asked::of`].
+    pub of: u64,
+    /// This member, with its process while there is one that is ready.
+    pub here: Option<(Candidate, Box<dyn Process>)>,
     /// Other members that may have one.
-    pub others: Vec<MemberId>,
+    pub others: Arc<[Candidate]>,
+    /// Whether it matters who is asked.
+    pub affinity: Affinity,
     /// The path that the process here is asked for, where that is another one than the client's.
     pub path: Option<String>,
     /// How long it has until its answer begins, and between any two pieces of it.
@@ -55,8 +64,8 @@ pub struct Backends {
 
 impl Backends {
     /// Others alone.
-    pub(super) fn elsewhere(others: Vec<MemberId>, within: Duration) -> Self {
-        Self { here: None, others, path: None, within }
+    pub(super) fn elsewhere(of: u64, others: Arc<[Candidate]>, within: Duration) -> Self {
+        Self { of, here: None, others, affinity: Affinity::Unknown, path: None, within }
     }
 }
 
@@ -66,7 +75,19 @@ pub trait Process: Send + Sync {
     fn address(&self) -> SocketAddr;
     /// Requests under way there, this one included.
     fn load(&self) -> usize;
+    /// Whether it does not answer when it is asked how it is.
+    fn is_unwell(&self) -> bool {
+        false
+    }
+    /// Where it is given only so many requests at once: waits for this one's turn, and
+    /// brings what has to be kept meanwhile; nothing where it would have to wait too long.
+    fn turn(&self) -> Option<Turn<'_>> {
+        None
+    }
 }
+
+/// See [`Process::turn`].
+pub type Turn<'a> = Pin<Box<dyn Future<Output = Option<Box<dyn Send + 'a>>> + Send + 'a>>;
 
 /// How a request is passed on.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +117,9 @@ enum Failure {
     /// A member that passed it on to nobody.
     #[error("it has nobody who answers")]
     Refused,
+    /// It has as much to do as it may have, and passed it on to nobody.
+    #[error("it has as many requests as it may")]
+    Full,
     /// It may have been carried out.
     #[error("it did not answer: {0}")]
     Unanswered(io::Error),
@@ -119,7 +143,7 @@ impl Failure {
     /// Whether the one who was asked is at fault, and not the client.
     fn is_theirs(&self) -> bool {
         match self {
-            Self::Client(_) | Self::Body(_) => false,
+            Self::Client(_) | Self::Body(_) | Self::Full => false,
             Self::Begun(broken) => matches!(broken, Broken::Holder(_)),
             Self::Unreached(_)
             | Self::Refused
@@ -152,26 +176,37 @@ pub(super) async fn pass_on<T: Transport, F: Forward>(
         }
     }
     let path = backends.path.as_deref().unwrap_or(&request.path);
+    let (address, secure) = match terms.origin {
+        Origin::Client { address, secure } => (Some(address), secure),
+        Origin::Member => (None, request.said_secure),
+    };
+    let wish = backends.affinity.wish(request, address);
     let mut tried = Vec::new();
     let mut last = None;
     for _ in 0..TRIES_MAX {
-        let here = backends.here.as_ref().filter(|_| !tried.contains(&Pick::Here));
-        let others = backends.others.iter().filter(|id| !tried.contains(&Pick::Member(**id)));
-        let others: Vec<MemberId> = others.copied().collect();
-        let load = here.map(|process| process.load());
-        let Some(chosen) = shared.balance.begin(load, &others) else { break };
+        let here = backends.here.as_ref().map(|(me, process)| Here {
+            id: me.id,
+            capacity: me.capacity,
+            under_way: process.load().saturating_sub(1),
+            unwell: process.is_unwell(),
+        });
+        let (of, others) = (backends.of, &*backends.others);
+        let asked = Asked { of, here, others, tried: &tried, wish };
+        let Some(chosen) = shared.balance.begin(&asked) else { break };
         let pick = chosen.pick();
-        let attempt = Attempt { request, path, kept: kept.as_deref(), terms, shared: &shared };
-        let came = match (pick, here) {
-            (Pick::Here, Some(process)) => {
-                attempt.process(client, buffer, process.address(), backends.within).await
+        let mut attempt =
+            Attempt { request, path, kept: kept.as_deref(), cookie: None, terms, shared: &shared };
+        let came = match (pick, &backends.here) {
+            (Pick::Here, Some((me, process))) => {
+                attempt.cookie = backends.affinity.cookie(request, me.id, secure);
+                attempt.process(client, buffer, process.as_ref(), backends.within).await
             }
             (Pick::Member(id), _) => attempt.member(client, buffer, id, backends.within).await,
             (Pick::Here, None) => break,
         };
         let failure = match came {
-            Ok(stays) => {
-                chosen.answered();
+            Ok(Brought { stays, status, .. }) => {
+                chosen.ended(if is_bad(status) { Outcome::Bad } else { Outcome::Good });
                 return Ok(stays);
             }
             Err(failure) => failure,
@@ -182,7 +217,8 @@ pub(super) async fn pass_on<T: Transport, F: Forward>(
             Failure::Begun(_) | Failure::Body(_) => false,
             // Nothing of its body was taken yet.
             Failure::Unreached(_) => true,
-            Failure::Refused => kept.is_some() || request.has_no_body(),
+            Failure::Full if pick == Pick::Here => true,
+            Failure::Refused | Failure::Full => kept.is_some() || request.has_no_body(),
             Failure::Unanswered(_) => request.may_be_repeated(),
             // A program that is slow is not made faster by asking another; a member that is
             // silent would have said so of its own.
@@ -191,7 +227,7 @@ pub(super) async fn pass_on<T: Transport, F: Forward>(
             }
         };
         if failure.is_theirs() {
-            chosen.failed();
+            chosen.ended(Outcome::Failed);
             shared.stats.forward_failure();
         }
         tried.push(pick);
@@ -203,6 +239,10 @@ pub(super) async fn pass_on<T: Transport, F: Forward>(
     }
     let is_member = matches!(terms.origin, Origin::Member);
     let mut answer = match last {
+        Some(Failure::Full) if is_member => Answer::full(),
+        Some(Failure::Full) => {
+            Answer::unavailable(503, "There is too much to do at the moment. Please try again.")
+        }
         Some(Failure::Begun(broken)) => return Err(broken),
         Some(Failure::Body(_)) => Answer::page(400, "The body of the request is malformed."),
         Some(Failure::Late(_)) => Answer::page(504, "The program took too long to answer."),
@@ -222,13 +262,29 @@ pub(super) async fn pass_on<T: Transport, F: Forward>(
     deliver(client, terms.delivery, answer, None, shared.stats).await
 }
 
+/// Whether a program that answers with this can't do what it should, whatever it was asked.
+fn is_bad(status: u16) -> bool {
+    matches!(status, 500 | 502 | 503 | 504)
+}
+
 /// One try with one of those who may answer.
 struct Attempt<'a, F> {
     request: &'a Request,
     path: &'a str,
     kept: Option<&'a [u8]>,
+    /// What the client is told to be led here again.
+    cookie: Option<String>,
     terms: Terms,
     shared: &'a Shared<'a, F>,
+}
+
+/// An answer that reached the client.
+struct Brought {
+    /// Whether the client's connection stays open.
+    stays: bool,
+    /// Whether the other one can be used again.
+    reusable: bool,
+    status: u16,
 }
 
 impl<F: Forward> Attempt<'_, F> {
@@ -236,18 +292,24 @@ impl<F: Forward> Attempt<'_, F> {
         &self,
         client: &mut T,
         buffer: &mut BytesMut,
-        address: SocketAddr,
+        process: &dyn Process,
         within: Duration,
-    ) -> Result<bool, Failure> {
-        let pool = self.shared.pool;
+    ) -> Result<Brought, Failure> {
+        let _turn = match process.turn() {
+            Some(turn) => Some(turn.await.ok_or(Failure::Full)?),
+            None => None,
+        };
+        let (pool, address) = (self.shared.pool, process.address());
         let connected = pool.connect(address, self.terms.connect).await;
         let (stream, _used) = connected.map_err(Failure::Unreached)?;
         let mut upstream: Upstream<F::Stream> = Upstream::Process(stream);
-        let (stays, reusable) = self.exchange(client, buffer, &mut upstream, within).await?;
-        if reusable && let Upstream::Process(stream) = upstream {
+        let brought = self.exchange(client, buffer, &mut upstream, within).await?;
+        if brought.reusable
+            && let Upstream::Process(stream) = upstream
+        {
             pool.put(address, stream);
         }
-        Ok(stays)
+        Ok(brought)
     }
 
     async fn member<T: Transport>(
@@ -256,27 +318,26 @@ impl<F: Forward> Attempt<'_, F> {
         buffer: &mut BytesMut,
         member: MemberId,
         within: Duration,
-    ) -> Result<bool, Failure> {
+    ) -> Result<Brought, Failure> {
         let late = |_| Failure::Unreached(io::ErrorKind::TimedOut.into());
         let connected = timeout(self.terms.connect, self.shared.forward.connect(member)).await;
         let stream = connected.map_err(late)?.map_err(Failure::Unreached)?;
         let mut upstream = Upstream::Member(stream);
         // Longer than it waits itself: it says better than we why nobody answers.
         let within = within + self.terms.connect;
-        let (stays, _) = self.exchange(client, buffer, &mut upstream, within).await?;
+        let brought = self.exchange(client, buffer, &mut upstream, within).await?;
         self.shared.stats.forwarded();
-        Ok(stays)
+        Ok(brought)
     }
 
-    /// Sends the request and brings the response. Whether the client's connection stays
-    /// open, and whether the other one can be used again.
+    /// Sends the request and brings the response.
     async fn exchange<T: Transport>(
         &self,
         client: &mut T,
         buffer: &mut BytesMut,
         upstream: &mut Upstream<F::Stream>,
         within: Duration,
-    ) -> Result<(bool, bool), Failure> {
+    ) -> Result<Brought, Failure> {
         let to_member = matches!(upstream, Upstream::Member(_));
         // Another member finds the route by the path that the client asked for.
         let path = if to_member { &self.request.path } else { self.path };
@@ -308,12 +369,19 @@ impl<F: Forward> Attempt<'_, F> {
         let upgrading = self.request.upgrade.is_some();
         let wait = async {
             loop {
-                if let Some(response) = head::response(arrived, head_only, upgrading)? {
+                if let Some(mut response) = head::response(arrived, head_only, upgrading)? {
                     let _head = arrived.split_to(response.used);
-                    if response.refused && matches!(self.terms.origin, Origin::Client { .. }) {
-                        return Err(Failure::Refused);
+                    if matches!(self.terms.origin, Origin::Client { .. }) {
+                        match response.refused {
+                            Some(Refused::Full) => return Err(Failure::Full),
+                            Some(Refused::Nobody) => return Err(Failure::Refused),
+                            None => {}
+                        }
                     }
                     if response.status >= 200 || response.status == 101 {
+                        if let Some(cookie) = &self.cookie {
+                            head::line(&mut response.lines, "Set-Cookie", cookie.as_bytes());
+                        }
                         return Ok(response);
                     }
                     // HTTP/1.0 knows nothing of these.
@@ -352,7 +420,7 @@ impl<F: Forward> Attempt<'_, F> {
         mut arrived: BytesMut,
         within: Duration,
         request_read: bool,
-    ) -> Result<(bool, bool), Failure> {
+    ) -> Result<Brought, Failure> {
         let to = self.to_client(&response, request_read);
         let mut out =
             response.written(to, |out| with_date(|d| head::line(out, "Date", d.as_bytes())));
@@ -401,7 +469,8 @@ impl<F: Forward> Attempt<'_, F> {
         self.shared.stats.response(response.status);
         self.shared.stats.sent(sent);
         let reusable = response.keep_alive && arrived.is_empty() && decoder.is_over();
-        Ok((to.keep_alive, reusable && request_read))
+        let (stays, reusable) = (to.keep_alive, reusable && request_read);
+        Ok(Brought { stays, reusable, status: response.status })
     }
 
     /// The same while the body of the request is still being read: a program may answer
@@ -412,7 +481,7 @@ impl<F: Forward> Attempt<'_, F> {
         buffer: &mut BytesMut,
         upstream: &mut Upstream<F::Stream>,
         within: Duration,
-    ) -> Result<(bool, bool), Failure> {
+    ) -> Result<Brought, Failure> {
         let stall = self.terms.stall;
         let (from_client, to_client) = client.halves();
         let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);
@@ -454,7 +523,7 @@ impl<F: Forward> Attempt<'_, F> {
         upstream: &mut Upstream<F::Stream>,
         response: Response,
         arrived: BytesMut,
-    ) -> Result<(bool, bool), Failure> {
+    ) -> Result<Brought, Failure> {
         let mut out = response.written(self.to_client(&response, true), |_| {});
         out.extend_from_slice(&arrived);
         self.shared.stats.response(200);
@@ -468,7 +537,7 @@ impl<F: Forward> Attempt<'_, F> {
         let mut client = tokio::io::join(from_client, to_client);
         // How it ends is the two's own matter.
         let _ended = tokio::io::copy_bidirectional(&mut client, upstream).await;
-        Ok((false, false))
+        Ok(Brought { stays: false, reusable: false, status: response.status })
     }
 }
 

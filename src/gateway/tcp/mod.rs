@@ -17,7 +17,7 @@ use tokio::{
 use super::{Process, Stats, balance};
 use crate::{
     base::{AppName, MemberId, Network},
-    proto::balance::choice::Pick,
+    proto::balance::choice::{self, Candidate, Here, Outcome, Pick, Wish},
 };
 
 pub mod header;
@@ -52,9 +52,11 @@ pub trait Leads: Send + Sync + 'static {
 /// Those who may take a connection, and how.
 pub struct Lead {
     /// The process on this member, while there is one that is ready.
-    pub here: Option<Box<dyn Process>>,
+    pub here: Option<(Candidate, Box<dyn Process>)>,
     /// Other members that may have one.
-    pub others: Vec<MemberId>,
+    pub others: Arc<[Candidate]>,
+    /// What they take connections for: see [`choice::Asked::of`].
+    pub of: u64,
     /// By which header the process is told who connects, if by any.
     pub proxy: Option<Version>,
     /// A connection is closed after so long without a byte either way.
@@ -129,25 +131,28 @@ impl<T: Tunnels> Shared<T> {
             }
         };
         let asked = Asked { app: port.app.clone(), port: port.port, parties };
-        let Some(Lead { here, others, proxy, idle }) =
+        let Some(Lead { mut here, others, of, proxy, idle }) =
             self.leads.lead(&asked.app, asked.port, false)
         else {
             self.stats.tcp_failure();
             return client.cut();
         };
-        let (mut here, mut tried) = (here, Vec::new());
+        let mut tried = Vec::new();
         for _ in 0..TRIES_MAX {
-            let others: Vec<MemberId> =
-                others.iter().filter(|id| !tried.contains(*id)).copied().collect();
-            let load = here.as_ref().map(|process| process.load());
-            let Some(chosen) = self.balance.begin(load, &others) else { break };
+            let mine = here.as_ref().map(|(me, process)| Here {
+                id: me.id,
+                capacity: me.capacity,
+                under_way: process.load().saturating_sub(1),
+                unwell: process.is_unwell(),
+            });
+            let wish = Wish::Nobody;
+            let choice = choice::Asked { of, here: mine, others: &others, tried: &tried, wish };
+            let Some(chosen) = self.balance.begin(&choice) else { break };
             let pick = chosen.pick();
+            tried.push(pick);
             let taken = match (pick, here.take_if(|_| pick == Pick::Here)) {
-                (Pick::Member(id), _) => {
-                    tried.push(id);
-                    self.by_member(id, &asked).await
-                }
-                (Pick::Here, Some(process)) => {
+                (Pick::Member(id), _) => self.by_member(id, &asked).await,
+                (Pick::Here, Some((_, process))) => {
                     by_process(process, &parties, proxy).await.map(|(s, p)| Taken::Process(s, p))
                 }
                 (Pick::Here, None) => break,
@@ -156,12 +161,12 @@ impl<T: Tunnels> Shared<T> {
                 // It counts as under way there until it ends.
                 Ok(taken) => {
                     self.relay(client, taken, idle).await;
-                    return chosen.answered();
+                    return chosen.ended(Outcome::Good);
                 }
                 Err(failure) => {
                     tracing::debug!(app = %asked.app, ?pick, %failure, "a connection goes to another");
                     self.stats.forward_failure();
-                    chosen.failed();
+                    chosen.ended(Outcome::Failed);
                 }
             }
         }
@@ -228,7 +233,7 @@ pub async fn serve_tunnel<S: Cut>(mut stream: S, leads: Arc<dyn Leads>, stats: A
     };
     let lead = leads.lead(&asked.app, asked.port, true);
     let taken = match lead.map(|lead| (lead.here, lead.proxy, lead.idle)) {
-        Some((Some(process), proxy, idle)) => {
+        Some((Some((_, process)), proxy, idle)) => {
             let reached = by_process(process, &asked.parties, proxy).await;
             reached.map(|(program, process)| (program, process, idle))
         }

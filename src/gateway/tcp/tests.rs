@@ -9,22 +9,9 @@ use std::{
 use tokio::{io::DuplexStream, net::TcpListener, task::JoinHandle};
 
 use super::*;
-use crate::{base::Digest, gateway::tests::fake::noise};
+use crate::gateway::tests::fake::{candidates, here, member, noise};
 
 const IDLE: Duration = Duration::from_secs(60);
-
-/// A process at an address.
-struct At(SocketAddr);
-
-impl Process for At {
-    fn address(&self) -> SocketAddr {
-        self.0
-    }
-
-    fn load(&self) -> usize {
-        1
-    }
-}
 
 /// What one member knows.
 #[derive(Clone)]
@@ -38,8 +25,9 @@ struct Fake {
 impl Leads for Fake {
     fn lead(&self, app: &AppName, port: u16, by_member: bool) -> Option<Lead> {
         (app.as_str() == "web" && port == 5432).then(|| Lead {
-            here: self.here.map(|address| Box::new(At(address)) as _),
-            others: if by_member { Vec::new() } else { self.others.clone() },
+            here: self.here.map(here),
+            others: candidates(if by_member { &[] } else { &self.others }),
+            of: 0,
             proxy: self.proxy,
             idle: self.idle,
         })
@@ -88,10 +76,6 @@ impl Tunnels for Others {
         }
         Ok(near)
     }
-}
-
-fn member(n: u8) -> MemberId {
-    MemberId(Digest([n; 32]))
 }
 
 /// A member with a listener, and what it counts.

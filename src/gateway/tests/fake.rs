@@ -24,14 +24,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     base::{
-        AppName, Digest, MemberId, RelPath,
+        AppName, Digest, MemberId, RelPath, SecretKey,
         catalog::AppSpec,
         tree::{Chunk, Entry, Node, Tree},
     },
     gateway::{
-        Cut, Doors, Forward, Route, Secured, Site, Sites, Stats, Target, Tunnels,
+        Affinity, Backends, Cut, Doors, Forward, Process, Route, Secured, Site, Sites, Stats,
+        Target, Tunnels,
         connection::{Limits, serve_forwarded, serve_within},
     },
+    proto::balance::choice::Candidate,
 };
 
 pub fn path(text: &str) -> RelPath {
@@ -191,6 +193,47 @@ impl Sites for FakeSites {
 
     fn secured(&self, host: Option<&str>) -> Option<Secured> {
         (self.1.lock().unwrap())(host)
+    }
+}
+
+pub fn member(n: u8) -> MemberId {
+    SecretKey::from_seed([n; 32]).member()
+}
+
+/// A program that listens there.
+struct At(SocketAddr);
+
+impl Process for At {
+    fn address(&self) -> SocketAddr {
+        self.0
+    }
+    fn load(&self) -> usize {
+        1
+    }
+}
+
+/// A program of this member, which is the one of number 200.
+pub fn here(address: SocketAddr) -> (Candidate, Box<dyn Process>) {
+    (Candidate { id: member(200), capacity: 1 }, Box::new(At(address)))
+}
+
+/// Others that are all alike.
+pub fn candidates(others: &[MemberId]) -> Arc<[Candidate]> {
+    others.iter().map(|id| Candidate { id: *id, capacity: 1 }).collect()
+}
+
+pub fn remote(others: &[MemberId]) -> Route {
+    Route::Remote { of: 0, others: candidates(others) }
+}
+
+pub fn backends(address: Option<SocketAddr>, others: &[MemberId]) -> Backends {
+    Backends {
+        of: 0,
+        here: address.map(here),
+        others: candidates(others),
+        affinity: Affinity::Unknown,
+        path: None,
+        within: Duration::from_secs(20),
     }
 }
 

@@ -6,22 +6,18 @@ use std::{
     time::Duration,
 };
 
-use super::fake::{Client, FakeForward, FakeSite, FakeSites, Peer, Server, noise};
+use super::fake::{Client, FakeForward, FakeSite, FakeSites, Peer, Server, member, noise, remote};
 use crate::{
-    base::{Digest, MemberId},
-    gateway::{Route, Stats, connection::Limits, serve_forwarded},
+    base::MemberId,
+    gateway::{Stats, connection::Limits, serve_forwarded},
 };
-
-fn member(nr: u8) -> MemberId {
-    MemberId(Digest([nr; 32]))
-}
 
 /// A gateway that holds nothing and knows `peers` as holders, in that order.
 async fn behind(peers: Vec<Peer>) -> (Server, Arc<FakeForward>) {
     let ids: Vec<MemberId> = (1..=peers.len() as u8).map(member).collect();
     let peers: BTreeMap<MemberId, Peer> = ids.iter().copied().zip(peers).collect();
     let forward = Arc::new(FakeForward { peers, ..FakeForward::default() });
-    let sites = FakeSites::new(move |_| Route::Remote(ids.clone()));
+    let sites = FakeSites::new(move |_| remote(&ids));
     let limits = Limits {
         stall: Duration::from_millis(200),
         connect: Duration::from_millis(200),
@@ -79,7 +75,7 @@ async fn the_next_holder_is_asked_where_one_says_nothing_sensible() {
         says("HTTP/1.1 200 OK\r\nContent-Le"),
         says("SSH-2.0-nothing\r\n"),
         // It does not hold the site after all: never forwarded a second time.
-        Peer::Serves(FakeSites::new(|_| Route::Remote(vec![member(2)]))),
+        Peer::Serves(FakeSites::new(|_| remote(&[member(2)]))),
     ] {
         let second = Peer::Serves(FakeSites::local(site.clone()));
         let (server, forward) = behind(vec![first, second]).await;

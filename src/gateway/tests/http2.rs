@@ -27,35 +27,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    fake::{FakeForward, FakeSite, FakeSites, Server, noise},
+    fake::{FakeForward, FakeSite, FakeSites, Server, backends, noise},
     tls::{connector, greet, made, secured},
 };
 use crate::gateway::{
-    Backends, Process, Route, Stats,
+    Route, Stats,
     connection::{Came, Limits, Own, Shared},
     http2,
 };
 
-struct At(SocketAddr);
-
-impl Process for At {
-    fn address(&self) -> SocketAddr {
-        self.0
-    }
-    fn load(&self) -> usize {
-        1
-    }
-}
-
 fn by(address: SocketAddr) -> Arc<FakeSites> {
-    FakeSites::new(move |_| {
-        Route::Service(Backends {
-            here: Some(Box::new(At(address))),
-            others: Vec::new(),
-            path: None,
-            within: Duration::from_secs(20),
-        })
-    })
+    FakeSites::new(move |_| Route::Service(backends(Some(address), &[])))
 }
 
 /// A client of a server over a pipe.

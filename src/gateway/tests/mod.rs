@@ -2,6 +2,7 @@
 //! loopback and members that are pipes in memory.
 
 mod answers;
+mod balancing;
 pub(super) mod fake;
 mod forwarding;
 mod http2;

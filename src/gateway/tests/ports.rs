@@ -15,21 +15,17 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::fake::{Client, FakeForward, Peer};
+use super::fake::{Client, FakeForward, Peer, candidates, here, member, remote};
 use crate::{
-    base::{AppName, Digest, MemberId},
+    base::AppName,
     gateway::{
-        Lead, Leads, Process, Route, Sites, Stats, Target,
+        Lead, Leads, Route, Sites, Stats, Target,
         ports::{Kind, Means, Port, PortEvent, Ports, Wanted, What},
     },
 };
 
 fn app() -> AppName {
     AppName::parse("web").unwrap()
-}
-
-fn member(nr: u8) -> MemberId {
-    MemberId(Digest([nr; 32]))
 }
 
 /// An address that was free a moment ago.
@@ -44,29 +40,17 @@ struct Table {
     asked: Mutex<Vec<Option<AppName>>>,
 }
 
-struct At(SocketAddr);
-
-impl Process for At {
-    fn address(&self) -> SocketAddr {
-        self.0
-    }
-
-    fn load(&self) -> usize {
-        1
-    }
-}
-
 impl Leads for Table {
     fn lead(&self, _: &AppName, _: u16, _: bool) -> Option<Lead> {
-        let here = Some(Box::new(At(self.program)) as _);
-        Some(Lead { here, others: Vec::new(), proxy: None, idle: Duration::from_secs(60) })
+        let (here, others) = (Some(here(self.program)), candidates(&[]));
+        Some(Lead { here, others, of: 0, proxy: None, idle: Duration::from_secs(60) })
     }
 }
 
 impl Sites for Table {
     fn route(&self, target: Target<'_>) -> Route {
         self.asked.lock().unwrap().push(target.app.cloned());
-        Route::Remote(vec![member(1)])
+        remote(&[member(1)])
     }
 }
 

@@ -7,37 +7,15 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::fake::{Client, FakeForward, FakeSites, Peer, Server};
+use super::fake::{Client, FakeForward, FakeSites, Peer, Server, backends, member};
 use crate::{
-    base::{MemberId, SecretKey},
-    gateway::{Backends, Process, Route, connection::Limits},
+    base::MemberId,
+    gateway::{Backends, Route, connection::Limits},
 };
-
-struct At(SocketAddr);
-
-impl Process for At {
-    fn address(&self) -> SocketAddr {
-        self.0
-    }
-    fn load(&self) -> usize {
-        1
-    }
-}
-
-fn member(n: u8) -> MemberId {
-    SecretKey::from_seed([n; 32]).member()
-}
 
 fn sites(here: Option<SocketAddr>, others: &[MemberId]) -> Arc<FakeSites> {
     let others = others.to_vec();
-    FakeSites::new(move |_| {
-        Route::Service(Backends {
-            here: here.map(|address| Box::new(At(address)) as _),
-            others: others.clone(),
-            path: None,
-            within: Duration::from_secs(20),
-        })
-    })
+    FakeSites::new(move |_| Route::Service(backends(here, &others)))
 }
 
 /// A program that does `serve` with each connection.
@@ -351,20 +329,16 @@ async fn what_follows_a_body_is_the_next_request_and_nothing_else() {
 #[tokio::test]
 async fn only_the_program_is_asked_for_another_path() {
     let address = program(tells).await;
-    let backends = move |here: bool, others: &[MemberId]| {
-        Route::Service(Backends {
-            here: here.then(|| Box::new(At(address)) as _),
-            others: others.to_vec(),
-            path: Some("/x".to_owned()),
-            within: Duration::from_secs(20),
-        })
+    let route = move |here: bool, others: &[MemberId]| {
+        let path = Some("/x".to_owned());
+        Route::Service(Backends { path, ..backends(here.then_some(address), others) })
     };
-    let direct = Server::start(FakeSites::new(move |_| backends(true, &[]))).await;
+    let direct = Server::start(FakeSites::new(move |_| route(true, &[]))).await;
     assert!(direct.get("/api/x").await.text().contains(" GET /x HTTP/1.1"));
     let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec();
     let peers = [(member(1), Peer::Says(answer))].into_iter().collect();
     let forward = Arc::new(FakeForward { peers, ..FakeForward::default() });
-    let sites = FakeSites::new(move |_| backends(false, &[member(1)]));
+    let sites = FakeSites::new(move |_| route(false, &[member(1)]));
     let through = Server::with(sites, forward.clone(), Limits::default()).await;
     assert_eq!(through.get("/api/x").await.status, 200);
     assert!(forward.heads.lock().unwrap()[0].starts_with("GET /api/x HTTP/1.1\r\n"));

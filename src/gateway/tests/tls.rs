@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::fake::{Client, FakeForward, FakeSite, FakeSites, Peer, Server};
+use super::fake::{Client, FakeForward, FakeSite, FakeSites, Peer, Server, remote};
 use crate::{
     base::{AppName, SecretKey, WallTime},
     gateway::{BadCertificate, Certificate, Route, Secured, connection::Limits},
@@ -236,7 +236,7 @@ async fn programs_are_told_that_it_was_tls() {
         peers: [(peer, Peer::Says(answer))].into(),
         ..FakeForward::default()
     });
-    let sites = FakeSites::new(move |_| Route::Remote(vec![peer]));
+    let sites = FakeSites::new(move |_| remote(&[peer]));
     let (der, pem) = made(&["shop.example"]);
     let shop = Secured { hsts: Duration::from_secs(60), ..secured("shop", &pem) };
     sites.secure(move |_| Some(shop.clone()));

@@ -20,7 +20,7 @@ impl Cluster {
     fn start_as_at_first(&mut self, who: usize, next_keys: BTreeMap<MemberId, u64>) {
         let key = SecretKey::from_seed([who as u8 + 1; 32]);
         let address = format!("127.0.0.1:{}", 1_000 + who).parse().unwrap();
-        let config = Config { key, address, seed: 77 };
+        let config = Config { key, address, processors: 2, seed: 77 };
         let (whole, activated) = (Vec::new(), BTreeMap::new());
         let record = self.record.clone();
         let restored = Restored { record, generation: 1 << 40, whole, activated, next_keys };

@@ -86,6 +86,9 @@ fn sight(version: u64, status: &[&ServiceStatus]) -> Sight {
             State::RunningNotReady => {
                 return Sight::Failing(format!("service {service} runs and is not ready in time"));
             }
+            State::Unwell => {
+                return Sight::Failing(format!("service {service} does not answer any more"));
+            }
             State::Ready | State::Stopped if sight == Sight::Idle => sight = Sight::Ready,
             State::Ready | State::Stopped => {}
             State::Starting | State::BackingOff | State::Stopping => sight = Sight::Waiting,

@@ -18,6 +18,7 @@ fn member(name: &str, last: u8, state: &str, service: &str) -> MemberView {
         voter: true,
         standby: service == "standby",
         tags: BTreeMap::new(),
+        capacity: 2,
         coordinator: false,
         sequence: None,
         service: service.to_owned(),
@@ -205,4 +206,25 @@ fn names_that_are_none_are_left_out() {
     let plan = Plan::of(&view(members, applications), ":80".parse().unwrap(), 8080);
     assert_eq!(states(&plan.applications[0]), [("one", State::InService, true)]);
     assert_eq!((plan.applications.len(), plan.left_out.len()), (1, 2));
+}
+
+#[test]
+fn members_are_weighed_where_they_differ() {
+    let weights = |capacities: [u16; 3]| {
+        let names = ["one", "two", "three"];
+        let members = names.iter().zip(capacities).zip(1..).map(|((name, capacity), last)| {
+            MemberView { capacity, ..member(name, last, "alive", "in service") }
+        });
+        let positions = names.map(|name| (name, "agrees", 7));
+        let view = view(members.collect(), vec![app("web", &[], true, &positions)]);
+        let plan = Plan::of(&view, ":80".parse().unwrap(), 8080);
+        let servers = plan.applications[0].members.iter();
+        servers.map(|m| (m.name.to_string(), m.weight)).collect::<BTreeMap<_, _>>()
+    };
+    let is = |one, two, three| {
+        [("one", one), ("two", two), ("three", three)].map(|(n, w)| (n.to_owned(), w)).into()
+    };
+    assert_eq!(weights([4, 4, 4]), is(1, 1, 1));
+    assert_eq!(weights([4, 8, 0]), is(4, 8, 1), "one of an older release says nothing");
+    assert_eq!(weights([1, 500, 1_000]), is(1, 128, 256));
 }

@@ -6,7 +6,7 @@ use super::name;
 use crate::driver::services::{
     Service, Services,
     check::{SERVICES_MAX, parse_url},
-    spec::{Limits, Ready, Restart, Stop, StopSignal, User},
+    spec::{Limits, Ready, Requests, Restart, Stop, StopSignal, User},
 };
 
 const WHOLE: &str = r#"
@@ -222,8 +222,13 @@ fn service() -> impl Strategy<Value = Service> {
     let run = collection::vec(any::<String>(), 0..4);
     let env = collection::btree_map(any::<String>(), any::<String>(), 0..4);
     let words = (run, ".{0,20}", option::of(user()), env);
-    (words, restart, stop, ready(), limits()).prop_map(
-        |((run, directory, user, env), restart, stop, ready, limits)| Service {
+    let requests = (any::<u32>(), any::<u32>(), span())
+        .prop_map(|(at_once, queue, within)| Requests { at_once, queue, within });
+    let asked = (span(), option::of(requests));
+    (words, restart, stop, ready(), limits(), asked).prop_map(
+        |((run, directory, user, env), restart, stop, ready, limits, asked)| Service {
+            check: asked.0,
+            requests: asked.1,
             secrets: BTreeSet::new(),
             run,
             directory,
