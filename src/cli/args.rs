@@ -8,7 +8,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use super::{export::options::Export, units::Span};
 use crate::{
     base::{
-        AppName, MemberName, SecretName, ServiceName,
+        AppName, MemberName, Network, SecretName, ServiceName,
         catalog::{Failover, VotePolicy, check_tags},
         quantity,
     },
@@ -59,7 +59,7 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 pub(super) enum Action {
     /// Run a member: found a cluster, join one, or come back to one.
-    Up(Up),
+    Up(Box<Up>),
     /// Print the command that the next server joins with.
     #[command(after_help = "Examples:
   althing invite                       for one server, within the hour
@@ -505,6 +505,16 @@ pub(super) struct Up {
     /// Where sites are served over TLS, TCP; `none` for nowhere.
     #[arg(long, value_name = "ADDR:PORT", default_value = "none")]
     pub listen_tls: Listen,
+    /// A proxy or a network of proxies in front of this member: what their requests say of the
+    /// client (X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, Forwarded) is believed, and
+    /// nobody else's. May be given several times, or as a list with commas; up to 64.
+    #[arg(long, value_name = "NET", value_delimiter = ',', env = "ALTHING_TRUSTED_PROXY")]
+    pub trusted_proxy: Vec<Network>,
+    /// Who connects to --listen or --listen-tls from this network has to send a header of the
+    /// PROXY protocol first, and what it says of the client is believed. May be given several
+    /// times, or as a list with commas; up to 64.
+    #[arg(long, value_name = "NET", value_delimiter = ',')]
+    pub accept_proxy: Vec<Network>,
     /// Where the status page is served, TCP; `none` for nowhere.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7780")]
     pub status: Listen,

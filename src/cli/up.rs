@@ -23,8 +23,9 @@ use super::{
 };
 use crate::{
     admin,
-    base::{MemberName, Reason, Refusal, catalog::check_tags},
+    base::{MemberName, Network, Reason, Refusal, catalog::check_tags},
     driver::services::descriptors,
+    gateway::{Front, forwarded::TRUSTED_MAX},
     member::command::Command,
     node::{self, Ended},
 };
@@ -101,8 +102,13 @@ async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refu
         Some(path) => Some(read_token(&path)?),
         None => options.token,
     };
+    let front = Front {
+        trusted: networks(options.trusted_proxy, "--trusted-proxy")?.into(),
+        accept_proxy: networks(options.accept_proxy, "--accept-proxy")?,
+    };
     Ok(node::Options {
         data,
+        front,
         name,
         bind: options.bind,
         advertise,
@@ -121,6 +127,18 @@ async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refu
         receive_rate: options.receive_rate.map(|rate| rate.max(CONTENT_RATE_MIN)),
         pace: options.profile.pace(),
     })
+}
+
+fn networks(list: Vec<Network>, option: &str) -> Result<Vec<Network>, Refusal> {
+    if list.len() <= TRUSTED_MAX {
+        return Ok(list);
+    }
+    Err(Refusal::new(
+        Reason::Invalid,
+        "The member was not started.",
+        format!("{option} names {} networks, and {TRUSTED_MAX} are the most.", list.len()),
+        "Name larger networks, that hold several of them.",
+    ))
 }
 
 fn tags_of(list: Vec<args::Tag>) -> Result<BTreeMap<String, String>, Refusal> {

@@ -26,6 +26,7 @@ use super::{
     answer::{self, Answer},
     balance,
     deliver::{Framing, deliver},
+    forwarded::{self, Said},
     proxy::{self, Pool, Terms, head::Origin},
     request::{self, HEAD_MAX, Malformed, Method, Request},
     tcp,
@@ -128,22 +129,34 @@ impl Doors {
 /// finished, for ten seconds at most, and idle connections are closed a second later.
 pub async fn serve<F: Forward>(
     doors: Doors,
+    front: Front,
     sites: Arc<dyn Sites>,
     forward: Arc<F>,
     stats: Arc<Stats>,
     shutdown: CancellationToken,
 ) {
     let limits = Limits { connections: connections_max(), ..Limits::default() };
-    serve_within(limits, doors, sites, forward, stats, shutdown).await;
+    let own = Own { front, ..Own::default() };
+    serve_as(own, limits, doors, sites, forward, stats, shutdown).await;
 }
 
-/// What is different where an application has a listener of its own.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What stands in front of a member.
+#[derive(Clone, Debug, Default)]
+pub struct Front {
+    /// Who may say for whom it asks, by lines of a request.
+    pub trusted: Arc<[Network]>,
+    /// Who has to say by a header of the PROXY protocol for whom it connects to the doors of
+    /// the member.
+    pub accept_proxy: Vec<Network>,
+}
+
+/// What is different from one listener to another.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Own {
     /// All requests are its, whatever their host name.
     pub(super) app: Option<AppName>,
-    /// Who has to say by a header of the PROXY protocol for whom it connects.
-    pub(super) accept_proxy: Vec<Network>,
+    /// For the connections, and the same on all listeners otherwise.
+    pub(super) front: Front,
     /// Connections at once, if that is said.
     pub(super) connections: Option<usize>,
 }
@@ -172,18 +185,7 @@ pub(super) fn connections_max() -> usize {
     fit.clamp(CONNECTIONS_MIN, CONNECTIONS_MAX)
 }
 
-pub(super) async fn serve_within<F: Forward>(
-    limits: Limits,
-    doors: Doors,
-    sites: Arc<dyn Sites>,
-    forward: Arc<F>,
-    stats: Arc<Stats>,
-    shutdown: CancellationToken,
-) {
-    serve_as(Own::default(), limits, doors, sites, forward, stats, shutdown).await;
-}
-
-async fn serve_as<F: Forward>(
+pub(super) async fn serve_as<F: Forward>(
     own: Own,
     limits: Limits,
     doors: Doors,
@@ -380,7 +382,7 @@ impl<F: Forward> Shared<F> {
 
     async fn connection(self: &Arc<Self>, mut stream: TcpStream, peer: SocketAddr, secure: bool) {
         let _counted = self.stats.connection();
-        let told = tcp::told_by(&mut stream, peer, &self.own.accept_proxy).await;
+        let told = tcp::told_by(&mut stream, peer, &self.own.front.accept_proxy).await;
         let Ok(told) = told.inspect_err(|error| tracing::debug!(%peer, %error, "not taken")) else {
             return self.stats.error();
         };
@@ -453,10 +455,20 @@ impl<F: Forward> Shared<F> {
             Next::Request(mut request) => {
                 stats.request();
                 request.app.clone_from(&self.own.app);
+                request.said = self.said(&request, came);
                 self.answer(io, buffer, &request, came).await?
             }
         };
         Ok(Some(stays))
+    }
+
+    /// What is believed of the client that it asks for, where that is another one.
+    fn said(&self, request: &Request, came: &Came) -> Option<Box<Said>> {
+        let trusted = &self.own.front.trusted;
+        if trusted.is_empty() {
+            return None;
+        }
+        forwarded::said(&request.raw, came.address, trusted).map(Box::new)
     }
 
     /// Answers one request. The route is taken here, once.
@@ -469,7 +481,10 @@ impl<F: Forward> Shared<F> {
     ) -> Result<bool, Broken> {
         let stats = &*self.stats;
         let mut framing = framing(request, !self.shutdown.is_cancelled());
-        let secure = came.certificate.is_some();
+        let by_tls = came.certificate.is_some();
+        let said = request.said.as_deref();
+        let secure = said.and_then(|said| said.secure).unwrap_or(by_tls);
+        let address = said.map_or(came.address, |said| said.client);
         if let Some(certificate) = &came.certificate {
             let secured = self.sites.secured(request.host_name());
             match secured.filter(|secured| secured.certificate.answers_for(certificate)) {
@@ -500,7 +515,7 @@ impl<F: Forward> Shared<F> {
                 return deliver(io, framing, answer, None, stats).await;
             }
         };
-        let origin = Origin::Client { address: came.address, secure };
+        let origin = Origin::Client { address, secure, by_tls };
         let terms = terms(origin, self.limits, framing);
         let (forward, balance) = (&*self.forward, &self.balance);
         let shared = proxy::Shared { forward, pool: Pool::shared(), balance, stats };

@@ -31,6 +31,7 @@ mod balance;
 mod connection;
 mod deliver;
 pub mod encoding;
+pub mod forwarded;
 mod http2;
 pub mod ports;
 mod proxy;
@@ -44,7 +45,7 @@ mod tls;
 mod transport;
 pub mod vip;
 
-pub use connection::{Doors, serve, serve_forwarded};
+pub use connection::{Doors, Front, serve, serve_forwarded};
 pub use proxy::{Backends, Process};
 pub use stats::{Snapshot, Stats};
 pub use tcp::{Cut, Lead, Leads, Tunnels, serve_tunnel};

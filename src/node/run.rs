@@ -50,7 +50,7 @@ use crate::{
     },
     driver::services::{ServiceEvent, Supervisor},
     gateway::{
-        self,
+        self, Front,
         ports::{Means, PortEvent, Ports},
         vip,
     },
@@ -212,6 +212,7 @@ pub(super) fn open(
     parts: Parts,
     plain: Option<TcpListener>,
     tls: Option<TcpListener>,
+    front: Front,
 ) -> Result<(Handle, Standing, Begun), Refusal> {
     let (requests, request_queue) = mpsc::channel(64);
     let made = make_member(&parts);
@@ -246,6 +247,7 @@ pub(super) fn open(
             leads: Arc::clone(&standing.sites) as _,
             network: Arc::clone(&standing.forwarder),
             stats: Arc::clone(&standing.stats),
+            front: front.clone(),
         };
         let tell = move |event| drop(port_happened.send(event));
         let ports = Ports::new(means, tell, standing.shutdown.clone());
@@ -258,7 +260,8 @@ pub(super) fn open(
         let doors = gateway::Doors { plain, tls: tls.map(|listener| (listener, known)) };
         let sites: Arc<dyn gateway::Sites> = Arc::clone(&standing.sites) as _;
         let (forwarder, stats) = (Arc::clone(&standing.forwarder), Arc::clone(&standing.stats));
-        let serve = gateway::serve(doors, sites, forwarder, stats, standing.shutdown.clone());
+        let serve =
+            gateway::serve(doors, front, sites, forwarder, stats, standing.shutdown.clone());
         let (warm, shutdown) = (standing.warm.clone(), standing.shutdown.clone());
         standing.gateway.spawn(async move {
             // Clients wait in the kernel's queue until there is somebody who answers.

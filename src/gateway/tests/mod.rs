@@ -4,6 +4,7 @@
 mod answers;
 pub(super) mod fake;
 mod forwarding;
+mod front;
 mod http2;
 mod ports;
 mod proxying;

@@ -19,7 +19,7 @@ use super::fake::{Client, FakeForward, Peer};
 use crate::{
     base::{AppName, Digest, MemberId},
     gateway::{
-        Lead, Leads, Process, Route, Sites, Stats, Target,
+        Front, Lead, Leads, Process, Route, Sites, Stats, Target,
         ports::{Kind, Means, Port, PortEvent, Ports, Wanted, What},
     },
 };
@@ -95,6 +95,7 @@ impl Bench {
         let network = Arc::new(FakeForward { peers, ..FakeForward::default() });
         let table = Arc::new(Table { program, asked: Mutex::default() });
         let means = Means {
+            front: Front::default(),
             sites: table.clone() as _,
             leads: table.clone() as _,
             network: network.clone(),

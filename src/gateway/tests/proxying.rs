@@ -24,11 +24,11 @@ impl Process for At {
     }
 }
 
-fn member(n: u8) -> MemberId {
+pub(super) fn member(n: u8) -> MemberId {
     SecretKey::from_seed([n; 32]).member()
 }
 
-fn sites(here: Option<SocketAddr>, others: &[MemberId]) -> Arc<FakeSites> {
+pub(super) fn sites(here: Option<SocketAddr>, others: &[MemberId]) -> Arc<FakeSites> {
     let others = others.to_vec();
     FakeSites::new(move |_| {
         Route::Service(Backends {
@@ -41,7 +41,7 @@ fn sites(here: Option<SocketAddr>, others: &[MemberId]) -> Arc<FakeSites> {
 }
 
 /// A program that does `serve` with each connection.
-async fn program<F>(serve: impl Fn(TcpStream, usize) -> F + Send + 'static) -> SocketAddr
+pub(super) async fn program<F>(serve: impl Fn(TcpStream, usize) -> F + Send + 'static) -> SocketAddr
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -68,7 +68,7 @@ async fn head_of(stream: &mut TcpStream) -> Option<String> {
 }
 
 /// Says of each request how many its connection has had before, and the head itself.
-async fn tells(mut stream: TcpStream, number: usize) {
+pub(super) async fn tells(mut stream: TcpStream, number: usize) {
     for count in 0.. {
         let Some(head) = head_of(&mut stream).await else { return };
         let mut body = vec![0; length(&head)];
