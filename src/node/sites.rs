@@ -71,6 +71,7 @@ impl SiteTable {
             others: holders.to_vec(),
             path: (rewritten != path).then(|| rewritten.to_owned()),
             within: route.within,
+            body_max: route.body_max,
         })
     }
 

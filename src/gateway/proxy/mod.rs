@@ -7,7 +7,12 @@
 //! 9.2.2), as long as nothing of an answer came. A body of known length up to [`KEPT_MAX`]
 //! is read before anybody is asked, so that it can be sent once more in the first two cases.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use tokio::{
@@ -51,12 +56,14 @@ pub struct Backends {
     pub path: Option<String>,
     /// How long it has until its answer begins, and between any two pieces of it.
     pub within: Duration,
+    /// The longest body that it is asked with, bytes.
+    pub body_max: Option<u64>,
 }
 
 impl Backends {
     /// Others alone.
     pub(super) fn elsewhere(others: Vec<MemberId>, within: Duration) -> Self {
-        Self { here: None, others, path: None, within }
+        Self { here: None, others, path: None, within, body_max: None }
     }
 }
 
@@ -110,6 +117,9 @@ enum Failure {
     Client(io::Error),
     #[error(transparent)]
     Body(#[from] BadBody),
+    /// The body goes on where it should have ended.
+    #[error("the body of the request is longer than its route takes")]
+    TooLarge,
     /// The answer has begun, and there is no way back.
     #[error(transparent)]
     Begun(#[from] Broken),
@@ -119,7 +129,7 @@ impl Failure {
     /// Whether the one who was asked is at fault, and not the client.
     fn is_theirs(&self) -> bool {
         match self {
-            Self::Client(_) | Self::Body(_) => false,
+            Self::Client(_) | Self::Body(_) | Self::TooLarge => false,
             Self::Begun(broken) => matches!(broken, Broken::Holder(_)),
             Self::Unreached(_)
             | Self::Refused
@@ -141,6 +151,11 @@ pub(super) async fn pass_on<T: Transport, F: Forward>(
     shared: Shared<'_, F>,
 ) -> Result<bool, Broken> {
     let mut kept = None;
+    let body_max = backends.body_max.unwrap_or(u64::MAX);
+    if matches!(request.body, Framing::Length(length) if length > body_max) {
+        // Before anybody is asked, and before a client that waits is told to go on.
+        return deliver(client, terms.delivery, Answer::too_large(), None, shared.stats).await;
+    }
     if let Framing::Length(length) = request.body
         && length <= KEPT_MAX
         && !request.expects_continue
@@ -161,7 +176,8 @@ pub(super) async fn pass_on<T: Transport, F: Forward>(
         let load = here.map(|process| process.load());
         let Some(chosen) = shared.balance.begin(load, &others) else { break };
         let pick = chosen.pick();
-        let attempt = Attempt { request, path, kept: kept.as_deref(), terms, shared: &shared };
+        let kept = kept.as_deref();
+        let attempt = Attempt { request, path, kept, body_max, terms, shared: &shared };
         let came = match (pick, here) {
             (Pick::Here, Some(process)) => {
                 attempt.process(client, buffer, process.address(), backends.within).await
@@ -179,7 +195,7 @@ pub(super) async fn pass_on<T: Transport, F: Forward>(
         tracing::debug!(?pick, %failure, "a request was not answered by the one chosen");
         let again = match &failure {
             Failure::Client(error) => return Err(io::Error::from(error.kind()).into()),
-            Failure::Begun(_) | Failure::Body(_) => false,
+            Failure::Begun(_) | Failure::Body(_) | Failure::TooLarge => false,
             // Nothing of its body was taken yet.
             Failure::Unreached(_) => true,
             Failure::Refused => kept.is_some() || request.has_no_body(),
@@ -205,6 +221,7 @@ pub(super) async fn pass_on<T: Transport, F: Forward>(
     let mut answer = match last {
         Some(Failure::Begun(broken)) => return Err(broken),
         Some(Failure::Body(_)) => Answer::page(400, "The body of the request is malformed."),
+        Some(Failure::TooLarge) => Answer::too_large(),
         Some(Failure::Late(_)) => Answer::page(504, "The program took too long to answer."),
         None | Some(Failure::Refused | Failure::Unreached(_)) if is_member => {
             Answer::passed_to_nobody()
@@ -227,6 +244,8 @@ struct Attempt<'a, F> {
     request: &'a Request,
     path: &'a str,
     kept: Option<&'a [u8]>,
+    /// The longest body, bytes.
+    body_max: u64,
     terms: Terms,
     shared: &'a Shared<'a, F>,
 }
@@ -417,13 +436,16 @@ impl<F: Forward> Attempt<'_, F> {
         let (from_client, to_client) = client.halves();
         let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);
         let mut to_client = stream::Within(to_client, stall);
-        let up = send_body(from_client, buffer, self.request.body, &mut to_upstream, stall);
+        let body = (self.request.body, self.body_max);
+        let up = send_body(from_client, buffer, body, &mut to_upstream, stall);
         let up = std::pin::pin!(up);
         let (tell, mut told) = tokio::sync::watch::channel(false);
+        let begun = AtomicBool::new(false);
         let down = async {
             let mut arrived = BytesMut::with_capacity(PIECE / 8);
             let response =
                 self.answered(&mut to_client, &mut from_upstream, &mut arrived, within).await?;
+            begun.store(true, Relaxed);
             let all = *told.borrow_and_update();
             self.bring(&mut to_client, &mut from_upstream, response, arrived, within, all).await
         };
@@ -439,6 +461,8 @@ impl<F: Forward> Attempt<'_, F> {
                     }
                     // It may have answered all the same: that is worth more than a guess.
                     Err(Failure::Unanswered(_)) => sent = true,
+                    // In the middle of an answer another one would be read as a part of it.
+                    Err(failure) if begun.load(Relaxed) => return Err(ended_by(failure)),
                     Err(failure) => return Err(failure),
                 },
                 came = &mut down => return came,
@@ -470,6 +494,15 @@ impl<F: Forward> Attempt<'_, F> {
         let _ended = tokio::io::copy_bidirectional(&mut client, upstream).await;
         Ok((false, false))
     }
+}
+
+/// What the client did while its answer was under way, which ends there.
+fn ended_by(failure: Failure) -> Failure {
+    let error = match failure {
+        Failure::Client(error) => error,
+        other => io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
+    };
+    Failure::Begun(Broken::Io(error))
 }
 
 fn cut() -> Failure {
@@ -505,16 +538,18 @@ async fn read_whole<T: Transport>(
 async fn send_body<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     mut client: R,
     buffer: &mut BytesMut,
-    framing: Framing,
+    (framing, body_max): (Framing, u64),
     upstream: &mut W,
     stall: Duration,
 ) -> Result<(), Failure> {
     let chunked = framing == Framing::Chunked;
+    let mut left = body_max;
     let mut decoder = Decoder::new(framing);
     let mut out = Vec::new();
     loop {
         match decoder.next(buffer)? {
             Next::Data(data) => {
+                left = left.checked_sub(data.len() as u64).ok_or(Failure::TooLarge)?;
                 put_piece(&mut out, &data, chunked);
                 if !buffer.is_empty() && out.len() < PIECE {
                     continue;

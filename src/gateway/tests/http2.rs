@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     fake::{FakeForward, FakeSite, FakeSites, Server, noise},
+    proxying::bounded,
     tls::{connector, greet, made, secured},
 };
 use crate::gateway::{
@@ -54,6 +55,7 @@ fn by(address: SocketAddr) -> Arc<FakeSites> {
             others: Vec::new(),
             path: None,
             within: Duration::from_secs(20),
+            body_max: None,
         })
     })
 }
@@ -443,4 +445,27 @@ async fn a_shutdown_loses_nothing_that_is_under_way() {
     assert_eq!(told, b"ok");
     pair.served.await.unwrap();
     pair.driven.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_long_is_refused() {
+    let mut pair = Pair::new(bounded(echo().await, 5)).await;
+    // By its length before it is sent, and without one where it goes beyond.
+    let told = Request::builder().method("POST").uri("https://a/").header("content-length", "6");
+    let (response, _to) = pair.send(told.body(()).unwrap(), false).await;
+    assert_eq!(response.await.unwrap().status(), 413);
+    let (response, mut to) = pair.send(request("POST", "/"), false).await;
+    put(&mut to, b"hello").await;
+    let (head, mut all) = (response.await.unwrap(), Vec::new());
+    assert_eq!(head.status(), 200);
+    let mut body = head.into_body();
+    while all.len() < 5 {
+        all.extend_from_slice(&body.data().await.unwrap().unwrap());
+    }
+    assert_eq!(all, b"hello");
+    let (waits, _gone) = program(b"").await;
+    let mut pair = Pair::new(bounded(waits, 5)).await;
+    let (response, mut to) = pair.send(request("POST", "/"), false).await;
+    to.send_data(Bytes::from_static(b"hello!"), false).unwrap();
+    assert_eq!(response.await.unwrap().status(), 413);
 }
