@@ -23,6 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Backends, Certificate, Forward, Route, Site, Sites, Stats, Target,
+    access::{Counted, Log, Record},
     answer::{self, Answer},
     balance,
     deliver::{Framing, deliver},
@@ -140,7 +141,7 @@ pub async fn serve<F: Forward>(
     serve_as(own, limits, doors, sites, forward, stats, shutdown).await;
 }
 
-/// What stands in front of a member.
+/// What stands in front of a member, and what it writes down of what comes.
 #[derive(Clone, Debug, Default)]
 pub struct Front {
     /// Who may say for whom it asks, by lines of a request.
@@ -148,6 +149,8 @@ pub struct Front {
     /// Who has to say by a header of the PROXY protocol for whom it connects to the doors of
     /// the member.
     pub accept_proxy: Vec<Network>,
+    /// Where requests are written down.
+    pub log: Option<Log>,
 }
 
 /// What is different from one listener to another.
@@ -243,6 +246,8 @@ async fn forwarded<T: Transport>(
     sites: &dyn Sites,
     stats: &Stats,
 ) -> Result<(), Broken> {
+    // The member that the client came to writes it down.
+    let stats = &Counted::silent(stats);
     let mut buffer = BytesMut::with_capacity(2 << 10);
     let next = read_head(io, &mut buffer, limits.head).await;
     let (framing, answer) = match next {
@@ -311,6 +316,8 @@ pub(super) struct Came {
     pub(super) address: IpAddr,
     /// The certificate of its handshake, if it came by TLS.
     pub(super) certificate: Option<Arc<Certificate>>,
+    /// Whether it speaks HTTP/2.
+    pub(super) is_http2: bool,
 }
 
 impl<F: Forward> Shared<F> {
@@ -387,7 +394,7 @@ impl<F: Forward> Shared<F> {
             return self.stats.error();
         };
         let address = told.map_or(peer, |parties| parties.client()).ip().to_canonical();
-        let came = Came { address, certificate: None };
+        let came = Came { address, certificate: None, is_http2: false };
         let served = if secure {
             self.secure(stream, came).await
         } else {
@@ -444,22 +451,33 @@ impl<F: Forward> Shared<F> {
         buffer: &mut BytesMut,
         came: &Came,
     ) -> Result<Option<bool>, Broken> {
-        let (stats, closing) = (&*self.stats, Framing::CLOSING);
-        let stays = match read_head(io, buffer, self.limits.head).await {
+        let closing = Framing::CLOSING;
+        let mut record = Record::new(&self.stats, self.own.front.log.as_ref(), came);
+        let next = read_head(io, buffer, self.limits.head).await;
+        record.is_asked = !matches!(next, Next::End);
+        let stays = match next {
             Next::End => return Ok(None),
-            Next::Late => deliver(io, closing, Answer::too_slow(), None, stats).await?,
+            Next::Late => deliver(io, closing, Answer::too_slow(), None, &record.counted).await?,
             Next::Malformed(why) => {
-                stats.request();
-                deliver(io, closing, Answer::malformed(&why), None, stats).await?
+                self.stats.request();
+                deliver(io, closing, Answer::malformed(&why), None, &record.counted).await?
             }
             Next::Request(mut request) => {
-                stats.request();
+                self.stats.request();
                 request.app.clone_from(&self.own.app);
                 request.said = self.said(&request, came);
-                self.answer(io, buffer, &request, came).await?
+                let request = record.request.insert(request);
+                self.answer(io, buffer, request, came, &record.counted).await?
             }
         };
         Ok(Some(stays))
+    }
+
+    /// Writes down that a request was refused before it was one of HTTP/1.1.
+    pub(super) fn refused(&self, came: &Came, status: u16) {
+        let mut record = Record::new(&self.stats, self.own.front.log.as_ref(), came);
+        record.is_asked = true;
+        record.counted.response(status);
     }
 
     /// What is believed of the client that it asks for, where that is another one.
@@ -476,10 +494,10 @@ impl<F: Forward> Shared<F> {
         &self,
         io: &mut T,
         buffer: &mut BytesMut,
-        request: &Request,
+        request: &mut Request,
         came: &Came,
+        stats: &Counted<'_>,
     ) -> Result<bool, Broken> {
-        let stats = &*self.stats;
         let mut framing = framing(request, !self.shutdown.is_cancelled());
         let by_tls = came.certificate.is_some();
         let said = request.said.as_deref();
@@ -495,7 +513,9 @@ impl<F: Forward> Shared<F> {
                 }
             }
         }
-        let backends = match self.sites.route(target(request, secure)) {
+        let route = self.sites.route(target(request, secure));
+        stats.is_for(|| self.sites.named(target(request, secure)));
+        let backends = match route {
             Route::Service(backends) => backends,
             // Whoever holds it knows whether a file or a program answers.
             Route::Remote(holders) => Backends::elsewhere(holders, self.limits.answer),
@@ -504,6 +524,7 @@ impl<F: Forward> Shared<F> {
                     return deliver(io, framing, answer, None, stats).await;
                 }
                 let (answer, site) = decided(request, site);
+                stats.files(site.as_ref());
                 return deliver(io, framing, answer, Some(&site), stats).await;
             }
             Route::ByTls(port) => {
@@ -517,6 +538,10 @@ impl<F: Forward> Shared<F> {
         };
         let origin = Origin::Client { address, secure, by_tls };
         let terms = terms(origin, self.limits, framing);
+        if stats.is_seen() {
+            // So that the line has the one that whoever is asked sees.
+            request.number = Some(rand::random());
+        }
         let (forward, balance) = (&*self.forward, &self.balance);
         let shared = proxy::Shared { forward, pool: Pool::shared(), balance, stats };
         proxy::pass_on(io, buffer, request, &backends, terms, shared).await

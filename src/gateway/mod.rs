@@ -26,6 +26,7 @@ use crate::base::{
     tree::{Chunk, Tree},
 };
 
+pub mod access;
 pub mod answer;
 mod balance;
 mod connection;
@@ -76,6 +77,12 @@ pub enum Route {
 pub trait Sites: Send + Sync + 'static {
     /// Quick: it is called on the event loop.
     fn route(&self, target: Target<'_>) -> Route;
+
+    /// Which application `target` is for, and which version of it is here, for the access log
+    /// alone. As quick.
+    fn named(&self, _target: Target<'_>) -> Option<(AppName, Option<u64>)> {
+        None
+    }
 
     /// How `host` is served over TLS, for one who asks for it, or for none; nothing where
     /// there is no certificate for it here. As quick.

@@ -236,6 +236,16 @@ impl Sites for SiteTable {
         Route::Remote(found.holders.clone())
     }
 
+    fn named(&self, Target { app, host, .. }: Target<'_>) -> Option<(AppName, Option<u64>)> {
+        let table = self.current();
+        let app = match app {
+            Some(app) => table.named(app),
+            None => table.find(host),
+        }?;
+        let site = table.content.as_ref().and_then(|content| content.site(&app.app));
+        Some((app.app.clone(), site.map(|site| site.version())))
+    }
+
     fn secured(&self, host: Option<&str>) -> Option<Secured> {
         let table = self.current();
         let app = &table.find(host)?.app;

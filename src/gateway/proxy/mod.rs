@@ -21,7 +21,8 @@ use tokio::{
 };
 
 use super::{
-    Forward, Stats,
+    Forward,
+    access::Counted,
     answer::Answer,
     deliver::{Framing as Delivery, deliver, with_date},
     request::Request,
@@ -91,7 +92,7 @@ pub(super) struct Shared<'a, F> {
     pub forward: &'a F,
     pub pool: &'a Pool,
     pub balance: &'a super::balance::Shared,
-    pub stats: &'a Stats,
+    pub stats: &'a Counted<'a>,
 }
 
 /// Why one attempt came to nothing.
@@ -176,6 +177,7 @@ pub(super) async fn pass_on<T: Transport, F: Forward>(
         let load = here.map(|process| process.load());
         let Some(chosen) = shared.balance.begin(load, &others) else { break };
         let pick = chosen.pick();
+        shared.stats.asks(pick);
         let kept = kept.as_deref();
         let attempt = Attempt { request, path, kept, body_max, terms, shared: &shared };
         let came = match (pick, here) {
@@ -377,6 +379,7 @@ impl<F: Forward> Attempt<'_, F> {
             response.written(to, |out| with_date(|d| head::line(out, "Date", d.as_bytes())));
         let mut decoder = Decoder::new(response.framing);
         let (mut sent, mut begun) = (0, false);
+        self.shared.stats.begins(response.status);
         loop {
             let next = decoder.next(&mut arrived).map_err(|_| match begun {
                 true => cut(),
@@ -390,6 +393,7 @@ impl<F: Forward> Attempt<'_, F> {
                         let more = !decoder.is_over();
                         begun = true;
                         client.put(&out, more && out.len() >= PIECE).await?;
+                        self.shared.stats.went(sent);
                         out.clear();
                     }
                 }
@@ -398,6 +402,7 @@ impl<F: Forward> Attempt<'_, F> {
                     if !out.is_empty() {
                         begun = true;
                         client.put(&out, false).await?;
+                        self.shared.stats.went(sent);
                         out.clear();
                     }
                     arrived.reserve(PIECE);
@@ -417,6 +422,7 @@ impl<F: Forward> Attempt<'_, F> {
         if !out.is_empty() {
             client.put(&out, false).await?;
         }
+        self.shared.stats.went(sent);
         self.shared.stats.response(response.status);
         self.shared.stats.sent(sent);
         let reusable = response.keep_alive && arrived.is_empty() && decoder.is_over();
@@ -482,6 +488,7 @@ impl<F: Forward> Attempt<'_, F> {
         let mut out = response.written(self.to_client(&response, true), |_| {});
         out.extend_from_slice(&arrived);
         self.shared.stats.response(200);
+        self.shared.stats.begins(response.status);
         client.write(&out, false).await?;
         if !buffer.is_empty() {
             let early = buffer.split();
@@ -491,7 +498,8 @@ impl<F: Forward> Attempt<'_, F> {
         let (from_client, to_client) = client.halves();
         let mut client = tokio::io::join(from_client, to_client);
         // How it ends is the two's own matter.
-        let _ended = tokio::io::copy_bidirectional(&mut client, upstream).await;
+        let ended = tokio::io::copy_bidirectional(&mut client, upstream).await;
+        self.shared.stats.went(arrived.len() as u64 + ended.map_or(0, |(_, down)| down));
         Ok((false, false))
     }
 }

@@ -32,7 +32,8 @@ use super::{
     tls::{connector, greet, made, secured},
 };
 use crate::gateway::{
-    Backends, Process, Route, Stats,
+    Backends, Front, Process, Route, Stats,
+    access::{Format, Log},
     connection::{Came, Limits, Own, Shared},
     http2,
 };
@@ -71,6 +72,10 @@ struct Pair {
 
 impl Pair {
     async fn new(sites: Arc<FakeSites>) -> Self {
+        Self::behind(Front::default(), sites).await
+    }
+
+    async fn behind(front: Front, sites: Arc<FakeSites>) -> Self {
         let (near, far) = tokio::io::duplex(64 << 10);
         let shutdown = CancellationToken::new();
         let (_, pem) = made(&["a"]);
@@ -78,12 +83,13 @@ impl Pair {
         let came = Came {
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             certificate: Some(secured.certificate.clone()),
+            is_http2: true,
         };
         sites.secure(move |host| Some(secured.clone()).filter(|_| host != Some("b")));
         let stats = Arc::new(Stats::default());
         let forward = Arc::new(FakeForward::default());
         let shared = Shared::new(
-            Own::default(),
+            Own { front, ..Own::default() },
             Limits::default(),
             sites,
             forward,
@@ -468,4 +474,35 @@ async fn a_body_that_is_too_long_is_refused() {
     let (response, mut to) = pair.send(request("POST", "/"), false).await;
     to.send_data(Bytes::from_static(b"hello!"), false).unwrap();
     assert_eq!(response.await.unwrap().status(), 413);
+}
+
+#[tokio::test]
+async fn requests_are_written_down() {
+    let scratch = tempfile::TempDir::new().unwrap();
+    let path = scratch.path().join("log");
+    let log = Log::open(Some(&path), Format::Json).unwrap();
+    let front = Front { log: Some(log.clone()), ..super::front::trusting("127.0.0.1") };
+    let sites = FakeSites::local(Arc::new(FakeSite::new(3, &[("a", b"first")])));
+    let mut pair = Pair::behind(front, sites).await;
+    let asked = Request::builder().uri("https://a/a?q").header("x-forwarded-for", "1.2.3.4");
+    let (response, _) = pair.send(asked.body(()).unwrap(), true).await;
+    assert_eq!(whole(response.await.unwrap()).await.unwrap().1, b"first");
+    // Refused before it is one of HTTP/1.1, and misdirected.
+    let other = Request::builder().uri("https://a/").header("host", "b").body(()).unwrap();
+    assert_eq!(pair.status(other, true).await, 400);
+    let other = Request::builder().uri("https://b/").body(()).unwrap();
+    assert_eq!(pair.status(other, true).await, 421);
+    pair.shutdown.cancel();
+    drop(pair.ask);
+    pair.served.await.unwrap();
+    log.close();
+    let lines = super::access::lines(&path);
+    let shown: Vec<_> = lines.iter().map(|l| (&l["status"], &l["protocol"], &l["tls"])).collect();
+    let http2 = serde_json::json!("HTTP/2.0");
+    assert_eq!(shown.len(), 3, "{lines:?}");
+    assert_eq!((shown[0].0, shown[0].1, shown[0].2), (&200.into(), &http2, &true.into()));
+    assert_eq!((shown[1].0, shown[2].0), (&400.into(), &421.into()));
+    let first = &lines[0];
+    assert_eq!((&first["client"], &first["target"]), (&"1.2.3.4".into(), &"/a?q".into()));
+    assert_eq!((&first["bytes"], &first["answered_by"]), (&5.into(), &"files".into()));
 }

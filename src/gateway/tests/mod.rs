@@ -1,6 +1,7 @@
 //! Tests of the whole gateway: decisions in a table, then real sockets on
 //! loopback and members that are pipes in memory.
 
+mod access;
 mod answers;
 pub(super) mod fake;
 mod forwarding;

@@ -24,6 +24,11 @@ impl Process for At {
     }
 }
 
+/// A process at `address`.
+pub(super) fn at(address: SocketAddr) -> Box<dyn Process> {
+    Box::new(At(address))
+}
+
 pub(super) fn member(n: u8) -> MemberId {
     SecretKey::from_seed([n; 32]).member()
 }
