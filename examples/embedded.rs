@@ -23,6 +23,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             advertise: None,
             listen: Some(format!("{ip}:0").parse()?),
             listen_tls: None,
+            front: Default::default(),
             join: Vec::new(),
             token: None,
             tags: Default::default(),

@@ -6,12 +6,12 @@
 //! Read by `tests/fuzz_corpus.rs`, which replays the corpus in every test run,
 //! and by the fuzzer in this folder.
 
-use std::{collections::BTreeMap, fmt::Debug, fs};
+use std::{collections::BTreeMap, fmt::Debug, fs, net::IpAddr};
 
 use althing::{
     base::{
-        AppName, Digest, MemberId, MemberName, PublicKey, Reason, Refusal, RelPath, SecretKey,
-        Signature, Time, WallTime,
+        AppName, Digest, MemberId, MemberName, Network, PublicKey, Reason, Refusal, RelPath,
+        SecretKey, Signature, Time, WallTime,
         catalog::{AppSpec, Catalog, Enrolled, Invite, Origin, Publication, Version},
         limits,
         tree::{self, Chunk, Entry, Node, Tree},
@@ -29,7 +29,9 @@ use althing::{
         settings::{Format, Settings},
     },
     gateway::{
-        encoding, range, request,
+        encoding,
+        forwarded::{ENTRIES_MAX, Said, said},
+        range, request,
         tcp::{
             header::{self, Step, Version as HeaderVersion},
             tunnel::Asked,
@@ -72,7 +74,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 30] = [
+pub const TARGETS: [Target; 31] = [
     Target { name: "message", run: message, seeds: message_seeds },
     Target { name: "register", run: register, seeds: register_seeds },
     Target { name: "record", run: member_record, seeds: member_record_seeds },
@@ -90,6 +92,7 @@ pub const TARGETS: [Target; 30] = [
     Target { name: "tree", run: listing, seeds: listing_seeds },
     Target { name: "path", run: path, seeds: path_seeds },
     Target { name: "request", run: http_request, seeds: request_seeds },
+    Target { name: "forwarded", run: forwarded, seeds: forwarded_seeds },
     Target { name: "manifest", run: manifest, seeds: manifest_seeds },
     Target { name: "addresses", run: addresses, seeds: addresses_seeds },
     Target { name: "hooks", run: hooks, seeds: hooks_seeds },
@@ -680,6 +683,38 @@ fn request_seeds() -> Vec<Vec<u8>> {
     .to_vec()
 }
 
+/// What a proxy says of its client: bounded, one line each, and read again as it was.
+fn forwarded(bytes: &[u8]) {
+    let trusted = ["10.0.0.0/8".parse().expect("a network")];
+    let peer = IpAddr::from([10, 0, 0, 1]);
+    let head = [b"GET / HTTP/1.1\r\nHost: a\r\n", bytes, b"\r\n\r\n"].concat();
+    let Some(said) = said(&head, peer, &trusted) else { return };
+    assert!(said.chain.len() <= ENTRIES_MAX && said.chain.len() == said.elements.len());
+    assert!(said.client == peer || !said.chain.is_empty());
+    let plain = |text: &str| text.bytes().all(|b| (b' '..=b'~').contains(&b));
+    assert!(said.chain.iter().chain(&said.elements).chain(&said.host).all(|text| plain(text)));
+    for (name, list) in [("X-Forwarded-For", &said.chain), ("Forwarded", &said.elements)] {
+        let line = format!("GET / HTTP/1.1\r\nHost: a\r\n{name}: {}\r\n\r\n", list.join(", "));
+        let again = heard(line.as_bytes(), peer, &trusted);
+        assert_eq!((again.client, again.chain.len()), (said.client, said.chain.len()), "{line}");
+    }
+}
+
+fn heard(head: &[u8], peer: IpAddr, trusted: &[Network]) -> Said {
+    said(head, peer, trusted).expect("the peer is trusted, and the head is one")
+}
+
+fn forwarded_seeds() -> Vec<Vec<u8>> {
+    [
+        "X-Forwarded-For: 6.6.6.6, 2001:db8::1, 10.0.0.2:80\r\nX-Forwarded-Proto: https",
+        "X-Forwarded-For: unknown, [::1]:8\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Host: b:8",
+        "Forwarded: for=\"[2001:db8::1]:5\";proto=https;host=\"b,c\", For=10.0.0.2;by=_x",
+        "Forwarded: for=6.6.6.6;x=\"\\\", for=\"\r\nForwarded: for=1.2.3.4;proto=http",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
+}
+
 // What people write.
 
 fn manifest(bytes: &[u8]) {
@@ -753,7 +788,7 @@ fn routes(bytes: &[u8]) {
 
 fn routes_seeds() -> Vec<Vec<u8>> {
     let written = "[[routes]]\npath = \"/\"\nservice = \"web\"\n[[routes]]\npath = \"/api/v2\"\n\
-                   service = \"api\"\nstrip = true\nwithin = \"5m\"\n";
+                   service = \"api\"\nstrip = true\nwithin = \"5m\"\nbody_max = \"10MB\"\n";
     let asked = format!("{written}\0/%61pi/v2//x/../y");
     let wrong = b"[[routes]]\npath = \"api/..\"\nservice = \"x\"\nwithin = \"0s\"\n".to_vec();
     vec![written.as_bytes().to_vec(), asked.into_bytes(), wrong]

@@ -149,6 +149,11 @@ fn shell(page: &mut Page, m: &Metrics) {
         ("althing_tcp_failures_total", "Of these, those that nobody took.", m.tcp_failures),
         ("althing_tcp_received_bytes_total", "Bytes that clients sent.", m.tcp_bytes_received),
         ("althing_tcp_sent_bytes_total", "Bytes that they were sent.", m.tcp_bytes_sent),
+        (
+            "althing_access_log_dropped_total",
+            "Lines of the access log that were left out.",
+            m.access_log_dropped,
+        ),
         ("althing_stalls_total", "Times that the loop or the process stood still.", m.stalls),
     ];
     for (name, help, value) in counters {

@@ -8,10 +8,11 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use super::{export::options::Export, units::Span};
 use crate::{
     base::{
-        AppName, MemberName, SecretName, ServiceName,
+        AppName, MemberName, Network, SecretName, ServiceName,
         catalog::{Failover, VotePolicy, check_tags},
         quantity,
     },
+    gateway::access::Format,
     member::event::EventKind,
     sim,
 };
@@ -59,7 +60,7 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 pub(super) enum Action {
     /// Run a member: found a cluster, join one, or come back to one.
-    Up(Up),
+    Up(Box<Up>),
     /// Print the command that the next server joins with.
     #[command(after_help = "Examples:
   althing invite                       for one server, within the hour
@@ -505,6 +506,23 @@ pub(super) struct Up {
     /// Where sites are served over TLS, TCP; `none` for nowhere.
     #[arg(long, value_name = "ADDR:PORT", default_value = "none")]
     pub listen_tls: Listen,
+    /// A proxy or a network of proxies in front of this member: what their requests say of the
+    /// client (X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, Forwarded) is believed, and
+    /// nobody else's. May be given several times, or as a list with commas; up to 64.
+    #[arg(long, value_name = "NET", value_delimiter = ',', env = "ALTHING_TRUSTED_PROXY")]
+    pub trusted_proxy: Vec<Network>,
+    /// Who connects to --listen or --listen-tls from this network has to send a header of the
+    /// PROXY protocol first, and what it says of the client is believed. May be given several
+    /// times, or as a list with commas; up to 64.
+    #[arg(long, value_name = "NET", value_delimiter = ',')]
+    pub accept_proxy: Vec<Network>,
+    /// A file that each request is written to at its end, a line each, or `-` for standard
+    /// output. Made so that its group can read it, and opened anew when it was moved away.
+    #[arg(long, value_name = "FILE")]
+    pub access_log: Option<PathBuf>,
+    /// How they are written.
+    #[arg(long, value_enum, default_value_t = FormatWord::Combined)]
+    pub access_log_format: FormatWord,
     /// Where the status page is served, TCP; `none` for nowhere.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7780")]
     pub status: Listen,
@@ -1016,9 +1034,51 @@ impl ProfileWord {
     }
 }
 
+/// See [`Format`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum FormatWord {
+    /// As Apache and others: the common form, the referer, the browser.
+    Combined,
+    /// As the first web servers.
+    Common,
+    /// An object a line.
+    Json,
+}
+
+impl From<FormatWord> for Format {
+    fn from(word: FormatWord) -> Self {
+        match word {
+            FormatWord::Combined => Self::Combined,
+            FormatWord::Common => Self::Common,
+            FormatWord::Json => Self::Json,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn networks_are_given_one_by_one_or_as_a_list() {
+        let args = Args::try_parse_from([
+            "althing",
+            "up",
+            "--trusted-proxy",
+            "10.0.0.0/8,192.0.2.1",
+            "--trusted-proxy=fd00::/8",
+            "--accept-proxy",
+            "127.0.0.1",
+        ]);
+        let Action::Up(up) = args.unwrap().action else { panic!("not up") };
+        let shown: Vec<String> = up.trusted_proxy.iter().map(Network::to_string).collect();
+        assert_eq!(shown, ["10.0.0.0/8", "192.0.2.1/32", "fd00::/8"]);
+        assert_eq!((up.accept_proxy.len(), up.access_log), (1, None));
+        for wrong in ["10.0.0.1/8", "proxy.example", ""] {
+            let args = Args::try_parse_from(["althing", "up", "--trusted-proxy", wrong]);
+            assert!(args.is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn options_of_up_have_the_documented_defaults() {

@@ -110,7 +110,7 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
     };
     let client = Client::new(&data);
     match args.action {
-        Action::Up(options) => up::run(options, data, output).await,
+        Action::Up(options) => up::run(*options, data, output).await,
         Action::Demo(options) => demo::run(options, output).await,
         Action::Sim(options) => sim::run(&options, output),
         Action::Invite { uses, valid } => operate::invite(&client, output, uses, valid).await,

@@ -415,6 +415,7 @@ pub(super) async fn metrics(client: &Client, output: &Output) -> Result<ExitCode
         tcp_failures,
         tcp_bytes_received,
         tcp_bytes_sent,
+        access_log_dropped,
         queue,
         input_us_max,
         unwell,
@@ -445,6 +446,7 @@ pub(super) async fn metrics(client: &Client, output: &Output) -> Result<ExitCode
     output.line(&format!("  taken by nobody    {tcp_failures}"));
     output.line(&format!("  bytes received     {tcp_bytes_received}"));
     output.line(&format!("  bytes sent         {tcp_bytes_sent}"));
+    output.line(&format!("log lines left out   {access_log_dropped}"));
     output.line(&format!("inputs that wait     {queue}"));
     output.line(&format!("  of the network     {queue_network}"));
     output.line(&format!("  of this member     {queue_notes}"));

@@ -23,8 +23,13 @@ use super::{
 };
 use crate::{
     admin,
-    base::{MemberName, Reason, Refusal, catalog::check_tags},
+    base::{MemberName, Network, Reason, Refusal, catalog::check_tags},
     driver::services::descriptors,
+    gateway::{
+        Front,
+        access::{Format, Log},
+        forwarded::TRUSTED_MAX,
+    },
     member::command::Command,
     node::{self, Ended},
 };
@@ -35,6 +40,8 @@ const PORT: u16 = 7700;
 const SOCKET_LOOK: Duration = Duration::from_millis(5);
 /// How soon tags are set again when there was no majority for it.
 const TAGS_RETRY: Duration = Duration::from_secs(3);
+/// How long the rest of the access log may take to be written at the end.
+const LOG_WITHIN: Duration = Duration::from_secs(2);
 /// The longest path of a Unix socket on Linux, bytes (unix(7)).
 const SOCKET_PATH_MAX: usize = 107;
 /// The longest token file that is read, bytes: a token is some hundreds.
@@ -101,8 +108,18 @@ async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refu
         Some(path) => Some(read_token(&path)?),
         None => options.token,
     };
+    let log = match &options.access_log {
+        Some(path) => Some(open_log(path, options.access_log_format.into())?),
+        None => None,
+    };
+    let front = Front {
+        trusted: networks(options.trusted_proxy, "--trusted-proxy")?.into(),
+        accept_proxy: networks(options.accept_proxy, "--accept-proxy")?,
+        log,
+    };
     Ok(node::Options {
         data,
+        front,
         name,
         bind: options.bind,
         advertise,
@@ -121,6 +138,56 @@ async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refu
         receive_rate: options.receive_rate.map(|rate| rate.max(CONTENT_RATE_MIN)),
         pace: options.profile.pace(),
     })
+}
+
+/// The access log. `-` is standard output.
+fn open_log(path: &Path, format: Format) -> Result<Log, Refusal> {
+    let file = (path != Path::new("-")).then_some(path);
+    let refuse = |error: std::io::Error| {
+        Refusal::new(
+            Reason::Failed,
+            "The member was not started.",
+            format!("The access log {} can't be opened: {error}.", path.display()),
+            "See that its directory is there and that this user may write there.",
+        )
+    };
+    let log = Log::open(file, format).map_err(refuse)?;
+    // Where a terminal hangs up, this process is to end as it always did.
+    if file.is_some() && !std::io::stdin().is_terminal() {
+        let mut hangup = signal(SignalKind::hangup()).map_err(refuse)?;
+        let log = log.clone();
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                log.reopen();
+            }
+        });
+    }
+    Ok(log)
+}
+
+/// Writes out what is left of it.
+async fn close_log(log: Option<Log>) {
+    let Some(log) = log else { return };
+    let (done, closed) = oneshot::channel();
+    // A thread of its own: the runtime would wait for one of its own at its end, and a disk
+    // that does not answer is to hold nobody up.
+    std::thread::spawn(move || {
+        log.close();
+        let _nobody_waits = done.send(());
+    });
+    let _given_up = tokio::time::timeout(LOG_WITHIN, closed).await;
+}
+
+fn networks(list: Vec<Network>, option: &str) -> Result<Vec<Network>, Refusal> {
+    if list.len() <= TRUSTED_MAX {
+        return Ok(list);
+    }
+    Err(Refusal::new(
+        Reason::Invalid,
+        "The member was not started.",
+        format!("{option} names {} networks, and {TRUSTED_MAX} are the most.", list.len()),
+        "Name larger networks, that hold several of them.",
+    ))
 }
 
 fn tags_of(list: Vec<args::Tag>) -> Result<BTreeMap<String, String>, Refusal> {
@@ -298,6 +365,7 @@ async fn up(
     stop: oneshot::Receiver<()>,
 ) -> Result<ExitCode, Refusal> {
     let (data, standby, tags) = (options.data.clone(), options.standby, options.tags.clone());
+    let log = options.front.log.clone();
     let status_address = status.as_ref().and_then(|listener| listener.local_addr().ok());
     let mut stop = stop;
     let running = tokio::select! {
@@ -334,6 +402,7 @@ async fn up(
     let ended = running.wait().await;
     asked.abort();
     shutdown.cancel();
+    close_log(log).await;
     match ended {
         Ended::Stopped => Ok(ExitCode::SUCCESS),
         Ended::Left => {

@@ -14,7 +14,7 @@ use super::{
     listeners::Listeners,
     services::{
         Services,
-        spec::{as_span, is_default},
+        spec::{as_size, as_span, is_default},
     },
 };
 use crate::base::ServiceName;
@@ -52,6 +52,9 @@ pub struct Route {
     /// By what the same client, or the same thing, reaches the same member again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
+    /// The longest body of a request that it is asked with, bytes; any if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "as_size")]
+    pub body_max: Option<u64>,
 }
 
 /// See [`Route::affinity`].
@@ -292,6 +295,13 @@ mod tests {
         assert_eq!(first.text(), second.text());
         assert_eq!(routes(&first.text().unwrap()).0.len(), 2);
         assert_eq!(Routes::default().text(), None);
+        let bounded = routes("[[routes]]\npath = \"/\"\nservice = \"x\"\nbody_max = \"10MB\"\n");
+        assert_eq!(bounded.0[0].body_max, Some(10_000_000));
+        assert!(bounded.text().unwrap().contains("body_max = \"10MB\""));
+        for wrong in ["10", "\"much\"", "\"-1\""] {
+            let text = format!("[[routes]]\npath = \"/\"\nservice = \"x\"\nbody_max = {wrong}\n");
+            assert!(Routes::parse(&text).is_err(), "{wrong}");
+        }
     }
 
     #[test]
@@ -321,6 +331,7 @@ mod tests {
                 strip: false,
                 within: WITHIN,
                 affinity: None,
+                body_max: None,
             };
             let wrong = Routes(vec![one]).check().unwrap_err();
             assert_eq!(wrong.len(), 1, "{path}: {wrong:?}");

@@ -165,6 +165,11 @@ impl Answer {
         Self { close: true, ..Self::page(408, "The request did not arrive in time.") }
     }
 
+    /// For a body that is longer than what answers takes.
+    pub fn too_large() -> Self {
+        Self { close: true, ..Self::page(413, "This is more than can be sent here.") }
+    }
+
     /// For a site that can't be served now: any status, with a time to come
     /// back for 503.
     pub fn unavailable(status: u16, why: &str) -> Self {
@@ -454,6 +459,7 @@ pub fn reason(status: u16) -> &'static str {
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         410 => "Gone",
+        413 => "Content Too Large",
         416 => "Range Not Satisfiable",
         421 => "Misdirected Request",
         429 => "Too Many Requests",

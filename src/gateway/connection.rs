@@ -23,9 +23,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Backends, Certificate, Forward, Route, Site, Sites, Stats, Target,
+    access::{Counted, Log, Record},
     answer::{self, Answer},
     balance,
     deliver::{Framing, deliver},
+    forwarded::{self, Said},
     proxy::{self, Pool, Terms, head::Origin},
     request::{self, HEAD_MAX, Malformed, Method, Request},
     tcp,
@@ -128,22 +130,36 @@ impl Doors {
 /// finished, for ten seconds at most, and idle connections are closed a second later.
 pub async fn serve<F: Forward>(
     doors: Doors,
+    front: Front,
     sites: Arc<dyn Sites>,
     forward: Arc<F>,
     stats: Arc<Stats>,
     shutdown: CancellationToken,
 ) {
     let limits = Limits { connections: connections_max(), ..Limits::default() };
-    serve_within(limits, doors, sites, forward, stats, shutdown).await;
+    let own = Own { front, ..Own::default() };
+    serve_as(own, limits, doors, sites, forward, stats, shutdown).await;
 }
 
-/// What is different where an application has a listener of its own.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What stands in front of a member, and what it writes down of what comes.
+#[derive(Clone, Debug, Default)]
+pub struct Front {
+    /// Who may say for whom it asks, by lines of a request.
+    pub trusted: Arc<[Network]>,
+    /// Who has to say by a header of the PROXY protocol for whom it connects to the doors of
+    /// the member.
+    pub accept_proxy: Vec<Network>,
+    /// Where requests are written down.
+    pub log: Option<Log>,
+}
+
+/// What is different from one listener to another.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Own {
     /// All requests are its, whatever their host name.
     pub(super) app: Option<AppName>,
-    /// Who has to say by a header of the PROXY protocol for whom it connects.
-    pub(super) accept_proxy: Vec<Network>,
+    /// For the connections, and the same on all listeners otherwise.
+    pub(super) front: Front,
     /// Connections at once, if that is said.
     pub(super) connections: Option<usize>,
 }
@@ -172,18 +188,7 @@ pub(super) fn connections_max() -> usize {
     fit.clamp(CONNECTIONS_MIN, CONNECTIONS_MAX)
 }
 
-pub(super) async fn serve_within<F: Forward>(
-    limits: Limits,
-    doors: Doors,
-    sites: Arc<dyn Sites>,
-    forward: Arc<F>,
-    stats: Arc<Stats>,
-    shutdown: CancellationToken,
-) {
-    serve_as(Own::default(), limits, doors, sites, forward, stats, shutdown).await;
-}
-
-async fn serve_as<F: Forward>(
+pub(super) async fn serve_as<F: Forward>(
     own: Own,
     limits: Limits,
     doors: Doors,
@@ -241,6 +246,8 @@ async fn forwarded<T: Transport>(
     sites: &dyn Sites,
     stats: &Stats,
 ) -> Result<(), Broken> {
+    // The member that the client came to writes it down.
+    let stats = &Counted::silent(stats);
     let mut buffer = BytesMut::with_capacity(2 << 10);
     let next = read_head(io, &mut buffer, limits.head).await;
     let (framing, answer) = match next {
@@ -311,6 +318,8 @@ pub(super) struct Came {
     pub(super) address: IpAddr,
     /// The certificate of its handshake, if it came by TLS.
     pub(super) certificate: Option<Arc<Certificate>>,
+    /// Whether it speaks HTTP/2.
+    pub(super) is_http2: bool,
 }
 
 impl<F: Forward> Shared<F> {
@@ -382,12 +391,12 @@ impl<F: Forward> Shared<F> {
 
     async fn connection(self: &Arc<Self>, mut stream: TcpStream, peer: SocketAddr, secure: bool) {
         let _counted = self.stats.connection();
-        let told = tcp::told_by(&mut stream, peer, &self.own.accept_proxy).await;
+        let told = tcp::told_by(&mut stream, peer, &self.own.front.accept_proxy).await;
         let Ok(told) = told.inspect_err(|error| tracing::debug!(%peer, %error, "not taken")) else {
             return self.stats.error();
         };
         let address = told.map_or(peer, |parties| parties.client()).ip().to_canonical();
-        let came = Came { address, certificate: None };
+        let came = Came { address, certificate: None, is_http2: false };
         let served = if secure {
             self.secure(stream, came).await
         } else {
@@ -444,21 +453,42 @@ impl<F: Forward> Shared<F> {
         buffer: &mut BytesMut,
         came: &Came,
     ) -> Result<Option<bool>, Broken> {
-        let (stats, closing) = (&*self.stats, Framing::CLOSING);
-        let stays = match read_head(io, buffer, self.limits.head).await {
+        let closing = Framing::CLOSING;
+        let mut record = Record::new(&self.stats, self.own.front.log.as_ref(), came);
+        let next = read_head(io, buffer, self.limits.head).await;
+        record.is_asked = !matches!(next, Next::End);
+        let stays = match next {
             Next::End => return Ok(None),
-            Next::Late => deliver(io, closing, Answer::too_slow(), None, stats).await?,
+            Next::Late => deliver(io, closing, Answer::too_slow(), None, &record.counted).await?,
             Next::Malformed(why) => {
-                stats.request();
-                deliver(io, closing, Answer::malformed(&why), None, stats).await?
+                self.stats.request();
+                deliver(io, closing, Answer::malformed(&why), None, &record.counted).await?
             }
             Next::Request(mut request) => {
-                stats.request();
+                self.stats.request();
                 request.app.clone_from(&self.own.app);
-                self.answer(io, buffer, &request, came).await?
+                request.said = self.said(&request, came);
+                let request = record.request.insert(request);
+                self.answer(io, buffer, request, came, &record.counted).await?
             }
         };
         Ok(Some(stays))
+    }
+
+    /// Writes down that a request was refused before it was one of HTTP/1.1.
+    pub(super) fn refused(&self, came: &Came, status: u16) {
+        let mut record = Record::new(&self.stats, self.own.front.log.as_ref(), came);
+        record.is_asked = true;
+        record.counted.response(status);
+    }
+
+    /// What is believed of the client that it asks for, where that is another one.
+    fn said(&self, request: &Request, came: &Came) -> Option<Box<Said>> {
+        let trusted = &self.own.front.trusted;
+        if trusted.is_empty() {
+            return None;
+        }
+        forwarded::said(&request.raw, came.address, trusted).map(Box::new)
     }
 
     /// Answers one request. The route is taken here, once.
@@ -466,12 +496,15 @@ impl<F: Forward> Shared<F> {
         &self,
         io: &mut T,
         buffer: &mut BytesMut,
-        request: &Request,
+        request: &mut Request,
         came: &Came,
+        stats: &Counted<'_>,
     ) -> Result<bool, Broken> {
-        let stats = &*self.stats;
         let mut framing = framing(request, !self.shutdown.is_cancelled());
-        let secure = came.certificate.is_some();
+        let by_tls = came.certificate.is_some();
+        let said = request.said.as_deref();
+        let secure = said.and_then(|said| said.secure).unwrap_or(by_tls);
+        let address = said.map_or(came.address, |said| said.client);
         if let Some(certificate) = &came.certificate {
             let secured = self.sites.secured(request.host_name());
             match secured.filter(|secured| secured.certificate.answers_for(certificate)) {
@@ -482,7 +515,9 @@ impl<F: Forward> Shared<F> {
                 }
             }
         }
-        let backends = match self.sites.route(target(request, secure)) {
+        let route = self.sites.route(target(request, secure));
+        stats.is_for(|| self.sites.named(target(request, secure)));
+        let backends = match route {
             Route::Service(backends) => backends,
             // Whoever holds it knows whether a file or a program answers.
             Route::Remote { of, others } => Backends::elsewhere(of, others, self.limits.answer),
@@ -491,6 +526,7 @@ impl<F: Forward> Shared<F> {
                     return deliver(io, framing, answer, None, stats).await;
                 }
                 let (answer, site) = decided(request, site);
+                stats.files(site.as_ref());
                 return deliver(io, framing, answer, Some(&site), stats).await;
             }
             Route::ByTls(port) => {
@@ -502,8 +538,12 @@ impl<F: Forward> Shared<F> {
                 return deliver(io, framing, answer, None, stats).await;
             }
         };
-        let origin = Origin::Client { address: came.address, secure };
+        let origin = Origin::Client { address, secure, by_tls };
         let terms = terms(origin, self.limits, framing);
+        if stats.is_seen() {
+            // So that the line has the one that whoever is asked sees.
+            request.number = Some(rand::random());
+        }
         let (forward, balance) = (&*self.forward, &self.balance);
         let shared = proxy::Shared { forward, pool: Pool::shared(), balance, stats };
         proxy::pass_on(io, buffer, request, &backends, terms, shared).await

@@ -7,7 +7,10 @@ use std::{
     fs::File,
     io,
     os::unix::fs::FileExt,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -15,6 +18,7 @@ use bytes::Bytes;
 
 use super::{
     Site, Stats,
+    access::Counted,
     answer::{self, Answer, Body, FileRef},
     encoding::{self, Cache},
     transport::{Broken, Transport, blocking},
@@ -59,7 +63,7 @@ pub(super) async fn deliver<T: Transport>(
     framing: Framing,
     mut answer: Answer,
     site: Option<&Arc<dyn Site>>,
-    stats: &Stats,
+    stats: &Counted<'_>,
 ) -> Result<bool, Broken> {
     let body = std::mem::replace(&mut answer.body, Body::None);
     let ready = match prepare(body, site, framing.head_only, stats).await {
@@ -103,14 +107,16 @@ pub(super) async fn deliver<T: Transport>(
         }
         Source::Live { file, start } => {
             to.write(&head, true).await?;
-            to.send_file(file, start, length).await?;
+            to.send_file(file, start, length, stats.going()).await?;
         }
         Source::Chunks { site, first, rest } => {
             to.write(&head, true).await?;
             to.write(&first, !rest.is_empty()).await?;
-            send_chunks(to, site, rest).await?;
+            stats.went(first.len() as u64);
+            send_chunks(to, site, rest, stats.going()).await?;
         }
     }
+    stats.went(length);
     stats.sent(length);
     Ok(keep_alive)
 }
@@ -322,11 +328,13 @@ async fn send_chunks<T: Transport>(
     to: &mut T,
     site: Arc<dyn Site>,
     pieces: Vec<Piece>,
+    sent: &AtomicU64,
 ) -> Result<(), Broken> {
     let count = pieces.len();
     for (nr, piece) in pieces.into_iter().enumerate() {
         let bytes = piece.read(&site).await.map_err(Broken::Content)?;
         to.write(&bytes, nr + 1 < count).await?;
+        sent.fetch_add(bytes.len() as u64, Relaxed);
     }
     Ok(())
 }

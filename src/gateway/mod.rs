@@ -29,11 +29,13 @@ use crate::{
     proto::balance::choice::Candidate,
 };
 
+pub mod access;
 pub mod answer;
 mod balance;
 mod connection;
 mod deliver;
 pub mod encoding;
+pub mod forwarded;
 mod http2;
 pub mod ports;
 mod proxy;
@@ -47,7 +49,7 @@ mod tls;
 mod transport;
 pub mod vip;
 
-pub use connection::{Doors, serve, serve_forwarded};
+pub use connection::{Doors, Front, serve, serve_forwarded};
 pub use proxy::{Affinity, Backends, KeyOf, Process, Turn};
 pub use stats::{Snapshot, Stats};
 pub use tcp::{Cut, Lead, Leads, Tunnels, serve_tunnel};
@@ -83,6 +85,12 @@ pub enum Route {
 pub trait Sites: Send + Sync + 'static {
     /// Quick: it is called on the event loop.
     fn route(&self, target: Target<'_>) -> Route;
+
+    /// Which application `target` is for, and which version of it is here, for the access log
+    /// alone. As quick.
+    fn named(&self, _target: Target<'_>) -> Option<(AppName, Option<u64>)> {
+        None
+    }
 
     /// How `host` is served over TLS, for one who asks for it, or for none; nothing where
     /// there is no certificate for it here. As quick.

@@ -24,7 +24,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Forward, Leads, Sites, Stats, Tunnels, balance,
+    Forward, Front, Leads, Sites, Stats, Tunnels, balance,
     connection::{Own, connections_max, is_of_one_connection, serve_own},
     tcp,
 };
@@ -122,6 +122,9 @@ pub struct Means<N> {
     pub network: Arc<N>,
     /// What counts.
     pub stats: Arc<Stats>,
+    /// What stands in front of this member. Headers of the PROXY protocol are a matter of
+    /// each port.
+    pub front: Front,
 }
 
 impl Ports {
@@ -138,11 +141,11 @@ impl Ports {
         let wanted = watch::Sender::new(Wanted::new());
         let troubles = Arc::<Mutex<BTreeMap<_, _>>>::default();
         let tasks = TaskTracker::new();
-        let Means { sites, leads, network, stats } = means;
+        let Means { sites, leads, network, stats, front } = means;
         let balance = balance::Shared::new();
         let (tunnels, stats_of_tcp) = (network.clone(), stats.clone());
         let tcp = Arc::new(tcp::Shared { leads, tunnels, stats: stats_of_tcp, balance });
-        let serving = Serving { sites, network, stats, tcp, tasks, shutdown };
+        let serving = Serving { sites, network, stats, front, tcp, tasks, shutdown };
         let keeper = Keeper {
             serving,
             open: BTreeMap::new(),
@@ -295,6 +298,7 @@ struct Serving<N> {
     sites: Arc<dyn Sites>,
     network: Arc<N>,
     stats: Arc<Stats>,
+    front: Front,
     tcp: Arc<tcp::Shared<N>>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
@@ -312,7 +316,8 @@ impl<N: Forward + Tunnels> Serving<N> {
         let Port { app, kind, accept_proxy, connections } = port;
         match kind {
             Kind::Http => {
-                let own = Own { app: Some(app), accept_proxy, connections };
+                let front = Front { accept_proxy, ..self.front.clone() };
+                let own = Own { app: Some(app), front, connections };
                 let (sites, network) = (self.sites.clone(), self.network.clone());
                 let serve = serve_own(own, listener, sites, network, self.stats.clone(), stop);
                 self.tasks.spawn(serve);

@@ -6,7 +6,10 @@
 
 use bytes::Bytes;
 
-use super::proxy::{affinity, body::Framing};
+use super::{
+    forwarded::Said,
+    proxy::{affinity, body::Framing},
+};
 use crate::base::{AppName, limits};
 
 /// The longest request head, bytes: what common servers accept.
@@ -62,6 +65,10 @@ pub struct Request {
     /// The application that it is for, where that is not said by its host: never from the
     /// head itself, so always none after [`parse`].
     pub app: Option<AppName>,
+    /// What a proxy that is trusted says of the client: never from the head alone either.
+    pub said: Option<Box<Said>>,
+    /// The number by which it is known to those who answer it, where the client gives none.
+    pub number: Option<u128>,
     /// `Accept-Encoding`, several lines joined.
     pub accept_encoding: Option<String>,
     /// `If-None-Match`, several lines joined.
@@ -275,6 +282,8 @@ impl Fields {
             answered_by: self.answered_by,
             raw: Bytes::new(),
             app: None,
+            said: None,
+            number: None,
             accept_encoding: self.accept_encoding,
             if_none_match: self.if_none_match,
             if_range: only(self.if_range),
@@ -306,7 +315,7 @@ fn content_length(value: &str) -> Result<u64, Malformed> {
 
 /// Lower case; a name or address and maybe a port, nothing that could be
 /// taken for anything else. Empty stays empty: RFC 9112 allows it.
-fn checked_host(value: &str) -> Result<String, Malformed> {
+pub(super) fn checked_host(value: &str) -> Result<String, Malformed> {
     let bad = Err(Malformed::Bad("a Host that is none"));
     if value.len() > HOST_MAX {
         return bad;

@@ -15,7 +15,10 @@ use std::{
     future::{Future, poll_fn},
     io,
     os::unix::fs::FileExt,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -69,12 +72,14 @@ pub(super) trait Transport: Send {
         bytes: &[u8],
         more: bool,
     ) -> impl Future<Output = Result<(), Broken>> + Send;
-    /// Sends `len` bytes of `file` from `start`, all or [`Broken`].
+    /// Sends `len` bytes of `file` from `start`, all or [`Broken`]. `sent` goes up by what is
+    /// sent as it is.
     fn send_file(
         &mut self,
         file: Arc<File>,
         start: u64,
         len: u64,
+        sent: &AtomicU64,
     ) -> impl Future<Output = Result<(), Broken>> + Send;
     /// Both directions, to be used at the same time.
     fn halves(
@@ -96,7 +101,13 @@ impl Tcp {
         Ok(Self { stream, stall })
     }
 
-    async fn by_sendfile(&mut self, file: Arc<File>, start: u64, len: u64) -> Result<(), Broken> {
+    async fn by_sendfile(
+        &mut self,
+        file: Arc<File>,
+        start: u64,
+        len: u64,
+        all: &AtomicU64,
+    ) -> Result<(), Broken> {
         let stamp = Stamp::of(&file)?;
         let (mut offset, end) = (start, start + len);
         let mut slice = 0;
@@ -110,10 +121,11 @@ impl Tcp {
                 Ok(sent) => sent as u64,
                 // Some file systems have no sendfile.
                 Err(Broken::Io(e)) if e.raw_os_error() == Some(INVALID) => {
-                    return copy_file(self, file, offset, end - offset).await;
+                    return copy_file(self, file, offset, end - offset, all).await;
                 }
                 Err(broken) => return Err(broken),
             };
+            all.fetch_add(sent, Relaxed);
             slice += sent;
             if slice >= SLICE {
                 slice = 0;
@@ -172,14 +184,20 @@ impl Transport for Tcp {
         Ok(())
     }
 
-    async fn send_file(&mut self, file: Arc<File>, start: u64, len: u64) -> Result<(), Broken> {
-        let sent = self.by_sendfile(file, start, len).await;
-        if matches!(sent, Err(Broken::FileChanged)) {
+    async fn send_file(
+        &mut self,
+        file: Arc<File>,
+        start: u64,
+        len: u64,
+        sent: &AtomicU64,
+    ) -> Result<(), Broken> {
+        let done = self.by_sendfile(file, start, len, sent).await;
+        if matches!(done, Err(Broken::FileChanged)) {
             // What sendfile has queued are the file's own pages, so a write to
             // the file shows in what has not left yet: it must not leave.
             self.stream.set_zero_linger()?;
         }
-        sent
+        done
     }
 
     fn halves(
@@ -240,8 +258,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Plain<S> {
         Ok(())
     }
 
-    async fn send_file(&mut self, file: Arc<File>, start: u64, len: u64) -> Result<(), Broken> {
-        copy_file(self, file, start, len).await
+    async fn send_file(
+        &mut self,
+        file: Arc<File>,
+        start: u64,
+        len: u64,
+        sent: &AtomicU64,
+    ) -> Result<(), Broken> {
+        copy_file(self, file, start, len, sent).await
     }
 
     fn halves(
@@ -261,6 +285,7 @@ async fn copy_file<T: Transport>(
     file: Arc<File>,
     start: u64,
     len: u64,
+    sent: &AtomicU64,
 ) -> Result<(), Broken> {
     let stamp = Stamp::of(&file)?;
     let (mut offset, end) = (start, start + len);
@@ -277,6 +302,7 @@ async fn copy_file<T: Transport>(
         stamp.check(&file)?;
         offset += count;
         to.write(&piece, offset < end).await?;
+        sent.fetch_add(count, Relaxed);
     }
     Ok(())
 }

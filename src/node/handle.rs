@@ -84,6 +84,9 @@ pub struct Metrics {
     /// Bytes that they were sent.
     #[serde(default)]
     pub tcp_bytes_sent: u64,
+    /// Lines of the access log that were left out.
+    #[serde(default)]
+    pub access_log_dropped: u64,
     /// Inputs that wait for the member: how far the loop is behind.
     pub queue: u64,
     /// The longest that one input took, in microseconds.

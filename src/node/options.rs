@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use super::Scrub;
-use crate::base::MemberName;
+use crate::{base::MemberName, gateway::Front};
 
 /// The options of `althing up`, with their defaults resolved by the caller.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// Where they are served over TLS, TCP; nowhere if not given.
     pub listen_tls: Option<SocketAddr>,
+    /// What stands in front of that.
+    pub front: Front,
     /// Members to join by, in this order.
     pub join: Vec<SocketAddr>,
     /// The token to join with.

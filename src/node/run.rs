@@ -50,7 +50,8 @@ use crate::{
     },
     driver::services::{ServiceEvent, Supervisor},
     gateway::{
-        self,
+        self, Front,
+        access::{Log, LogEvent},
         ports::{Means, PortEvent, Ports},
         vip,
     },
@@ -168,6 +169,9 @@ pub(super) struct Standing {
     /// Where sites are served at all.
     ports: Option<Arc<OwnPorts>>,
     port_events: mpsc::UnboundedReceiver<PortEvent>,
+    /// Where requests are written down, and what happens to it.
+    log: Option<Log>,
+    log_events: mpsc::UnboundedReceiver<LogEvent>,
 }
 
 impl Standing {
@@ -212,6 +216,7 @@ pub(super) fn open(
     parts: Parts,
     plain: Option<TcpListener>,
     tls: Option<TcpListener>,
+    front: Front,
 ) -> Result<(Handle, Standing, Begun), Refusal> {
     let (requests, request_queue) = mpsc::channel(64);
     let made = make_member(&parts);
@@ -220,7 +225,13 @@ pub(super) fn open(
     let supervisor = Supervisor::new(parts.logs.clone(), move |event| drop(happened.send(event)));
     let sites = Arc::new(SiteTable::new(supervisor.endpoints()));
     let (port_happened, port_events) = mpsc::unbounded_channel();
+    let (log_happened, log_events) = mpsc::unbounded_channel();
+    if let Some(log) = &front.log {
+        log.tell(move |event| drop(log_happened.send(event)));
+    }
     let mut standing = Standing {
+        log: front.log.clone(),
+        log_events,
         supervisor: Arc::new(supervisor),
         service_events,
         requests: request_queue,
@@ -246,6 +257,7 @@ pub(super) fn open(
             leads: Arc::clone(&standing.sites) as _,
             network: Arc::clone(&standing.forwarder),
             stats: Arc::clone(&standing.stats),
+            front: front.clone(),
         };
         let tell = move |event| drop(port_happened.send(event));
         let ports = Ports::new(means, tell, standing.shutdown.clone());
@@ -258,7 +270,8 @@ pub(super) fn open(
         let doors = gateway::Doors { plain, tls: tls.map(|listener| (listener, known)) };
         let sites: Arc<dyn gateway::Sites> = Arc::clone(&standing.sites) as _;
         let (forwarder, stats) = (Arc::clone(&standing.forwarder), Arc::clone(&standing.stats));
-        let serve = gateway::serve(doors, sites, forwarder, stats, standing.shutdown.clone());
+        let serve =
+            gateway::serve(doors, front, sites, forwarder, stats, standing.shutdown.clone());
         let (warm, shutdown) = (standing.warm.clone(), standing.shutdown.clone());
         standing.gateway.spawn(async move {
             // Clients wait in the kernel's queue until there is somebody who answers.
@@ -371,6 +384,7 @@ fn put_together(
         forwarder: Arc::clone(&standing.forwarder),
         ports: standing.ports.clone(),
         stats: Arc::clone(&standing.stats),
+        log: standing.log.clone(),
         peers: Roster::default(),
         tickets: BTreeMap::new(),
         knocks: BTreeMap::new(),
@@ -418,6 +432,7 @@ struct Loop {
     sites: Arc<SiteTable>,
     ports: Option<Arc<OwnPorts>>,
     stats: Arc<gateway::Stats>,
+    log: Option<Log>,
     peers: Roster,
     tickets: BTreeMap<u64, Answer>,
     knocks: BTreeMap<u64, oneshot::Sender<Vec<u8>>>,
@@ -448,7 +463,7 @@ impl Loop {
         mut network: mpsc::Receiver<NetEvent>,
         mut notes: mpsc::UnboundedReceiver<Note>,
     ) {
-        let Standing { requests, service_events, port_events, .. } = standing;
+        let Standing { requests, service_events, port_events, log_events, .. } = standing;
         while self.ended.is_none() {
             let wake = self.wake_at();
             tokio::select! {
@@ -457,6 +472,7 @@ impl Loop {
                 Some(note) = notes.recv() => self.on_note(note),
                 Some(event) = service_events.recv() => self.on_service(&event),
                 Some(event) = port_events.recv() => self.on_port(&event),
+                Some(event) = log_events.recv() => self.on_log(&event),
                 request = requests.recv() => match request {
                     Some(request) => self.on_request(request),
                     None => self.ended = Some(Ended::Stopped), // every handle is gone
@@ -595,6 +611,8 @@ impl Loop {
         }
         let mut complaints = self.work.complaints();
         complaints.extend(self.ports.iter().flat_map(|ports| ports.complaints()));
+        let log = self.log.as_ref().and_then(Log::trouble);
+        complaints.extend(log.map(|why| format!("{}.", sentence(&why))));
         if !complaints.is_empty() {
             view.health = view.health.max(Health::Warning);
             view.reasons.extend(complaints);
@@ -757,6 +775,15 @@ impl Loop {
         self.view_dirty = true;
     }
 
+    fn on_log(&mut self, event: &LogEvent) {
+        let severity = match event {
+            LogEvent::Failed(_) | LogEvent::Behind(_) => Severity::Warning,
+            LogEvent::Again(_) => Severity::Info,
+        };
+        self.tell_of_itself(EventKind::Member, severity, event.to_string());
+        self.view_dirty = true;
+    }
+
     fn on_port(&mut self, event: &PortEvent) {
         let (severity, app) = (listeners::severity(event), Some(event.app.clone()));
         self.tell_about(EventKind::Service, severity, app, event.to_string());
@@ -895,6 +922,7 @@ impl Loop {
             tcp_failures: served.tcp_failures,
             tcp_bytes_received: served.tcp_bytes_received,
             tcp_bytes_sent: served.tcp_bytes_sent,
+            access_log_dropped: self.log.as_ref().map_or(0, Log::dropped),
             unwell: detector.unwell,
             suspicions: detector.suspicions,
             gossip_backlog: detector.backlog,

@@ -112,6 +112,7 @@ impl SiteTable {
             affinity: affinity(route),
             path: (rewritten != path).then(|| rewritten.to_owned()),
             within: route.within,
+            body_max: route.body_max,
         })
     }
 
@@ -274,6 +275,16 @@ impl Sites for SiteTable {
             return Route::Unavailable { status: 503, why };
         }
         Route::Remote { of: number(&found.app, None), others: found.holders.clone() }
+    }
+
+    fn named(&self, Target { app, host, .. }: Target<'_>) -> Option<(AppName, Option<u64>)> {
+        let table = self.current();
+        let app = match app {
+            Some(app) => table.named(app),
+            None => table.find(host),
+        }?;
+        let site = table.content.as_ref().and_then(|content| content.site(&app.app));
+        Some((app.app.clone(), site.map(|site| site.version())))
     }
 
     fn secured(&self, host: Option<&str>) -> Option<Secured> {

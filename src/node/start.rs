@@ -76,7 +76,7 @@ pub async fn start(mut options: Options) -> Result<Running, Refusal> {
     let site_address = listener.as_ref().and_then(|l| l.local_addr().ok());
     let (parts, ready) = prepare(&options, &kept).await?;
     let tls_address = tls.as_ref().and_then(|l| l.local_addr().ok());
-    let (handle, standing, begun) = run::open(parts, listener, tls)?;
+    let (handle, standing, begun) = run::open(parts, listener, tls, options.front.clone())?;
     let ended = tokio::spawn(again::run_on(options, kept, begun, standing));
     Ok(Running { handle, ready: Ready { site_address, tls_address, ..ready }, ended })
 }

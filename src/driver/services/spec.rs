@@ -409,7 +409,7 @@ pub(in crate::driver) mod as_span {
 }
 
 /// A size as text, where there is one.
-mod as_size {
+pub(in crate::driver) mod as_size {
     use super::{Deserialize, quantity};
     use serde::{Deserializer, Serializer, de};
 

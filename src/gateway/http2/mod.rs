@@ -141,6 +141,7 @@ async fn stream<F: Forward>(
             tracing::debug!(client = %came.address, why, "a request was refused");
             let mut refusal = http::Response::new(());
             *refusal.status_mut() = http::StatusCode::BAD_REQUEST;
+            shared.refused(came, 400);
             // Whoever is gone needs no answer.
             let _gone = respond.send_response(refusal, true);
             return Ended::Here;

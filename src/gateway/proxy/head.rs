@@ -9,6 +9,7 @@ use super::{
     super::{
         answer,
         deliver::hsts_line,
+        forwarded,
         request::{HEAD_MAX, HEADERS_MAX, Request},
     },
     body::Framing,
@@ -25,12 +26,15 @@ const APPLICATION: &str = "Althing-Application";
 /// Who asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::gateway) enum Origin {
-    /// A client, at this address.
+    /// A client.
     Client {
-        /// Its address.
+        /// Its address, as far as is known: a proxy that is trusted may say another one than
+        /// that of the connection.
         address: IpAddr,
-        /// Whether it came over TLS.
+        /// Whether it came over TLS, as far as is known.
         secure: bool,
+        /// Whether the connection to this member is one.
+        by_tls: bool,
     },
     /// Another member, which has written down who asked it.
     Member,
@@ -81,16 +85,25 @@ pub(super) fn request(request: &Request, path: &str, origin: Origin, to_member: 
         }
         Framing::Chunked => line(&mut out, "Transfer-Encoding", b"chunked"),
     }
-    if let Origin::Client { address, secure } = origin {
+    if let Origin::Client { address, secure, by_tls } = origin {
+        let said = request.said.as_deref();
+        let (chain, elements) = match said {
+            Some(said) => said.lists(by_tls, host),
+            None => {
+                let mut element = format!("for={}", forwarded::node(address));
+                forwarded::add_to(&mut element, Some(secure), Some(host));
+                (address.to_string(), element)
+            }
+        };
         let proto = if secure { "https" } else { "http" };
-        let address_text = address.to_string();
-        line(&mut out, "X-Forwarded-For", address_text.as_bytes());
+        let asked_for = said.and_then(|said| said.host.as_deref()).unwrap_or(host);
+        line(&mut out, "X-Forwarded-For", chain.as_bytes());
         line(&mut out, "X-Forwarded-Proto", proto.as_bytes());
-        line(&mut out, "X-Forwarded-Host", host.as_bytes());
-        line(&mut out, "Forwarded", forwarded(address, proto, host).as_bytes());
+        line(&mut out, "X-Forwarded-Host", asked_for.as_bytes());
+        line(&mut out, "Forwarded", elements.as_bytes());
         line(&mut out, "Via", format!("1.{} althing", request.minor).as_bytes());
         if !has_id {
-            let id = format!("{:032x}", rand::random::<u128>());
+            let id = format!("{:032x}", request.number.unwrap_or_else(rand::random));
             line(&mut out, "X-Request-Id", id.as_bytes());
         }
     }
@@ -117,15 +130,6 @@ pub(in crate::gateway) fn application(raw: &[u8]) -> Option<AppName> {
     head.parse(raw).ok()?;
     let line = head.headers.iter().find(|line| line.name.eq_ignore_ascii_case(APPLICATION))?;
     AppName::parse(std::str::from_utf8(line.value).ok()?).ok()
-}
-
-/// Names in brackets and quotes where the grammar wants them.
-fn forwarded(address: IpAddr, proto: &str, host: &str) -> String {
-    let by_address = match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("\"[{address}]\""),
-    };
-    format!("for={by_address};host=\"{host}\";proto={proto}")
 }
 
 /// Why a member passed a request on to nobody.
@@ -346,6 +350,7 @@ mod tests {
     const CLIENT: Origin = Origin::Client {
         address: IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 9)),
         secure: false,
+        by_tls: false,
     };
 
     #[test]

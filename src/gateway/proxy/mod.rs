@@ -7,7 +7,16 @@
 //! 9.2.2), as long as nothing of an answer came. A body of known length up to [`KEPT_MAX`]
 //! is read before anybody is asked, so that it can be sent once more in the first two cases.
 
-use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use tokio::{
@@ -16,7 +25,8 @@ use tokio::{
 };
 
 use super::{
-    Forward, Stats,
+    Forward,
+    access::Counted,
     answer::Answer,
     deliver::{Framing as Delivery, deliver, with_date},
     request::Request,
@@ -60,12 +70,15 @@ pub struct Backends {
     pub path: Option<String>,
     /// How long it has until its answer begins, and between any two pieces of it.
     pub within: Duration,
+    /// The longest body that it is asked with, bytes.
+    pub body_max: Option<u64>,
 }
 
 impl Backends {
     /// Others alone.
     pub(super) fn elsewhere(of: u64, others: Arc<[Candidate]>, within: Duration) -> Self {
-        Self { of, here: None, others, affinity: Affinity::Unknown, path: None, within }
+        let (affinity, path) = (Affinity::Unknown, None);
+        Self { of, here: None, others, affinity, path, within, body_max: None }
     }
 }
 
@@ -105,7 +118,7 @@ pub(super) struct Shared<'a, F> {
     pub forward: &'a F,
     pub pool: &'a Pool,
     pub balance: &'a super::balance::Shared,
-    pub stats: &'a Stats,
+    pub stats: &'a Counted<'a>,
 }
 
 /// Why one attempt came to nothing.
@@ -134,6 +147,9 @@ enum Failure {
     Client(io::Error),
     #[error(transparent)]
     Body(#[from] BadBody),
+    /// The body goes on where it should have ended.
+    #[error("the body of the request is longer than its route takes")]
+    TooLarge,
     /// The answer has begun, and there is no way back.
     #[error(transparent)]
     Begun(#[from] Broken),
@@ -143,7 +159,7 @@ impl Failure {
     /// Whether the one who was asked is at fault, and not the client.
     fn is_theirs(&self) -> bool {
         match self {
-            Self::Client(_) | Self::Body(_) | Self::Full => false,
+            Self::Client(_) | Self::Body(_) | Self::TooLarge | Self::Full => false,
             Self::Begun(broken) => matches!(broken, Broken::Holder(_)),
             Self::Unreached(_)
             | Self::Refused
@@ -165,6 +181,11 @@ pub(super) async fn pass_on<T: Transport, F: Forward>(
     shared: Shared<'_, F>,
 ) -> Result<bool, Broken> {
     let mut kept = None;
+    let body_max = backends.body_max.unwrap_or(u64::MAX);
+    if matches!(request.body, Framing::Length(length) if length > body_max) {
+        // Before anybody is asked, and before a client that waits is told to go on.
+        return deliver(client, terms.delivery, Answer::too_large(), None, shared.stats).await;
+    }
     if let Framing::Length(length) = request.body
         && length <= KEPT_MAX
         && !request.expects_continue
@@ -177,7 +198,7 @@ pub(super) async fn pass_on<T: Transport, F: Forward>(
     }
     let path = backends.path.as_deref().unwrap_or(&request.path);
     let (address, secure) = match terms.origin {
-        Origin::Client { address, secure } => (Some(address), secure),
+        Origin::Client { address, secure, .. } => (Some(address), secure),
         Origin::Member => (None, request.said_secure),
     };
     let wish = backends.affinity.wish(request, address);
@@ -194,8 +215,9 @@ pub(super) async fn pass_on<T: Transport, F: Forward>(
         let asked = Asked { of, here, others, tried: &tried, wish };
         let Some(chosen) = shared.balance.begin(&asked) else { break };
         let pick = chosen.pick();
-        let mut attempt =
-            Attempt { request, path, kept: kept.as_deref(), cookie: None, terms, shared: &shared };
+        shared.stats.asks(pick);
+        let (kept, cookie) = (kept.as_deref(), None);
+        let mut attempt = Attempt { request, path, kept, cookie, body_max, terms, shared: &shared };
         let came = match (pick, &backends.here) {
             (Pick::Here, Some((me, process))) => {
                 attempt.cookie = backends.affinity.cookie(request, me.id, secure);
@@ -214,7 +236,7 @@ pub(super) async fn pass_on<T: Transport, F: Forward>(
         tracing::debug!(?pick, %failure, "a request was not answered by the one chosen");
         let again = match &failure {
             Failure::Client(error) => return Err(io::Error::from(error.kind()).into()),
-            Failure::Begun(_) | Failure::Body(_) => false,
+            Failure::Begun(_) | Failure::Body(_) | Failure::TooLarge => false,
             // Nothing of its body was taken yet.
             Failure::Unreached(_) => true,
             Failure::Full if pick == Pick::Here => true,
@@ -245,6 +267,7 @@ pub(super) async fn pass_on<T: Transport, F: Forward>(
         }
         Some(Failure::Begun(broken)) => return Err(broken),
         Some(Failure::Body(_)) => Answer::page(400, "The body of the request is malformed."),
+        Some(Failure::TooLarge) => Answer::too_large(),
         Some(Failure::Late(_)) => Answer::page(504, "The program took too long to answer."),
         None | Some(Failure::Refused | Failure::Unreached(_)) if is_member => {
             Answer::passed_to_nobody()
@@ -274,6 +297,8 @@ struct Attempt<'a, F> {
     kept: Option<&'a [u8]>,
     /// What the client is told to be led here again.
     cookie: Option<String>,
+    /// The longest body, bytes.
+    body_max: u64,
     terms: Terms,
     shared: &'a Shared<'a, F>,
 }
@@ -426,6 +451,7 @@ impl<F: Forward> Attempt<'_, F> {
             response.written(to, |out| with_date(|d| head::line(out, "Date", d.as_bytes())));
         let mut decoder = Decoder::new(response.framing);
         let (mut sent, mut begun) = (0, false);
+        self.shared.stats.begins(response.status);
         loop {
             let next = decoder.next(&mut arrived).map_err(|_| match begun {
                 true => cut(),
@@ -439,6 +465,7 @@ impl<F: Forward> Attempt<'_, F> {
                         let more = !decoder.is_over();
                         begun = true;
                         client.put(&out, more && out.len() >= PIECE).await?;
+                        self.shared.stats.went(sent);
                         out.clear();
                     }
                 }
@@ -447,6 +474,7 @@ impl<F: Forward> Attempt<'_, F> {
                     if !out.is_empty() {
                         begun = true;
                         client.put(&out, false).await?;
+                        self.shared.stats.went(sent);
                         out.clear();
                     }
                     arrived.reserve(PIECE);
@@ -466,6 +494,7 @@ impl<F: Forward> Attempt<'_, F> {
         if !out.is_empty() {
             client.put(&out, false).await?;
         }
+        self.shared.stats.went(sent);
         self.shared.stats.response(response.status);
         self.shared.stats.sent(sent);
         let reusable = response.keep_alive && arrived.is_empty() && decoder.is_over();
@@ -486,13 +515,16 @@ impl<F: Forward> Attempt<'_, F> {
         let (from_client, to_client) = client.halves();
         let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);
         let mut to_client = stream::Within(to_client, stall);
-        let up = send_body(from_client, buffer, self.request.body, &mut to_upstream, stall);
+        let body = (self.request.body, self.body_max);
+        let up = send_body(from_client, buffer, body, &mut to_upstream, stall);
         let up = std::pin::pin!(up);
         let (tell, mut told) = tokio::sync::watch::channel(false);
+        let begun = AtomicBool::new(false);
         let down = async {
             let mut arrived = BytesMut::with_capacity(PIECE / 8);
             let response =
                 self.answered(&mut to_client, &mut from_upstream, &mut arrived, within).await?;
+            begun.store(true, Relaxed);
             let all = *told.borrow_and_update();
             self.bring(&mut to_client, &mut from_upstream, response, arrived, within, all).await
         };
@@ -508,6 +540,8 @@ impl<F: Forward> Attempt<'_, F> {
                     }
                     // It may have answered all the same: that is worth more than a guess.
                     Err(Failure::Unanswered(_)) => sent = true,
+                    // In the middle of an answer another one would be read as a part of it.
+                    Err(failure) if begun.load(Relaxed) => return Err(ended_by(failure)),
                     Err(failure) => return Err(failure),
                 },
                 came = &mut down => return came,
@@ -527,6 +561,7 @@ impl<F: Forward> Attempt<'_, F> {
         let mut out = response.written(self.to_client(&response, true), |_| {});
         out.extend_from_slice(&arrived);
         self.shared.stats.response(200);
+        self.shared.stats.begins(response.status);
         client.write(&out, false).await?;
         if !buffer.is_empty() {
             let early = buffer.split();
@@ -536,9 +571,19 @@ impl<F: Forward> Attempt<'_, F> {
         let (from_client, to_client) = client.halves();
         let mut client = tokio::io::join(from_client, to_client);
         // How it ends is the two's own matter.
-        let _ended = tokio::io::copy_bidirectional(&mut client, upstream).await;
+        let ended = tokio::io::copy_bidirectional(&mut client, upstream).await;
+        self.shared.stats.went(arrived.len() as u64 + ended.map_or(0, |(_, down)| down));
         Ok(Brought { stays: false, reusable: false, status: response.status })
     }
+}
+
+/// What the client did while its answer was under way, which ends there.
+fn ended_by(failure: Failure) -> Failure {
+    let error = match failure {
+        Failure::Client(error) => error,
+        other => io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
+    };
+    Failure::Begun(Broken::Io(error))
 }
 
 fn cut() -> Failure {
@@ -574,16 +619,18 @@ async fn read_whole<T: Transport>(
 async fn send_body<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     mut client: R,
     buffer: &mut BytesMut,
-    framing: Framing,
+    (framing, body_max): (Framing, u64),
     upstream: &mut W,
     stall: Duration,
 ) -> Result<(), Failure> {
     let chunked = framing == Framing::Chunked;
+    let mut left = body_max;
     let mut decoder = Decoder::new(framing);
     let mut out = Vec::new();
     loop {
         match decoder.next(buffer)? {
             Next::Data(data) => {
+                left = left.checked_sub(data.len() as u64).ok_or(Failure::TooLarge)?;
                 put_piece(&mut out, &data, chunked);
                 if !buffer.is_empty() && out.len() < PIECE {
                     continue;

@@ -29,9 +29,9 @@ use crate::{
         tree::{Chunk, Entry, Node, Tree},
     },
     gateway::{
-        Affinity, Backends, Cut, Doors, Forward, Process, Route, Secured, Site, Sites, Stats,
-        Target, Tunnels,
-        connection::{Limits, serve_forwarded, serve_within},
+        Affinity, Backends, Cut, Doors, Forward, Front, Process, Route, Secured, Site, Sites,
+        Stats, Target, Tunnels,
+        connection::{Limits, Own, serve_as, serve_forwarded},
     },
     proto::balance::choice::Candidate,
 };
@@ -234,6 +234,7 @@ pub fn backends(address: Option<SocketAddr>, others: &[MemberId]) -> Backends {
         affinity: Affinity::Unknown,
         path: None,
         within: Duration::from_secs(20),
+        body_max: None,
     }
 }
 
@@ -330,6 +331,16 @@ impl Server {
     }
 
     pub async fn with(sites: Arc<FakeSites>, forward: Arc<FakeForward>, limits: Limits) -> Self {
+        Self::behind(Front::default(), sites, forward, limits).await
+    }
+
+    /// One with something in front of it.
+    pub async fn behind(
+        front: Front,
+        sites: Arc<dyn Sites>,
+        forward: Arc<FakeForward>,
+        limits: Limits,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let by_tls = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -338,7 +349,9 @@ impl Server {
         open.cancel();
         let doors = Doors { plain: Some(listener), tls: Some((by_tls, open)) };
         let (stats, shutdown) = (Arc::new(Stats::default()), CancellationToken::new());
-        let served = serve_within(limits, doors, sites, forward, stats.clone(), shutdown.clone());
+        let own = Own { front, ..Own::default() };
+        let (counts, stop) = (stats.clone(), shutdown.clone());
+        let served = serve_as(own, limits, doors, sites, forward, counts, stop);
         Self { address, tls, stats, shutdown, ended: tokio::spawn(served) }
     }
 

@@ -28,10 +28,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     fake::{FakeForward, FakeSite, FakeSites, Server, backends, noise},
+    proxying::bounded,
     tls::{connector, greet, made, secured},
 };
 use crate::gateway::{
-    Route, Stats,
+    Front, Route, Stats,
+    access::{Format, Log},
     connection::{Came, Limits, Own, Shared},
     http2,
 };
@@ -51,6 +53,10 @@ struct Pair {
 
 impl Pair {
     async fn new(sites: Arc<FakeSites>) -> Self {
+        Self::behind(Front::default(), sites).await
+    }
+
+    async fn behind(front: Front, sites: Arc<FakeSites>) -> Self {
         let (near, far) = tokio::io::duplex(64 << 10);
         let shutdown = CancellationToken::new();
         let (_, pem) = made(&["a"]);
@@ -58,12 +64,13 @@ impl Pair {
         let came = Came {
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             certificate: Some(secured.certificate.clone()),
+            is_http2: true,
         };
         sites.secure(move |host| Some(secured.clone()).filter(|_| host != Some("b")));
         let stats = Arc::new(Stats::default());
         let forward = Arc::new(FakeForward::default());
         let shared = Shared::new(
-            Own::default(),
+            Own { front, ..Own::default() },
             Limits::default(),
             sites,
             forward,
@@ -425,4 +432,58 @@ async fn a_shutdown_loses_nothing_that_is_under_way() {
     assert_eq!(told, b"ok");
     pair.served.await.unwrap();
     pair.driven.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_long_is_refused() {
+    let mut pair = Pair::new(bounded(echo().await, 5)).await;
+    // By its length before it is sent, and without one where it goes beyond.
+    let told = Request::builder().method("POST").uri("https://a/").header("content-length", "6");
+    let (response, _to) = pair.send(told.body(()).unwrap(), false).await;
+    assert_eq!(response.await.unwrap().status(), 413);
+    let (response, mut to) = pair.send(request("POST", "/"), false).await;
+    put(&mut to, b"hello").await;
+    let (head, mut all) = (response.await.unwrap(), Vec::new());
+    assert_eq!(head.status(), 200);
+    let mut body = head.into_body();
+    while all.len() < 5 {
+        all.extend_from_slice(&body.data().await.unwrap().unwrap());
+    }
+    assert_eq!(all, b"hello");
+    let (waits, _gone) = program(b"").await;
+    let mut pair = Pair::new(bounded(waits, 5)).await;
+    let (response, mut to) = pair.send(request("POST", "/"), false).await;
+    to.send_data(Bytes::from_static(b"hello!"), false).unwrap();
+    assert_eq!(response.await.unwrap().status(), 413);
+}
+
+#[tokio::test]
+async fn requests_are_written_down() {
+    let scratch = tempfile::TempDir::new().unwrap();
+    let path = scratch.path().join("log");
+    let log = Log::open(Some(&path), Format::Json).unwrap();
+    let front = Front { log: Some(log.clone()), ..super::front::trusting("127.0.0.1") };
+    let sites = FakeSites::local(Arc::new(FakeSite::new(3, &[("a", b"first")])));
+    let mut pair = Pair::behind(front, sites).await;
+    let asked = Request::builder().uri("https://a/a?q").header("x-forwarded-for", "1.2.3.4");
+    let (response, _) = pair.send(asked.body(()).unwrap(), true).await;
+    assert_eq!(whole(response.await.unwrap()).await.unwrap().1, b"first");
+    // Refused before it is one of HTTP/1.1, and misdirected.
+    let other = Request::builder().uri("https://a/").header("host", "b").body(()).unwrap();
+    assert_eq!(pair.status(other, true).await, 400);
+    let other = Request::builder().uri("https://b/").body(()).unwrap();
+    assert_eq!(pair.status(other, true).await, 421);
+    pair.shutdown.cancel();
+    drop(pair.ask);
+    pair.served.await.unwrap();
+    log.close();
+    let lines = super::access::lines(&path);
+    let shown: Vec<_> = lines.iter().map(|l| (&l["status"], &l["protocol"], &l["tls"])).collect();
+    let http2 = serde_json::json!("HTTP/2.0");
+    assert_eq!(shown.len(), 3, "{lines:?}");
+    assert_eq!((shown[0].0, shown[0].1, shown[0].2), (&200.into(), &http2, &true.into()));
+    assert_eq!((shown[1].0, shown[2].0), (&400.into(), &421.into()));
+    let first = &lines[0];
+    assert_eq!((&first["client"], &first["target"]), (&"1.2.3.4".into(), &"/a?q".into()));
+    assert_eq!((&first["bytes"], &first["answered_by"]), (&5.into(), &"files".into()));
 }

@@ -19,7 +19,7 @@ use super::fake::{Client, FakeForward, Peer, candidates, here, member, remote};
 use crate::{
     base::AppName,
     gateway::{
-        Lead, Leads, Route, Sites, Stats, Target,
+        Front, Lead, Leads, Route, Sites, Stats, Target,
         ports::{Kind, Means, Port, PortEvent, Ports, Wanted, What},
     },
 };
@@ -79,6 +79,7 @@ impl Bench {
         let network = Arc::new(FakeForward { peers, ..FakeForward::default() });
         let table = Arc::new(Table { program, asked: Mutex::default() });
         let means = Means {
+            front: Front::default(),
             sites: table.clone() as _,
             leads: table.clone() as _,
             network: network.clone(),

@@ -13,13 +13,13 @@ use crate::{
     gateway::{Backends, Route, connection::Limits},
 };
 
-fn sites(here: Option<SocketAddr>, others: &[MemberId]) -> Arc<FakeSites> {
+pub(super) fn sites(here: Option<SocketAddr>, others: &[MemberId]) -> Arc<FakeSites> {
     let others = others.to_vec();
     FakeSites::new(move |_| Route::Service(backends(here, &others)))
 }
 
 /// A program that does `serve` with each connection.
-async fn program<F>(serve: impl Fn(TcpStream, usize) -> F + Send + 'static) -> SocketAddr
+pub(super) async fn program<F>(serve: impl Fn(TcpStream, usize) -> F + Send + 'static) -> SocketAddr
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -46,7 +46,7 @@ async fn head_of(stream: &mut TcpStream) -> Option<String> {
 }
 
 /// Says of each request how many its connection has had before, and the head itself.
-async fn tells(mut stream: TcpStream, number: usize) {
+pub(super) async fn tells(mut stream: TcpStream, number: usize) {
     for count in 0.. {
         let Some(head) = head_of(&mut stream).await else { return };
         let mut body = vec![0; length(&head)];
@@ -342,4 +342,72 @@ async fn only_the_program_is_asked_for_another_path() {
     let through = Server::with(sites, forward.clone(), Limits::default()).await;
     assert_eq!(through.get("/api/x").await.status, 200);
     assert!(forward.heads.lock().unwrap()[0].starts_with("GET /api/x HTTP/1.1\r\n"));
+}
+
+/// Leads to a program that takes bodies up to `body_max`.
+pub(super) fn bounded(address: SocketAddr, body_max: u64) -> Arc<FakeSites> {
+    FakeSites::new(move |_| {
+        let body_max = Some(body_max);
+        Route::Service(Backends { body_max, ..backends(Some(address), &[]) })
+    })
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_long_is_refused_before_anybody_is_asked() {
+    let (asked, mut who) = tokio::sync::mpsc::unbounded_channel();
+    let address = program(move |stream, number| {
+        asked.send(number).unwrap();
+        tells(stream, number)
+    })
+    .await;
+    let server = Server::start(bounded(address, 5)).await;
+    for lines in ["Content-Length: 6", "Content-Length: 6\r\nExpect: 100-continue"] {
+        let mut client = server.connect().await;
+        client.send(&format!("POST / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n")).await;
+        let reply = client.reply(false).await;
+        assert_eq!((reply.status, reply.header("connection")), (413, Some("close")), "{lines}");
+    }
+    assert!(who.try_recv().is_err(), "the program was asked");
+    // Up to there it is taken, also where its length is not said.
+    let fine = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+    assert!(server.ask(fine).await.text().ends_with("hello"));
+    // And a member that holds nothing leaves it to those that do.
+    let peers = [(member(1), Peer::Serves(bounded(address, 5)))];
+    let through = with(None, peers).await.0;
+    let long = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nhello!";
+    assert_eq!(through.ask(long).await.status, 413);
+}
+
+#[tokio::test]
+async fn a_body_without_a_length_is_cut_where_it_is_too_long() {
+    let waits = program(|mut stream, _| async move {
+        head_of(&mut stream).await;
+        let mut all = Vec::new();
+        // It reads to the end, and never sees one.
+        let _ = stream.read_to_end(&mut all).await;
+        assert!(!all.ends_with(b"0\r\n\r\n"));
+    })
+    .await;
+    let server = Server::start(bounded(waits, 5)).await;
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let reply = server.ask(&format!("{head}3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n")).await;
+    assert_eq!((reply.status, reply.header("connection")), (413, Some("close")));
+
+    // Where an answer has begun nothing else can be said: it is cut, and nothing put into it.
+    let echo = program(|mut stream, _| async move {
+        head_of(&mut stream).await;
+        let begins = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n";
+        stream.write_all(begins).await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let server = Server::start(bounded(echo, 5)).await;
+    for (number, rest) in ["3\r\nabc\r\n3\r\ndef\r\n", "+3\r\nabc\r\n"].iter().enumerate() {
+        let mut client = server.connect().await;
+        client.send(head).await;
+        assert_eq!(client.head().await.status, 200);
+        client.send(rest).await;
+        assert_eq!(client.rest().await, b"1\r\nx\r\n", "{rest:?}");
+        server.until(|stats| stats.errors == number as u64 + 1).await;
+    }
 }

@@ -107,8 +107,8 @@ impl<F: Forward> Shared<F> {
             }
         };
         came.certificate = Some(certificate);
-        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        if is_http2 {
+        came.is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        if came.is_http2 {
             return http2::serve(self, stream, came).await;
         }
         let mut io = Plain::waiting(stream, self.limits.stall, |stream, cx| {
