@@ -1,5 +1,5 @@
 //! F3, the store: what a member keeps on its disk. Atomic records, the data
-//! directory, and content addressed by its signature.
+//! directory, content addressed by its signature, series of measurements.
 //!
 //! All calls block; the shell runs them where blocking is allowed. Nothing
 //! here knows of the network or of other members, and nothing read from disk
@@ -16,6 +16,7 @@ mod pack;
 mod proof;
 pub mod record;
 mod recover;
+pub mod series;
 mod writer;
 
 pub use content::{ContentStore, Freed, Hold};
