@@ -199,9 +199,9 @@ impl CustomName {
 pub enum SeriesError {
     /// Not in the catalogue, and not custom.
     #[error(
-        "`{0}` is nothing that is measured: take a name from `althing metrics --names`, or, for \
-         what a service measures itself, custom. with lower-case letters, digits, dots, hyphens \
-         and underscores, up to 64 bytes"
+        "`{0}` is nothing that is measured: docs/telemetry.md has the names; for what a service \
+         measures itself, write custom. and lower-case letters, digits, dots, hyphens and \
+         underscores, up to 64 bytes"
     )]
     Unknown(String),
     /// A label where there is none.
@@ -442,6 +442,15 @@ mod tests {
             assert!(name.len() <= limits::SERIES_NAME_MAX && !name.starts_with(CUSTOM));
             assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'.'), "{name}");
             assert!(help.ends_with('.'), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_page_has_every_name() {
+        let page = include_str!("../../../docs/telemetry.md");
+        for known in Known::ALL {
+            let name = known.definition().name;
+            assert!(page.contains(&format!("`{name}`")), "{name} is not in docs/telemetry.md");
         }
     }
 
