@@ -137,3 +137,40 @@ pub const USER_EVENTS_MAX: usize = EVENTS_MAX / 2;
 pub const ADDRESSES_MAX: usize = 32;
 /// Virtual addresses of all applications: what one message about them names at the most.
 pub const LEASES_MAX: usize = 1_024;
+
+/// Series of one member: an ordinary one has about a hundred. What comes beyond is refused and
+/// counted, so that a service which makes up names can't fill memory and disk.
+pub const SERIES_MAX: usize = 2_000;
+/// Series among them that keep distributions, for percentiles: about 12 MiB of disk each.
+pub const DISTRIBUTIONS_MAX: usize = 64;
+/// Length of the name of a series, bytes.
+pub const SERIES_NAME_MAX: usize = 64;
+/// Length of the label of a series, bytes: an application with a service, or a mount point.
+pub const SERIES_LABEL_MAX: usize = 200;
+/// Length of a pattern of series, bytes: the longest series, with room for asterisks.
+pub const SERIES_PATTERN_MAX: usize = 300;
+/// The largest value of a sample, either side of zero: it fits into single precision with
+/// room, and nobody measures so much of anything.
+pub const SAMPLE_MAX: f64 = 1e30;
+/// Bins of one sketch: at 1 % values of one sign and eight powers of ten apart.
+pub const SKETCH_BINS_MAX: usize = 1_024;
+/// Buckets of one series in one answer: more than the longest that is kept has.
+pub const BUCKETS_MAX: usize = 10_000;
+/// Rows of all series in one answer of the store: some sixty megabytes for a moment.
+pub const ANSWER_CELLS_MAX: usize = 1 << 20;
+/// Mount points that are looked at.
+pub const MOUNTS_MAX: usize = 32;
+/// Network interfaces that are looked at, one by one: a host of containers has thousands.
+pub const INTERFACES_MAX: usize = 32;
+
+/// Events in the log on disk: months of an ordinary member.
+pub const LOGGED_MAX: u64 = 100_000;
+/// Bytes of their encodings: some three hundred for each.
+pub const LOGGED_BYTES_MAX: u64 = 32 << 20;
+/// The newest of them stay however old they are, so that a clock that jumps ahead can't
+/// empty the log.
+pub const LOGGED_MIN: u64 = 1_000;
+/// The encoding of one event in the log, bytes: its texts at their longest.
+pub const LOGGED_EACH_MAX: usize = 16 << 10;
+/// Events in one answer.
+pub const LOGGED_ANSWER_MAX: usize = 10_000;

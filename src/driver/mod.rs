@@ -1,7 +1,8 @@
 //! F3, drivers: what scans, checks, switches and undoes content of one type on
 //! this member's disk, and what runs there. `files` is the first, `services` the second;
 //! `hooks` run around a switch; `routes` lead requests to services, `listeners` connections; `tls`
-//! says which secret is their certificate; `settings` and `secrets` are what both are given.
+//! says which secret is their certificate; `settings` and `secrets` are what both are given. `host`
+//! measures the machine.
 //!
 //! A driver knows neither the store nor the network: content comes to it from
 //! a [`ChunkSource`] and goes from it into a [`FileSink`]. It decides nothing
@@ -26,6 +27,7 @@ pub struct Guide;
 pub mod addresses;
 pub mod files;
 pub mod hooks;
+pub mod host;
 pub mod listeners;
 pub mod routes;
 pub mod secrets;

@@ -8,5 +8,6 @@ pub mod membership;
 pub mod replication;
 pub mod rollout;
 pub mod rumor;
+pub mod telemetry;
 pub mod vote;
 pub mod window;

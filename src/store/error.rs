@@ -117,6 +117,25 @@ pub enum StoreError {
     /// A writer that failed before.
     #[error("a write failed before, so nothing of this batch can be kept; write it again")]
     Abandoned,
+    /// More numbers than one answer has.
+    #[error(
+        "that asks for {cells} numbers, and an answer has no more than {cells_max}: name fewer \
+         series, a shorter time, or a longer step"
+    )]
+    TooMuch {
+        /// Series times rows.
+        cells: usize,
+        /// How many there may be.
+        cells_max: usize,
+    },
+    /// The log of events failed for a reason of its own.
+    #[error("can't {doing} the log of events: {why}; the newest events are still kept in memory")]
+    Log {
+        /// What was being done, a verb.
+        doing: &'static str,
+        /// What the log said.
+        why: String,
+    },
     /// The index failed for a reason of its own.
     #[error("can't {doing} the content index: {why}")]
     Index {

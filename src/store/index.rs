@@ -2,7 +2,7 @@
 //! counts, which trees are known. `redb`, an embedded store whose transactions
 //! survive a power loss.
 //!
-//! Nothing else in the store names redb. After an input or output error it
+//! But for the log of events nothing else in the store names redb. After an input or output error it
 //! refuses everything until it is opened again, which is done here, so that a
 //! disk that was full for a moment does not need a restart.
 

@@ -1,5 +1,5 @@
 //! F3, the store: what a member keeps on its disk. Atomic records, the data
-//! directory, and content addressed by its signature.
+//! directory, content addressed by its signature, series of measurements, the log of events.
 //!
 //! All calls block; the shell runs them where blocking is allowed. Nothing
 //! here knows of the network or of other members, and nothing read from disk
@@ -8,6 +8,7 @@
 pub mod content;
 pub mod data_dir;
 pub mod error;
+pub mod events;
 mod gc;
 pub mod incoming;
 mod index;
@@ -16,6 +17,7 @@ mod pack;
 mod proof;
 pub mod record;
 mod recover;
+pub mod series;
 mod writer;
 
 pub use content::{ContentStore, Freed, Hold};
