@@ -204,8 +204,7 @@ impl Balance {
         let untried = |pick: Pick| !asked.tried.contains(&pick);
         let here = asked.here.filter(|_| untried(Pick::Here));
         let heed_bad = self.heeds_bad(now, asked);
-        let fit_here =
-            here.filter(|h| !h.unwell && !(heed_bad && self.is_bad(now, asked.of, h.id)));
+        let fit_here = here.filter(|h| !(h.unwell || heed_bad && self.is_bad(now, asked.of, h.id)));
         let is_fit = |balance: &Self, other: &Candidate| {
             untried(Pick::Member(other.id))
                 && !balance.is_out(now, other.id)
