@@ -267,8 +267,10 @@ mod planted {
 
     use super::*;
 
-    /// Each bug must be seen within so many seeds.
-    const SEEDS_MAX: u64 = 200;
+    /// Each bug must be seen within so many seeds. Most are within ten; `GivenUpEarly` takes
+    /// content that is taken from a member just while its heirs fetch it, and that is rare: the
+    /// seed that shows it was 63 once and 1,178 after the members had one message more.
+    const SEEDS_MAX: u64 = 3_000;
 
     fn with(bug: Bug) -> Plan {
         Plan { planted: Some(bug), long_of_100: 0, large_of_100: 0, ..Plan::default() }
