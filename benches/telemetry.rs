@@ -20,11 +20,12 @@ use std::{
 };
 
 use althing::{
-    base::{Digest, MemberId, Time, WallTime},
-    driver::host::Host,
-    proto::telemetry::{
-        Answer, Cell, Distribution, Grid, Level, Pattern, Reading, Series, answer, rollup,
+    base::{
+        Digest, MemberId, Time, WallTime,
+        metric::{Pattern, Series},
     },
+    driver::host::Host,
+    proto::telemetry::{Answer, Cell, Distribution, Grid, Level, Reading, answer, rollup},
     store::series::{SeriesStore, Wanted},
 };
 

@@ -56,6 +56,7 @@ use althing::{
             ActionList, Bits, Changes, Gained, IHaveList, Join, Positions, Since, Standing, Update,
             UpdateList,
         },
+        rule::parse,
         rumor::{self, Rumor, RumorKind},
         vote::{Ballot, SignedBallot},
     },
@@ -74,7 +75,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 31] = [
+pub const TARGETS: [Target; 32] = [
     Target { name: "message", run: message, seeds: message_seeds },
     Target { name: "register", run: register, seeds: register_seeds },
     Target { name: "record", run: member_record, seeds: member_record_seeds },
@@ -100,6 +101,7 @@ pub const TARGETS: [Target; 31] = [
     Target { name: "listeners", run: listeners, seeds: listeners_seeds },
     Target { name: "proxy_header", run: proxy_header, seeds: proxy_header_seeds },
     Target { name: "tunnel", run: tunnel, seeds: tunnel_seeds },
+    Target { name: "rule", run: rule, seeds: rule_seeds },
     Target { name: "settings", run: settings, seeds: settings_seeds },
     Target { name: "secrets", run: secrets, seeds: secrets_seeds },
     Target { name: "json", run: json, seeds: json_seeds },
@@ -788,10 +790,35 @@ fn routes(bytes: &[u8]) {
 
 fn routes_seeds() -> Vec<Vec<u8>> {
     let written = "[[routes]]\npath = \"/\"\nservice = \"web\"\n[[routes]]\npath = \"/api/v2\"\n\
-                   service = \"api\"\nstrip = true\nwithin = \"5m\"\nbody_max = \"10MB\"\n";
+                   service = \"api\"\nstrip = true\nwithin = \"5m\"\nbody_max = \"10MB\"\naffinity = \"cookie sid\"\n";
     let asked = format!("{written}\0/%61pi/v2//x/../y");
     let wrong = b"[[routes]]\npath = \"api/..\"\nservice = \"x\"\nwithin = \"0s\"\n".to_vec();
     vec![written.as_bytes().to_vec(), asked.into_bytes(), wrong]
+}
+
+/// Rules, and what of one that is none is shown.
+fn rule(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    match parse(text) {
+        Ok(rule) => {
+            let written = rule.to_string();
+            let again = parse(&written).expect("what was read can be written");
+            assert_eq!((again.to_string(), again), (written, rule));
+        }
+        Err(wrong) => assert_eq!(wrong.shown(text).lines().count(), 3),
+    }
+}
+
+fn rule_seeds() -> Vec<Vec<u8>> {
+    let all = [
+        "critical when cpu > 90% for 2m until < 75% for 1m then mail ops, out keep 2 cooldown 10m",
+        "warning when cluster min(disk.free \"/srv/a b\") < 50% then mail ops repeat 1d",
+        "when time 18:00-23:00 mon-fri America/New_York and not any load > 2 then in 2",
+        "when cluster share(requests from MX|continent:EU|10.0.0.0/8, 10m) > 60% then in 1",
+        "when count(events service shop, 10m) > 3 or (p99(latency shop, 5m) >= 250ms) then \
+         restart shop/web, sync shop at-most 3 in 1h",
+    ];
+    all.map(|text| text.as_bytes().to_vec()).into()
 }
 
 fn listeners(bytes: &[u8]) {

@@ -12,6 +12,7 @@ pub mod id;
 pub mod key;
 pub mod limits;
 pub mod merge;
+pub mod metric;
 pub mod network;
 pub mod path;
 pub mod placement;

@@ -7,6 +7,7 @@ pub mod election;
 pub mod membership;
 pub mod replication;
 pub mod rollout;
+pub mod rule;
 pub mod rumor;
 pub mod telemetry;
 pub mod vote;

@@ -31,8 +31,9 @@ use crate::{
     base::{
         Time,
         limits::{INTERFACES_MAX, MOUNTS_MAX},
+        metric::{Known, Series},
     },
-    proto::telemetry::{Known, Reading, Series},
+    proto::telemetry::Reading,
 };
 
 /// Limits, interfaces and open files of old kernels are looked up again after so many samples.

@@ -10,7 +10,6 @@
 
 pub mod aggregate;
 pub mod answer;
-pub mod metric;
 mod packed;
 pub mod rollup;
 pub mod sketch;
@@ -19,6 +18,5 @@ mod tests;
 
 pub use aggregate::{Aggregate, Bucket, Counter, Distribution, Reading, Sample, Summary, Unfit};
 pub use answer::{Answer, Grid, NotTaken, Row};
-pub use metric::{Kind, Known, Metric, Pattern, Series, SeriesError, Unit};
 pub use rollup::{Cell, Level, Plan};
 pub use sketch::Sketch;

@@ -14,9 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     base::{
         limits::{DISTRIBUTIONS_MAX, SERIES_MAX, SERIES_PATTERN_MAX},
+        metric::{Kind, Series},
         wire::{self, Kind as WireKind, WireError},
     },
-    proto::telemetry::{Kind, Level, Series},
+    proto::telemetry::Level,
     store::{StoreError, record},
 };
 

@@ -40,8 +40,11 @@ use self::{
 };
 use super::{StoreError, data_dir::make_directory, error::io_error, record};
 use crate::{
-    base::{Time, WallTime},
-    proto::telemetry::{Cell, Counter, Kind, Level, Reading, Sample, Series, Sketch, Summary},
+    base::{
+        Time, WallTime,
+        metric::{Kind, Series},
+    },
+    proto::telemetry::{Cell, Counter, Level, Reading, Sample, Sketch, Summary},
 };
 
 pub use query::{Found, Wanted};

@@ -2,8 +2,11 @@
 
 use super::{BANK, SeriesStore, merge};
 use crate::{
-    base::limits::ANSWER_CELLS_MAX,
-    proto::telemetry::{Aggregate, Bucket, Grid, Level, Pattern, Plan, Series, Sketch, Summary},
+    base::{
+        limits::ANSWER_CELLS_MAX,
+        metric::{Pattern, Series},
+    },
+    proto::telemetry::{Aggregate, Bucket, Grid, Level, Plan, Sketch, Summary},
     store::StoreError,
 };
 

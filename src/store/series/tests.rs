@@ -6,8 +6,11 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::{
-    base::limits::{DISTRIBUTIONS_MAX, SERIES_MAX},
-    proto::telemetry::{Aggregate, Bucket, Distribution, Grid, Pattern, rollup},
+    base::{
+        limits::{DISTRIBUTIONS_MAX, SERIES_MAX},
+        metric::Pattern,
+    },
+    proto::telemetry::{Aggregate, Bucket, Distribution, Grid, rollup},
 };
 
 /// A full ten minutes.

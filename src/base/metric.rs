@@ -11,7 +11,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::base::{AppName, ServiceName, limits};
+use super::{AppName, ServiceName, limits};
 
 /// How the numbers of a series are to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -447,7 +447,7 @@ mod tests {
 
     #[test]
     fn the_page_has_every_name() {
-        let page = include_str!("../../../docs/telemetry.md");
+        let page = include_str!("../../docs/telemetry.md");
         for known in Known::ALL {
             let name = known.definition().name;
             assert!(page.contains(&format!("`{name}`")), "{name} is not in docs/telemetry.md");
