@@ -84,7 +84,7 @@ fn number(app: &AppName, service: Option<&ServiceName>) -> u64 {
 /// The route's affinity as the gateway has it.
 fn affinity(route: &routes::Route) -> Affinity {
     match &route.affinity {
-        None => Affinity::Unknown,
+        None => Affinity::None,
         Some(routes::Affinity::Cookie) => Affinity::Cookie(route.path.clone()),
         Some(routes::Affinity::Address) => Affinity::Key(KeyOf::Address),
         Some(routes::Affinity::Path) => Affinity::Key(KeyOf::Path),

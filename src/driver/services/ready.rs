@@ -67,13 +67,9 @@ impl Readiness {
         }
         let started = tokio::time::Instant::now();
         loop {
-            let asked = timeout(ANSWER_WITHIN, self.ask()).await;
-            let why = match asked {
-                Ok(Ok(())) => return,
-                Ok(Err(why)) => why,
-                Err(_) => "it did not answer within 2 s".to_owned(),
-            };
-            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = why;
+            if self.is_well().await {
+                return;
+            }
             let late = self.within().is_some_and(|within| started.elapsed() > within);
             sleep(if late { EVERY_LATE } else { EVERY }).await;
         }

@@ -14,6 +14,8 @@ const COOKIE: &str = "althing";
 /// Whether it matters which of those that could answer a request is asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Affinity {
+    /// It does not matter.
+    None,
     /// Nobody here knows: whoever answers says so by a cookie, if it does.
     #[default]
     Unknown,
@@ -40,6 +42,7 @@ impl Affinity {
     /// Whom `request` of a client at `address` should reach. Where it has no such line, whoever.
     pub(super) fn wish(&self, request: &Request, address: Option<IpAddr>) -> Wish {
         match self {
+            Self::None => Wish::Nobody,
             Self::Unknown | Self::Cookie(_) => {
                 request.answered_by.map_or(Wish::Nobody, Wish::Member)
             }
@@ -132,6 +135,8 @@ mod tests {
         assert_eq!(affinity.wish(&again, None), Wish::Member(token(member)));
         assert_eq!(affinity.cookie(&again, member, false), None);
         assert_eq!(Affinity::Unknown.wish(&again, None), Wish::Member(token(member)));
+        // A cookie of another route may come along.
+        assert_eq!(Affinity::None.wish(&again, None), Wish::Nobody);
         assert_eq!(Affinity::Unknown.cookie(&request(""), member, false), None);
         for line in
             ["althing=", "althing=12", "althing=+123456789012345", "xalthing=0000000000000001"]

@@ -183,7 +183,9 @@ async fn one_that_answers_only_with_failures_is_left_out() {
     for _ in 0..60 {
         assert_eq!(server.ask(&get("")).await.status, 503);
     }
-    assert!(forward.asked.lock().unwrap().len() < 50, "the one here is asked again");
+    // Once the second of three is bad as well, the one here is asked again.
+    let others = forward.asked.lock().unwrap().len();
+    assert!((10..20).contains(&others), "{others}");
 }
 
 #[tokio::test]
@@ -210,9 +212,16 @@ async fn one_that_has_enough_to_do_is_for_others() {
     }
     let post = "POST /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi";
     assert_eq!(server.ask(post).await.text(), "three");
-    // To be full is no failure: the second was asked again and again.
+    // To be full is no failure: the second is asked again. Which of the two is chance.
     let second = |id: &&MemberId| **id == member(2);
-    assert!(forward.asked.lock().unwrap().iter().filter(second).count() > 1);
+    let asked = || forward.asked.lock().unwrap().iter().filter(second).count();
+    for _ in 0..64 {
+        if asked() > 1 {
+            break;
+        }
+        server.ask(&get("")).await;
+    }
+    assert!(asked() > 1);
     let (server, _) = three([200; 3], [full(), full(), full()], Affinity::Unknown).await;
     let reply = server.ask(&get("")).await;
     assert_eq!((reply.status, reply.header("retry-after")), (503, Some("5")));

@@ -167,7 +167,7 @@ pub enum What {
     Series(Series),
     /// Events of this kind, of one application if that is said.
     Events {
-        /// A kind of [`Event`](crate::base); which there are is not known here.
+        /// Which kinds there are is not known here.
         kind: String,
         /// Of which.
         app: Option<AppName>,
@@ -220,7 +220,7 @@ pub enum Action {
 pub struct Options {
     /// At least so many stay in service.
     pub keep: Option<u16>,
-    /// Nothing is done for so long after something was.
+    /// It does not begin again for so long after it was over.
     pub cooldown: Option<Duration>,
     /// Said again every so often while it lasts.
     pub repeat: Option<Duration>,

@@ -435,7 +435,7 @@ fn minute(text: &str) -> Option<u16> {
     (minutes < 60 && minute <= 1_440).then_some(minute)
 }
 
-/// `mon-fri`, `sat,sun` without spaces, `fri-mon`.
+/// `mon-fri`, `sat+sun`, `fri-mon`.
 fn days_of(text: &str) -> Option<[bool; 7]> {
     let day = |name: &str| DAYS.iter().position(|day| *day == name);
     let mut days = [false; 7];
@@ -527,7 +527,10 @@ fn options(input: &mut Input<'_>) -> Read<Options> {
             "repeat" => {
                 let every = span(input)?;
                 if every < Duration::from_secs(60) {
-                    return Err(Complaint::said(at, "nobody reads what is said each minute"));
+                    return Err(Complaint::said(
+                        at,
+                        "`repeat` is at least 1m: more often nobody reads it",
+                    ));
                 }
                 options.repeat.replace(every).is_some()
             }
@@ -536,7 +539,10 @@ fn options(input: &mut Input<'_>) -> Read<Options> {
                 must(named("`in` and a span of time, as in at-most 3 in 1h,", word("in")))
                     .parse_next(input)?;
                 if times == 0 {
-                    return Err(Complaint::said(at, "`at-most 0` would never do anything"));
+                    return Err(Complaint::said(
+                        at,
+                        "`at-most 0` would never do anything: give at least 1",
+                    ));
                 }
                 options.at_most.replace((times, span(input)?)).is_some()
             }
