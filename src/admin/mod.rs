@@ -13,6 +13,7 @@
 //! POST /api/v1/stop        x                                    -> {"ok": "stopping"}
 //! GET  /api/v1/listening   x                                    -> Listening
 //! GET  /api/v1/view        x          x        View
+//! GET  /api/v1/series      x          x        Measured, ?series=PATTERN&from=MS&...
 //! GET  /api/v1/events      x          x        [Event], ?after=NUMBER
 //! GET  /api/v1/metrics     x          x        Metrics
 //! GET  /api/v1/stream      x          x        server-sent events: view, event, metrics

@@ -28,7 +28,9 @@ use super::{guard, page, prometheus, source::Source, stream};
 use crate::{
     base::{MemberName, Reason, Refusal, limits},
     member::command::Command,
-    node::{Ask, Edits, Publish, SecretEdits, inspect::Question},
+    node::{
+        Ask, Edits, Publish, SecretEdits, inspect::Question, telemetry::asking::SeriesQuestion,
+    },
 };
 
 /// The largest request body, bytes: a failover list of all members is 270 KB.
@@ -39,6 +41,8 @@ const EDITS_MAX: usize = 64 << 20;
 const SECRETS_MAX: usize = 12 << 20;
 /// Streams of one door at one time: each costs a view every few seconds.
 const STREAMS_MAX: usize = 64;
+/// Questions about measurements of one door at one time.
+const QUESTIONS_MAX: usize = 8;
 
 /// What every route works on.
 #[derive(Clone)]
@@ -47,6 +51,7 @@ pub(super) struct Site<S> {
     /// Tells this start of the member from others: event numbers begin anew.
     pub start: Arc<str>,
     pub streams: Arc<Semaphore>,
+    pub questions: Arc<Semaphore>,
     pub shutdown: CancellationToken,
 }
 
@@ -57,6 +62,7 @@ impl<S: Source> Site<S> {
             source,
             start: format!("{:x}", now.as_millis()).into(),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
             shutdown,
         }
     }
@@ -100,6 +106,7 @@ fn reads<S: Source>() -> Router<Site<S>> {
         .route("/api/v1/view", get(view::<S>))
         .route("/api/v1/events", get(events::<S>))
         .route("/api/v1/metrics", get(metrics::<S>))
+        .route("/api/v1/series", get(series::<S>))
         .route("/api/v1/stream", get(stream::stream::<S>))
 }
 
@@ -273,6 +280,33 @@ async fn view<S: Source>(State(site): State<Site<S>>) -> Response {
 
 async fn metrics<S: Source>(State(site): State<Site<S>>) -> Response {
     read(site.source.metrics().await)
+}
+
+async fn series<S: Source>(
+    State(site): State<Site<S>>,
+    query: Result<Query<SeriesQuestion>, QueryRejection>,
+) -> Response {
+    let question = match query {
+        Ok(Query(question)) => question,
+        Err(rejection) => {
+            return refuse(&Refusal::new(
+                Reason::Invalid,
+                "No measurements were read.",
+                format!("The question can't be read: {}.", rejection.body_text()),
+                "Give a pattern and a beginning: /api/v1/series?series=cpu&from=1760000000000",
+            ));
+        }
+    };
+    // Each of them may ask every member.
+    let Ok(_turn) = site.questions.try_acquire() else {
+        return refuse(&Refusal::new(
+            Reason::Busy,
+            "No measurements were read.",
+            format!("{QUESTIONS_MAX} such questions are under way on this member."),
+            "Ask again in a moment, or ask another member.",
+        ));
+    };
+    read(site.source.series(question).await)
 }
 
 async fn listening<S: Source>(State(site): State<Site<S>>) -> Response {

@@ -15,6 +15,7 @@ use crate::{
     node::{
         Ask, Edits, Handle, Heard, Listening, Metrics, Publish, SecretEdits,
         inspect::{Findings, Question},
+        telemetry::asking::{Measured, SeriesQuestion},
     },
 };
 
@@ -43,6 +44,11 @@ pub trait Source: Clone + Send + Sync + 'static {
     fn view(&self) -> impl Future<Output = Result<View, Refusal>> + Send;
     /// See [`Handle::metrics`].
     fn metrics(&self) -> impl Future<Output = Result<Metrics, Refusal>> + Send;
+    /// See [`Handle::series`].
+    fn series(
+        &self,
+        question: SeriesQuestion,
+    ) -> impl Future<Output = Result<Measured, Refusal>> + Send;
     /// See [`Handle::listening`].
     fn listening(&self) -> Listening;
     /// See [`Handle::watch`].
@@ -92,6 +98,10 @@ impl Source for Handle {
 
     async fn metrics(&self) -> Result<Metrics, Refusal> {
         Self::metrics(self).await
+    }
+
+    async fn series(&self, question: SeriesQuestion) -> Result<Measured, Refusal> {
+        Self::series(self, question).await
     }
 
     fn listening(&self) -> Listening {

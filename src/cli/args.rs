@@ -13,7 +13,7 @@ use crate::{
         quantity,
     },
     gateway::access::Format,
-    member::event::EventKind,
+    member::event::{EventKind, Severity},
     sim,
 };
 
@@ -377,14 +377,16 @@ directories: they are refused. See docs/operations.md.")]
         #[arg(long)]
         yes: bool,
     },
-    /// Show what happened on this member, and why.
-    Events {
-        /// Go on until Ctrl-C.
-        #[arg(long, short)]
-        follow: bool,
-        /// Only of this kind; may be given several times.
-        #[arg(long, value_name = "KIND")]
-        kind: Vec<KindWord>,
+    /// Show what happened, and why.
+    Events(EventsArgs),
+    /// Show how all members are doing, again and again until Ctrl-C.
+    Top {
+        /// How often it is looked.
+        #[arg(long, value_name = "SPAN", default_value = "2s")]
+        every: Span,
+        /// Once, and no more.
+        #[arg(long)]
+        once: bool,
     },
     /// Show what runs of the services of applications, on all members.
     #[command(after_help = "Examples:
@@ -463,8 +465,8 @@ Each change is a version of its own; `publish` leaves secrets as they are.")]
         #[command(subcommand)]
         export: Export,
     },
-    /// Show what this member counts: packets, messages, bytes, requests.
-    Metrics,
+    /// Show what members measured; without a series what this member counts.
+    Metrics(MetricsArgs),
     /// Show or set what the cluster does by itself.
     #[command(after_help = "Examples:
   althing policy                 show it
@@ -677,6 +679,90 @@ impl From<KindWord> for EventKind {
             KindWord::User => Self::User,
         }
     }
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  althing events                        what happened on this member since it started
+  althing events --follow --kind vote
+  althing events --all --since 1d       what happened on all members, from their logs
+  althing events --member beta --since 2h --severity warning
+
+The log of a member outlives its restarts: 60 days, 100,000 events. With --all, --member,
+--since, --app, --about or --severity it is read instead of what is in memory.")]
+pub(super) struct EventsArgs {
+    /// Go on until Ctrl-C.
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Only of this kind; may be given several times.
+    #[arg(long, value_name = "KIND")]
+    pub kind: Vec<KindWord>,
+    /// Only of so long ago and since, as 2h or 7d.
+    #[arg(long, value_name = "SPAN")]
+    pub since: Option<Span>,
+    /// Of all members together.
+    #[arg(long, conflicts_with = "member")]
+    pub all: bool,
+    /// Of the log of this member.
+    #[arg(long, value_name = "NAME")]
+    pub member: Option<MemberName>,
+    /// Only what concerns this application.
+    #[arg(long, value_name = "APP")]
+    pub app: Option<AppName>,
+    /// Only what concerns this member, whoever tells it.
+    #[arg(long, value_name = "NAME")]
+    pub about: Option<MemberName>,
+    /// Only what matters at least so much.
+    #[arg(long, value_name = "WORD")]
+    pub severity: Option<SeverityWord>,
+}
+
+/// See [`Severity`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum SeverityWord {
+    Info,
+    Warning,
+    Critical,
+}
+
+impl From<SeverityWord> for Severity {
+    fn from(word: SeverityWord) -> Self {
+        match word {
+            SeverityWord::Info => Self::Info,
+            SeverityWord::Warning => Self::Warning,
+            SeverityWord::Critical => Self::Critical,
+        }
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  althing metrics                             what this member counts
+  althing metrics cpu load                    of all members together, the last ten minutes
+  althing metrics cpu --each --since 1h       each member for itself
+  althing metrics 'requests*' --since 1d --step 1h
+  althing metrics latency --percentiles --member beta
+
+The names of series are in docs/telemetry.md; `*` stands for anything. TOTAL is what the
+members have together; a counter is shown by its rate a second.")]
+pub(super) struct MetricsArgs {
+    /// Which series.
+    pub series: Vec<String>,
+    /// Since so long ago [default: 10m].
+    #[arg(long, value_name = "SPAN", requires = "series")]
+    pub since: Option<Span>,
+    /// The length of a row [default: all of it is one].
+    #[arg(long, value_name = "SPAN", requires = "series")]
+    pub step: Option<Span>,
+    /// Only of this member.
+    #[arg(long, value_name = "NAME", requires = "series")]
+    pub member: Option<MemberName>,
+    /// Each member for itself, instead of all together.
+    #[arg(long, requires = "series")]
+    pub each: bool,
+    /// Percentiles as well, where there are any.
+    #[arg(long, requires = "series")]
+    pub percentiles: bool,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -1109,6 +1195,9 @@ mod tests {
             "althing policy remove-after 7d",
             "althing policy remove-after never",
             "althing events --follow --kind user --kind vote",
+            "althing events --all --since 7d --severity warning --about beta --app web",
+            "althing metrics cpu requests* --each --since 1d --step 1h --percentiles",
+            "althing top --every 5s --once --json",
             "althing tags",
             "althing tags set role=web zone=a=b",
             "althing tags beta unset role zone",
@@ -1151,6 +1240,8 @@ mod tests {
             "althing tags set role",
             "althing up --tag =x",
             "althing events --kind x",
+            "althing events --all --member beta",
+            "althing metrics --since 1h",
             "althing export",
             "althing export haproxy --fragment",
             "althing export nginx --reload x",

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, Response, body::Incoming, header};
 use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 use tokio_util::task::AbortOnDropHandle;
@@ -27,6 +28,7 @@ use crate::{
     node::{
         Ask, Edits, Heard, Listening, Metrics, Publish, SecretEdits,
         inspect::{Findings, Question},
+        telemetry::asking::{Measured, SeriesQuestion},
     },
 };
 
@@ -77,6 +79,23 @@ impl Client {
 
     pub async fn metrics(&self) -> Result<Metrics, Refusal> {
         self.query("/api/v1/metrics").await
+    }
+
+    /// What members measured, put together.
+    pub async fn series(&self, question: &SeriesQuestion) -> Result<Measured, Refusal> {
+        let SeriesQuestion { series, from, to, step, member, each, percentiles } = question;
+        let mut path = format!(
+            "/api/v1/series?series={}&from={from}&each={each}&percentiles={percentiles}",
+            utf8_percent_encode(series, NON_ALPHANUMERIC)
+        );
+        let numbers = [("to", to), ("step", step)];
+        for (name, number) in numbers.into_iter().filter_map(|(n, v)| Some((n, (*v)?))) {
+            path.push_str(&format!("&{name}={number}"));
+        }
+        if let Some(member) = member {
+            path.push_str(&format!("&member={member}")); // a name has nothing to encode
+        }
+        self.query(&path).await
     }
 
     /// The events after the one with this number, oldest first.

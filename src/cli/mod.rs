@@ -25,6 +25,7 @@ mod services;
 mod show;
 mod sim;
 mod table;
+mod telemetry;
 mod units;
 mod up;
 
@@ -37,7 +38,7 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::{
-    args::{Action, Args},
+    args::{Action, Args, EventsArgs, MetricsArgs},
     client::Client,
     output::Output,
 };
@@ -152,10 +153,22 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
             let wish = recover::Wish { keep, rejoin, yes };
             recover::run(&client, output, &data, wish).await
         }
-        Action::Events { follow, kind } => {
+        Action::Events(EventsArgs { follow, kind, since, all, member, app, about, severity }) => {
             let kinds = kind.into_iter().map(EventKind::from).collect::<Vec<_>>();
-            show::events(&client, output, follow, &kinds).await
+            let of_log = all
+                || member.is_some()
+                || since.is_some()
+                || app.is_some()
+                || about.is_some()
+                || severity.is_some();
+            if !of_log {
+                return show::events(&client, output, follow, &kinds).await;
+            }
+            let (since, severity) = (since.map(|s| s.0), severity.map(Into::into));
+            let log = telemetry::Log { all, member, since, kinds, severity, app, about, follow };
+            telemetry::events(&client, output, log).await
         }
+        Action::Top { every, once } => telemetry::top(&client, output, every.0, once).await,
         Action::Tags { member, action } => operate::tags(&client, output, member, action).await,
         Action::Drain { member } => {
             operate::order(&client, output, &Command::Service { member, on: false }).await
@@ -182,7 +195,14 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
             services::restart(&client, output, which).await
         }
         Action::Export { export } => export::run(&client, output, export).await,
-        Action::Metrics => show::metrics(&client, output).await,
+        Action::Metrics(MetricsArgs { series, .. }) if series.is_empty() => {
+            show::metrics(&client, output).await
+        }
+        Action::Metrics(MetricsArgs { series, since, step, member, each, percentiles }) => {
+            let (since, step) = (since.map(|s| s.0), step.map(|s| s.0));
+            let wish = telemetry::Wish { series, since, step, member, each, percentiles };
+            telemetry::metrics(&client, output, wish).await
+        }
         Action::Policy { action } => operate::policy(&client, output, action).await,
     }
 }

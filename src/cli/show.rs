@@ -491,7 +491,7 @@ pub(super) async fn events(
         for event in &events {
             after = after.max(event.number);
             if wanted(event) {
-                print_event(event, output);
+                print_event(event, "", output);
             }
         }
         if !follow || is_unread() {
@@ -502,7 +502,8 @@ pub(super) async fn events(
     }
 }
 
-fn print_event(event: &Event, output: &Output) {
+/// One event, as `of` says of whom.
+pub(super) fn print_event(event: &Event, of: &str, output: &Output) {
     if output.json {
         output.json_line(event);
         return;
@@ -512,5 +513,5 @@ fn print_event(event: &Event, output: &Output) {
         Severity::Warning => (Paint::Warn, "warning "),
         Severity::Critical => (Paint::Bad, "critical"),
     };
-    output.painted(paint, &format!("{}  {word}", event.at), &format!("  {}", event.text));
+    output.painted(paint, &format!("{}  {word}", event.at), &format!("  {of}{}", event.text));
 }

@@ -77,4 +77,11 @@ pub struct Event {
     /// What a user told, where it is of that kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<UserEvent>,
+    /// The number of the event that brought it about, of the same start of the member. The log
+    /// has numbers of its own, and says it by those.
+    #[serde(skip)]
+    pub cause: Option<u64>,
+    /// The episode of a rule that it belongs to: the same on all members.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub episode: Option<String>,
 }

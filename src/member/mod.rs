@@ -1268,7 +1268,18 @@ impl Member {
         }
         let member = MemberName::parse(&self.name_of(member)).ok();
         let (number, at) = (self.events, self.wall);
-        let user = None;
-        effects.push(Effect::Event(Event { number, at, severity, kind, member, app, text, user }));
+        let (user, cause, episode) = (None, None, None);
+        effects.push(Effect::Event(Event {
+            number,
+            at,
+            severity,
+            kind,
+            member,
+            app,
+            text,
+            user,
+            cause,
+            episode,
+        }));
     }
 }

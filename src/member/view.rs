@@ -302,6 +302,19 @@ pub struct SiteRoute {
     pub here: bool,
 }
 
+/// See [`Member::counts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Enrolled members that are live, this one included.
+    pub live: usize,
+    /// Enrolled members that are not.
+    pub down: usize,
+    /// Applications whose vote is hung.
+    pub hung: usize,
+    /// Applications of which this member does not hold what the catalog says.
+    pub differing: usize,
+}
+
 impl Member {
     /// What the gateway routes by: every application of the catalog.
     pub fn routes(&self, now: Time) -> Vec<SiteRoute> {
@@ -344,6 +357,23 @@ impl Member {
             }
         };
         catalog.applications.iter().map(route).collect()
+    }
+
+    /// What is measured of this member's view once a second: cheaper than all of it.
+    pub fn counts(&self, now: Time) -> Counts {
+        let catalog = self.catalog();
+        let members = &catalog.roster.members;
+        let live = members.iter().filter(|m| self.is_live(m.id)).count();
+        let is_hung = |app: &&AppName| {
+            let tally = self.votes.tally(now, catalog, app);
+            tally.is_some_and(|t| t.verdict(catalog.policy.vote) == Verdict::Hung)
+        };
+        Counts {
+            live,
+            down: members.len() - live,
+            hung: catalog.applications.keys().filter(is_hung).count(),
+            differing: self.content.differing(catalog, self.me).len(),
+        }
     }
 
     /// Everything, now.

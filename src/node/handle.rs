@@ -9,14 +9,16 @@ use super::{
     Edits, SecretEdits,
     inspect::{Findings, Question},
     services::{Ask, Heard},
+    telemetry::asking::{Measured, SeriesQuestion},
 };
 use crate::{
-    base::{AppName, MemberName, Reason, Refusal},
+    base::{AppName, MemberName, Reason, Refusal, metric::Series},
     member::{
         command::{Command, Outcome},
         event::Event,
         view::View,
     },
+    proto::telemetry::Reading,
 };
 
 /// What the task that owns the member is asked.
@@ -29,6 +31,9 @@ pub(super) enum Request {
     Inspect(Question, oneshot::Sender<Result<Findings, Refusal>>),
     Services(Option<MemberName>, Ask, oneshot::Sender<Result<mpsc::Receiver<Heard>, Refusal>>),
     Metrics(oneshot::Sender<Metrics>),
+    Series(SeriesQuestion, oneshot::Sender<Result<Measured, Refusal>>),
+    /// What is to be measured once a second.
+    Readings(std::sync::mpsc::SyncSender<Vec<(Series, Reading)>>),
     /// Somebody subscribed to views.
     Watched,
     Stop(oneshot::Sender<()>),
@@ -195,6 +200,11 @@ impl Handle {
         ask: Ask,
     ) -> Result<mpsc::Receiver<Heard>, Refusal> {
         self.ask(|answer| Request::Services(member, ask, answer)).await?
+    }
+
+    /// What was measured here and on other members, put together.
+    pub async fn series(&self, question: SeriesQuestion) -> Result<Measured, Refusal> {
+        self.ask(|answer| Request::Series(question, answer)).await?
     }
 
     /// Everything, now.

@@ -29,6 +29,7 @@ mod secrets;
 pub mod services;
 mod sites;
 mod start;
+pub mod telemetry;
 pub mod transfer;
 mod watchdog;
 mod watching;

@@ -39,16 +39,21 @@ use super::{
     services::{self, Ask, Heard},
     sites::SiteTable,
     start::wall_now,
+    telemetry::{
+        self, Keeping, Telemetry,
+        asking::{self, Measured, SeriesQuestion},
+    },
     watchdog::{Doing, Pulse},
     work::{self, Work},
 };
 use crate::{
     base::{
         AppName, MemberId, MemberName, Reason, Refusal, SecretKey, Time,
-        catalog::{Application, Roster},
+        catalog::{Application, Enrolled, Roster},
         limits,
+        metric::{Known, Series},
     },
-    driver::services::{ServiceEvent, Supervisor},
+    driver::services::{ServiceEvent, State, Supervisor},
     gateway::{
         self, Front,
         access::{Log, LogEvent},
@@ -63,6 +68,7 @@ use crate::{
         view::{Health, View},
     },
     net::{self, Lane, Net, NetEvent, Peer, StreamKind},
+    proto::telemetry::Reading,
     store::ContentStore,
 };
 
@@ -112,6 +118,8 @@ pub(super) struct Parts {
     pub addresses: vip::Config,
     /// Where secrets are kept that others have sealed for this member.
     pub secrets: PathBuf,
+    /// Where measurements and events are kept.
+    pub measured: telemetry::Paths,
 }
 
 /// What comes back from beside the loop.
@@ -144,6 +152,9 @@ pub(super) enum Note {
     Drained(oneshot::Sender<()>),
 }
 
+/// The answer to a question about measurements.
+pub(super) type MeasuredOrNot = Result<Measured, Refusal>;
+
 /// Where the answer to a command goes.
 pub(super) type Answer = oneshot::Sender<Result<Outcome, Refusal>>;
 
@@ -172,6 +183,9 @@ pub(super) struct Standing {
     /// Where requests are written down, and what happens to it.
     log: Option<Log>,
     log_events: mpsc::UnboundedReceiver<LogEvent>,
+    telemetry: Telemetry,
+    keeping: Option<Keeping>,
+    telemetry_news: mpsc::UnboundedReceiver<telemetry::News>,
 }
 
 impl Standing {
@@ -181,9 +195,12 @@ impl Standing {
     }
 
     /// The same, and stops what runs.
-    pub async fn end(&self) {
+    pub async fn end(&mut self) {
         self.close();
         self.supervisor.stop_all().await;
+        if let Some(keeping) = self.keeping.take() {
+            keeping.close().await;
+        }
     }
 }
 
@@ -229,9 +246,17 @@ pub(super) fn open(
     if let Some(log) = &front.log {
         log.tell(move |event| drop(log_happened.send(event)));
     }
+    let (news, telemetry_news) = mpsc::unbounded_channel();
+    let asked = requests.downgrade();
+    let counted = move |within| counted(&asked, within);
+    let (telemetry, keeping) =
+        telemetry::start(parts.measured.clone(), counted, news).map_err(no_thread)?;
     let mut standing = Standing {
         log: front.log.clone(),
         log_events,
+        telemetry,
+        keeping: Some(keeping),
+        telemetry_news,
         supervisor: Arc::new(supervisor),
         service_events,
         requests: request_queue,
@@ -320,6 +345,25 @@ fn make_member(parts: &Parts) -> Made {
     (member, started, effects)
 }
 
+fn no_thread(error: std::io::Error) -> Refusal {
+    Refusal::new(
+        Reason::Failed,
+        "This member did not start.",
+        format!("It could not start a thread: {error}."),
+        "Free memory or raise the limit on threads, and start again.",
+    )
+}
+
+/// Asks the loop what it counts. Nothing if it is busy, or gone.
+fn counted(requests: &mpsc::WeakSender<Request>, within: Duration) -> Vec<(Series, Reading)> {
+    let (answer, answered) = std_mpsc::sync_channel(1);
+    let sent = requests.upgrade().map(|requests| requests.try_send(Request::Readings(answer)));
+    match sent {
+        Some(Ok(())) => answered.recv_timeout(within).unwrap_or_default(),
+        _ => Vec::new(),
+    }
+}
+
 fn put_together(
     parts: Parts,
     (member, started, effects): Made,
@@ -327,14 +371,6 @@ fn put_together(
 ) -> Result<Begun, Refusal> {
     let (notes, note_queue) = mpsc::unbounded_channel();
     let (persisted, failed, stood) = (notes.clone(), notes.clone(), notes.clone());
-    let no_thread = |e: std::io::Error| {
-        Refusal::new(
-            Reason::Failed,
-            "This member did not start.",
-            format!("It could not start a thread: {e}."),
-            "Free memory or raise the limit on threads, and start again.",
-        )
-    };
     let pulse = Pulse::start(move |text| drop(stood.send(Note::Stood(text)))).map_err(no_thread)?;
     let (writes, writer) = persist::spawn(
         parts.paths,
@@ -352,6 +388,7 @@ fn put_together(
         parts.store,
         parts.network.clone(),
         runs,
+        standing.telemetry.clone(),
         member.catalog(),
         notes.clone(),
         (parts.scrub, parts.rates),
@@ -397,6 +434,8 @@ fn put_together(
         events: standing.events.clone(),
         recent: Arc::clone(&standing.recent),
         event_number: standing.event_number,
+        telemetry: standing.telemetry.clone(),
+        repairs: BTreeMap::new(),
         trouble: None,
         metrics: Metrics::default(),
         pulse,
@@ -445,6 +484,9 @@ struct Loop {
     events: broadcast::Sender<Event>,
     recent: Arc<Mutex<VecDeque<Event>>>,
     event_number: u64,
+    telemetry: Telemetry,
+    /// How often something was repaired since the start.
+    repairs: BTreeMap<AppName, u64>,
     /// Why the record can't be kept, for as long as it can't.
     trouble: Option<String>,
     metrics: Metrics,
@@ -463,7 +505,8 @@ impl Loop {
         mut network: mpsc::Receiver<NetEvent>,
         mut notes: mpsc::UnboundedReceiver<Note>,
     ) {
-        let Standing { requests, service_events, port_events, log_events, .. } = standing;
+        let Standing { requests, service_events, port_events, log_events, telemetry_news, .. } =
+            standing;
         while self.ended.is_none() {
             let wake = self.wake_at();
             tokio::select! {
@@ -473,6 +516,9 @@ impl Loop {
                 Some(event) = service_events.recv() => self.on_service(&event),
                 Some(event) = port_events.recv() => self.on_port(&event),
                 Some(event) = log_events.recv() => self.on_log(&event),
+                Some(news) = telemetry_news.recv() => {
+                    self.tell_of_itself(EventKind::Member, news.severity, news.text);
+                }
                 request = requests.recv() => match request {
                     Some(request) => self.on_request(request),
                     None => self.ended = Some(Ended::Stopped), // every handle is gone
@@ -818,6 +864,8 @@ impl Loop {
             // Whoever asked may have gone: then nobody needs the answer.
             Request::View(answer) => drop(answer.send(self.view())),
             Request::Metrics(answer) => drop(answer.send(self.metrics())),
+            // The thread waits no longer than it said.
+            Request::Readings(answer) => drop(answer.try_send(self.readings())),
             Request::Publish(publish, answer) => {
                 self.work.publish(*publish, self.member.catalog(), answer);
             }
@@ -854,6 +902,7 @@ impl Loop {
                 // Whoever asked may have gone.
                 let _ = answer.send(self.ask_services(member, &ask));
             }
+            Request::Series(question, answer) => self.ask_series(&question, answer),
             Request::Watched => self.view_dirty = true,
             Request::Stop(answer) => self.stop_soon(Stopping::Stop(answer)),
         }
@@ -872,6 +921,40 @@ impl Loop {
         member: Option<MemberName>,
         ask: &Ask,
     ) -> Result<mpsc::Receiver<Heard>, Refusal> {
+        Ok(self.work.ask_services(self.whom(member)?, ask))
+    }
+
+    /// Asks for measurements, and puts together what is told.
+    fn ask_series(&self, question: &SeriesQuestion, answer: oneshot::Sender<MeasuredOrNot>) {
+        let asked = question.resolve(wall_now()).and_then(|grid| {
+            let whom = self.whom(question.member.clone())?;
+            let spreads = question.percentiles;
+            let ask = Ask::Series { pattern: question.series.clone(), grid, spreads };
+            let names: Vec<_> = whom.iter().map(|asked| (asked.id, asked.name.clone())).collect();
+            // Nobody waits for those that are down, and nobody is to forget them.
+            let enrolled = &self.member.catalog().roster.members;
+            let is_missing = |m: &&Enrolled| {
+                question.member.is_none() && names.iter().all(|(id, _)| *id != m.id)
+            };
+            let down = enrolled.iter().filter(is_missing).map(|m| (m.id, m.name.clone()));
+            let down: Vec<_> = down.collect();
+            Ok((asking::Asked { live: names, down }, grid, self.work.ask_services(whom, &ask)))
+        });
+        let each = question.each;
+        match asked {
+            // Whoever asked may have gone.
+            Err(refusal) => drop(answer.send(Err(refusal))),
+            Ok((asked, grid, heard)) => {
+                tokio::spawn(async move {
+                    let measured = asking::gather(asked, grid, each, heard).await.show();
+                    drop(answer.send(Ok(measured)));
+                });
+            }
+        }
+    }
+
+    /// One member, or all that are live.
+    fn whom(&self, member: Option<MemberName>) -> Result<Vec<services::Asked>, Refusal> {
         let me = self.member.id();
         let roster = &self.member.catalog().roster;
         let is_live = |id: MemberId| id == me || self.member.is_live(id);
@@ -888,7 +971,7 @@ impl Loop {
                 format!("No member is named {name}."),
                 "See `althing members` for those that are enrolled.",
             )),
-            _ => Ok(self.work.ask_services(asked, ask)),
+            _ => Ok(asked),
         }
     }
 
@@ -937,6 +1020,45 @@ impl Loop {
             scrub_passes: scrubbed.passes.load(Ordering::Relaxed),
             ..self.metrics
         }
+    }
+
+    /// What is measured here once a second, beside the machine.
+    fn readings(&self) -> Vec<(Series, Reading)> {
+        let counts = self.member.counts(self.now());
+        let metrics = self.metrics();
+        let served = self.stats.snapshot();
+        let bare = [
+            (Known::MembersLive, counts.live as f64),
+            (Known::MembersDown, counts.down as f64),
+            (Known::VotesHung, counts.hung as f64),
+            (Known::VotesDiffering, counts.differing as f64),
+            (Known::Queue, metrics.queue as f64),
+            (Known::Stalls, metrics.stalls as f64),
+            (Known::GossipBytes, metrics.bytes_sent as f64),
+            (Known::Connections, served.connections_active as f64),
+            (Known::Requests, served.requests as f64),
+            (Known::Errors, (served.responses_5xx + served.errors) as f64),
+            (Known::Refused, served.responses_4xx as f64),
+            (Known::BytesOut, served.bytes as f64),
+            (Known::Forwarded, served.forwarded as f64),
+            (Known::Repairs, self.repairs.values().sum::<u64>() as f64),
+        ];
+        let of_all = bare.map(|(known, value)| (Series::from(known), Reading::Number(value)));
+        let mut readings = Vec::from(of_all);
+        let mut put = |known, label: &str, value: u64| {
+            // A label that is none can't be: these are names already.
+            let series = Series::new(known, Some(label)).ok();
+            readings.extend(series.map(|series| (series, Reading::Number(value as f64))));
+        };
+        for (app, repairs) in &self.repairs {
+            put(Known::Repairs, app.as_str(), *repairs);
+        }
+        for status in self.work.services() {
+            let label = format!("{}/{}", status.app, status.service);
+            put(Known::ServiceRestarts, &label, status.restarts);
+            put(Known::ServiceReady, &label, u64::from(status.state == State::Ready));
+        }
+        readings
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>) {
@@ -1059,9 +1181,18 @@ impl Loop {
         app: Option<AppName>,
         text: String,
     ) {
-        let (number, at) = (0, wall_now());
-        let (member, user) = (None, None);
-        self.tell(Event { number, at, severity, kind, member, app, text, user });
+        self.tell(Event {
+            number: 0,
+            at: wall_now(),
+            severity,
+            kind,
+            member: None,
+            app,
+            text,
+            user: None,
+            cause: None,
+            episode: None,
+        });
     }
 
     fn tell(&mut self, mut event: Event) {
@@ -1086,6 +1217,12 @@ impl Loop {
         }
         recent.push_back(event.clone());
         drop(recent);
+        if event.kind == EventKind::Repair
+            && let Some(app) = &event.app
+        {
+            *self.repairs.entry(app.clone()).or_default() += 1;
+        }
+        self.telemetry.event(event.clone());
         let _nobody_may_listen = self.events.send(event);
     }
 }

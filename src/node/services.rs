@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     adopt::Signed,
     content::{Active, ContentError, Defined},
+    telemetry::asking::EventsQuestion,
 };
 use crate::{
     base::{AppName, Digest, MemberName, Refusal, ServiceName},
@@ -27,7 +28,8 @@ use crate::{
         services::{LogLine, Running, ServiceEvent, ServiceStatus, State, What},
     },
     member::event::Severity,
-    proto::rollout::Sight,
+    proto::{rollout::Sight, telemetry::Grid},
+    store::events::Logged,
 };
 
 mod asking;
@@ -85,6 +87,27 @@ pub enum Ask {
         /// Only this one; all if not given.
         service: Option<ServiceName>,
     },
+    /// What was measured there: [`Told::Series`].
+    Series {
+        /// Which series: a pattern.
+        pattern: String,
+        /// In which rows.
+        grid: Grid,
+        /// Whether with distributions.
+        spreads: bool,
+    },
+    /// What happened there: [`Told::Event`].
+    Events(EventsQuestion),
+}
+
+impl Ask {
+    /// Whether the answer goes on until nobody listens.
+    fn follows(&self) -> bool {
+        matches!(
+            self,
+            Self::Logs { follow: true, .. } | Self::Events(EventsQuestion { follow: true, .. })
+        )
+    }
 }
 
 /// One part of an answer to an [`Ask`].
@@ -115,6 +138,15 @@ pub enum Told {
     Signed(Signed),
     /// So many services start again.
     Restarted(usize),
+    /// Some more buckets of one series, oldest first.
+    Series {
+        /// Which.
+        series: String,
+        /// As `proto/telemetry` encodes them, in base64.
+        buckets: String,
+    },
+    /// An event.
+    Event(Box<Logged>),
     /// There is no answer, or no more of it.
     Refused(Refusal),
     /// This was all.

@@ -19,6 +19,7 @@ use super::{
     rate::Rate,
     recover::{self, Succession},
     run::{self, Parts},
+    telemetry,
 };
 use crate::{
     base::{
@@ -204,6 +205,7 @@ pub(super) async fn prepare(options: &Options, kept: &Kept) -> Result<(Parts, Re
             file: data.record("addresses"),
         },
         secrets: data.secrets(),
+        measured: telemetry::Paths { series: data.series(), events: data.events() },
     };
     Ok((parts, ready))
 }

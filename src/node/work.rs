@@ -30,6 +30,7 @@ use super::{
     secrets::{self, Base, Others, SecretEdits, Vault},
     services::{self, Ask, Asked, Asker, Heard, Here},
     sites::SiteTable,
+    telemetry::Telemetry,
     transfer::{self, Boards, Connect, TransferError, Wanted},
     watching::{self, Notice},
 };
@@ -39,7 +40,11 @@ use crate::{
         catalog::{AppSpec, Application, Catalog, Roster},
         limits,
     },
-    driver::{Definition, Repaired, secrets::Sealed, services::Supervisor},
+    driver::{
+        Definition, Repaired,
+        secrets::Sealed,
+        services::{ServiceStatus, Supervisor},
+    },
     member::{
         ContentFailure, Effect, FetchFailure, Input, Repair, Switched,
         command::{Command, Staged},
@@ -133,6 +138,7 @@ impl Work {
         store: ContentStore,
         network: Net,
         (supervisor, key, secrets): (Arc<Supervisor>, SecretKey, PathBuf),
+        telemetry: Telemetry,
         catalog: &Catalog,
         notes: mpsc::UnboundedSender<Note>,
         (scrub, (sending, receiving)): (Option<Scrub>, (Rate, Rate)),
@@ -164,7 +170,7 @@ impl Work {
             scrubbed: Arc::default(),
             watched: watch::Sender::default(),
             watching: Mutex::default(),
-            here: Here { supervisor, vault, troubles: services::Troubles::default() },
+            here: Here { supervisor, vault, troubles: services::Troubles::default(), telemetry },
             hooks,
             certificates: certificates::Troubles::default(),
             others,
@@ -280,6 +286,11 @@ impl Work {
                 }
             }
         });
+    }
+
+    /// How the services here are.
+    pub fn services(&self) -> Vec<ServiceStatus> {
+        self.here.supervisor.status()
     }
 
     /// What is not as it should be with what runs here.

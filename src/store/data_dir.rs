@@ -99,6 +99,16 @@ impl DataDir {
         self.path.join("secrets")
     }
 
+    /// Where measurements are kept.
+    pub fn series(&self) -> PathBuf {
+        self.path.join("series")
+    }
+
+    /// The log of events.
+    pub fn events(&self) -> PathBuf {
+        self.path.join("events.redb")
+    }
+
     /// The Unix socket of this member's command line.
     pub fn socket(&self) -> PathBuf {
         self.path.join("socket")

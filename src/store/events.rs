@@ -61,8 +61,8 @@ pub struct EventQuery {
     pub since: Option<WallTime>,
     /// Those before this.
     pub until: Option<WallTime>,
-    /// Those of this kind.
-    pub kind: Option<EventKind>,
+    /// Those of one of these kinds; of all if none is given.
+    pub kinds: Vec<EventKind>,
     /// Those that matter at least so much.
     pub severity: Option<Severity>,
     /// Those that concern this application.
@@ -78,7 +78,7 @@ impl EventQuery {
     fn fits(&self, Logged { event, .. }: &Logged) -> bool {
         self.since.is_none_or(|since| event.at >= since)
             && self.until.is_none_or(|until| event.at < until)
-            && self.kind.is_none_or(|kind| event.kind == kind)
+            && (self.kinds.is_empty() || self.kinds.contains(&event.kind))
             && self.severity.is_none_or(|severity| event.severity >= severity)
             && (self.app.is_none() || event.app == self.app)
             && (self.member.is_none() || event.member == self.member)
@@ -344,6 +344,8 @@ mod tests {
             app: None,
             text: text.to_owned(),
             user: None,
+            cause: None,
+            episode: None,
         }
     }
 
@@ -390,7 +392,7 @@ mod tests {
         assert!(ask(EventQuery { after: Some(4), ..all() }).is_empty());
         assert!(ask(EventQuery { after: Some(u64::MAX), ..all() }).is_empty());
         assert!(ask(EventQuery { limit: 0, ..all() }).is_empty());
-        assert_eq!(ask(EventQuery { kind: Some(EventKind::Repair), ..all() }), [3]);
+        assert_eq!(ask(EventQuery { kinds: vec![EventKind::Repair], ..all() }), [3]);
         assert_eq!(ask(EventQuery { severity: Some(Severity::Warning), ..all() }), [2]);
         assert_eq!(ask(EventQuery { app: repaired.app, ..all() }), [3]);
         assert_eq!(ask(EventQuery { member: MemberName::parse("b").ok(), ..all() }), [2]);

@@ -21,6 +21,7 @@ use crate::{
     node::{
         Ask, Edits, Heard, Listening, Metrics, Publish, SecretEdits, Told,
         inspect::{Findings, Question, Verified},
+        telemetry::asking::{Measured, SeriesQuestion},
     },
 };
 
@@ -124,6 +125,13 @@ impl Source for Fake {
         Ok(View::clone(&self.views.borrow()))
     }
 
+    async fn series(&self, question: SeriesQuestion) -> Result<Measured, Refusal> {
+        let (from, to) = (WallTime(question.from), WallTime(question.to.unwrap_or(question.from)));
+        let silent = vec![];
+        let asked = vec![MemberName::parse("web1").unwrap()];
+        Ok(Measured { from, to, step: 1_000, asked, silent, series: vec![], cut: false })
+    }
+
     async fn metrics(&self) -> Result<Metrics, Refusal> {
         Ok(metrics())
     }
@@ -175,6 +183,8 @@ pub fn event(number: u64, severity: Severity, text: &str) -> Event {
         app: number.is_multiple_of(2).then(|| AppName::parse("shop").unwrap()),
         text: text.to_owned(),
         user: None,
+        cause: None,
+        episode: None,
     }
 }
 

@@ -41,6 +41,12 @@ const LOOK_AGAIN: u32 = 60;
 /// The largest file that is read, bytes: `/proc/stat` of a thousand processors is some 100 KiB.
 const TEXT_MAX: u64 = 1 << 20;
 
+/// Where file systems of this machine's own disks are mounted, as far as the system says:
+/// what [`Host::new`] may be given.
+pub fn mounts() -> Vec<String> {
+    proc("self/mountinfo").map(|text| parse::mounts(&text)).unwrap_or_default()
+}
+
 /// One file system: its path, and what is told of it.
 struct Mount {
     path: String,

@@ -42,6 +42,48 @@ pub fn ticks(text: &str, allowed: impl Fn(usize) -> bool) -> Option<Ticks> {
     sum
 }
 
+/// `/proc/self/mountinfo`: where file systems of this machine's own disks are mounted, each at
+/// the first of its places. What is over a network or in memory is not among them, nor what
+/// is always full, as an image.
+pub fn mounts(text: &str) -> Vec<String> {
+    const IMAGES: [&str; 4] = ["squashfs", "iso9660", "erofs", "udf"];
+    let (mut seen, mut found) = (Vec::new(), Vec::new());
+    for line in text.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let Some(dash) = words.iter().position(|word| *word == "-") else { continue };
+        let ([_, _, device, root, at, ..], [_, kind, source, ..]) =
+            (&words[..dash], &words[dash..])
+        else {
+            continue;
+        };
+        let of_disk = source.starts_with("/dev/") || *kind == "zfs";
+        // A container's own root lies over something else.
+        let is_root = *at == "/";
+        let part = *root != "/" && *kind != "btrfs";
+        if !is_root && (!of_disk || part) || IMAGES.contains(kind) || seen.contains(device) {
+            continue;
+        }
+        seen.push(device);
+        found.extend(unescaped(at));
+    }
+    found
+}
+
+/// Spaces and such are three octal digits behind a backslash. None if that is no UTF-8.
+fn unescaped(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        let digits = behind.get(..3).filter(|d| d.iter().all(|b| (b'0'..=b'7').contains(b)));
+        let code = digits.filter(|_| *first == b'\\').and_then(|digits| {
+            u8::try_from(digits.iter().fold(0_u32, |n, d| n * 8 + u32::from(d - b'0'))).ok()
+        });
+        bytes.push(code.unwrap_or(*first));
+        rest = if code.is_some() { &behind[3..] } else { behind };
+    }
+    String::from_utf8(bytes).ok()
+}
+
 /// `/proc/loadavg`: the average over a minute.
 pub fn load(text: &str) -> Option<f64> {
     first_number(text)
@@ -204,6 +246,27 @@ Inter-|   Receive                                                |  Transmit
 ";
     const PROCESS: &str = "4711 (a) S 1 (2) S 1 4711 4711 0 -1 4194560 1234 0 0 0 250 125 0 0 \
                            20 0 9 0 5000 200000000 6144 18446744073709551615 1 1 0";
+
+    #[test]
+    fn file_systems_of_own_disks_are_named_once() {
+        let text = "\
+22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+23 22 0:21 / /proc rw - proc proc rw
+24 22 0:5 / /tmp rw - tmpfs tmpfs rw
+25 22 8:17 / /srv/my\\040data rw - xfs /dev/sdb1 rw
+26 22 8:17 / /srv/again rw - xfs /dev/sdb1 rw
+27 22 8:1 /etc/hosts /etc/hosts rw - ext4 /dev/sda1 rw
+28 22 0:40 / /home rw - nfs4 server:/home rw
+29 22 0:41 / /tank rw - zfs tank rw
+30 22 0:44 /@var /var rw - btrfs /dev/sdc1 rw
+31 22 7:0 / /snap/core rw - squashfs /dev/loop0 ro
+32 22 8:33 / /broken
+nonsense - ext4
+";
+        assert_eq!(mounts(text), ["/", "/srv/my data", "/tank", "/var"]);
+        assert_eq!(mounts("20 1 0:30 / / rw - overlay overlay rw"), ["/"]);
+        assert_eq!(unescaped("/a\\134b\\9\\777"), Some("/a\\b\\9\\777".to_owned()));
+    }
 
     #[test]
     fn what_kernels_say_is_read() {

@@ -13,7 +13,7 @@ use crate::{
     base::{MemberId, MemberName, PublicKey, Reason, Refusal, ServiceName, WallTime},
     driver::{secrets::DOCUMENT_MAX, services::Supervisor},
     net::{Net, RecvStream, SendStream, StreamKind},
-    node::secrets::Vault,
+    node::{secrets::Vault, telemetry::Telemetry},
 };
 
 /// The longest question, bytes: with the patterns of what does not count.
@@ -38,6 +38,7 @@ pub(in crate::node) struct Here {
     pub supervisor: Arc<Supervisor>,
     pub vault: Vault,
     pub troubles: Troubles,
+    pub telemetry: Telemetry,
 }
 
 /// The member that asks.
@@ -95,16 +96,16 @@ pub(in crate::node) fn ask(
 /// alone when a connection breaks: it is asked again, from where it was.
 async fn relay(network: Net, asked: Asked, ask: Ask, to: mpsc::Sender<Told>) {
     let nobody_listens = to.clone();
-    let follows = matches!(ask, Ask::Logs { follow: true, .. });
+    let follows = ask.follows();
     let talk = async {
-        let mut told_until = BTreeMap::new();
+        let mut so_far = SoFar::default();
         let mut said = false;
         loop {
-            let before = told_until.clone();
-            let Err(error) = converse(&network, asked.id, &ask, &mut told_until, &to).await else {
+            let before = so_far.clone();
+            let Err(error) = converse(&network, asked.id, &ask, &mut so_far, &to).await else {
                 return;
             };
-            if told_until != before {
+            if so_far != before {
                 said = false;
             }
             let todo = if follows {
@@ -129,26 +130,41 @@ async fn relay(network: Net, asked: Asked, ask: Ask, to: mpsc::Sender<Told>) {
     }
 }
 
-/// Asks once. `told_until` is when the last line of each service was printed that was
-/// handed on: earlier ones are not handed on again.
+/// What was handed on already and is not again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct SoFar {
+    /// When the last line of each service was printed.
+    lines: BTreeMap<ServiceName, WallTime>,
+    /// The number of the last event.
+    event: Option<u64>,
+}
+
+/// Asks once, for what comes behind what there is `so_far`.
 async fn converse(
     network: &Net,
     id: MemberId,
     ask: &Ask,
-    told_until: &mut BTreeMap<ServiceName, WallTime>,
+    so_far: &mut SoFar,
     to: &mpsc::Sender<Told>,
 ) -> io::Result<()> {
-    let before = told_until.clone();
-    let mut parts = BufReader::new(in_time(put(network, id, ask)).await?);
-    let follows = matches!(ask, Ask::Logs { follow: true, .. });
+    let before = so_far.lines.clone();
+    let mut ask = ask.clone();
+    if let Ask::Events(question) = &mut ask {
+        question.after = so_far.event.or(question.after);
+    }
+    let mut parts = BufReader::new(in_time(put(network, id, &ask)).await?);
     loop {
         let next = next_part(&mut parts, LINE_MAX);
-        let told = if follows { next.await? } else { in_time(next).await? };
-        if let Told::Line { service, line } = &told {
-            if before.get(service).is_some_and(|until| line.at <= *until) {
-                continue;
+        let told = if ask.follows() { next.await? } else { in_time(next).await? };
+        match &told {
+            Told::Line { service, line } => {
+                if before.get(service).is_some_and(|until| line.at <= *until) {
+                    continue;
+                }
+                so_far.lines.insert(service.clone(), line.at);
             }
-            told_until.insert(service.clone(), line.at);
+            Told::Event(logged) => so_far.event = Some(logged.id),
+            _ => {}
         }
         let last = matches!(told, Told::Done);
         // The other side hears of it when the stream is dropped.

@@ -16,7 +16,7 @@ use super::{Ask, Asker, Here, Told};
 use crate::{
     base::{AppName, Reason, Refusal, ServiceName},
     driver::services::{LogLine, Supervisor},
-    node::adopt,
+    node::{adopt, telemetry::asking},
 };
 
 /// What is told of the log of one service at once, bytes.
@@ -49,7 +49,7 @@ impl<T> From<mpsc::error::SendError<T>> for Gone {
 }
 
 async fn parts(
-    Here { supervisor, vault, .. }: Here,
+    Here { supervisor, vault, telemetry, .. }: Here,
     ask: Ask,
     asker: Option<Asker>,
     to: &mpsc::Sender<Told>,
@@ -88,6 +88,19 @@ async fn parts(
         Ask::Sign { path, ignore } => {
             let told = adopt::sign(vault.content, path, ignore, to).await;
             to.send(told).await?;
+        }
+        Ask::Series { pattern, grid, spreads } => {
+            let told = asking::tell_series(&telemetry, &pattern, grid, spreads, to).await;
+            if let Err(refusal) = told {
+                to.send(Told::Refused(refusal)).await?;
+                return Ok(());
+            }
+        }
+        Ask::Events(question) => {
+            if let Err(refusal) = asking::tell_events(&telemetry, &question, to).await {
+                to.send(Told::Refused(refusal)).await?;
+                return Ok(());
+            }
         }
         Ask::Logs { app, service, lines, follow } => {
             let turn = Arc::new(Semaphore::new(1));

@@ -1,0 +1,500 @@
+//! Questions about measurements and events: to this member, and through it to all.
+//!
+//! Any member puts the answers together. Each is asked for buckets, which can be merged, and
+//! not for averages or percentiles, which can't; see `proto/telemetry`. Who does not answer is named.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::Telemetry;
+use crate::{
+    base::{
+        AppName, MemberId, MemberName, Reason, Refusal, WallTime,
+        limits::LOGGED_ANSWER_MAX,
+        metric::{Kind, Pattern, Series},
+    },
+    member::event::{EventKind, Severity},
+    node::services::{Heard, Told},
+    proto::telemetry::{Answer, Bucket, Grid, Row, answer, rollup},
+    store::{events::EventQuery, series::Wanted},
+};
+
+/// Bytes of buckets in one part of an answer, before they are made text.
+const PART_MAX: usize = 96 << 10;
+/// Bytes of buckets that are taken from one member, before they are text.
+const MEMBER_MAX: usize = 16 << 20;
+/// Bytes of buckets that are taken from all members together.
+const ALL_MAX: usize = 256 << 20;
+/// Names of missing members that are told with one row.
+const MISSING_MAX: usize = 20;
+/// Rows of all series in one answer to people.
+const ROWS_MAX: usize = 200_000;
+/// Events that are told where nothing is said of how many.
+const LOGGED: usize = 1_000;
+/// Events that are sent at a time to one who follows.
+const LOT: usize = 500;
+
+/// Patterns in one question.
+const PATTERNS_MAX: usize = 32;
+
+/// What is asked about measurements.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeriesQuestion {
+    /// Which series: a pattern as in [`Pattern`], or several with `;` between.
+    pub series: String,
+    /// From when, milliseconds since 1970.
+    pub from: u64,
+    /// Until when; now if not given.
+    #[serde(default)]
+    pub to: Option<u64>,
+    /// The length of a row, milliseconds; all of it is one row if not given.
+    #[serde(default)]
+    pub step: Option<u64>,
+    /// Only of this member.
+    #[serde(default)]
+    pub member: Option<MemberName>,
+    /// Each member for itself instead of all together.
+    #[serde(default)]
+    pub each: bool,
+    /// Whether percentiles are wanted, where there are any.
+    #[serde(default)]
+    pub percentiles: bool,
+}
+
+impl SeriesQuestion {
+    /// What each member is asked.
+    ///
+    /// # Errors
+    /// A refusal, if it is not to be understood, or no time at all.
+    pub(in crate::node) fn resolve(&self, now: WallTime) -> Result<Grid, Refusal> {
+        let refuse = |why: String, todo: &str| {
+            Refusal::new(Reason::Invalid, "No measurements were read.", why, todo)
+        };
+        patterns(&self.series).map_err(|why| {
+            refuse(format!("{:?} names no series: {why}.", self.series), "See docs/telemetry.md.")
+        })?;
+        let to = WallTime(self.to.unwrap_or(now.0));
+        let from = WallTime(self.from);
+        let step = self.step.unwrap_or_else(|| to.0.saturating_sub(from.0).max(1));
+        // A row of percentiles is of whole minutes, because these are what is kept of them.
+        let step = if self.percentiles { step.next_multiple_of(60_000) } else { step };
+        rollup::grid(now, from, to, step).ok_or_else(|| {
+            refuse(
+                format!("From {from} to {to} is no time, or too much of it for that step."),
+                "Give a beginning before the end, and a longer step.",
+            )
+        })
+    }
+}
+
+/// Reads patterns with `;` between.
+fn patterns(text: &str) -> Result<Vec<Pattern>, String> {
+    let all: Vec<_> = text.split(';').map(|one| Pattern::parse(one.trim())).collect();
+    if all.len() > PATTERNS_MAX {
+        return Err(format!("there are more than {PATTERNS_MAX} patterns in it"));
+    }
+    all.into_iter().collect()
+}
+
+/// What many members know of some series.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// When the first row begins.
+    pub from: WallTime,
+    /// When the last one ends.
+    pub to: WallTime,
+    /// The length of a row, milliseconds.
+    pub step: u64,
+    /// Who was asked.
+    pub asked: Vec<MemberName>,
+    /// Who did not answer, or not to the end, and why.
+    pub silent: Vec<Silent>,
+    /// Each series, in the order of their names.
+    pub series: Vec<MeasuredSeries>,
+    /// Whether series were left out because it would be too much.
+    #[serde(default)]
+    pub cut: bool,
+}
+
+/// One who did not answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Silent {
+    /// Who.
+    pub member: MemberName,
+    /// Why, in a sentence.
+    pub why: String,
+}
+
+/// One series of a member or of all that were asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MeasuredSeries {
+    /// Which.
+    pub series: Series,
+    /// Of whom, if it is of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<MemberName>,
+    /// What stands behind its numbers: `%`, `B`, `s`, `d`, or nothing. Of a counter it is so
+    /// much a second.
+    pub unit: String,
+    /// `gauge`, `counter` or `histogram`.
+    pub kind: String,
+    /// Those of which something is known.
+    pub rows: Vec<MeasuredRow>,
+}
+
+/// What was measured in one span of time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MeasuredRow {
+    /// When it begins.
+    pub at: WallTime,
+    /// How many members it is of.
+    pub members: usize,
+    /// Those of the asked that are not in it: the first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<MemberName>,
+    /// The average over time and members.
+    pub avg: f64,
+    /// The lowest.
+    pub min: f64,
+    /// The highest.
+    pub max: f64,
+    /// The root of the mean of the squares.
+    pub rms: f64,
+    /// What the members have together: the sum of their averages.
+    pub total: f64,
+    /// The newest.
+    pub last: f64,
+    /// How much stands behind it: samples of a gauge, seconds of a counter, observations of a
+    /// histogram.
+    pub weight: f64,
+    /// Percentiles, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percentiles: Option<Percentiles>,
+}
+
+/// See [`MeasuredRow::percentiles`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Percentiles {
+    /// Half of them are at most so much.
+    pub p50: f64,
+    /// 90 of a hundred.
+    pub p90: f64,
+    /// 95 of a hundred.
+    pub p95: f64,
+    /// 99 of a hundred.
+    pub p99: f64,
+}
+
+/// What is asked about the log of events. What is not given does not matter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EventsQuestion {
+    /// Those with a higher number in the log: of one member.
+    pub after: Option<u64>,
+    /// Those not before this.
+    pub since: Option<WallTime>,
+    /// Those before this.
+    pub until: Option<WallTime>,
+    /// Those of one of these kinds; of all if none is given.
+    pub kinds: Vec<EventKind>,
+    /// Those that matter at least so much.
+    pub severity: Option<Severity>,
+    /// Those that concern this application.
+    pub app: Option<AppName>,
+    /// Those that concern this member.
+    pub about: Option<MemberName>,
+    /// How many at most; the newest. A thousand if it is 0.
+    pub limit: usize,
+    /// Whether those that happen from now on follow.
+    pub follow: bool,
+}
+
+impl EventsQuestion {
+    fn query(&self, after: Option<u64>, limit: usize) -> EventQuery {
+        EventQuery {
+            after,
+            since: self.since,
+            until: self.until,
+            kinds: self.kinds.clone(),
+            severity: self.severity,
+            app: self.app.clone(),
+            member: self.about.clone(),
+            limit,
+        }
+    }
+}
+
+/// Answers a question about measurements, part by part.
+///
+/// # Errors
+/// A refusal that is to be told instead of the rest.
+pub(in crate::node) async fn tell_series(
+    telemetry: &Telemetry,
+    pattern: &str,
+    grid: Grid,
+    spreads: bool,
+    to: &mpsc::Sender<Told>,
+) -> Result<(), Refusal> {
+    let refuse = |why: String| {
+        Refusal::new(
+            Reason::Failed,
+            "There are no measurements.",
+            why,
+            "Ask for fewer series or a longer step, and see the member's events.",
+        )
+    };
+    let patterns = patterns(pattern).map_err(|why| refuse(format!("{why}.")))?;
+    // What two patterns mean is told once, or it would count twice.
+    let mut told = BTreeSet::new();
+    for pattern in patterns {
+        let found = telemetry.series(Wanted { pattern, grid, spreads }).await;
+        let found = found.ok_or_else(|| refuse("The member stops.".to_owned()))?;
+        let found = found.map_err(|error| refuse(format!("They can't be read: {error}.")))?;
+        for one in found {
+            if !told.insert(one.series.clone()) {
+                continue;
+            }
+            let mut rest = one.buckets.as_slice();
+            while !rest.is_empty() {
+                let (bytes, taken) = part(rest);
+                rest = &rest[taken..];
+                let part = Told::Series {
+                    series: one.series.to_string(),
+                    buckets: STANDARD_NO_PAD.encode(bytes),
+                };
+                if to.send(part).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// As many of `buckets` as one part takes, one at least, and how many that are.
+fn part(buckets: &[Bucket]) -> (Vec<u8>, usize) {
+    let mut taken = buckets.len();
+    loop {
+        let bytes = answer::encode(&buckets[..taken]);
+        if bytes.len() <= PART_MAX || taken == 1 {
+            return (bytes, taken);
+        }
+        taken = (taken * PART_MAX / bytes.len()).clamp(1, taken - 1);
+    }
+}
+
+/// Answers a question about events, part by part.
+///
+/// # Errors
+/// A refusal that is to be told instead of the rest.
+pub(in crate::node) async fn tell_events(
+    telemetry: &Telemetry,
+    question: &EventsQuestion,
+    to: &mpsc::Sender<Told>,
+) -> Result<(), Refusal> {
+    let refuse = |why: String| {
+        let todo = "See the member's own log, and `althing events` without --since and --member.";
+        Refusal::new(Reason::Failed, "There are no events.", why, todo)
+    };
+    let mut tail = telemetry.tail();
+    let mut after = question.after;
+    let mut limit = match question.limit {
+        0 => LOGGED,
+        limit => limit.min(LOGGED_ANSWER_MAX),
+    };
+    loop {
+        let newest = *tail.borrow_and_update();
+        let found = telemetry.events(question.query(after, limit)).await;
+        let found = found.ok_or_else(|| refuse("The member stops.".to_owned()))?;
+        let found = found.map_err(|error| refuse(format!("They can't be read: {error}.")))?;
+        let whole = found.events.len() < limit;
+        let last = found.events.last().map(|logged| logged.id);
+        for logged in found.events {
+            if to.send(Told::Event(Box::new(logged))).await.is_err() {
+                return Ok(());
+            }
+        }
+        if !question.follow {
+            return Ok(());
+        }
+        // From the first look on it is about what comes behind.
+        after = Some(match last {
+            Some(last) if !whole && after.is_some() => last,
+            _ => newest.max(last.unwrap_or(0)).max(after.unwrap_or(0)),
+        });
+        limit = LOT;
+        if whole && tail.changed().await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// What one member has told of some series, until it is through.
+#[derive(Default)]
+struct Heap {
+    parts: BTreeMap<Series, Vec<Vec<u8>>>,
+    bytes: usize,
+}
+
+/// Of whom an answer is. Nobody is in it twice.
+pub(in crate::node) struct Asked {
+    /// Those that were asked.
+    pub live: Vec<(MemberId, MemberName)>,
+    /// Those that were not, because they are down.
+    pub down: Vec<(MemberId, MemberName)>,
+}
+
+/// Puts together what those that were asked for `grid` tell.
+pub(in crate::node) async fn gather(
+    Asked { live, down }: Asked,
+    grid: Grid,
+    each: bool,
+    mut heard: mpsc::Receiver<Heard>,
+) -> Gathered {
+    let mut heaps: BTreeMap<MemberName, Heap> = BTreeMap::new();
+    let mute = live.iter().map(|(_, name)| (name.clone(), "It said nothing.".to_owned()));
+    let gone = down.iter().map(|(_, name)| (name.clone(), "It is down.".to_owned()));
+    let mut gathered = Gathered {
+        grid,
+        silent: mute.chain(gone).collect(),
+        asked: live.into_iter().chain(down).collect(),
+        answers: BTreeMap::new(),
+    };
+    let mut all = 0;
+    while let Some(Heard { member, told }) = heard.recv().await {
+        let of = gathered.asked.iter().find(|(_, name)| *name == member);
+        let Some(id) = of.map(|(id, _)| *id) else { continue };
+        match told {
+            Told::Series { series, buckets } => {
+                // A newer member may measure what this one has no name for.
+                let Ok(series) = Series::parse(&series) else { continue };
+                let heap = heaps.entry(member).or_default();
+                let Ok(bytes) = STANDARD_NO_PAD.decode(buckets) else { continue };
+                heap.bytes += bytes.len();
+                all += bytes.len();
+                if heap.bytes <= MEMBER_MAX && all <= ALL_MAX {
+                    heap.parts.entry(series).or_default().push(bytes);
+                }
+            }
+            Told::Done => {
+                let heap = heaps.remove(&member).unwrap_or_default();
+                all -= heap.bytes;
+                if heap.bytes > MEMBER_MAX || all > ALL_MAX {
+                    gathered.silent.insert(member, "It said too much at once.".to_owned());
+                    continue;
+                }
+                gathered.take(id, &member, heap, each);
+                gathered.silent.remove(&member);
+            }
+            Told::Refused(refusal) => {
+                if let Some(heap) = heaps.remove(&member) {
+                    all -= heap.bytes;
+                }
+                gathered.silent.insert(member, refusal.why);
+            }
+            _ => {}
+        }
+    }
+    gathered
+}
+
+/// What members have told, put together.
+pub(in crate::node) struct Gathered {
+    grid: Grid,
+    asked: Vec<(MemberId, MemberName)>,
+    /// Who has not answered, and why.
+    silent: BTreeMap<MemberName, String>,
+    /// By series, and by member if each is wanted for itself.
+    answers: BTreeMap<(Series, Option<MemberName>), Answer>,
+}
+
+impl Gathered {
+    fn take(&mut self, id: MemberId, name: &MemberName, heap: Heap, each: bool) {
+        for (series, parts) in heap.parts {
+            let (key, asked) = match each {
+                true => ((series, Some(name.clone())), vec![id]),
+                false => ((series, None), self.asked.iter().map(|(id, _)| *id).collect()),
+            };
+            let grid = self.grid;
+            let answer = self.answers.entry(key).or_insert_with(|| Answer::new(grid, asked));
+            // What can't be read of it ends it: the rows behind say that it is missing.
+            let buckets = parts.iter().flat_map(|part| {
+                answer::decode(part).take_while(Result::is_ok).filter_map(Result::ok)
+            });
+            // It was asked, and is heard once.
+            let _taken = answer.take(id, buckets);
+        }
+    }
+
+    /// As people and programs read it.
+    pub fn show(&self) -> Measured {
+        let name = |id: MemberId| {
+            self.asked.iter().find(|(asked, _)| *asked == id).map(|(_, name)| name.clone())
+        };
+        let mut rows = 0;
+        let mut series = Vec::new();
+        let mut cut = false;
+        for ((of, member), answer) in &self.answers {
+            rows += answer.grid().rows();
+            if rows > ROWS_MAX {
+                cut = true;
+                break;
+            }
+            let row = |(at, row): (WallTime, &Row)| {
+                let missing = answer.missing(row).take(MISSING_MAX).filter_map(name).collect();
+                show_row(at, row, missing)
+            };
+            series.push(MeasuredSeries {
+                series: of.clone(),
+                member: member.clone(),
+                unit: of.unit().symbol().to_owned(),
+                kind: match of.kind() {
+                    Kind::Gauge => "gauge",
+                    Kind::Counter => "counter",
+                    Kind::Histogram => "histogram",
+                }
+                .to_owned(),
+                rows: answer.rows().filter_map(row).collect(),
+            });
+        }
+        Measured {
+            from: self.grid.from(),
+            to: self.grid.to(),
+            step: self.grid.step_ms(),
+            asked: self.asked.iter().map(|(_, name)| name.clone()).collect(),
+            silent: self
+                .silent
+                .iter()
+                .map(|(member, why)| Silent { member: member.clone(), why: why.clone() })
+                .collect(),
+            series,
+            cut,
+        }
+    }
+}
+
+/// None of a row in which nobody was heard.
+fn show_row(at: WallTime, row: &Row, missing: Vec<MemberName>) -> Option<MeasuredRow> {
+    let (all, total) = (row.all()?, row.total()?);
+    let summary = &all.summary;
+    let percentiles = all.sketch.as_ref().and_then(|sketch| {
+        let at = |q| sketch.quantile(q);
+        Some(Percentiles { p50: at(0.5)?, p90: at(0.9)?, p95: at(0.95)?, p99: at(0.99)? })
+    });
+    Some(MeasuredRow {
+        at,
+        members: row.heard(),
+        missing,
+        avg: summary.mean(),
+        min: summary.min(),
+        max: summary.max(),
+        rms: summary.rms(),
+        total,
+        last: summary.last(),
+        weight: summary.weight(),
+        percentiles,
+    })
+}
