@@ -1,0 +1,91 @@
+//! What members measure and what happened, asked of any of them: real processes on loopback.
+
+mod common;
+
+use common::{Lab, until};
+use serde_json::Value;
+
+/// Of which members a series is known, asked of `member`.
+fn known(answer: &Value, series: &str) -> Vec<String> {
+    let all = answer["series"].as_array().unwrap().iter();
+    let of = all.filter(|one| one["series"] == series && !one["rows"][0].is_null());
+    of.map(|one| one["member"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn any_member_answers_for_all_and_says_who_is_missing() {
+    let lab = Lab::new((86, 1));
+    let [a, b, mut c] = lab.cluster(["a", "b", "c"]);
+    a.publish(&lab.site("one", &[("index.html", "one")]), &["--app", "web"]).unwrap();
+    let wanted = ["metrics", "cpu", "mem.used", "members.live", "--each", "--since", "1m"];
+    for member in [&a, &c] {
+        until("all are measured", || {
+            let answer = member.run(&wanted).map_err(|e| e.why)?;
+            let [cpu, memory, live] =
+                ["cpu", "mem.used", "members.live"].map(|series| known(&answer, series));
+            let all = ["a", "b", "c"];
+            if cpu == all && memory == all && live == all { Ok(()) } else { Err(answer.to_string()) }
+        });
+    }
+    // All together: one row, of three members; what they have together is more than each has.
+    let answer = b.run(&["metrics", "mem.used", "--since", "1m"]).unwrap();
+    let row = &answer["series"][0]["rows"][0];
+    assert_eq!((&row["members"], &row["missing"]), (&3.into(), &Value::Null), "{answer}");
+    let [avg, min, max, total] = ["avg", "min", "max", "total"].map(|key| row[key].as_f64().unwrap());
+    assert!(min <= avg && avg <= max && total > 2.0 * min, "{answer}");
+    assert_eq!(answer["silent"], Value::Array(vec![]));
+
+    // Whoever is asked for is counted on the member that was asked.
+    for _ in 0..20 {
+        assert_eq!(b.get("/").unwrap().status, 200);
+    }
+    until("requests are counted", || {
+        let answer = a.run(&["metrics", "requests", "--each", "--since", "1m"]).map_err(|e| e.why)?;
+        let all = answer["series"].as_array().unwrap();
+        let of = |name: &str| {
+            let one = all.iter().find(|one| one["member"] == name)?;
+            let row = &one["rows"][0];
+            Some(row["avg"].as_f64()? * row["weight"].as_f64()?)
+        };
+        match (of("a"), of("b")) {
+            (Some(a), Some(b)) if a < 0.5 && (19.5..20.5).contains(&b) => Ok(()),
+            _ => Err(answer.to_string()),
+        }
+    });
+
+    c.kill();
+    until("who is missing is named", || {
+        let answer = a.run(&["metrics", "cpu", "--since", "10s"]).map_err(|e| e.why)?;
+        let silent = answer["silent"].as_array().unwrap();
+        match silent.iter().find(|one| one["member"] == "c") {
+            Some(one) if one["why"] == "It is down." => Ok(()),
+            _ => Err(answer.to_string()),
+        }
+    });
+    a.run(&["metrics", "cpus;", "--since", "1m"]).unwrap_err().is(3, "invalid", "a pattern");
+    let top = a.run(&["top", "--once"]).unwrap();
+    assert!(top["a"]["cpu"].is_f64() && top["b"]["mem.total"].is_f64(), "{top}");
+
+    // The log outlives its member, and any member reads it.
+    let c = c.again().up().unwrap();
+    until("events of before are told", || {
+        let events = b.run(&["events", "--member", "c", "--kind", "version"]).map_err(|e| e.why)?;
+        let events = events.as_array().unwrap();
+        let of = |event: &&Value| event["app"] == "web" && event["told_by"] == "c";
+        if events.iter().any(|event| of(&event)) { Ok(()) } else { Err(format!("{events:?}")) }
+    });
+    let own = c.run(&["events", "--kind", "version"]).unwrap();
+    let log = c.run(&["events", "--member", "c", "--kind", "version"]).unwrap();
+    assert!(log.as_array().unwrap().len() > own.as_array().unwrap().len(), "{own} {log}");
+    let all = c.run(&["events", "--all", "--since", "1h"]).unwrap();
+    let told: std::collections::BTreeSet<&str> =
+        all.as_array().unwrap().iter().map(|event| event["told_by"].as_str().unwrap()).collect();
+    assert_eq!(told.into_iter().collect::<Vec<_>>(), ["a", "b", "c"]);
+    let times: Vec<u64> =
+        all.as_array().unwrap().iter().map(|event| event["at"].as_u64().unwrap()).collect();
+    assert!(times.is_sorted(), "{times:?}");
+    // What was measured before it was killed is there as well.
+    let answer = a.run(&["metrics", "cpu", "--member", "c", "--since", "10m"]).unwrap();
+    let weight = answer["series"][0]["rows"][0]["weight"].as_f64().unwrap();
+    assert!(weight >= 1.0, "{answer}");
+}
