@@ -24,6 +24,7 @@ use crate::base::{
 #[doc = include_str!("../../docs/drivers.md")]
 pub struct Guide;
 
+pub mod actions;
 pub mod addresses;
 pub mod files;
 pub mod hooks;
