@@ -149,6 +149,24 @@ name!(
     "use 1 to 40 lower-case letters, digits and hyphens, with a letter or digit at both ends"
 );
 
+name!(
+    /// The name of a rule, unique within its application.
+    RuleName,
+    64,
+    "a rule",
+    |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-',
+    "use 1 to 64 lower-case letters, digits and hyphens, with a letter or digit at both ends"
+);
+
+name!(
+    /// The name by which the rules of an application tell somebody: by mail, or by a request.
+    ContactName,
+    64,
+    "who is told",
+    |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-',
+    "use 1 to 64 lower-case letters, digits and hyphens, with a letter or digit at both ends"
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;

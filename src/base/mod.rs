@@ -26,7 +26,9 @@ pub mod wire;
 
 pub use address::VirtualAddress;
 pub use digest::Digest;
-pub use id::{AppName, ClusterId, MemberId, MemberName, SecretName, ServiceName};
+pub use id::{
+    AppName, ClusterId, ContactName, MemberId, MemberName, RuleName, SecretName, ServiceName,
+};
 pub use key::{PublicKey, SecretKey, Signature};
 pub use network::Network;
 pub use path::RelPath;

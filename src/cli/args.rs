@@ -441,6 +441,11 @@ where one is not within a minute, it ends there with 1.")]
         #[arg(long, value_name = "NAME")]
         member: Option<MemberName>,
     },
+    /// Look at rules before they are published.
+    Rules {
+        #[command(subcommand)]
+        action: RulesAction,
+    },
     /// Show what an application's programs are set to.
     Settings {
         /// Which application.
@@ -612,6 +617,21 @@ pub(super) enum TagsAction {
         /// Which.
         #[arg(required = true, value_name = "KEY")]
         keys: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RulesAction {
+    /// Check the rules of a manifest, and show how they are understood.
+    #[command(after_help = "Examples:
+  althing rules check althing.toml
+  althing rules check ./public/althing.toml --json
+
+No member is asked. What is wrong is shown where it stands; then it ends with 1.
+`publish` refuses the same.")]
+    Check {
+        /// The manifest: an althing.toml.
+        file: PathBuf,
     },
 }
 

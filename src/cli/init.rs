@@ -141,6 +141,15 @@ ignore = [".git/", "*~", "*.swp"]
 # log-level = "info"
 # [[settings-file]]
 # path = "config/settings.json"
+
+# What is watched, and who is told then; to see how it is understood:
+# althing rules check althing.toml
+# [rules]
+# hot = "critical when cpu > 90% for 2m until < 75% for 1m then mail ops"
+# [mail.ops]
+# to = ["ops@example.org"]
+# from = "althing@example.org"
+# server = "mail.example.org"
 "#
     )
 }
@@ -172,7 +181,7 @@ mod tests {
         let all = lines.collect::<Vec<_>>().join("\n");
         let Resolved { spec, texts, .. } =
             Manifest::parse(&all).unwrap().resolve(None, vec![], false).unwrap();
-        assert_eq!(texts.len(), 7);
+        assert_eq!(texts.len(), 8);
         assert_eq!(spec.path.as_deref(), Some("/srv/shop"));
         assert_eq!(spec.not_found.as_deref(), Some("404.html"));
         assert!(spec.default && spec.index.is_some() && spec.hosts.len() == 1);

@@ -20,6 +20,7 @@ mod publish;
 mod reach;
 mod recover;
 mod rotate;
+mod rules;
 mod secrets;
 mod services;
 mod show;
@@ -38,7 +39,7 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::{
-    args::{Action, Args, EventsArgs, MetricsArgs},
+    args::{Action, Args, EventsArgs, MetricsArgs, RulesAction},
     client::Client,
     output::Output,
 };
@@ -183,6 +184,7 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
         Action::Query { name, payload, timeout } => {
             operate::query(&client, output, name, payload.unwrap_or_default(), timeout).await
         }
+        Action::Rules { action: RulesAction::Check { file } } => rules::check(output, &file),
         Action::Settings { app } => secrets::settings(&client, output, app).await,
         Action::Secret { action } => secrets::run(&client, output, action).await,
         Action::Services { app, member } => services::list(&client, output, app, member).await,

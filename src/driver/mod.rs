@@ -1,8 +1,8 @@
 //! F3, drivers: what scans, checks, switches and undoes content of one type on
 //! this member's disk, and what runs there. `files` is the first, `services` the second;
 //! `hooks` run around a switch; `routes` lead requests to services, `listeners` connections; `tls`
-//! says which secret is their certificate; `settings` and `secrets` are what both are given. `host`
-//! measures the machine.
+//! says which secret is their certificate; `settings` and `secrets` are what both are given. `rules`
+//! say what is watched, and `actions` carry out what follows. `host` measures the machine.
 //!
 //! A driver knows neither the store nor the network: content comes to it from
 //! a [`ChunkSource`] and goes from it into a [`FileSink`]. It decides nothing
@@ -24,12 +24,14 @@ use crate::base::{
 #[doc = include_str!("../../docs/drivers.md")]
 pub struct Guide;
 
+pub mod actions;
 pub mod addresses;
 pub mod files;
 pub mod hooks;
 pub mod host;
 pub mod listeners;
 pub mod routes;
+pub mod rules;
 pub mod secrets;
 pub mod services;
 pub mod settings;
@@ -61,7 +63,7 @@ pub trait Driver {
 }
 
 /// A part of an application that its manifest describes, instead of files that are
-/// there: services, hooks, settings, and secrets, which are set by themselves. It lies
+/// there: services, hooks, settings, rules, and secrets, which are set by themselves. It lies
 /// as a text in the tree below [`DEFINITIONS`], so it is signed, copied, voted on and repaired as everything else in it.
 pub trait Definition: Sized {
     /// The name of its text, a plain file name.

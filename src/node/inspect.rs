@@ -194,7 +194,8 @@ pub struct SecretFound {
     pub name: SecretName,
     /// The variable by which services and hooks are given it.
     pub variable: String,
-    /// Which services and hooks are; `tls` where it is the certificate.
+    /// Which services, hooks and scripts are; `tls` where it is the certificate, `mail` or
+    /// `webhook` where rules tell somebody with it.
     pub services: Vec<ServiceName>,
 }
 
@@ -410,7 +411,10 @@ impl View<'_> {
         let hooks = || defined.hooks.iter();
         let tls = defined.tls.as_ref();
         let is_certificate = |name: &SecretName| tls.is_some_and(|tls| tls.certificate == *name);
-        let certificate = || ServiceName::parse("tls").expect("letters are a name");
+        let word = |word| ServiceName::parse(word).expect("letters are a name");
+        let rules = &defined.rules;
+        let mails = |name| rules.mail.values().any(|mail| mail.password.as_ref() == Some(name));
+        let signs = |name| rules.webhook.values().any(|it| it.sign.as_ref() == Some(name));
         let found = names.map(|name| SecretFound {
             name: name.clone(),
             variable: variable(name.as_str()),
@@ -423,7 +427,16 @@ impl View<'_> {
                         .filter(|(_, hook)| hook.secrets.contains(name))
                         .map(|(when, _)| when.name()),
                 )
-                .chain(is_certificate(name).then(certificate))
+                .chain(
+                    rules
+                        .script
+                        .iter()
+                        .filter(|(_, script)| script.secrets.contains(name))
+                        .map(|(script, _)| script.clone()),
+                )
+                .chain(is_certificate(name).then(|| word("tls")))
+                .chain(mails(name).then(|| word("mail")))
+                .chain(signs(name).then(|| word("webhook")))
                 .collect(),
         });
         let secrets = found.collect();

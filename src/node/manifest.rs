@@ -1,13 +1,13 @@
 //! `althing.toml`: what an application is, beside its content.
 
-use std::{fs, io::ErrorKind, path::Path};
+use std::{collections::BTreeMap, fs, io::ErrorKind, path::Path};
 
 use serde::Deserialize;
 
 use crate::{
     base::{
-        AppName, Placement, Reason, Refusal, RelPath, Rollout, catalog::AppSpec, limits, quantity,
-        rollout,
+        AppName, ContactName, Placement, Reason, Refusal, RelPath, Rollout, RuleName, ServiceName,
+        catalog::AppSpec, limits, quantity, rollout,
     },
     driver::{
         Definition,
@@ -15,6 +15,7 @@ use crate::{
         hooks::Hooks,
         listeners::{self, Listeners},
         routes::{Routes, astray},
+        rules::{Mail, Rules, Script, Webhook},
         services::Services,
         settings::{Format, Settings},
         tls::Tls,
@@ -24,7 +25,7 @@ use crate::{
 /// The name of the file. It is never part of the content.
 pub const FILE_NAME: &str = "althing.toml";
 /// The largest manifest, bytes.
-const SIZE_MAX: u64 = 64 << 10;
+pub const SIZE_MAX: u64 = 64 << 10;
 
 /// A manifest as it is written.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -56,6 +57,18 @@ pub struct Manifest {
     /// Where these are written.
     #[serde(default, rename = "settings-file")]
     pub settings_files: Vec<SettingsFile>,
+    /// What is watched, and what is done then.
+    #[serde(default)]
+    pub rules: BTreeMap<RuleName, String>,
+    /// Who gets a mail then.
+    #[serde(default)]
+    pub mail: BTreeMap<ContactName, Mail>,
+    /// Who gets a request then.
+    #[serde(default)]
+    pub webhook: BTreeMap<ContactName, Webhook>,
+    /// What is run then.
+    #[serde(default)]
+    pub script: BTreeMap<ServiceName, Script>,
 }
 
 /// `[rollout]`.
@@ -175,14 +188,17 @@ impl Manifest {
 
     /// Parses a manifest. The error names line and column.
     pub fn parse(text: &str) -> Result<Self, String> {
-        toml::from_str(text).map_err(|error| {
-            let start = error.span().map_or(0, |span| span.start);
-            // Never inside of a character, and never beyond the end.
-            let before = text.get(..start).unwrap_or(text);
-            let line = before.matches('\n').count() + 1;
-            let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-            let what = error.message().replace('\n', ", ");
+        Self::parse_at(text).map_err(|(start, what)| {
+            let (line, column) = line_and_column(text, start);
             format!("In {FILE_NAME}, line {line}, column {column}: {what}.")
+        })
+    }
+
+    /// The same; the error is where it is wrong, in bytes from the start, and why.
+    pub fn parse_at(text: &str) -> Result<Self, (usize, String)> {
+        toml::from_str(text).map_err(|error: toml::de::Error| {
+            let start = error.span().map_or(0, |span| span.start);
+            (start, error.message().replace('\n', ", "))
         })
     }
 
@@ -255,6 +271,16 @@ impl Manifest {
         Ok(Resolved { app, spec, texts })
     }
 
+    /// Its rules, and whom they tell: four tables of the manifest, and one definition.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            rules: self.rules.clone(),
+            mail: self.mail.clone(),
+            webhook: self.webhook.clone(),
+            script: self.script.clone(),
+        }
+    }
+
     /// What is made of it in the tree.
     fn texts(&self) -> Result<Vec<(RelPath, String)>, String> {
         let mut texts = Vec::new();
@@ -271,6 +297,7 @@ impl Manifest {
         if let Some(tls) = &self.tls {
             define(tls, &mut texts)?;
         }
+        define(&self.rules(), &mut texts)?;
         if self.settings_files.len() > SETTINGS_FILES_MAX {
             return Err(format!("In {FILE_NAME}: more than {SETTINGS_FILES_MAX} settings files."));
         }
@@ -291,6 +318,15 @@ impl Manifest {
         }
         Ok(texts)
     }
+}
+
+/// Where a byte of `text` stands, for people: both count from 1.
+pub fn line_and_column(text: &str, at: usize) -> (usize, usize) {
+    // Never inside of a character, and never beyond the end.
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    (line, column)
 }
 
 /// Adds the text of `definition`, if it says anything.
@@ -418,6 +454,25 @@ mod tests {
 
         let error = Manifest::parse("[tls]\ncert = \"web-cert\"\n").unwrap_err();
         assert!(error.contains("line 2, column 1") && error.contains("cert"), "{error}");
+    }
+
+    #[test]
+    fn rules_become_a_definition_of_the_tree() {
+        let text = "[application]\nname = \"a\"\n[rules]\nhot = \"when cpu > 90% then mail ops, run c\"\n\
+                    [script.c]\nrun = [\"bin/c\"]\n[mail.ops]\nto = [\"ops@example.org\"]\n\
+                    from = \"a@example.org\"\nserver = \"mail.example.org\"\n";
+        let resolved = Manifest::parse(text).unwrap().resolve(None, vec![], true).unwrap();
+        let [(path, text)] = resolved.texts.as_slice() else { panic!("{resolved:?}") };
+        assert_eq!(path.as_bytes(), b".althing/rules.toml");
+        let rules = Rules::read(text.as_bytes()).unwrap();
+        assert_eq!(rules.parsed().len(), 1);
+        assert_eq!((rules.mail.len(), rules.script.len()), (1, 1));
+
+        let lost = "[application]\nname = \"a\"\n[rules]\nhot = \"when cpu > 90% then mail ops\"\n";
+        let refused = Manifest::parse(lost).unwrap().resolve(None, vec![], true).unwrap_err();
+        assert!(refused.why.contains("[mail.ops]"), "{refused:?}");
+        let error = Manifest::parse("[rules]\nHot = \"x\"\n").unwrap_err();
+        assert!(error.contains("line 2, column 1") && error.contains("lower-case"), "{error}");
     }
 
     #[test]

@@ -294,6 +294,13 @@ pub(super) async fn stage(
             return Err(refuse(Reason::Conflict, why, todo));
         }
     }
+    for (what, name) in defined.rules.secrets() {
+        if edits.unset.contains(name) {
+            let why = format!("{} needs {name}.", super::run::sentence(&what));
+            let todo = "Publish a manifest in which nothing names it, and try again.";
+            return Err(refuse(Reason::Conflict, why, todo));
+        }
+    }
     if let Some(tls) = &defined.tls {
         if edits.unset.contains(&tls.certificate) {
             let why = format!("{} holds the certificate of the application.", tls.certificate);

@@ -1,12 +1,12 @@
 //! One hook, run to its end.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{collections::VecDeque, ffi::OsString, path::PathBuf, time::Duration};
 
 use super::{Hook, When};
 use crate::{
     base::{AppName, MemberName, quantity},
     driver::{
-        secrets::{Secret, Secrets},
+        secrets::{Secret, Secrets, hide},
         services::{How, LogLine, Once, Program, Supervisor},
     },
 };
@@ -15,9 +15,6 @@ use crate::{
 const SAID_MAX: usize = 3;
 /// Characters of each of them.
 const SAID_LINE_MAX: usize = 200;
-/// Lines of a secret that are shorter than this many bytes are left where a hook
-/// printed them: they may as well be a part of some other word.
-const HIDDEN_MIN: usize = 4;
 
 /// A hook that is to run.
 #[derive(Clone, Debug)]
@@ -90,7 +87,7 @@ pub async fn run(supervisor: &Supervisor, call: Call) -> Result<(), HookError> {
     let hidden: Vec<Secret> = secrets.values().cloned().collect();
     let program = Program { tree, run, directory, user, limits, settings, secrets, env, told };
     let (how, last) = supervisor.once(Once { app, name: when.name(), program, within }).await;
-    let said = said(&last, &hidden);
+    let said = said(&last.errors, &hidden);
     match how {
         How::Exited(0) => Ok(()),
         How::Exited(status) => {
@@ -104,7 +101,7 @@ pub async fn run(supervisor: &Supervisor, call: Call) -> Result<(), HookError> {
 
 /// The last lines for an event, after a colon; nothing where nothing was said. What
 /// can be recognised of `secrets` is not told: events are for more eyes than logs.
-fn said(lines: &[LogLine], secrets: &[Secret]) -> String {
+fn said(lines: &VecDeque<LogLine>, secrets: &[Secret]) -> String {
     let full = lines.iter().filter(|line| !line.text.trim().is_empty());
     let mut last: Vec<String> =
         full.rev().take(SAID_MAX).map(|line| shown(line, secrets)).collect();
@@ -113,12 +110,7 @@ fn said(lines: &[LogLine], secrets: &[Secret]) -> String {
 }
 
 fn shown(line: &LogLine, secrets: &[Secret]) -> String {
-    let mut line = line.clone();
-    for part in secrets.iter().flat_map(|secret| secret.expose().lines()) {
-        if part.len() >= HIDDEN_MIN {
-            line.text = line.text.replace(part, "[secret]");
-        }
-    }
+    let line = LogLine { text: hide(&line.text, secrets), ..line.clone() };
     // With control characters escaped.
     let text = line.to_string();
     let text = text.trim();

@@ -145,6 +145,22 @@ pub fn check_name(name: &SecretName) -> Result<(), String> {
     Ok(())
 }
 
+/// Lines of a secret that are shorter than this many bytes are left where they are found: they
+/// may as well be a part of some other word.
+const HIDDEN_MIN: usize = 4;
+
+/// `text` without what can be recognised in it of `secrets`: for what is told to more eyes than
+/// those of whoever printed it.
+pub(in crate::driver) fn hide(text: &str, secrets: &[Secret]) -> String {
+    let mut text = text.to_owned();
+    for part in secrets.iter().flat_map(|secret| secret.expose().lines()) {
+        if part.len() >= HIDDEN_MIN {
+            text = text.replace(part, "[secret]");
+        }
+    }
+    text
+}
+
 /// Why secrets can't be kept, sealed or opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SecretsError {

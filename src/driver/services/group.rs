@@ -143,7 +143,7 @@ pub(super) fn record(path: &Path, group: Pid) {
 
 /// Kills what a member left over that was killed: groups that are recorded
 /// below `log_dir`, were made since this machine started, and hold a process
-/// whose environment says that it is of that service, or that hook.
+/// whose environment says that it is of that service, hook or script.
 pub(super) fn sweep(log_dir: &Path) {
     let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
     for app in entries(log_dir) {
@@ -178,10 +178,10 @@ fn recorded(path: &Path) -> Option<Pid> {
     group.parse().ok().filter(|group| *group > 1).and_then(Pid::from_raw)
 }
 
-/// Whether a process of the group has the environment that a service, or a hook, is given.
+/// Whether a process of the group has the environment that a service, a hook or a script is given.
 fn holds(group: Pid, app: &str, name: &str) -> bool {
     let app = format!("ALTHING_APP={app}");
-    let names = [format!("ALTHING_SERVICE={name}"), format!("ALTHING_HOOK={name}")];
+    let names = ["SERVICE", "HOOK", "SCRIPT"].map(|kind| format!("ALTHING_{kind}={name}"));
     processes().filter(|p| p.group == group.as_raw_pid() && !p.is_dead).any(|p| {
         let environment = fs::read(format!("/proc/{}/environ", p.pid)).unwrap_or_default();
         let has = |w: &String| environment.split(|b| *b == 0).any(|e| e == w.as_bytes());

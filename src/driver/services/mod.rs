@@ -44,7 +44,7 @@ mod tests;
 
 pub use endpoint::{Endpoints, UnderWay};
 pub use log::{LogLine, Logs, Stream};
-pub(in crate::driver) use once::{How, Once};
+pub(in crate::driver) use once::{How, Last, Once, PRINTED_MAX};
 pub(in crate::driver) use prepare::Program;
 pub use spec::{Service, Services};
 pub use supervise::{Running, Supervisor};

@@ -1,7 +1,7 @@
-//! A program that runs once, to its end, and is no service: a hook. It is started,
-//! printed of, bounded and killed as services are.
+//! A program that runs once, to its end, and is no service: a hook, or a script of a rule. It
+//! is started, printed of, bounded and killed as services are.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use tokio::{
     sync::broadcast::{Receiver, error::TryRecvError},
@@ -15,6 +15,8 @@ use crate::base::{AppName, ServiceName};
 
 /// Lines of standard error that are handed back.
 const LAST_MAX: usize = 16;
+/// What is handed back of all that it printed, bytes.
+pub(in crate::driver) const PRINTED_MAX: usize = 4 << 10;
 
 /// What is to run once.
 #[derive(Debug)]
@@ -39,11 +41,21 @@ pub(in crate::driver) enum How {
     TooLong,
 }
 
+/// What it printed last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::driver) struct Last {
+    /// Lines of standard error.
+    pub errors: VecDeque<LogLine>,
+    /// Lines of both streams, in the order in which they were read: as many as there are in
+    /// [`PRINTED_MAX`] bytes, and always the last one.
+    pub printed: VecDeque<LogLine>,
+}
+
 impl Supervisor {
-    /// Runs a program to its end. With how it ended come its last lines of standard error.
+    /// Runs a program to its end. With how it ended comes what it printed last.
     /// Two at a time of one name are the caller's care. Dropped before its end, it kills
     /// the program and all that it started.
-    pub(in crate::driver) async fn once(&self, once: Once) -> (How, Vec<LogLine>) {
+    pub(in crate::driver) async fn once(&self, once: Once) -> (How, Last) {
         let Once { app, name, program, within } = once;
         let log = self.log_of_once(&app, &name);
         let heard = log.follow();
@@ -54,7 +66,7 @@ impl Supervisor {
             Err(why) => {
                 log.remark(What::CannotStart { why: why.clone() }.to_string());
                 log.close();
-                return (How::CannotStart(why), Vec::new());
+                return (How::CannotStart(why), Last::default());
             }
         };
         log.remark(What::Started { pid: run.pid() }.to_string());
@@ -80,24 +92,33 @@ impl Supervisor {
             }
         });
         log.close();
-        (how, last_errors(heard))
+        (how, last(heard))
     }
 }
 
-/// The last lines of standard error of those that were heard.
-fn last_errors(mut heard: Receiver<LogLine>) -> Vec<LogLine> {
-    let mut last = std::collections::VecDeque::new();
+/// The last of what was heard.
+fn last(mut heard: Receiver<LogLine>) -> Last {
+    let (mut last, mut bytes) = (Last::default(), 0);
     loop {
         match heard.try_recv() {
-            Ok(line) if line.stream == Stream::Err => {
-                if last.len() == LAST_MAX {
-                    last.pop_front();
+            Ok(line) if line.stream == Stream::Althing => {}
+            Ok(line) => {
+                if line.stream == Stream::Err {
+                    if last.errors.len() == LAST_MAX {
+                        last.errors.pop_front();
+                    }
+                    last.errors.push_back(line.clone());
                 }
-                last.push_back(line);
+                bytes += line.text.len() + 1;
+                last.printed.push_back(line);
+                while bytes > PRINTED_MAX && last.printed.len() > 1 {
+                    let first = last.printed.pop_front();
+                    bytes -= first.map_or(0, |line| line.text.len() + 1);
+                }
             }
             // Of what it printed the end is kept, and that is what is wanted.
-            Ok(_) | Err(TryRecvError::Lagged(_)) => {}
-            Err(TryRecvError::Empty | TryRecvError::Closed) => return last.into(),
+            Err(TryRecvError::Lagged(_)) => {}
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return last,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use super::{Active, Content, ContentError, Staged, locked};
 use crate::{
     base::{
-        AppName, Digest, RelPath, SecretName,
+        AppName, Digest, RelPath, SecretName, ServiceName,
         path::DEFINITIONS,
         tree::{Entry, Node, Tree},
     },
@@ -19,6 +19,7 @@ use crate::{
         hooks::Hooks,
         listeners::{self, Listeners},
         routes::{self, Routes},
+        rules::Rules,
         secrets::{Sealed, env_name},
         services::Services,
         settings::Settings,
@@ -64,6 +65,8 @@ pub struct Defined {
     pub addresses: Addresses,
     /// How it is served over TLS.
     pub tls: Option<Tls>,
+    /// What is watched, and who is told then.
+    pub rules: Rules,
 }
 
 impl Made {
@@ -91,7 +94,7 @@ impl Defined {
         let (services, hooks) = (read(store, tree)?, read(store, tree)?);
         let (settings, routes) = (read(store, tree)?, read(store, tree)?);
         let (addresses, listeners) = (read(store, tree)?, read(store, tree)?);
-        let tls = read(store, tree)?;
+        let (tls, rules) = (read(store, tree)?, read(store, tree)?);
         let all = || -> Result<Self, String> {
             Ok(Self {
                 services: services?.unwrap_or_default(),
@@ -102,6 +105,7 @@ impl Defined {
                 secrets: secrets?,
                 addresses: addresses?.unwrap_or_default(),
                 tls: tls?,
+                rules: rules?.unwrap_or_default(),
             })
         };
         Ok(all())
@@ -112,7 +116,10 @@ impl Defined {
         let services = self.services.0.iter();
         let services = services.map(|(name, it)| (format!("service {name}"), &it.secrets));
         let hooks = self.hooks.iter();
-        services.chain(hooks.map(|(when, hook)| (format!("the {when} hook"), &hook.secrets)))
+        let hooks = hooks.map(|(when, hook)| (format!("the {when} hook"), &hook.secrets));
+        let scripts = self.rules.script.iter();
+        let scripts = scripts.map(|(name, script)| (format!("script {name}"), &script.secrets));
+        services.chain(hooks).chain(scripts)
     }
 
     /// Whether its parts fit together.
@@ -125,6 +132,12 @@ impl Defined {
             return Err(format!(
                 "it is to be served with the certificate in the secret {name}, which is not set: \
                  set it first, with `althing secret set APP {name}`"
+            ));
+        }
+        if let Some((what, name)) = self.rules.secrets().find(|(_, name)| !is_set(name)) {
+            return Err(format!(
+                "{what} needs the secret {name}, which is not set: set it first, with `althing \
+                 secret set APP {name}`"
             ));
         }
         for (who, names) in self.given() {
@@ -147,6 +160,16 @@ impl Defined {
             return Err(format!(
                 "service {name} has the name of a hook, and they would share one log: give the \
                  service another name"
+            ));
+        }
+        let taken = |name: &ServiceName| {
+            self.services.0.contains_key(name)
+                || self.hooks.iter().any(|(when, _)| when.name() == *name)
+        };
+        if let Some(name) = self.rules.script.keys().find(|name| taken(name)) {
+            return Err(format!(
+                "script {name} has the name of a service or a hook, and they would share one log: \
+                 give the script another name"
             ));
         }
         let Self { services, routes, listeners, .. } = self;

@@ -20,6 +20,7 @@ pub(super) fn before_switch() {
 mod edited;
 mod hooked;
 mod hostile;
+mod ruled;
 mod sight;
 mod token;
 mod withdraw;

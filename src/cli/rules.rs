@@ -1,0 +1,287 @@
+//! `althing rules check`: the rules of a manifest as they are understood, before anybody judges
+//! by them. No member is asked.
+
+use std::{collections::BTreeMap, fs, io::ErrorKind, path::Path, process::ExitCode};
+
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+use super::output::{Output, Paint, note};
+use crate::{
+    base::{Reason, Refusal},
+    driver::{Definition, rules::Rules},
+    node::manifest::{Manifest, SIZE_MAX, line_and_column},
+    proto::rule::{Wrong, parse},
+};
+
+pub(super) fn check(output: &Output, file: &Path) -> Result<ExitCode, Refusal> {
+    let text = read(file)?;
+    let Findings { rules, mut wrong } = look(&text);
+    wrong.sort_by_key(|wrong| wrong.at);
+    let file = file.display().to_string();
+    if output.json {
+        let shown = serde_json::json!({ "file": file, "rules": rules, "wrong": wrong });
+        output.document(&shown);
+    } else {
+        for Understood { name, rule } in &rules {
+            output.painted(Paint::Bold, name, &format!("  {rule}"));
+        }
+        if rules.is_empty() && wrong.is_empty() {
+            output.line("It has no rules.");
+        }
+        for found in &wrong {
+            note(&found.shown(&file, &text));
+        }
+    }
+    Ok(if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn read(file: &Path) -> Result<String, Refusal> {
+    let refuse = |reason, why: String, todo: &str| {
+        Refusal::new(reason, "The rules were not checked.", why, todo)
+    };
+    let shown = file.display();
+    let failed = |error: std::io::Error| match error.kind() {
+        ErrorKind::NotFound => {
+            let why = format!("{shown} is not there.");
+            refuse(Reason::NotFound, why, "Name an althing.toml.")
+        }
+        _ => {
+            let why = format!("{shown} can't be read: {error}.");
+            refuse(Reason::Failed, why, "Name an althing.toml that you may read.")
+        }
+    };
+    let metadata = fs::metadata(file).map_err(failed)?;
+    if !metadata.is_file() || metadata.len() > SIZE_MAX {
+        let why = format!("{shown} is no file, or larger than 64 KiB.");
+        return Err(refuse(Reason::Invalid, why, "Name an althing.toml."));
+    }
+    fs::read_to_string(file).map_err(failed)
+}
+
+/// What there is in a manifest.
+#[derive(Debug, Default)]
+struct Findings {
+    rules: Vec<Understood>,
+    wrong: Vec<Mistake>,
+}
+
+/// A rule, as it is understood.
+#[derive(Debug, Serialize)]
+struct Understood {
+    name: String,
+    rule: String,
+}
+
+/// Something that is wrong.
+#[derive(Debug, Serialize)]
+struct Mistake {
+    /// Bytes from the start.
+    #[serde(skip)]
+    at: usize,
+    line: usize,
+    column: usize,
+    /// In which rule, if in one.
+    rule: Option<String>,
+    /// A sentence.
+    why: String,
+}
+
+impl Mistake {
+    fn new(text: &str, at: usize, rule: Option<&str>, why: impl Into<String>) -> Self {
+        let (line, column) = line_and_column(text, at);
+        Self { at, line, column, rule: rule.map(str::to_owned), why: why.into() }
+    }
+
+    /// As compilers tell theirs: the place, the line, and a caret under it.
+    fn shown(&self, file: &str, text: &str) -> String {
+        let Self { at, line, column, rule, why } = self;
+        let rule = rule.as_ref().map(|rule| format!("rule {rule}: ")).unwrap_or_default();
+        let at = if text.is_char_boundary(*at) { *at } else { text.len() };
+        let place = Wrong { at, why: String::new() }.shown(text);
+        format!("{file}:{line}:{column}: {rule}{why}\n{}", place.trim_end())
+    }
+}
+
+/// A manifest by its places. What of it is wrong otherwise is found by [`Manifest`].
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Places {
+    rules: BTreeMap<Spanned<String>, Spanned<String>>,
+    mail: BTreeMap<Spanned<String>, toml::Value>,
+    webhook: BTreeMap<Spanned<String>, toml::Value>,
+    script: BTreeMap<Spanned<String>, toml::Value>,
+}
+
+fn look(text: &str) -> Findings {
+    let mut found = Findings::default();
+    let manifest = match Manifest::parse_at(text) {
+        Ok(manifest) => manifest,
+        Err((at, why)) => {
+            found.wrong.push(Mistake::new(text, at, None, format!("{why}.")));
+            return found;
+        }
+    };
+    // The same text was read a moment ago.
+    let places: Places = toml::from_str(text).unwrap_or_default();
+    let all = manifest.rules();
+    for (name, sentence) in &places.rules {
+        let (name, span) = (name.get_ref().as_str(), sentence.span());
+        match parse(sentence.get_ref()) {
+            Ok(rule) => {
+                let lost = all.undefined(&rule.then).into_iter();
+                let lost: Vec<_> = lost
+                    .map(|why| Mistake::new(text, span.start, Some(name), format!("it {why}.")))
+                    .collect();
+                if lost.is_empty() {
+                    let (name, rule) = (name.to_owned(), rule.to_string());
+                    found.rules.push(Understood { name, rule });
+                }
+                found.wrong.extend(lost);
+            }
+            Err(Wrong { at, why }) => {
+                let at = span.start + place_in(text.get(span).unwrap_or_default(), at);
+                found.wrong.push(Mistake::new(text, at, Some(name), format!("{why}.")));
+            }
+        }
+    }
+    // One at a time, so that it is known which of them is wrong.
+    let at = |places: &BTreeMap<Spanned<String>, toml::Value>, name: &str| {
+        let place = places.keys().find(|key| key.get_ref() == name);
+        place.map_or(0, |key| key.span().start)
+    };
+    let Rules { mail, webhook, script, .. } = all.clone();
+    let none = Rules::default;
+    let mails = mail.into_iter().map(|(name, it)| {
+        (at(&places.mail, name.as_str()), Rules { mail: [(name, it)].into(), ..none() })
+    });
+    let webhooks = webhook.into_iter().map(|(name, it)| {
+        (at(&places.webhook, name.as_str()), Rules { webhook: [(name, it)].into(), ..none() })
+    });
+    let scripts = script.into_iter().map(|(name, it)| {
+        (at(&places.script, name.as_str()), Rules { script: [(name, it)].into(), ..none() })
+    });
+    for (at, one) in mails.chain(webhooks).chain(scripts) {
+        let why = one.check().err().unwrap_or_default().into_iter();
+        found.wrong.extend(why.map(|why| Mistake::new(text, at, None, why)));
+    }
+    found.wrong.extend(all.too_many().into_iter().map(|why| Mistake::new(text, 0, None, why)));
+    found
+}
+
+/// Where in `raw`, a string as it is written in TOML with its quotes, that byte of its value
+/// stands which has so many before it.
+fn place_in(raw: &str, at: usize) -> usize {
+    let quotes = ["\"\"\"", "'''", "\"", "'"].into_iter().find(|quotes| raw.starts_with(quotes));
+    let Some(quotes) = quotes else { return 0 };
+    let mut place = quotes.len();
+    if quotes.len() == 3 {
+        // The first end of a line is no part of it.
+        let rest = &raw[place..];
+        place += rest.len()
+            - rest.strip_prefix("\r\n").or(rest.strip_prefix('\n')).unwrap_or(rest).len();
+    }
+    let mut passed = 0;
+    while passed < at {
+        let Some(first) = raw[place..].chars().next() else { break };
+        let (written, meant) = match first {
+            '\\' if quotes.starts_with('"') => escape(&raw[place..]),
+            first => (first.len_utf8(), first.len_utf8()),
+        };
+        if passed + meant > at {
+            break;
+        }
+        (place, passed) = (place + written, passed + meant);
+    }
+    place.min(raw.len() - quotes.len())
+}
+
+/// How many bytes an escape has at the start of `raw`, and how many its meaning.
+fn escape(raw: &str) -> (usize, usize) {
+    let digits = match raw[1..].chars().next() {
+        Some('x') => 2,
+        Some('u') => 4,
+        Some('U') => 8,
+        // The end of a line: all space behind it goes along.
+        Some(c) if c.is_whitespace() => {
+            return (1 + raw[1..].len() - raw[1..].trim_start().len(), 0);
+        }
+        // The parser took it: it is one character for another.
+        Some(_) => return (2, 1),
+        None => return (1, 0),
+    };
+    let code = raw.get(2..2 + digits).and_then(|code| u32::from_str_radix(code, 16).ok());
+    (2 + digits, code.and_then(char::from_u32).map_or(0, char::len_utf8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> Vec<String> {
+        look(text).wrong.iter().map(|wrong| wrong.shown("f.toml", text)).collect()
+    }
+
+    #[test]
+    fn rules_are_shown_as_they_are_understood() {
+        let text = "[rules]\nb = 'when   cpu>90% for 120s then log'\n\
+                    a = \"when time 22:00-06:00 fri+sat then in 2\"\n";
+        let Findings { rules, wrong } = look(text);
+        assert!(wrong.is_empty(), "{wrong:?}");
+        let rules: Vec<_> = rules.iter().map(|r| format!("{}: {}", r.name, r.rule)).collect();
+        assert_eq!(
+            rules,
+            ["a: when time 22:00-06:00 fri+sat then in 2", "b: when cpu > 90% for 2m then log"]
+        );
+    }
+
+    #[test]
+    fn a_mistake_is_shown_where_it_is() {
+        assert_eq!(
+            shown("[rules]\nhot = \"when cpu > 90% for soon then log\"\n"),
+            [
+                "f.toml:2:27: rule hot: `soon` is no span of time: write 10s, 1.5s, 250ms, 2m or 1h.\n\
+              hot = \"when cpu > 90% for soon then log\"\n\
+              \u{20}                         ^"
+            ]
+        );
+        assert_eq!(
+            shown("[rules]\na = 'when cpu > 9% then mail ops'\n"),
+            ["f.toml:2:5: rule a: it sends mail to ops, which is not defined: add [mail.ops], or \
+              correct the name.\na = 'when cpu > 9% then mail ops'\n    ^"]
+        );
+        let places = |text: &str| -> Vec<_> {
+            look(text).wrong.iter().map(|wrong| (wrong.line, wrong.column)).collect()
+        };
+        // Escapes, and lines that are not those of the sentence.
+        for (text, place) in [
+            ("[rules]\na = \"\\u0077hen cpu > x then log\"\n", (2, 22)),
+            ("[rules]\na = \"\"\"\nwhen cpu\n > x then log\"\"\"\n", (4, 4)),
+            ("[rules]\na = \"\"\"when \\\n   cpu > x then log\"\"\"\n", (3, 10)),
+            ("[rules]\na = '''\r\nwhen cpu > x'''\n", (3, 12)),
+            ("[rules]\na = \"when \\t cpu > x\"\n", (2, 20)),
+            ("[rules]\na = \"\"\n", (2, 6)),
+            ("rules.a = 'when cpu'\n", (1, 20)),
+        ] {
+            assert_eq!(places(text), [place], "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_beside_rules_is_found_as_well() {
+        assert_eq!(
+            shown("[webhook.pager]\nurl = \"pager\"\n"),
+            ["f.toml:1:10: [webhook.pager] url = \"pager\" can't be asked, because it begins \
+              neither with https:// nor with http://: write it as \
+              https://pager.example.org/hook.\n[webhook.pager]\n         ^"]
+        );
+        for (text, says) in [
+            ("[rules]\nA = \"x\"\n", "f.toml:2:1: \"A\" is no name for a rule"),
+            ("[mail.ops]\nto = 3\n", "f.toml:2:6: "),
+            ("[rules\n", "f.toml:1:"),
+        ] {
+            let shown = shown(text);
+            assert!(shown.len() == 1 && shown[0].contains(says), "{text}: {shown:?}");
+        }
+    }
+}
