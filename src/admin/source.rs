@@ -7,6 +7,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::{
     base::{MemberName, Refusal},
+    gateway::Served,
     member::{
         command::{Command, Outcome},
         event::Event,
@@ -43,6 +44,8 @@ pub trait Source: Clone + Send + Sync + 'static {
     fn view(&self) -> impl Future<Output = Result<View, Refusal>> + Send;
     /// See [`Handle::metrics`].
     fn metrics(&self) -> impl Future<Output = Result<Metrics, Refusal>> + Send;
+    /// See [`Handle::served`].
+    fn served(&self) -> Served;
     /// See [`Handle::listening`].
     fn listening(&self) -> Listening;
     /// See [`Handle::watch`].
@@ -92,6 +95,10 @@ impl Source for Handle {
 
     async fn metrics(&self) -> Result<Metrics, Refusal> {
         Self::metrics(self).await
+    }
+
+    fn served(&self) -> Served {
+        Self::served(self)
     }
 
     fn listening(&self) -> Listening {
