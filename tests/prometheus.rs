@@ -109,9 +109,7 @@ fn prometheus_counts_what_was_asked() {
     let [one, two] = lab.cluster(["one", "two"]);
     let files = [("index.html", "hello"), ("large", &"x".repeat(200_000))];
     let site = lab.site("shop", &files);
-    let toml = "name = \"shop\"\ndefault = true\n";
-    fs::write(site.join("althing.toml"), toml).unwrap();
-    one.publish(&site, &[]).unwrap();
+    one.publish(&site, &["--app", "shop"]).unwrap();
     common::all_serve(&[&one, &two], "shop/1", "hello");
     let total = |page: &str, name: &str| -> u64 {
         let line = format!("{name}{{app=\"shop\"}} ");
