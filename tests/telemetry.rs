@@ -24,14 +24,19 @@ fn any_member_answers_for_all_and_says_who_is_missing() {
             let [cpu, memory, live] =
                 ["cpu", "mem.used", "members.live"].map(|series| known(&answer, series));
             let all = ["a", "b", "c"];
-            if cpu == all && memory == all && live == all { Ok(()) } else { Err(answer.to_string()) }
+            if cpu == all && memory == all && live == all {
+                Ok(())
+            } else {
+                Err(answer.to_string())
+            }
         });
     }
     // All together: one row, of three members; what they have together is more than each has.
     let answer = b.run(&["metrics", "mem.used", "--since", "1m"]).unwrap();
     let row = &answer["series"][0]["rows"][0];
     assert_eq!((&row["members"], &row["missing"]), (&3.into(), &Value::Null), "{answer}");
-    let [avg, min, max, total] = ["avg", "min", "max", "total"].map(|key| row[key].as_f64().unwrap());
+    let [avg, min, max, total] =
+        ["avg", "min", "max", "total"].map(|key| row[key].as_f64().unwrap());
     assert!(min <= avg && avg <= max && total > 2.0 * min, "{answer}");
     assert_eq!(answer["silent"], Value::Array(vec![]));
 
@@ -40,7 +45,8 @@ fn any_member_answers_for_all_and_says_who_is_missing() {
         assert_eq!(b.get("/").unwrap().status, 200);
     }
     until("requests are counted", || {
-        let answer = a.run(&["metrics", "requests", "--each", "--since", "1m"]).map_err(|e| e.why)?;
+        let answer =
+            a.run(&["metrics", "requests", "--each", "--since", "1m"]).map_err(|e| e.why)?;
         let all = answer["series"].as_array().unwrap();
         let of = |name: &str| {
             let one = all.iter().find(|one| one["member"] == name)?;

@@ -14,6 +14,13 @@ use super::{
     source::Source,
 };
 use crate::{
+    base::AppName,
+    driver::host::Process,
+    gateway::{
+        Served,
+        origins::Counted,
+        tally::{BOUNDS, Totals},
+    },
     member::view::{ApplicationView, Health, View},
     node::Metrics,
 };
@@ -26,23 +33,29 @@ const POSITIONS: [&str; 7] =
 
 /// `GET /metrics`
 pub(super) async fn exposition<S: Source>(State(site): State<Site<S>>) -> Response {
+    let served = site.source.served();
+    let process = Process::read();
     match (site.source.view().await, site.source.metrics().await) {
         (Ok(view), Ok(metrics)) => {
             let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-            (kind, text(&view, &metrics)).into_response()
+            (kind, text(&view, &metrics, &served, &process)).into_response()
         }
         (Err(refusal), _) | (_, Err(refusal)) => refuse(&refusal),
     }
 }
 
 /// All families of one member.
-pub(super) fn text(view: &View, metrics: &Metrics) -> String {
+pub(super) fn text(view: &View, metrics: &Metrics, served: &Served, process: &Process) -> String {
     let mut page = Page(String::new());
     cluster(&mut page, view);
     applications(&mut page, &view.applications);
     shell(&mut page, metrics);
     stalls(&mut page, metrics);
     scrub(&mut page, metrics);
+    gateway(&mut page, served);
+    by_application(&mut page, &served.apps);
+    by_origin(&mut page, &served.origins);
+    of_process(&mut page, process);
     page.0
 }
 
@@ -144,7 +157,11 @@ fn shell(page: &mut Page, m: &Metrics) {
         ("althing_sent_bytes_total", "Bytes of packets and messages sent.", m.bytes_sent),
         ("althing_received_total", "Packets and messages received.", m.received),
         ("althing_received_bytes_total", "Bytes of these.", m.bytes_received),
-        ("althing_requests_total", "Requests that the gateway answered.", m.requests),
+        (
+            "althing_requests_total",
+            "Requests that the gateway answered, those that other members passed on included.",
+            m.requests,
+        ),
         ("althing_tcp_connections_total", "TCP connections taken for services.", m.tcp_connections),
         ("althing_tcp_failures_total", "Of these, those that nobody took.", m.tcp_failures),
         ("althing_tcp_received_bytes_total", "Bytes that clients sent.", m.tcp_bytes_received),
@@ -208,11 +225,144 @@ fn scrub(page: &mut Page, m: &Metrics) {
             m.scrub_damaged,
         ),
         ("althing_scrub_passes_total", "Whole passes of the scrub.", m.scrub_passes),
+        (
+            "althing_repairs_total",
+            "Repairs of content that this member made, and those that failed.",
+            m.repairs,
+        ),
     ];
     for (name, help, value) in numbers {
         page.family(name, "counter", help);
         page.sample(name, &[], value);
     }
+}
+
+fn gateway(page: &mut Page, Served { all, .. }: &Served) {
+    let counters = [
+        ("althing_client_connections_total", "Connections of clients accepted.", all.connections),
+        (
+            "althing_requests_received_total",
+            "Requests that other members passed on to this one.",
+            all.received,
+        ),
+        (
+            "althing_requests_forwarded_total",
+            "Requests that this member passed on and another answered.",
+            all.forwarded,
+        ),
+        (
+            "althing_forward_failures_total",
+            "Attempts to pass a request on, or to have a program answer it, that came to nothing.",
+            all.forward_failures,
+        ),
+        (
+            "althing_answers_cut_total",
+            "Answers that ended before their time, for whatever reason.",
+            all.errors,
+        ),
+        (
+            "althing_answers_from_store_total",
+            "Files that were sent from the content store, because the live one was not fit.",
+            all.from_chunks,
+        ),
+    ];
+    for (name, help, value) in counters {
+        page.family(name, "counter", help);
+        page.sample(name, &[], value);
+    }
+    let help = "Connections of clients that are open.";
+    page.gauge("althing_client_connections", help, all.connections_active);
+    let name = "althing_responses_total";
+    page.family(name, "counter", "Answers by the class of their status.");
+    for (class, count) in [
+        ("2xx", all.responses_2xx),
+        ("3xx", all.responses_3xx),
+        ("4xx", all.responses_4xx),
+        ("5xx", all.responses_5xx),
+    ] {
+        page.sample(name, &[("class", class)], count);
+    }
+}
+
+/// A counter of requests: name, help, and which.
+type Counter = (&'static str, &'static str, fn(&Totals) -> u64);
+
+/// Of the requests that clients made of this member: a request is counted by one member alone,
+/// so that sums over members are right.
+fn by_application(page: &mut Page, apps: &[(AppName, Totals)]) {
+    let counters: [Counter; 5] = [
+        ("althing_application_requests_total", "Requests of clients that have ended.", |t| {
+            t.requests
+        }),
+        (
+            "althing_application_errors_total",
+            "Of these, those answered by a status of 500 or more, or cut short on this side.",
+            |t| t.errors,
+        ),
+        (
+            "althing_application_refused_total",
+            "Of these, those answered by a status of 400 to 499.",
+            |t| t.refused,
+        ),
+        ("althing_application_sent_bytes_total", "Bytes of bodies sent to clients.", |t| t.bytes),
+        (
+            "althing_application_forwarded_total",
+            "Requests of clients that another member answered.",
+            |t| t.forwarded,
+        ),
+    ];
+    for (name, help, number) in counters {
+        page.family(name, "counter", help);
+        for (app, totals) in apps {
+            page.sample(name, &[("app", app.as_str())], number(totals));
+        }
+    }
+    let name = "althing_application_request_duration_seconds";
+    page.family(name, "histogram", "From a request's head to its answer's last byte.");
+    let (bucket, sum, count) =
+        (format!("{name}_bucket"), format!("{name}_sum"), format!("{name}_count"));
+    for (app, totals) in apps {
+        let app = app.as_str();
+        for (bound, within) in BOUNDS.iter().zip(totals.within()) {
+            page.sample(&bucket, &[("app", app), ("le", &bound.to_string())], within);
+        }
+        page.sample(&bucket, &[("app", app), ("le", "+Inf")], totals.timed);
+        page.sample(&sum, &[("app", app)], totals.seconds);
+        page.sample(&count, &[("app", app)], totals.timed);
+    }
+}
+
+fn by_origin(page: &mut Page, origins: &[Counted]) {
+    let name = "althing_origin_requests_total";
+    let help = "Requests of clients by whether they came from the origins that a rule names.";
+    page.family(name, "counter", help);
+    for counted in origins {
+        let text = counted.origins.to_string();
+        for (word, count) in
+            [("yes", counted.from), ("no", counted.elsewhere), ("unknown", counted.unknown)]
+        {
+            page.sample(name, &[("origins", &text), ("from", word)], count);
+        }
+    }
+}
+
+/// Under the names that libraries of Prometheus give them. What can't be read is left out.
+fn of_process(page: &mut Page, process: &Process) {
+    let mut put = |name: &str, kind: &str, help: &str, value: Option<f64>| {
+        page.family(name, kind, help);
+        if let Some(value) = value {
+            page.sample(name, &[], value);
+        }
+    };
+    let help = "Processor time of this process.";
+    put("process_cpu_seconds_total", "counter", help, process.cpu_seconds);
+    let help = "Memory of this process that is resident.";
+    put("process_resident_memory_bytes", "gauge", help, process.memory_bytes);
+    let help = "Files that this process has open.";
+    put("process_open_fds", "gauge", help, process.open_files);
+    let help = "Files that this process may have open.";
+    put("process_max_fds", "gauge", help, process.open_files_max);
+    put("process_threads", "gauge", "Threads of this process.", process.threads);
 }
 
 /// The text as it grows.
@@ -257,7 +407,8 @@ mod tests {
     fn every_line_is_a_comment_or_a_sample_of_a_declared_family() {
         let mut view = sample::view();
         view.me = "a\"} 1\nevil 2\\".to_owned();
-        let page = text(&view, &sample::metrics());
+        let process = Process::read();
+        let page = text(&view, &sample::metrics(), &sample::served(), &process);
         let mut declared = std::collections::BTreeSet::new();
         for line in page.lines() {
             if let Some(family) = line.strip_prefix("# TYPE ") {
@@ -265,7 +416,8 @@ mod tests {
                 assert!(declared.insert(name), "{name} is declared twice");
             } else if !line.starts_with("# HELP ") {
                 let name = line.split(['{', ' ']).next().unwrap();
-                assert!(declared.contains(name), "{line}");
+                let of = ["_bucket", "_sum", "_count"].iter().find_map(|e| name.strip_suffix(e));
+                assert!(declared.contains(of.unwrap_or(name)), "{line}");
                 let value = line.rsplit(' ').next().unwrap();
                 assert!(value.parse::<f64>().is_ok(), "{line}");
             }
@@ -277,5 +429,70 @@ mod tests {
         assert!(page.contains("althing_application_members{app=\"docs\",position=\"differs\"} 1"));
         assert!(page.contains("althing_requests_total 84211\n"));
         assert!(page.contains("althing_input_seconds_max 0.0123\n"));
+        let bucket = "althing_application_request_duration_seconds_bucket{app=\"shop\",le=";
+        for line in ["\"0.005\"} 0", "\"0.01\"} 90", "\"10\"} 98", "\"+Inf\"} 99"] {
+            assert!(page.contains(&format!("{bucket}{line}\n")), "{line} {page}");
+        }
+        assert!(page.contains(
+            "althing_origin_requests_total{origins=\"MX|10.0.0.0/8\",from=\"unknown\"} 10\n"
+        ));
+        assert!(page.contains("process_resident_memory_bytes "));
+    }
+
+    /// What of a text could be the name of a family of this page.
+    fn names(text: &str) -> std::collections::BTreeSet<&str> {
+        let of_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        let words = text.split(|c: char| !of_name(c));
+        words.filter(|word| word.starts_with("althing_") || word.starts_with("process_")).collect()
+    }
+
+    #[test]
+    fn the_dashboard_and_the_page_of_the_documentation_name_what_is_there() {
+        let served = sample::served();
+        let page = text(&sample::view(), &sample::metrics(), &served, &Process::read());
+        let declared: Vec<&str> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+            .collect();
+        let dashboard = include_str!("../../docs/grafana.json");
+        let words = include_str!("../../docs/prometheus.md");
+        for (place, text) in [("the dashboard", dashboard), ("the page", words)] {
+            for name in names(text) {
+                let of = ["_bucket", "_sum", "_count"].iter().find_map(|e| name.strip_suffix(e));
+                let known = declared.contains(&name) || of.is_some_and(|n| declared.contains(&n));
+                assert!(known, "{place} has {name}, and /metrics has not");
+            }
+        }
+        for name in declared {
+            assert!(names(words).contains(name), "docs/prometheus.md does not say what {name} is");
+        }
+    }
+
+    #[test]
+    fn the_dashboard_is_one() {
+        let board: serde_json::Value =
+            serde_json::from_str(include_str!("../../docs/grafana.json")).unwrap();
+        assert!(board["schemaVersion"].as_u64().unwrap() >= 39);
+        let variables = board["templating"]["list"].as_array().unwrap();
+        let sources = variables.iter().filter(|v| v["type"] == "datasource").count();
+        assert_eq!(sources, 1);
+        let (mut ids, mut places) = (std::collections::BTreeSet::new(), Vec::new());
+        for panel in board["panels"].as_array().unwrap() {
+            assert!(ids.insert(panel["id"].as_u64().unwrap()), "{} is there twice", panel["id"]);
+            let at = ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().unwrap());
+            let [x, y, w, h] = at;
+            assert!(x + w <= 24, "{} is too wide", panel["title"]);
+            let covers =
+                |[a, b, c, d]: &[u64; 4]| x < a + c && *a < x + w && y < b + d && *b < y + h;
+            assert!(!places.iter().any(covers), "{} lies over another", panel["title"]);
+            places.push(at);
+            if panel["type"] == "row" {
+                continue;
+            }
+            assert!(panel["title"].as_str().is_some_and(|title| !title.is_empty()));
+            assert_eq!(panel["datasource"]["uid"], "${datasource}", "{}", panel["title"]);
+            let targets = panel["targets"].as_array().unwrap();
+            assert!(!targets.is_empty() && targets.iter().all(|t| t["expr"].is_string()));
+        }
     }
 }

@@ -7,6 +7,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::{
     base::{MemberName, Refusal},
+    gateway::Served,
     member::{
         command::{Command, Outcome},
         event::Event,
@@ -49,6 +50,8 @@ pub trait Source: Clone + Send + Sync + 'static {
         &self,
         question: SeriesQuestion,
     ) -> impl Future<Output = Result<Measured, Refusal>> + Send;
+    /// See [`Handle::served`].
+    fn served(&self) -> Served;
     /// See [`Handle::listening`].
     fn listening(&self) -> Listening;
     /// See [`Handle::watch`].
@@ -102,6 +105,10 @@ impl Source for Handle {
 
     async fn series(&self, question: SeriesQuestion) -> Result<Measured, Refusal> {
         Self::series(self, question).await
+    }
+
+    fn served(&self) -> Served {
+        Self::served(self)
     }
 
     fn listening(&self) -> Listening {

@@ -14,6 +14,7 @@ pub mod limits;
 pub mod merge;
 pub mod metric;
 pub mod network;
+pub mod origin;
 pub mod path;
 pub mod placement;
 pub mod planted;
@@ -31,6 +32,7 @@ pub use id::{
 };
 pub use key::{PublicKey, SecretKey, Signature};
 pub use network::Network;
+pub use origin::Origins;
 pub use path::RelPath;
 pub use placement::Placement;
 pub use refusal::{Reason, Refusal};

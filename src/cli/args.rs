@@ -523,6 +523,11 @@ pub(super) struct Up {
     /// times, or as a list with commas; up to 64.
     #[arg(long, value_name = "NET", value_delimiter = ',')]
     pub accept_proxy: Vec<Network>,
+    /// A file in the format of MaxMind DB that says in which countries and on which continents
+    /// addresses are, for rules such as share(requests from MX, 10m); up to 256 MiB. Read anew
+    /// within a minute when it was replaced.
+    #[arg(long, value_name = "FILE")]
+    pub origins_db: Option<PathBuf>,
     /// A file that each request is written to at its end, a line each, or `-` for standard
     /// output. Made so that its group can read it, and opened anew when it was moved away.
     #[arg(long, value_name = "FILE")]

@@ -433,6 +433,7 @@ pub(super) async fn metrics(client: &Client, output: &Output) -> Result<ExitCode
         scrub_bytes,
         scrub_damaged,
         scrub_passes,
+        repairs,
     } = metrics;
     output.line(&format!("SWIM packets sent    {packets_sent}"));
     output.line(&format!("messages sent        {messages_sent}"));
@@ -464,6 +465,7 @@ pub(super) async fn metrics(client: &Client, output: &Output) -> Result<ExitCode
     output.line(&format!("bytes scrubbed       {scrub_bytes}"));
     output.line(&format!("  pieces rotten      {scrub_damaged}"));
     output.line(&format!("  whole passes       {scrub_passes}"));
+    output.line(&format!("repairs              {repairs}"));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -29,6 +29,7 @@ use crate::{
         Front,
         access::{Format, Log},
         forwarded::TRUSTED_MAX,
+        origins::Database,
     },
     member::command::Command,
     node::{self, Ended},
@@ -112,10 +113,15 @@ async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refu
         Some(path) => Some(open_log(path, options.access_log_format.into())?),
         None => None,
     };
+    let origins = match options.origins_db {
+        Some(path) => Some(open_origins(path).await?),
+        None => None,
+    };
     let front = Front {
         trusted: networks(options.trusted_proxy, "--trusted-proxy")?.into(),
         accept_proxy: networks(options.accept_proxy, "--accept-proxy")?,
         log,
+        origins,
     };
     Ok(node::Options {
         data,
@@ -163,6 +169,23 @@ fn open_log(path: &Path, format: Format) -> Result<Log, Refusal> {
         });
     }
     Ok(log)
+}
+
+/// Where clients are looked up.
+async fn open_origins(path: PathBuf) -> Result<Database, Refusal> {
+    let shown = path.display().to_string();
+    let refuse = |why: String| {
+        Refusal::new(
+            Reason::Invalid,
+            "The member was not started.",
+            format!("{shown} can't be used to look up where clients are: {why}."),
+            "Give --origins-db a file of countries or cities in the format of MaxMind DB, or leave \
+             it away.",
+        )
+    };
+    // It is read and checked as a whole.
+    let opened = tokio::task::spawn_blocking(move || Database::open(&path)).await;
+    opened.map_err(|e| refuse(e.to_string()))?.map_err(|e| refuse(e.to_string()))
 }
 
 /// Writes out what is left of it.
@@ -552,6 +575,17 @@ mod tests {
             assert_eq!(found, Ok(expected.parse().unwrap()), "{text}");
         }
         assert!(look_up("a:b:c", 7700, bind).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_file_of_origins_that_is_none_is_a_refusal() {
+        let text = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        for (path, why) in [("/nonexistent/db", "can't be read"), (text, "damaged")] {
+            let refusal = open_origins(path.into()).await.unwrap_err();
+            assert_eq!(refusal.reason, Reason::Invalid);
+            let text = refusal.to_string();
+            assert!(text.contains(path) && text.contains(why), "{text}");
+        }
     }
 
     #[test]

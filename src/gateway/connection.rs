@@ -28,6 +28,7 @@ use super::{
     balance,
     deliver::{Framing, deliver},
     forwarded::{self, Said},
+    origins::Database,
     proxy::{self, Pool, Terms, head::Origin},
     request::{self, HEAD_MAX, Malformed, Method, Request},
     tcp,
@@ -151,6 +152,9 @@ pub struct Front {
     pub accept_proxy: Vec<Network>,
     /// Where requests are written down.
     pub log: Option<Log>,
+    /// Where clients are, for what is counted by origin. Whoever starts the gateway gives it
+    /// to its tally: one look-up serves all listeners.
+    pub origins: Option<Database>,
 }
 
 /// What is different from one listener to another.
@@ -453,12 +457,29 @@ impl<F: Forward> Shared<F> {
         buffer: &mut BytesMut,
         came: &Came,
     ) -> Result<Option<bool>, Broken> {
-        let closing = Framing::CLOSING;
         let mut record = Record::new(&self.stats, self.own.front.log.as_ref(), came);
         let next = read_head(io, buffer, self.limits.head).await;
-        record.is_asked = !matches!(next, Next::End);
-        let stays = match next {
-            Next::End => return Ok(None),
+        if matches!(next, Next::End) {
+            return Ok(None);
+        }
+        record.asked();
+        let stays = self.answer_next(io, buffer, came, next, &mut record).await;
+        record.ended(&stays);
+        stays.map(Some)
+    }
+
+    async fn answer_next<T: Transport>(
+        &self,
+        io: &mut T,
+        buffer: &mut BytesMut,
+        came: &Came,
+        next: Next,
+        record: &mut Record<'_>,
+    ) -> Result<bool, Broken> {
+        let closing = Framing::CLOSING;
+        Ok(match next {
+            // Nothing was asked, so nothing is answered.
+            Next::End => false,
             Next::Late => deliver(io, closing, Answer::too_slow(), None, &record.counted).await?,
             Next::Malformed(why) => {
                 self.stats.request();
@@ -471,14 +492,13 @@ impl<F: Forward> Shared<F> {
                 let request = record.request.insert(request);
                 self.answer(io, buffer, request, came, &record.counted).await?
             }
-        };
-        Ok(Some(stays))
+        })
     }
 
     /// Writes down that a request was refused before it was one of HTTP/1.1.
     pub(super) fn refused(&self, came: &Came, status: u16) {
         let mut record = Record::new(&self.stats, self.own.front.log.as_ref(), came);
-        record.is_asked = true;
+        record.asked();
         record.counted.response(status);
     }
 
@@ -515,8 +535,8 @@ impl<F: Forward> Shared<F> {
                 }
             }
         }
-        let route = self.sites.route(target(request, secure));
-        stats.is_for(|| self.sites.named(target(request, secure)));
+        let (route, app) = self.sites.routed(target(request, secure));
+        stats.is_for(app);
         let backends = match route {
             Route::Service(backends) => backends,
             // Whoever holds it knows whether a file or a program answers.
@@ -540,7 +560,7 @@ impl<F: Forward> Shared<F> {
         };
         let origin = Origin::Client { address, secure, by_tls };
         let terms = terms(origin, self.limits, framing);
-        if stats.is_seen() {
+        if stats.is_logged() {
             // So that the line has the one that whoever is asked sees.
             request.number = Some(rand::random());
         }

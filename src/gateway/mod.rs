@@ -37,11 +37,13 @@ mod deliver;
 pub mod encoding;
 pub mod forwarded;
 mod http2;
+pub mod origins;
 pub mod ports;
 mod proxy;
 pub mod range;
 pub mod request;
 pub mod stats;
+pub mod tally;
 pub mod tcp;
 #[cfg(test)]
 mod tests;
@@ -51,7 +53,8 @@ pub mod vip;
 
 pub use connection::{Doors, Front, serve, serve_forwarded};
 pub use proxy::{Affinity, Backends, KeyOf, Process, Turn};
-pub use stats::{Snapshot, Stats};
+pub use stats::{Served, Snapshot, Stats};
+pub use tally::Tally;
 pub use tcp::{Cut, Lead, Leads, Tunnels, serve_tunnel};
 pub use tls::{BadCertificate, Certificate, Certificates, Secured};
 
@@ -86,10 +89,15 @@ pub trait Sites: Send + Sync + 'static {
     /// Quick: it is called on the event loop.
     fn route(&self, target: Target<'_>) -> Route;
 
-    /// Which application `target` is for, and which version of it is here, for the access log
-    /// alone. As quick.
+    /// Which application `target` is for, and which version of it is here: for what is counted
+    /// and written down. As quick.
     fn named(&self, _target: Target<'_>) -> Option<(AppName, Option<u64>)> {
         None
+    }
+
+    /// Both, from one look.
+    fn routed(&self, target: Target<'_>) -> (Route, Option<(AppName, Option<u64>)>) {
+        (self.route(target), self.named(target))
     }
 
     /// How `host` is served over TLS, for one who asks for it, or for none; nothing where

@@ -5,6 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::{Deserialize, Serialize};
 
+use super::{Tally, origins::Counted, tally::Totals};
+use crate::{
+    base::{
+        AppName, WallTime,
+        metric::{Known, Series},
+    },
+    proto::telemetry::Reading,
+};
+
 /// Counters that every connection shares. Relaxed: they order nothing.
 #[derive(Debug, Default)]
 pub struct Stats {
@@ -23,6 +32,7 @@ pub struct Stats {
     tcp_failures: AtomicU64,
     tcp_up: AtomicU64,
     tcp_down: AtomicU64,
+    tally: Tally,
 }
 
 /// The counters at one moment.
@@ -73,7 +83,24 @@ pub struct Snapshot {
     pub tcp_bytes_sent: u64,
 }
 
+/// All that is counted, for one who only looks.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Served {
+    /// Of all connections and requests together.
+    pub all: Snapshot,
+    /// Of the requests for each application, by name.
+    pub apps: Vec<(AppName, Totals)>,
+    /// By where they came from, as far as somebody asks for it.
+    pub origins: Vec<Counted>,
+}
+
 impl Stats {
+    /// What [`Served`] says.
+    pub fn served(&self) -> Served {
+        let (apps, origins) = (self.tally.totals(), self.tally.origins());
+        Served { all: self.snapshot(), apps, origins }
+    }
+
     /// The counters now. Not one moment for all of them, but near enough.
     pub fn snapshot(&self) -> Snapshot {
         let [c2, c3, c4, c5] = &self.classes;
@@ -97,6 +124,20 @@ impl Stats {
             tcp_bytes_received: self.tcp_up.load(Relaxed),
             tcp_bytes_sent: self.tcp_down.load(Relaxed),
         }
+    }
+
+    /// What is counted by application and by origin.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// All of it as the series of this member, as of `at`; takes the latencies, so for one
+    /// reader.
+    pub fn readings(&self, at: WallTime) -> Vec<(Series, Reading)> {
+        let open = self.active.load(Relaxed) as f64;
+        let mut readings = self.tally.take(at).readings();
+        readings.push((Known::Connections.into(), Reading::Number(open)));
+        readings
     }
 
     /// Counts a connection until the guard is dropped.

@@ -61,6 +61,16 @@ pub(super) enum Broken {
     Holder(io::Error),
 }
 
+impl Broken {
+    /// Whether the client, or the way to it, is the reason.
+    pub(super) fn is_of_client(&self) -> bool {
+        match self {
+            Self::Io(_) | Self::Stalled => true,
+            Self::FileChanged | Self::Content(_) | Self::Holder(_) => false,
+        }
+    }
+}
+
 pub(super) trait Transport: Send {
     /// Appends what has arrived to `buffer`; 0 at the end of the stream.
     fn read(&mut self, buffer: &mut BytesMut) -> impl Future<Output = io::Result<usize>> + Send;
@@ -122,6 +132,10 @@ impl Tcp {
                 // Some file systems have no sendfile.
                 Err(Broken::Io(e)) if e.raw_os_error() == Some(INVALID) => {
                     return copy_file(self, file, offset, end - offset, all).await;
+                }
+                // No socket fails like that: it is the disk.
+                Err(Broken::Io(e)) if e.raw_os_error() == Some(DISK) => {
+                    return Err(Broken::Content(e));
                 }
                 Err(broken) => return Err(broken),
             };
@@ -212,6 +226,7 @@ impl Transport for Tcp {
 }
 
 const INVALID: i32 = rustix::io::Errno::INVAL.raw_os_error();
+const DISK: i32 = rustix::io::Errno::IO.raw_os_error();
 
 /// Any stream, as one over QUIC.
 pub(super) struct Plain<S> {

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     base::{AppName, MemberName, Reason, Refusal, metric::Series},
+    gateway::{Served, Stats},
     member::{
         command::{Command, Outcome},
         event::Event,
@@ -142,6 +143,9 @@ pub struct Metrics {
     /// How often it has been through everything.
     #[serde(default)]
     pub scrub_passes: u64,
+    /// Repairs of content that this member made, and those that failed.
+    #[serde(default)]
+    pub repairs: u64,
 }
 
 /// Where this process listens, as the system says. What others are reached by is in the
@@ -162,6 +166,7 @@ pub struct Handle {
     pub(super) views: Arc<watch::Sender<Arc<View>>>,
     pub(super) events: broadcast::Sender<Event>,
     pub(super) recent: Arc<std::sync::Mutex<std::collections::VecDeque<Event>>>,
+    pub(super) stats: Arc<Stats>,
     pub(super) listening: Listening,
 }
 
@@ -215,6 +220,11 @@ impl Handle {
     /// What the shell counts.
     pub async fn metrics(&self) -> Result<Metrics, Refusal> {
         self.ask(Request::Metrics).await
+    }
+
+    /// What its gateway counts, by application and by origin. Asks nobody.
+    pub fn served(&self) -> Served {
+        self.stats.served()
     }
 
     /// Where it listens.

@@ -57,6 +57,7 @@ use crate::{
     gateway::{
         self, Front,
         access::{Log, LogEvent},
+        origins::{Database, DatabaseEvent},
         ports::{Means, PortEvent, Ports},
         vip,
     },
@@ -186,6 +187,9 @@ pub(super) struct Standing {
     telemetry: Telemetry,
     keeping: Option<Keeping>,
     telemetry_news: mpsc::UnboundedReceiver<telemetry::News>,
+    /// Where clients are looked up, and what happens to that.
+    origins: Option<Database>,
+    origin_events: mpsc::UnboundedReceiver<DatabaseEvent>,
 }
 
 impl Standing {
@@ -251,12 +255,18 @@ pub(super) fn open(
     let counted = move |within| counted(&asked, within);
     let (telemetry, keeping) =
         telemetry::start(parts.measured.clone(), counted, news).map_err(no_thread)?;
+    let (origins_happened, origin_events) = mpsc::unbounded_channel();
+    if let Some(origins) = &front.origins {
+        origins.tell(move |event| drop(origins_happened.send(event)));
+    }
     let mut standing = Standing {
         log: front.log.clone(),
         log_events,
         telemetry,
         keeping: Some(keeping),
         telemetry_news,
+        origins: front.origins.clone(),
+        origin_events,
         supervisor: Arc::new(supervisor),
         service_events,
         requests: request_queue,
@@ -274,6 +284,7 @@ pub(super) fn open(
         port_events,
         by_tls: tls.is_some(),
     };
+    standing.stats.tally().set_database(front.origins.clone());
     let at = |listener: &Option<TcpListener>| listener.as_ref().and_then(|l| l.local_addr().ok());
     let address = at(&plain);
     standing.ports = address.map(|address| {
@@ -313,6 +324,7 @@ pub(super) fn open(
         views: Arc::clone(&standing.views),
         events: standing.events.clone(),
         recent: Arc::clone(&standing.recent),
+        stats: Arc::clone(&standing.stats),
         listening,
     };
     Ok((handle, standing, begun))
@@ -422,6 +434,7 @@ fn put_together(
         ports: standing.ports.clone(),
         stats: Arc::clone(&standing.stats),
         log: standing.log.clone(),
+        origins: standing.origins.clone(),
         peers: Roster::default(),
         tickets: BTreeMap::new(),
         knocks: BTreeMap::new(),
@@ -472,6 +485,7 @@ struct Loop {
     ports: Option<Arc<OwnPorts>>,
     stats: Arc<gateway::Stats>,
     log: Option<Log>,
+    origins: Option<Database>,
     peers: Roster,
     tickets: BTreeMap<u64, Answer>,
     knocks: BTreeMap<u64, oneshot::Sender<Vec<u8>>>,
@@ -505,8 +519,15 @@ impl Loop {
         mut network: mpsc::Receiver<NetEvent>,
         mut notes: mpsc::UnboundedReceiver<Note>,
     ) {
-        let Standing { requests, service_events, port_events, log_events, telemetry_news, .. } =
-            standing;
+        let Standing {
+            requests,
+            service_events,
+            port_events,
+            log_events,
+            origin_events,
+            telemetry_news,
+            ..
+        } = standing;
         while self.ended.is_none() {
             let wake = self.wake_at();
             tokio::select! {
@@ -519,6 +540,7 @@ impl Loop {
                 Some(news) = telemetry_news.recv() => {
                     self.tell_of_itself(EventKind::Member, news.severity, news.text);
                 }
+                Some(event) = origin_events.recv() => self.on_origins(&event),
                 request = requests.recv() => match request {
                     Some(request) => self.on_request(request),
                     None => self.ended = Some(Ended::Stopped), // every handle is gone
@@ -659,6 +681,8 @@ impl Loop {
         complaints.extend(self.ports.iter().flat_map(|ports| ports.complaints()));
         let log = self.log.as_ref().and_then(Log::trouble);
         complaints.extend(log.map(|why| format!("{}.", sentence(&why))));
+        let origins = self.origins.as_ref().and_then(Database::trouble);
+        complaints.extend(origins.map(|why| format!("{why}.")));
         if !complaints.is_empty() {
             view.health = view.health.max(Health::Warning);
             view.reasons.extend(complaints);
@@ -825,6 +849,15 @@ impl Loop {
         let severity = match event {
             LogEvent::Failed(_) | LogEvent::Behind(_) => Severity::Warning,
             LogEvent::Again(_) => Severity::Info,
+        };
+        self.tell_of_itself(EventKind::Member, severity, event.to_string());
+        self.view_dirty = true;
+    }
+
+    fn on_origins(&mut self, event: &DatabaseEvent) {
+        let severity = match event {
+            DatabaseEvent::Failed(_) => Severity::Warning,
+            DatabaseEvent::Renewed(_) => Severity::Info,
         };
         self.tell_of_itself(EventKind::Member, severity, event.to_string());
         self.view_dirty = true;
@@ -1198,6 +1231,7 @@ impl Loop {
     fn tell(&mut self, mut event: Event) {
         self.event_number += 1;
         event.number = self.event_number;
+        self.metrics.repairs += u64::from(event.kind == EventKind::Repair);
         match event.severity {
             Severity::Info => tracing::info!(kind = ?event.kind, "{}", event.text),
             Severity::Warning => tracing::warn!(kind = ?event.kind, "{}", event.text),

@@ -116,6 +116,23 @@ impl SiteTable {
         })
     }
 
+    /// By this member, as it holds `site` and has to do with it.
+    fn here(
+        &self,
+        table: &Table,
+        found: &SiteRoute,
+        site: Arc<content::Site>,
+        Target { path, secure, .. }: Target<'_>,
+    ) -> Option<Route> {
+        if let Some(tls) = site.tls().filter(|tls| tls.redirect && !secure) {
+            return Some(Route::ByTls(tls.port));
+        }
+        match self.program(&site, found, path) {
+            Some(backends) => Some(Route::Service(backends)),
+            None => table.local(found, site).map(Route::Local),
+        }
+    }
+
     /// What this member holds, by application, in the order of their names.
     pub fn held(&self) -> Vec<Arc<content::Site>> {
         let table = self.current();
@@ -169,7 +186,24 @@ impl SiteTable {
     }
 }
 
+/// By other members.
+fn elsewhere(found: &SiteRoute) -> Route {
+    if found.holders.is_empty() {
+        let why = format!("No member that can be reached serves {} yet.", found.app);
+        return Route::Unavailable { status: 503, why };
+    }
+    Route::Remote { of: number(&found.app, None), others: found.holders.clone() }
+}
+
 impl Table {
+    /// What is asked for.
+    fn asked(&self, target: Target<'_>) -> Option<&SiteRoute> {
+        match target.app {
+            Some(app) => self.named(app),
+            None => self.find(target.host),
+        }
+    }
+
     fn named(&self, app: &AppName) -> Option<&SiteRoute> {
         self.routes.iter().find(|route| route.app == *app)
     }
@@ -240,51 +274,37 @@ impl Site for LocalSite {
 }
 
 impl Sites for SiteTable {
-    fn route(&self, Target { app, host, path, by_member, secure }: Target<'_>) -> Route {
+    fn route(&self, target: Target<'_>) -> Route {
+        self.routed(target).0
+    }
+
+    fn named(&self, target: Target<'_>) -> Option<(AppName, Option<u64>)> {
+        let table = self.current();
+        let app = table.asked(target)?;
+        let site = table.content.as_ref().and_then(|content| content.site(&app.app));
+        Some((app.app.clone(), site.map(|site| site.version())))
+    }
+
+    fn routed(&self, target: Target<'_>) -> (Route, Option<(AppName, Option<u64>)>) {
+        let by_member = target.by_member;
         if by_member && self.closed.load(Relaxed) {
-            return Route::Remote { of: 0, others: Arc::default() };
+            return (Route::Remote { of: 0, others: Arc::default() }, None);
         }
         let table = self.current();
-        let found = match app {
-            Some(app) => table.named(app),
-            None => table.find(host),
-        };
-        let Some(found) = found else {
+        let Some(found) = table.asked(target) else {
             let why = if table.routes.is_empty() {
                 "This cluster holds no application yet."
             } else {
                 "No application of this cluster answers to this host name."
             };
-            return Route::Unavailable { status: 404, why: why.to_owned() };
+            return (Route::Unavailable { status: 404, why: why.to_owned() }, None);
         };
         let held = table.content.as_ref().and_then(|content| content.site(&found.app));
+        let named = Some((found.app.clone(), held.as_ref().map(|site| site.version())));
         // What another member passes on is answered all the same: it knew of nobody better.
-        if let Some(site) = held.filter(|_| found.here || by_member) {
-            if let Some(tls) = site.tls().filter(|tls| tls.redirect && !secure) {
-                return Route::ByTls(tls.port);
-            }
-            if let Some(backends) = self.program(&site, found, path) {
-                return Route::Service(backends);
-            }
-            if let Some(site) = table.local(found, site) {
-                return Route::Local(site);
-            }
-        }
-        if found.holders.is_empty() {
-            let why = format!("No member that can be reached serves {} yet.", found.app);
-            return Route::Unavailable { status: 503, why };
-        }
-        Route::Remote { of: number(&found.app, None), others: found.holders.clone() }
-    }
-
-    fn named(&self, Target { app, host, .. }: Target<'_>) -> Option<(AppName, Option<u64>)> {
-        let table = self.current();
-        let app = match app {
-            Some(app) => table.named(app),
-            None => table.find(host),
-        }?;
-        let site = table.content.as_ref().and_then(|content| content.site(&app.app));
-        Some((app.app.clone(), site.map(|site| site.version())))
+        let held = held.filter(|_| found.here || by_member);
+        let route = held.and_then(|site| self.here(&table, found, site, target));
+        (route.unwrap_or_else(|| elsewhere(found)), named)
     }
 
     fn secured(&self, host: Option<&str>) -> Option<Secured> {

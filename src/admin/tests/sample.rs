@@ -10,6 +10,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use crate::{
     admin::Source,
     base::{AppName, MemberName, Reason, Refusal, WallTime},
+    gateway::{Served, origins::Counted, tally::Totals},
     member::{
         command::{Command, Outcome},
         event::{Event, EventKind, Severity},
@@ -136,6 +137,10 @@ impl Source for Fake {
         Ok(metrics())
     }
 
+    fn served(&self) -> Served {
+        served()
+    }
+
     fn listening(&self) -> Listening {
         Listening { sites: Some(([10, 0, 0, 1], 8080).into()), tls: None }
     }
@@ -156,6 +161,16 @@ impl Source for Fake {
 
 pub fn refusal(reason: Reason) -> Refusal {
     Refusal::new(reason, "What happened.", "Why.", "What to do.")
+}
+
+/// A hundred requests for the shop, of which one took longer than all bounds.
+pub fn served() -> Served {
+    let mut totals = Totals { requests: 100, errors: 2, timed: 99, ..Totals::default() };
+    (totals.seconds, totals.classes[3], totals.classes[4]) = (12.5, 90, 8);
+    let shop = AppName::parse("shop").unwrap();
+    let origins = "MX|10.0.0.0/8".parse().unwrap();
+    let origins = vec![Counted { origins, from: 60, elsewhere: 30, unknown: 10 }];
+    Served { apps: vec![(shop, totals)], origins, ..Served::default() }
 }
 
 pub fn metrics() -> Metrics {

@@ -47,6 +47,38 @@ pub fn mounts() -> Vec<String> {
     proc("self/mountinfo").map(|text| parse::mounts(&text)).unwrap_or_default()
 }
 
+/// What this process itself uses, at one moment. What can't be read is nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Process {
+    /// Processor time since its start, seconds.
+    pub cpu_seconds: Option<f64>,
+    /// Resident memory, bytes.
+    pub memory_bytes: Option<f64>,
+    /// Threads.
+    pub threads: Option<f64>,
+    /// Open files.
+    pub open_files: Option<f64>,
+    /// How many it may have; nothing where there is no bound.
+    pub open_files_max: Option<f64>,
+}
+
+impl Process {
+    /// As it is now.
+    pub fn read() -> Self {
+        let own = proc("self/stat").and_then(|text| parse::process(&text));
+        let second = rustix::param::clock_ticks_per_second() as f64;
+        let page = rustix::param::page_size() as f64;
+        Self {
+            cpu_seconds: own.map(|own| own.ticks as f64 / second),
+            memory_bytes: own.map(|own| own.pages as f64 * page),
+            threads: own.map(|own| own.threads as f64),
+            // The one by which they are counted is one of them.
+            open_files: fs::read_dir("/proc/self/fd").ok().map(|all| all.count() as f64 - 1.0),
+            open_files_max: getrlimit(Resource::Nofile).current.map(|most| most as f64),
+        }
+    }
+}
+
 /// One file system: its path, and what is told of it.
 struct Mount {
     path: String,

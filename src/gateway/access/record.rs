@@ -1,7 +1,9 @@
 //! One request from its first byte to its last: what it counts, for all of them and for
-//! itself. Dropped, however it ended, it is written down.
+//! itself. Dropped, however it ended, it is counted for its application, and written down where
+//! there is a log.
 
 use std::{
+    net::IpAddr,
     ops::Deref,
     sync::{
         Mutex, PoisonError,
@@ -11,7 +13,9 @@ use std::{
 };
 
 use super::{
-    super::{Site, connection::Came, request::Request, stats::Stats},
+    super::{
+        Site, connection::Came, request::Request, stats::Stats, tally::Ended, transport::Broken,
+    },
     Log,
     line::{By, Entry},
 };
@@ -23,13 +27,16 @@ use crate::{
 /// The client went before an answer began: a status that nobody is sent, as other servers
 /// write it.
 const GONE: u16 = 499;
+/// The two go on in another protocol, for as long as they like.
+const SWITCHED: u16 = 101;
 
 /// What counts while a request is answered.
 pub(in crate::gateway) struct Counted<'a> {
     stats: &'a Stats,
     bytes: AtomicU64,
-    /// Where it is written down.
+    /// Nothing where another member has passed it on, which counts it and writes it down.
     seen: Option<Mutex<Seen>>,
+    is_logged: bool,
 }
 
 /// What is seen of one request.
@@ -44,14 +51,14 @@ struct Seen {
 }
 
 impl<'a> Counted<'a> {
-    /// Nothing is written down.
+    /// Of one that another member has passed on.
     pub(in crate::gateway) fn silent(stats: &'a Stats) -> Self {
-        Self { stats, bytes: AtomicU64::new(0), seen: None }
+        Self { stats, bytes: AtomicU64::new(0), seen: None, is_logged: false }
     }
 
-    /// Whether anybody wants to know more than the numbers.
-    pub(in crate::gateway) fn is_seen(&self) -> bool {
-        self.seen.is_some()
+    /// Whether it is written down.
+    pub(in crate::gateway) fn is_logged(&self) -> bool {
+        self.is_logged
     }
 
     /// An answer with this status is sent.
@@ -90,16 +97,16 @@ impl<'a> Counted<'a> {
     pub(in crate::gateway) fn files(&self, site: &dyn Site) {
         self.see(|seen| {
             seen.answered_by = Some(By::Files);
-            seen.app = Some((site.app().clone(), Some(site.version())));
+            match &mut seen.app {
+                Some((app, version)) if app == site.app() => *version = Some(site.version()),
+                other => *other = Some((site.app().clone(), Some(site.version()))),
+            }
         });
     }
 
-    /// What is asked for; it is looked up for the log alone.
-    pub(in crate::gateway) fn is_for(
-        &self,
-        look_up: impl FnOnce() -> Option<(AppName, Option<u64>)>,
-    ) {
-        self.see(|seen| seen.app = look_up());
+    /// What is asked for: which application, and which version of it is here.
+    pub(in crate::gateway) fn is_for(&self, app: Option<(AppName, Option<u64>)>) {
+        self.see(|seen| seen.app = app);
     }
 
     fn see(&self, note: impl FnOnce(&mut Seen)) {
@@ -117,14 +124,17 @@ impl Deref for Counted<'_> {
     }
 }
 
-/// A request that is written down at its end, where there is a log.
+/// A request that is counted at its end, and written down where there is a log.
 pub(in crate::gateway) struct Record<'a> {
     pub(in crate::gateway) counted: Counted<'a>,
     /// Once it was read.
     pub(in crate::gateway) request: Option<Box<Request>>,
-    /// Whether anything was asked.
-    pub(in crate::gateway) is_asked: bool,
     came: &'a Came,
+    /// When its head was there, or was not to be waited for any longer; none where nothing was
+    /// asked.
+    asked: Option<Instant>,
+    /// It ended for a reason on this side, before its time.
+    cut: bool,
     log: Option<(&'a Log, Instant, WallTime)>,
 }
 
@@ -132,27 +142,59 @@ impl<'a> Record<'a> {
     /// It begins to arrive.
     pub(in crate::gateway) fn new(stats: &'a Stats, log: Option<&'a Log>, came: &'a Came) -> Self {
         let mut counted = Counted::silent(stats);
-        counted.seen = log.map(|_| Mutex::default());
+        (counted.seen, counted.is_logged) = (Some(Mutex::default()), log.is_some());
         // The clocks are asked for nobody else.
         let log = log.map(|log| (log, Instant::now(), now()));
-        Self { counted, request: None, is_asked: false, came, log }
+        Self { counted, request: None, came, asked: None, cut: false, log }
+    }
+
+    /// Something was asked, and is about to be answered.
+    pub(in crate::gateway) fn asked(&mut self) {
+        self.asked = Some(Instant::now());
+    }
+
+    /// So it ended. Without a word its client has taken it back.
+    pub(in crate::gateway) fn ended<T>(&mut self, how: &Result<T, Broken>) {
+        self.cut = how.as_ref().is_err_and(|broken| !broken.is_of_client());
+    }
+
+    fn count(&self, asked: Instant, seen: &Seen, client: IpAddr) {
+        let tally = self.counted.tally();
+        let status = seen.status;
+        let is_timed = status.is_some_and(|status| status != SWITCHED);
+        let ended = Ended {
+            status,
+            cut: self.cut || std::thread::panicking(),
+            bytes: self.counted.bytes.load(Relaxed),
+            forwarded: matches!(seen.answered_by, Some(By::Member(_))),
+            took: is_timed.then(|| asked.elapsed()),
+        };
+        tally.count(seen.app.as_ref().map(|(app, _)| app), &ended);
+        // Where the head could not be read nobody knows for whom a proxy asked.
+        if self.request.is_some() {
+            tally.came_from(client);
+        }
     }
 }
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
-        let Some((log, began, time)) = self.log.filter(|_| self.is_asked) else { return };
+        let Some(asked) = self.asked else { return };
         let seen = self.counted.seen.take().map(Mutex::into_inner);
         let seen = seen.map(|seen| seen.unwrap_or_else(PoisonError::into_inner));
-        let Seen { status, app, answered_by, tries, .. } = seen.unwrap_or_default();
+        let seen = seen.unwrap_or_default();
         let request = self.request.as_deref();
         let said = request.and_then(|request| request.said.as_deref());
+        let client = said.map_or(self.came.address, |said| said.client);
+        self.count(asked, &seen, client);
+        let Some((log, began, time)) = self.log else { return };
+        let Seen { status, app, answered_by, tries, .. } = seen;
         let by_tls = self.came.certificate.is_some();
         // Another member may have answered from another version.
         let is_ours = matches!(answered_by, Some(By::Here | By::Files));
         let entry = Entry {
             time,
-            client: said.map_or(self.came.address, |said| said.client),
+            client,
             head: request.map_or(&[], |request| &request.raw),
             is_http2: self.came.is_http2,
             host: request.and_then(|request| request.host.as_deref()),

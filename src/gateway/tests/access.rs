@@ -26,7 +26,7 @@ pub(super) fn lines(path: &Path) -> Vec<Value> {
 }
 
 /// Routes by the host, and knows what it is.
-struct Named(Arc<FakeSites>);
+pub(super) struct Named(pub Arc<FakeSites>);
 
 impl Sites for Named {
     fn route(&self, target: Target<'_>) -> Route {

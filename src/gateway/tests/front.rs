@@ -109,7 +109,7 @@ async fn the_main_doors_take_headers_of_the_proxy_protocol() {
     let front = Front {
         trusted: ["10.0.0.0/8".parse().unwrap()].into(),
         accept_proxy: vec!["127.0.0.0/8".parse().unwrap()],
-        log: None,
+        ..Front::default()
     };
     let server = behind(front, sites).await;
     let ask = async |from: &str| {

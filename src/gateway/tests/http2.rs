@@ -43,16 +43,16 @@ fn by(address: SocketAddr) -> Arc<FakeSites> {
 }
 
 /// A client of a server over a pipe.
-struct Pair {
+pub(super) struct Pair {
     ask: SendRequest<Bytes>,
     served: JoinHandle<()>,
     driven: JoinHandle<Result<(), h2::Error>>,
     shutdown: CancellationToken,
-    stats: Arc<Stats>,
+    pub stats: Arc<Stats>,
 }
 
 impl Pair {
-    async fn new(sites: Arc<FakeSites>) -> Self {
+    pub async fn new(sites: Arc<FakeSites>) -> Self {
         Self::behind(Front::default(), sites).await
     }
 
@@ -93,7 +93,7 @@ impl Pair {
         ask.send_request(request, end).unwrap()
     }
 
-    async fn get(&mut self, path: &str) -> (Response<()>, Vec<u8>) {
+    pub async fn get(&mut self, path: &str) -> (Response<()>, Vec<u8>) {
         let (response, _) = self.send(request("GET", path), true).await;
         whole(response.await.unwrap()).await.unwrap()
     }

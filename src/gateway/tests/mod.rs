@@ -4,6 +4,7 @@
 mod access;
 mod answers;
 mod balancing;
+mod counting;
 pub(super) mod fake;
 mod forwarding;
 mod front;
