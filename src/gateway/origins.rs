@@ -357,6 +357,7 @@ fn read(path: &Path, stamp: Stamp, file: File) -> Result<Reader<Vec<u8>>, BadDat
 
 fn place(reader: &Reader<Vec<u8>>, client: IpAddr) -> Place {
     // An address that no database can hold, and an entry of another form, are unknown.
+    let client = client.to_canonical();
     let found = reader.lookup(client).ok().and_then(|found| found.decode::<Entry<'_>>().ok()?);
     found.map(Place::from).unwrap_or_default()
 }
