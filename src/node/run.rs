@@ -251,8 +251,13 @@ pub(super) fn open(
         log.tell(move |event| drop(log_happened.send(event)));
     }
     let (news, telemetry_news) = mpsc::unbounded_channel();
-    let asked = requests.downgrade();
-    let counted = move |within| counted(&asked, within);
+    let (asked, stats) = (requests.downgrade(), Arc::<gateway::Stats>::default());
+    let served = Arc::clone(&stats);
+    let counted = move |within| {
+        let mut readings = counted(&asked, within);
+        readings.extend(served.tally().take(wall_now()).readings());
+        readings
+    };
     let (telemetry, keeping) =
         telemetry::start(parts.measured.clone(), counted, news).map_err(no_thread)?;
     let (origins_happened, origin_events) = mpsc::unbounded_channel();
@@ -276,7 +281,7 @@ pub(super) fn open(
         event_number: 0,
         sites,
         forwarder: Arc::default(),
-        stats: Arc::default(),
+        stats,
         shutdown: CancellationToken::new(),
         gateway: TaskTracker::new(),
         warm: CancellationToken::new(),
@@ -1069,11 +1074,6 @@ impl Loop {
             (Known::Stalls, metrics.stalls as f64),
             (Known::GossipBytes, metrics.bytes_sent as f64),
             (Known::Connections, served.connections_active as f64),
-            (Known::Requests, served.requests as f64),
-            (Known::Errors, (served.responses_5xx + served.errors) as f64),
-            (Known::Refused, served.responses_4xx as f64),
-            (Known::BytesOut, served.bytes as f64),
-            (Known::Forwarded, served.forwarded as f64),
             (Known::Repairs, self.repairs.values().sum::<u64>() as f64),
         ];
         let of_all = bare.map(|(known, value)| (Series::from(known), Reading::Number(value)));

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{AppName, ServiceName, metric::Series};
 
+pub mod bench;
 pub mod during;
 pub mod judge;
 pub mod parse;

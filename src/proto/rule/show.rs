@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use super::{
     Action, Compare, Condition, During, Fold, Held, Measured, Op, Rule, Scope, Severity, What,
+    judge::{Number, Readings},
 };
 use crate::base::{
     metric::{Kind, Unit},
@@ -71,15 +72,10 @@ impl fmt::Display for Condition {
     }
 }
 
-impl fmt::Display for Compare {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let op = match self.op {
-            Op::Below => "<",
-            Op::AtMost => "<=",
-            Op::Above => ">",
-            Op::AtLeast => ">=",
-        };
-        let (unit, per) = match &self.of.what {
+impl Compare {
+    /// What stands behind its numbers.
+    fn unit(&self) -> (&'static str, &'static str) {
+        match &self.of.what {
             _ if self.bound.of_total => ("%", ""),
             What::Series(series) => {
                 let per = if series.kind() == Kind::Counter { "/s" } else { "" };
@@ -88,7 +84,61 @@ impl fmt::Display for Compare {
             What::Events { .. } => ("", ""),
             What::From(_) if self.of.fold == Some(Fold::Share) => (Unit::Percent.symbol(), ""),
             What::From(_) => ("", "/s"),
+        }
+    }
+
+    /// With what was measured behind it, for people: `cpu > 90% (95.2%)`.
+    fn told(&self, numbers: &[Option<Number>]) -> String {
+        let (unit, per) = self.unit();
+        let show = |number: &Option<Number>| match number {
+            Some(Number { value, total: Some(total) }) if self.bound.of_total => {
+                format!("{}%", round(value / total * 100.0))
+            }
+            Some(Number { value, .. }) if !self.bound.of_total => {
+                format!("{}{unit}{per}", round(*value))
+            }
+            _ => "unknown".to_owned(),
         };
+        let mut shown: Vec<String> = numbers.iter().take(TOLD_MAX).map(show).collect();
+        if numbers.len() > TOLD_MAX {
+            shown.push(format!("{} more", numbers.len() - TOLD_MAX));
+        }
+        format!("{self} ({})", shown.join(", "))
+    }
+}
+
+/// Numbers that are told with one comparison: of each member one.
+const TOLD_MAX: usize = 10;
+
+/// To four digits, which is more than anybody reads.
+fn round(value: f64) -> f64 {
+    if value == 0.0 || !value.is_finite() {
+        return value;
+    }
+    let scale = 10_f64.powi(3 - value.abs().log10().floor() as i32);
+    if scale.is_finite() && scale > 0.0 { (value * scale).round() / scale } else { value }
+}
+
+impl Held {
+    /// Itself, with what was measured behind each comparison, for people who ask why.
+    pub fn told(&self, readings: &impl Readings) -> String {
+        let mut measured = Vec::new();
+        self.condition.measured(readings, &mut measured);
+        let told: Vec<String> =
+            measured.iter().map(|(compare, numbers)| compare.told(numbers)).collect();
+        if told.is_empty() { self.condition.to_string() } else { told.join(", ") }
+    }
+}
+
+impl fmt::Display for Compare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let op = match self.op {
+            Op::Below => "<",
+            Op::AtMost => "<=",
+            Op::Above => ">",
+            Op::AtLeast => ">=",
+        };
+        let (unit, per) = self.unit();
         write!(f, "{} {op} {}{unit}{per}", self.of, self.bound.value)
     }
 }
