@@ -1,5 +1,6 @@
 //! What members measure and what happened, asked of any of them: real processes on loopback.
 
+#[expect(dead_code, reason = "other tests need more of it")]
 mod common;
 
 use common::{Lab, until};

@@ -686,6 +686,7 @@ pub(super) enum KindWord {
     Service,
     Address,
     User,
+    Rule,
 }
 
 impl From<KindWord> for EventKind {
@@ -702,6 +703,7 @@ impl From<KindWord> for EventKind {
             KindWord::Service => Self::Service,
             KindWord::Address => Self::Address,
             KindWord::User => Self::User,
+            KindWord::Rule => Self::Rule,
         }
     }
 }

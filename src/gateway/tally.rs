@@ -360,7 +360,6 @@ mod tests {
     #[test]
     #[ignore = "how_it_scales: figures, and no bound that a busy machine would keep"]
     fn how_it_scales_cost_of_counting() {
-        #[expect(clippy::disallowed_methods, reason = "time is what is measured")]
         let now = std::time::Instant::now;
         let tally = Arc::new(Tally::default());
         for n in 0..300 {

@@ -153,6 +153,17 @@ pub enum Change {
         /// Whether it is out of service: it holds everything and answers nothing.
         standby: bool,
     },
+    /// Put a member out of service because a rule says so, unless too few would be left. The
+    /// catalog is what two members that want to go at the same moment have in common, so it is
+    /// judged here.
+    StandDown {
+        /// Whom.
+        member: MemberId,
+        /// So many others are in service afterwards, and half of all members, at least.
+        keep: u16,
+        /// The episode.
+        because: String,
+    },
 }
 
 /// A request to open a window.
@@ -237,6 +248,7 @@ impl Transition for Change {
             Self::Close { window } => close(&mut next, *window)?,
             Self::AdoptMajority { app, version, whole } => adopt(&mut next, app, version, whole)?,
             Self::Standby { member, standby } => put_aside(&mut next, *member, *standby)?,
+            Self::StandDown { member, keep, .. } => stand_down(&mut next, *member, *keep)?,
             Self::Tags { member, set, unset } => retag(&mut next, base, *member, set, unset)?,
             Self::RemoveAfter { seconds } => remove_after(&mut next, *seconds)?,
             Self::Expire { member, seconds } => expire(&mut next, base, *member, *seconds)?,
@@ -452,6 +464,36 @@ fn put_aside(next: &mut Catalog, member: MemberId, standby: bool) -> Result<bool
     let entry = next.roster.members.iter_mut().find(|m| m.id == member);
     let entry = entry.ok_or_else(|| not_enrolled(what))?;
     Ok(std::mem::replace(&mut entry.standby, standby) != standby)
+}
+
+/// How many members have to stay in service where a rule takes one out: as many as it keeps,
+/// half of all, and one.
+pub(crate) fn least_in_service(members: usize, keep: u16) -> usize {
+    usize::from(keep).max(members.div_ceil(2)).max(1)
+}
+
+/// That a rule would leave too few in service.
+pub(crate) fn too_few_left(left: usize, least: usize) -> Refusal {
+    Refusal::new(
+        Reason::Forbidden,
+        "This member was not taken out of service.",
+        format!(
+            "{left} would be left in service, and at least {least} have to be: half of all \
+             members, and as many as the rule keeps."
+        ),
+        "Bring others into service with `althing resume`, or take it out by hand.",
+    )
+}
+
+fn stand_down(next: &mut Catalog, member: MemberId, keep: u16) -> Result<bool, Refusal> {
+    let members = &next.roster.members;
+    let is_aside = members.iter().any(|m| m.id == member && m.standby);
+    let left = members.iter().filter(|m| m.id != member && !m.standby).count();
+    let least = least_in_service(members.len(), keep);
+    if !is_aside && left < least {
+        return Err(too_few_left(left, least));
+    }
+    put_aside(next, member, true)
 }
 
 fn reorder(next: &mut Catalog, first: &[MemberId]) -> Result<bool, Refusal> {

@@ -100,6 +100,13 @@ pub enum Command {
         /// Whether it is to answer requests.
         on: bool,
     },
+    /// Put this member out of service because a rule says so, unless too few would be left.
+    StandDown {
+        /// So many others stay in service, and half of all members, at least.
+        keep: u16,
+        /// The episode of the rule, for people.
+        because: String,
+    },
     /// Tell all members that something happened.
     Event {
         /// What.

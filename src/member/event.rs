@@ -42,6 +42,8 @@ pub enum EventKind {
     Address,
     /// An operator or a program told all members of something: `althing event`.
     User,
+    /// A rule began to act, acted, or was over.
+    Rule,
 }
 
 /// What a user's event says, for programs.

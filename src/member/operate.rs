@@ -283,6 +283,10 @@ impl Member {
                 };
                 (Change::Standby { member, standby: !on }, text)
             }
+            Command::StandDown { keep, because } => {
+                let text = format!("{} is out of service", self.name_of(self.me));
+                (Change::StandDown { member: self.me, keep, because }, text)
+            }
             Command::Event { .. } | Command::Query { .. } => return Ok(()), // dealt with above
             Command::Resolve { app, member } => {
                 return self.resolve(now, ticket, app, &member, effects);
@@ -1188,6 +1192,9 @@ fn told(member: &Member, change: &Change) -> Option<String> {
         }
         Change::Standby { member: of, standby: true } => {
             format!("{} is out of service, on standby", name(of))
+        }
+        Change::StandDown { member: of, because, .. } => {
+            format!("{} is out of service, on standby, because of a rule ({because})", name(of))
         }
         Change::Standby { member: of, standby: false } => format!("{} is in service", name(of)),
         Change::Policy { .. } | Change::RemoveAfter { .. } => "the policy was changed".to_owned(),

@@ -23,6 +23,7 @@ pub mod options;
 mod persist;
 mod rate;
 mod recover;
+mod rules;
 mod run;
 mod scrub;
 mod secrets;

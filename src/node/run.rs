@@ -30,10 +30,12 @@ use super::{
     forwarder::{Forwarder, Tunnel},
     handle::Request,
     hooks,
+    inspect::Question,
     keys::NextKeys,
     listeners::{self, OwnPorts},
     persist::{self, Write},
     rate::Rate,
+    rules,
     scrub::{self, Scrub},
     secrets::{Base, Others},
     services::{self, Ask, Heard},
@@ -64,12 +66,13 @@ use crate::{
     member::{
         Config, Effect, Input, Member, Restored,
         admission::IS_ENROLLED,
+        change::{least_in_service, too_few_left},
         command::{Command, Outcome},
         event::{Event, EventKind, Severity},
         view::{Health, View},
     },
     net::{self, Lane, Net, NetEvent, Peer, StreamKind},
-    proto::telemetry::Reading,
+    proto::{rule, telemetry::Reading},
     store::ContentStore,
 };
 
@@ -96,6 +99,9 @@ const ASK_AS_WITHIN: Duration = Duration::from_secs(5);
 /// How long a member that leaves waits for its last words to be sent.
 const FAREWELL: Duration = Duration::from_millis(400);
 
+/// Episodes whose first event is remembered.
+const EPISODES_MAX: usize = 1_000;
+
 /// All that a running member is made of.
 pub(super) struct Parts {
     pub key: SecretKey,
@@ -121,6 +127,8 @@ pub(super) struct Parts {
     pub secrets: PathBuf,
     /// Where measurements and events are kept.
     pub measured: telemetry::Paths,
+    /// Where it is kept which rules act.
+    pub episodes: PathBuf,
 }
 
 /// What comes back from beside the loop.
@@ -141,6 +149,8 @@ pub(super) enum Note {
     Services(services::Notice),
     /// What runs after a switch.
     Hooks(hooks::Notice),
+    /// A rule acts, or is over.
+    Rules(rules::Notice),
     /// What certificates are in use, and what is wrong with them.
     Certificates(certificates::Notice),
     /// What addresses the live versions define.
@@ -255,7 +265,7 @@ pub(super) fn open(
     let served = Arc::clone(&stats);
     let counted = move |within| {
         let mut readings = counted(&asked, within);
-        readings.extend(served.tally().take(wall_now()).readings());
+        readings.extend(served.readings(wall_now()));
         readings
     };
     let (telemetry, keeping) =
@@ -374,11 +384,13 @@ fn no_thread(error: std::io::Error) -> Refusal {
 /// Asks the loop what it counts. Nothing if it is busy, or gone.
 fn counted(requests: &mpsc::WeakSender<Request>, within: Duration) -> Vec<(Series, Reading)> {
     let (answer, answered) = std_mpsc::sync_channel(1);
-    let sent = requests.upgrade().map(|requests| requests.try_send(Request::Readings(answer)));
-    match sent {
-        Some(Ok(())) => answered.recv_timeout(within).unwrap_or_default(),
-        _ => Vec::new(),
+    let Some(requests) = requests.upgrade() else { return Vec::new() };
+    // One that is full is asked by others, and behind already.
+    if requests.try_send(Request::Readings(answer)).is_err() {
+        return Vec::new();
     }
+    drop(requests);
+    answered.recv_timeout(within).unwrap_or_default()
 }
 
 fn put_together(
@@ -399,13 +411,18 @@ fn put_together(
     // Before the first request: nobody is told that there is nothing.
     standing.sites.set(member.routes(Time(0)), &parts.content);
     standing.forwarder.set(Some(parts.network.clone()));
-    let runs = (Arc::clone(&standing.supervisor), parts.key.clone(), parts.secrets);
+    let runs = work::Runs {
+        supervisor: Arc::clone(&standing.supervisor),
+        key: parts.key.clone(),
+        secrets: parts.secrets,
+        telemetry: standing.telemetry.clone(),
+        episodes: parts.episodes,
+    };
     let work = Work::new(
         parts.content,
         parts.store,
         parts.network.clone(),
         runs,
-        standing.telemetry.clone(),
         member.catalog(),
         notes.clone(),
         (parts.scrub, parts.rates),
@@ -454,6 +471,7 @@ fn put_together(
         event_number: standing.event_number,
         telemetry: standing.telemetry.clone(),
         repairs: BTreeMap::new(),
+        episodes: BTreeMap::new(),
         trouble: None,
         metrics: Metrics::default(),
         pulse,
@@ -506,6 +524,8 @@ struct Loop {
     telemetry: Telemetry,
     /// How often something was repaired since the start.
     repairs: BTreeMap<AppName, u64>,
+    /// The first event of each episode of a rule, for what it brings about.
+    episodes: BTreeMap<String, u64>,
     /// Why the record can't be kept, for as long as it can't.
     trouble: Option<String>,
     metrics: Metrics,
@@ -692,6 +712,13 @@ impl Loop {
             view.health = view.health.max(Health::Warning);
             view.reasons.extend(complaints);
         }
+        for (severity, text) in self.work.judged() {
+            view.health = view.health.max(match severity {
+                rule::Severity::Warning => Health::Warning,
+                rule::Severity::Critical => Health::Critical,
+            });
+            view.reasons.push(text);
+        }
         view
     }
 
@@ -762,6 +789,7 @@ impl Loop {
             Note::Rotten(found) => self.on_rotten(found),
             Note::Services(notice) => self.on_definition(notice),
             Note::Hooks(notice) => self.on_hook(notice),
+            Note::Rules(notice) => self.on_rule(notice),
             Note::Certificates(certificates::Notice { app, severity, text }) => {
                 self.tell_about(EventKind::Service, severity, Some(app), text);
                 self.view_dirty = true;
@@ -842,6 +870,84 @@ impl Loop {
         };
         self.tell_about(EventKind::Version, severity, Some(app), text);
         self.view_dirty = true;
+    }
+
+    fn on_rule(&mut self, notice: rules::Notice) {
+        match notice {
+            rules::Notice::Told(rules::Told { severity, app, episode, text }) => {
+                let me = self.member.catalog().roster.get(self.member.id());
+                self.tell(Event {
+                    number: 0,
+                    at: wall_now(),
+                    severity,
+                    kind: EventKind::Rule,
+                    member: me.map(|me| me.name.clone()),
+                    app: Some(app),
+                    text,
+                    user: None,
+                    cause: episode.as_ref().and_then(|name| self.episodes.get(name).copied()),
+                    episode: episode.clone(),
+                });
+                if let Some(name) = episode {
+                    self.episodes.entry(name).or_insert(self.event_number);
+                    // By number, so that the oldest give way, whatever their names are.
+                    while self.episodes.len() > EPISODES_MAX {
+                        let oldest = self.episodes.iter().min_by_key(|(_, number)| **number);
+                        let Some(name) = oldest.map(|(name, _)| name.clone()) else { break };
+                        self.episodes.remove(&name);
+                    }
+                }
+                self.view_dirty = true;
+            }
+            rules::Notice::Out { keep, because, answer } => match self.may_go(keep) {
+                Ok(true) => self.order(Command::StandDown { keep, because }, answer),
+                // Whoever asked may have gone.
+                other => drop(answer.send(other)),
+            },
+            rules::Notice::Back(answer) => {
+                let me = self.member.catalog().roster.get(self.member.id());
+                if me.is_some_and(|me| me.standby) {
+                    self.order(Command::Service { member: None, on: true }, answer);
+                } else {
+                    drop(answer.send(Ok(false)));
+                }
+            }
+            rules::Notice::Sync(app) => {
+                let all = self.member.catalog().applications.keys();
+                let apps: Vec<AppName> =
+                    all.filter(|one| app.as_ref().is_none_or(|app| app == *one)).cloned().collect();
+                for app in apps {
+                    let question = Question::Compare { app, full: true, lists: false };
+                    // What it finds is put right by the vote, which tells of it.
+                    self.on_request(Request::Inspect(question, oneshot::channel().0));
+                }
+            }
+        }
+    }
+
+    /// Whether a rule may take this member out of service, as far as who is live goes: the rest
+    /// is judged where the catalog is changed. False if it is out already.
+    fn may_go(&self, keep: u16) -> Result<bool, Refusal> {
+        let (roster, me) = (&self.member.catalog().roster, self.member.id());
+        if roster.get(me).is_none_or(|me| me.standby) {
+            return Ok(false);
+        }
+        let serves = |m: &&Enrolled| m.id != me && !m.standby && self.member.is_live(m.id);
+        let left = roster.members.iter().filter(serves).count();
+        let least = least_in_service(roster.members.len(), keep);
+        if left < least { Err(too_few_left(left, least)) } else { Ok(true) }
+    }
+
+    /// Carries out what a rule says of this member.
+    fn order(&mut self, command: Command, answer: oneshot::Sender<Result<bool, Refusal>>) {
+        let (done, outcome) = oneshot::channel();
+        self.on_command(command, done);
+        tokio::spawn(async move {
+            if let Ok(outcome) = outcome.await {
+                // Whoever asked may have gone.
+                drop(answer.send(outcome.map(|_| true)));
+            }
+        });
     }
 
     fn on_service(&mut self, event: &ServiceEvent) {
@@ -1064,7 +1170,6 @@ impl Loop {
     fn readings(&self) -> Vec<(Series, Reading)> {
         let counts = self.member.counts(self.now());
         let metrics = self.metrics();
-        let served = self.stats.snapshot();
         let bare = [
             (Known::MembersLive, counts.live as f64),
             (Known::MembersDown, counts.down as f64),
@@ -1073,7 +1178,6 @@ impl Loop {
             (Known::Queue, metrics.queue as f64),
             (Known::Stalls, metrics.stalls as f64),
             (Known::GossipBytes, metrics.bytes_sent as f64),
-            (Known::Connections, served.connections_active as f64),
             (Known::Repairs, self.repairs.values().sum::<u64>() as f64),
         ];
         let of_all = bare.map(|(known, value)| (Series::from(known), Reading::Number(value)));

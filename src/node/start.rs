@@ -206,6 +206,7 @@ pub(super) async fn prepare(options: &Options, kept: &Kept) -> Result<(Parts, Re
         },
         secrets: data.secrets(),
         measured: telemetry::Paths { series: data.series(), events: data.events() },
+        episodes: data.record("episodes"),
     };
     Ok((parts, ready))
 }

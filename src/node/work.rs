@@ -25,6 +25,7 @@ use super::{
     listeners,
     manifest::{Manifest, Resolved},
     rate::{Limited, Rate},
+    rules,
     run::{Answer, Note},
     scrub::{self, Scrub, Scrubbed},
     secrets::{self, Base, Others, SecretEdits, Vault},
@@ -50,6 +51,7 @@ use crate::{
         command::{Command, Staged},
     },
     net::{Net, RecvStream, SendStream, StreamKind},
+    proto,
     store::{ContentStore, StoreError},
 };
 
@@ -90,11 +92,27 @@ pub(super) struct Work {
     here: Here,
     hooks: hooks::Runner,
     certificates: certificates::Troubles,
+    /// Episodes of rules that are open.
+    episodes: rules::Episodes,
+    /// How this member and its cluster are called.
+    names: watch::Sender<rules::Names>,
     /// What handing over secrets depends on.
     others: watch::Sender<Others>,
     /// What is live here and in the catalog; none before it is known.
     running: watch::Sender<Option<services::Live>>,
     asking: Arc<Semaphore>,
+}
+
+/// What runs, and what is needed for it.
+pub(super) struct Runs {
+    pub supervisor: Arc<Supervisor>,
+    /// Whom secrets are sealed for.
+    pub key: SecretKey,
+    /// Where secrets are kept that others have sealed for this member.
+    pub secrets: PathBuf,
+    pub telemetry: Telemetry,
+    /// Where it is kept which rules act.
+    pub episodes: PathBuf,
 }
 
 /// Streams over the cluster's own connections.
@@ -137,8 +155,7 @@ impl Work {
         content: Content,
         store: ContentStore,
         network: Net,
-        (supervisor, key, secrets): (Arc<Supervisor>, SecretKey, PathBuf),
-        telemetry: Telemetry,
+        Runs { supervisor, key, secrets, telemetry, episodes }: Runs,
         catalog: &Catalog,
         notes: mpsc::UnboundedSender<Note>,
         (scrub, (sending, receiving)): (Option<Scrub>, (Rate, Rate)),
@@ -173,12 +190,16 @@ impl Work {
             here: Here { supervisor, vault, troubles: services::Troubles::default(), telemetry },
             hooks,
             certificates: certificates::Troubles::default(),
+            episodes: rules::Episodes::default(),
+            names: watch::Sender::default(),
             others,
             running: watch::Sender::default(),
             asking: Arc::new(Semaphore::new(ASKING_MAX)),
         };
+        this.name(catalog);
         this.watch_live_trees();
         this.supervise();
+        this.judge(episodes);
         this.tasks.spawn(collect(
             this.content.clone(),
             Arc::clone(&this.kept),
@@ -239,6 +260,42 @@ impl Work {
         self.tasks.spawn(self.hooks.clone().run(self.running.subscribe(), tell));
     }
 
+    /// The rules of what is live are judged; what is open is kept in `file`.
+    fn judge(&self, file: PathBuf) {
+        let here = rules::Here {
+            vault: self.here.vault.clone(),
+            supervisor: Arc::clone(&self.here.supervisor),
+            telemetry: self.here.telemetry.clone(),
+            open: Arc::clone(&self.episodes),
+            file,
+            names: self.names.subscribe(),
+        };
+        let notes = self.notes.clone();
+        // The loop may be gone: then nobody needs to know.
+        let tell = move |notice| drop(notes.send(Note::Rules(notice)));
+        let (live, stopping) = (self.running.subscribe(), self.stopping.clone());
+        self.tasks.spawn(rules::run(here, live, tell, stopping));
+    }
+
+    /// How this member and its cluster are called now.
+    fn name(&self, catalog: &Catalog) {
+        let me = catalog.roster.get(self.here.vault.key.member());
+        let names = rules::Names {
+            member: me.map(|me| me.name.to_string()).unwrap_or_default(),
+            cluster: catalog.cluster.to_string(),
+        };
+        self.names.send_if_modified(|known| {
+            let differs = *known != names;
+            *known = names;
+            differs
+        });
+    }
+
+    /// What rules say of this member's health, the worst first.
+    pub fn judged(&self) -> Vec<(proto::rule::Severity, String)> {
+        rules::complaints(&self.episodes)
+    }
+
     /// The certificates of what is live are read, and kept where `sites` finds them.
     pub fn serve_certificates(&self, sites: Arc<SiteTable>) {
         let notes = self.notes.clone();
@@ -254,6 +311,7 @@ impl Work {
     pub fn run_services(&self, catalog: &Catalog, others: Others) {
         self.others.send_replace(others);
         self.hooks.note(catalog);
+        self.name(catalog);
         let active = self.content.applications().into_iter();
         // Version 0 is what was live in another cluster.
         let ours = active.filter(|a| a.version > 0 && catalog.application(&a.app).is_some());

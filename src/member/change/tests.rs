@@ -236,6 +236,22 @@ fn a_policy_removes_only_while_it_stands_and_leaves_three_voters() {
     assert_eq!(expire.apply(&changed).unwrap_err().reason, Reason::Conflict);
 }
 
+#[test]
+fn a_rule_takes_one_out_of_service_and_not_too_many() {
+    let stand_down = |n, keep| Change::StandDown { member: id(n), keep, because: "hot".into() };
+    let base = catalog();
+    assert_eq!(stand_down(1, 3).apply(&base).unwrap_err().reason, Reason::Forbidden);
+    let next = make(&base, &stand_down(1, 2));
+    assert!(next.roster.members[0].standby);
+    // A second one at the same moment is judged by what the first one left.
+    let refusal = stand_down(2, 0).apply(&next).unwrap_err();
+    assert!(refusal.why.contains("1 would be left in service, and at least 2"), "{refusal}");
+    assert_eq!(stand_down(1, 3).apply(&next), Ok(None), "it is out already");
+    assert_eq!(stand_down(9, 0).apply(&base).unwrap_err().reason, Reason::NotFound);
+    let back = make(&next, &Change::Standby { member: id(1), standby: false });
+    assert!(back.roster.members.iter().all(|m| !m.standby));
+}
+
 fn rotation(of: u8, to: u8, sequence: u64, cluster: crate::base::ClusterId) -> Change {
     let key = |n| SecretKey::from_seed([n; 32]);
     Change::Rotate(Box::new(Rotation::new(cluster, sequence, &key(of), &key(to))))

@@ -51,6 +51,24 @@ pub enum Severity {
     Critical,
 }
 
+impl Rule {
+    /// Everything that is measured for it.
+    pub fn measured(&self) -> Vec<&Measured> {
+        let mut all = Vec::new();
+        self.when.condition.walk(&mut all);
+        if let Some(until) = &self.until {
+            until.condition.walk(&mut all);
+        }
+        all
+    }
+
+    /// Whether it is about the cluster: it takes more than one member to know, or to do.
+    pub fn is_wide(&self) -> bool {
+        let brings_in = self.then.iter().any(|action| matches!(action, Action::In(_)));
+        brings_in || self.measured().iter().any(|of| of.scope.is_wide())
+    }
+}
+
 /// A condition that has to hold for a while.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Held {
@@ -73,6 +91,17 @@ pub enum Condition {
     Compare(Compare),
     /// A time of the day and of the week.
     During(During),
+}
+
+impl Condition {
+    fn walk<'a>(&'a self, into: &mut Vec<&'a Measured>) {
+        match self {
+            Self::All(all) | Self::Any(all) => all.iter().for_each(|one| one.walk(into)),
+            Self::Not(inner) => inner.walk(into),
+            Self::Compare(compare) => into.push(&compare.of),
+            Self::During(_) => {}
+        }
+    }
 }
 
 /// A number beside a bound.
@@ -119,6 +148,16 @@ pub struct Measured {
     pub what: What,
     /// Over how long; the latest if not given.
     pub window: Option<Duration>,
+}
+
+impl Measured {
+    /// The series of how much there is in all, where its bound may be a share of that.
+    pub fn total(&self) -> Option<Series> {
+        let What::Series(series) = &self.what else { return None };
+        let name = unit::total_of(series.name())?;
+        let label = series.label().map(|label| format!(" {label}")).unwrap_or_default();
+        Series::parse(&format!("{name}{label}")).ok()
+    }
 }
 
 /// Of whom something is measured.

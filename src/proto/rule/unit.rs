@@ -81,7 +81,7 @@ impl Counts {
 }
 
 /// The series that says how much there is in all of what `name` measures a part of.
-fn total_of(name: &str) -> Option<&'static str> {
+pub(super) fn total_of(name: &str) -> Option<&'static str> {
     match name {
         "disk.free" => Some("disk.total"),
         "mem.used" | "mem.available" => Some("mem.total"),
