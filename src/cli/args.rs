@@ -379,6 +379,21 @@ directories: they are refused. See docs/operations.md.")]
     },
     /// Show what happened, and why.
     Events(EventsArgs),
+    /// Tell how it came to what happened to a member, an application or by a rule.
+    #[command(after_help = "Examples:
+  althing why server3            all of a day that is about this member, from all logs
+  althing why web --since 2h     about an application
+  althing why hot                about a rule: what was measured, what was done, what came of it
+
+What follows from something else stands behind it, with an arrow.")]
+    Why {
+        /// A member, an application or a rule.
+        #[arg(value_name = "NAME")]
+        of: String,
+        /// Since so long ago.
+        #[arg(long, value_name = "SPAN", default_value = "1d")]
+        since: Span,
+    },
     /// Show how all members are doing, again and again until Ctrl-C.
     Top {
         /// How often it is looked.
@@ -1225,6 +1240,7 @@ mod tests {
             "althing events --all --since 7d --severity warning --about beta --app web",
             "althing metrics cpu requests* --each --since 1d --step 1h --percentiles",
             "althing top --every 5s --once --json",
+            "althing why server3 --since 2h",
             "althing tags",
             "althing tags set role=web zone=a=b",
             "althing tags beta unset role zone",

@@ -169,6 +169,7 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
             let log = telemetry::Log { all, member, since, kinds, severity, app, about, follow };
             telemetry::events(&client, output, log).await
         }
+        Action::Why { of, since } => telemetry::why(&client, output, &of, since.0).await,
         Action::Top { every, once } => telemetry::top(&client, output, every.0, once).await,
         Action::Tags { member, action } => operate::tags(&client, output, member, action).await,
         Action::Drain { member } => {

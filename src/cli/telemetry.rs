@@ -2,7 +2,7 @@
 //! there, put together by the member that is asked.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::Write,
     process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -392,6 +392,101 @@ pub(super) async fn events(
     Ok(ExitCode::SUCCESS)
 }
 
+/// What is told by several members within so long is one and the same.
+const SAME_MS: u64 = 10_000;
+
+/// The story of a member, an application or a rule: what happened, and what it followed from.
+pub(super) async fn why(
+    client: &Client,
+    output: &Output,
+    of: &str,
+    since: Duration,
+) -> Result<ExitCode, Refusal> {
+    let question = EventsQuestion {
+        since: Some(WallTime(now().0.saturating_sub(ms(since)))),
+        limit: usize::MAX,
+        ..EventsQuestion::default()
+    };
+    let (mut all, mut missing) = (Vec::new(), Vec::new());
+    let ask = Ask::Events(question);
+    let heard = client.services(None, &ask, |Heard { member, told }| {
+        match told {
+            Told::Event(logged) => all.push((member, *logged)),
+            Told::Refused(refusal) => missing.push(format!("Without {member}: {}", refusal.why)),
+            _ => {}
+        }
+        true
+    });
+    heard.await?;
+    let story = story(all, of);
+    if output.json {
+        let rows: Vec<_> = story
+            .iter()
+            .map(|(members, logged)| {
+                let mut told = row(&members[0], logged);
+                told["told_by"] = members.iter().map(|m| m.as_str()).collect::<Vec<_>>().into();
+                told
+            })
+            .collect();
+        output.document(&rows);
+    } else {
+        let mut begun = BTreeSet::new();
+        for (members, logged) in &story {
+            let names: Vec<&str> = members.iter().map(|m| m.as_str()).collect();
+            let follows = match &logged.event.episode {
+                Some(episode) => !begun.insert(episode.clone()),
+                None => logged.cause.is_some(),
+            };
+            let mark = if follows { "  \u{2192} " } else { "" };
+            show::print_event(&logged.event, &format!("{mark}{}: ", names.join(", ")), output);
+        }
+        if story.is_empty() {
+            output.line(&format!("Nothing in the logs is about {of} in that time."));
+        }
+    }
+    missing.iter().for_each(|text| output::note(text));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What of `all` is about `of`, by time, with what it followed from and what followed; each
+/// with who tells it.
+fn story(mut all: Vec<(MemberName, Logged)>, of: &str) -> Vec<(Vec<MemberName>, Logged)> {
+    all.sort_by(|(a, x), (b, y)| (x.event.at, a, x.id).cmp(&(y.event.at, b, y.id)));
+    let is_named = |logged: &Logged| {
+        let event = &logged.event;
+        // An application, a rule, a member and a time, with hyphens between and within.
+        let of_rule = |episode: &String| format!("-{episode}-").contains(&format!("-{of}-"));
+        event.app.as_ref().is_some_and(|app| app.as_str() == of)
+            || event.member.as_ref().is_some_and(|member| member.as_str() == of)
+            || event.episode.as_ref().is_some_and(of_rule)
+    };
+    let mut episodes = BTreeSet::new();
+    let mut single = BTreeSet::new();
+    for (member, logged) in all.iter().filter(|(_, logged)| is_named(logged)) {
+        episodes.extend(logged.event.episode.clone());
+        single
+            .extend(std::iter::once(logged.id).chain(logged.cause).map(|id| (member.clone(), id)));
+    }
+    let mut story: Vec<(Vec<MemberName>, Logged)> = Vec::new();
+    for (member, logged) in all {
+        let of_episode = logged.event.episode.as_ref().is_some_and(|e| episodes.contains(e));
+        if !of_episode && !single.contains(&(member.clone(), logged.id)) {
+            continue;
+        }
+        let is_same = |(members, told): &&mut (Vec<MemberName>, Logged)| {
+            told.event.text == logged.event.text
+                && told.event.kind == logged.event.kind
+                && logged.event.at.0 - told.event.at.0 <= SAME_MS
+                && !members.contains(&member)
+        };
+        match story.iter_mut().rev().take(64).find(is_same) {
+            Some((members, _)) => members.push(member),
+            None => story.push((vec![member], logged)),
+        }
+    }
+    story
+}
+
 fn row(member: &MemberName, logged: &Logged) -> serde_json::Value {
     // Our own types: they always serialise.
     let mut row = serde_json::to_value(logged).unwrap_or_default();
@@ -420,7 +515,7 @@ fn ms(span: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::metric::Series;
+    use crate::{base::metric::Series, member::event::Event};
 
     fn row(last: f64, avg: f64) -> MeasuredRow {
         MeasuredRow {
@@ -442,6 +537,50 @@ mod tests {
         let series = Series::parse(name).unwrap();
         let member = MemberName::parse("alpha").ok();
         MeasuredSeries { series, member, unit: unit.into(), kind: kind.into(), rows }
+    }
+
+    #[test]
+    fn a_story_has_what_it_followed_from_and_each_thing_once() {
+        let told = |by: &str, id: u64, at: u64, text: &str| {
+            let event = Event {
+                number: id,
+                at: WallTime(at),
+                severity: Severity::Info,
+                kind: EventKind::Rule,
+                member: None,
+                app: None,
+                text: text.into(),
+                user: None,
+                cause: None,
+                episode: None,
+            };
+            (MemberName::parse(by).unwrap(), Logged { id, cause: None, event })
+        };
+        let mut rule = told("b", 1, 1_000, "rule hot acts");
+        rule.1.event.episode = Some("web-hot-b-1000".into());
+        let mut out = told("b", 2, 2_000, "it is out of service");
+        out.1.event.episode.clone_from(&rule.1.event.episode);
+        let mut down = told("a", 7, 3_000, "b is down");
+        down.1.event.member = MemberName::parse("b").ok();
+        down.1.cause = Some(6);
+        let mut again = told("c", 9, 3_500, "b is down");
+        again.1.event.member.clone_from(&down.1.event.member);
+        let cause = told("a", 6, 2_900, "nobody hears of it");
+        let other = told("a", 8, 9_000, "all is well");
+        let all = vec![again, down, rule, other, cause, out];
+        let texts = |of: &str| -> Vec<(String, usize)> {
+            let story = story(all.clone(), of).into_iter();
+            story.map(|(by, logged)| (logged.event.text, by.len())).collect()
+        };
+        let about = |story: &[(&str, usize)]| -> Vec<(String, usize)> {
+            story.iter().map(|(text, by)| ((*text).to_owned(), *by)).collect()
+        };
+        let episode = [("rule hot acts", 1), ("it is out of service", 1)];
+        assert_eq!(texts("hot"), about(&episode));
+        let mut whole = episode.to_vec();
+        whole.extend([("nobody hears of it", 1), ("b is down", 2)]);
+        assert_eq!(texts("b"), about(&whole));
+        assert!(texts("nobody").is_empty());
     }
 
     #[test]

@@ -434,7 +434,7 @@ mod tests {
         let whole = whole.unwrap();
         let newer = [&[FORMAT + 1][..], &whole[1..]].concat();
         let strange =
-            String::from_utf8(whole.clone()).unwrap().replace("vote", "rule").into_bytes();
+            String::from_utf8(whole.clone()).unwrap().replace("vote", "none").into_bytes();
         let tx = log.database.as_ref().unwrap().begin_write().unwrap();
         for (id, bytes) in [(7, &newer[..]), (8, &whole), (9, &strange), (10, b""), (11, b"\x01{")]
         {
