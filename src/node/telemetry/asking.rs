@@ -74,7 +74,10 @@ impl SeriesQuestion {
             Refusal::new(Reason::Invalid, "No measurements were read.", why, todo)
         };
         patterns(&self.series).map_err(|why| {
-            refuse(format!("{:?} names no series: {why}.", self.series), "See docs/telemetry.md.")
+            refuse(
+                format!("{:?} names no series: {why}.", self.series),
+                "See docs/telemetry.md for what is measured.",
+            )
         })?;
         let to = WallTime(self.to.unwrap_or(now.0));
         let from = WallTime(self.from);
