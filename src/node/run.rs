@@ -1070,10 +1070,10 @@ impl Loop {
 
     /// Asks for measurements, and puts together what is told.
     fn ask_series(&self, question: &SeriesQuestion, answer: oneshot::Sender<MeasuredOrNot>) {
-        let asked = question.resolve(wall_now()).and_then(|grid| {
+        let asked = question.resolve(wall_now()).and_then(|rows| {
             let whom = self.whom(question.member.clone())?;
             let spreads = question.percentiles;
-            let ask = Ask::Series { pattern: question.series.clone(), grid, spreads };
+            let ask = Ask::Series { pattern: question.series.clone(), grid: rows.grid, spreads };
             let names: Vec<_> = whom.iter().map(|asked| (asked.id, asked.name.clone())).collect();
             // Nobody waits for those that are down, and nobody is to forget them.
             let enrolled = &self.member.catalog().roster.members;
@@ -1082,15 +1082,15 @@ impl Loop {
             };
             let down = enrolled.iter().filter(is_missing).map(|m| (m.id, m.name.clone()));
             let down: Vec<_> = down.collect();
-            Ok((asking::Asked { live: names, down }, grid, self.work.ask_services(whom, &ask)))
+            Ok((asking::Asked { live: names, down }, rows, self.work.ask_services(whom, &ask)))
         });
         let each = question.each;
         match asked {
             // Whoever asked may have gone.
             Err(refusal) => drop(answer.send(Err(refusal))),
-            Ok((asked, grid, heard)) => {
+            Ok((asked, rows, heard)) => {
                 tokio::spawn(async move {
-                    let measured = asking::gather(asked, grid, each, heard).await.show();
+                    let measured = asking::gather(asked, rows, each, heard).await.show();
                     drop(answer.send(Ok(measured)));
                 });
             }

@@ -37,6 +37,8 @@ const LOGGED: usize = 1_000;
 /// Events that are sent at a time to one who follows.
 const LOT: usize = 500;
 
+/// Short rows that one long row is put together of.
+const PARTS: u64 = 60;
 /// Patterns in one question.
 const PATTERNS_MAX: usize = 32;
 
@@ -69,7 +71,7 @@ impl SeriesQuestion {
     ///
     /// # Errors
     /// A refusal, if it is not to be understood, or no time at all.
-    pub(in crate::node) fn resolve(&self, now: WallTime) -> Result<Grid, Refusal> {
+    pub(in crate::node) fn resolve(&self, now: WallTime) -> Result<Rows, Refusal> {
         let refuse = |why: String, todo: &str| {
             Refusal::new(Reason::Invalid, "No measurements were read.", why, todo)
         };
@@ -81,15 +83,51 @@ impl SeriesQuestion {
         })?;
         let to = WallTime(self.to.unwrap_or(now.0));
         let from = WallTime(self.from);
-        let step = self.step.unwrap_or_else(|| to.0.saturating_sub(from.0).max(1));
+        // Rows lie on multiples of their length. One that is to be all of a time that does not
+        // is put together of short ones.
+        let one = self.step.is_none();
+        let step = self.step.unwrap_or_else(|| (to.0.saturating_sub(from.0) / PARTS).max(1));
         // A row of percentiles is of whole minutes, because these are what is kept of them.
         let step = if self.percentiles { step.next_multiple_of(60_000) } else { step };
-        rollup::grid(now, from, to, step).ok_or_else(|| {
+        let grid = rollup::grid(now, from, to, step).ok_or_else(|| {
             refuse(
                 format!("From {from} to {to} is no time, or too much of it for that step."),
                 "Give a beginning before the end, and a longer step.",
             )
-        })
+        })?;
+        Ok(Rows { grid, one })
+    }
+}
+
+/// In which rows an answer is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::node) struct Rows {
+    /// Those that members are asked for.
+    pub grid: Grid,
+    /// Whether these are one in the end.
+    pub one: bool,
+}
+
+impl Rows {
+    /// Those of the answer.
+    fn answer(self) -> Grid {
+        let to = self.grid.to();
+        let whole = self.one.then(|| Grid::new(WallTime(0), to, to.0)).flatten();
+        whole.unwrap_or(self.grid)
+    }
+
+    /// What one member said, for the answer. A part of a tenth at most that has no distribution is
+    /// left out of one row of distributions: otherwise a minute that a crash took would leave a
+    /// day without.
+    fn taken(self, mut buckets: Vec<Bucket>) -> Vec<Bucket> {
+        let weight = |lacks: bool| -> f64 {
+            let of = buckets.iter().filter(|b| b.aggregate.sketch.is_none() == lacks);
+            of.map(|b| b.aggregate.summary.weight()).sum()
+        };
+        if self.one && weight(true) <= weight(false) / 9.0 {
+            buckets.retain(|bucket| bucket.aggregate.sketch.is_some());
+        }
+        buckets
     }
 }
 
@@ -353,7 +391,7 @@ pub(in crate::node) struct Asked {
 /// Puts together what those that were asked for `grid` tell.
 pub(in crate::node) async fn gather(
     Asked { live, down }: Asked,
-    grid: Grid,
+    rows: Rows,
     each: bool,
     mut heard: mpsc::Receiver<Heard>,
 ) -> Gathered {
@@ -361,7 +399,7 @@ pub(in crate::node) async fn gather(
     let mute = live.iter().map(|(_, name)| (name.clone(), "It said nothing.".to_owned()));
     let gone = down.iter().map(|(_, name)| (name.clone(), "It is down.".to_owned()));
     let mut gathered = Gathered {
-        grid,
+        rows,
         silent: mute.chain(gone).collect(),
         asked: live.into_iter().chain(down).collect(),
         answers: BTreeMap::new(),
@@ -406,7 +444,7 @@ pub(in crate::node) async fn gather(
 
 /// What members have told, put together.
 pub(in crate::node) struct Gathered {
-    grid: Grid,
+    rows: Rows,
     asked: Vec<(MemberId, MemberName)>,
     /// Who has not answered, and why.
     silent: BTreeMap<MemberName, String>,
@@ -421,14 +459,14 @@ impl Gathered {
                 true => ((series, Some(name.clone())), vec![id]),
                 false => ((series, None), self.asked.iter().map(|(id, _)| *id).collect()),
             };
-            let grid = self.grid;
+            let grid = self.rows.answer();
             let answer = self.answers.entry(key).or_insert_with(|| Answer::new(grid, asked));
             // What can't be read of it ends it: the rows behind say that it is missing.
             let buckets = parts.iter().flat_map(|part| {
                 answer::decode(part).take_while(Result::is_ok).filter_map(Result::ok)
             });
             // It was asked, and is heard once.
-            let _taken = answer.take(id, buckets);
+            let _taken = answer.take(id, self.rows.taken(buckets.collect()));
         }
     }
 
@@ -447,6 +485,7 @@ impl Gathered {
                 break;
             }
             let row = |(at, row): (WallTime, &Row)| {
+                let at = if self.rows.one { self.rows.grid.from() } else { at };
                 let missing = answer.missing(row).take(MISSING_MAX).filter_map(name).collect();
                 show_row(at, row, missing)
             };
@@ -463,10 +502,11 @@ impl Gathered {
                 rows: answer.rows().filter_map(row).collect(),
             });
         }
+        let grid = self.rows.grid;
         Measured {
-            from: self.grid.from(),
-            to: self.grid.to(),
-            step: self.grid.step_ms(),
+            from: grid.from(),
+            to: grid.to(),
+            step: if self.rows.one { grid.to().0 - grid.from().0 } else { grid.step_ms() },
             asked: self.asked.iter().map(|(_, name)| name.clone()).collect(),
             silent: self
                 .silent
@@ -500,4 +540,107 @@ fn show_row(at: WallTime, row: &Row, missing: Vec<MemberName>) -> Option<Measure
         weight: summary.weight(),
         percentiles,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::telemetry::{Aggregate, Sample, Sketch, Summary};
+
+    fn name(text: &str) -> MemberName {
+        MemberName::parse(text).unwrap()
+    }
+
+    fn question(step: Option<u64>) -> SeriesQuestion {
+        SeriesQuestion {
+            series: "cpu;load".into(),
+            from: 1_000_030_000,
+            to: Some(1_000_150_000),
+            step,
+            member: None,
+            each: false,
+            percentiles: false,
+        }
+    }
+
+    fn bucket(start: u64, value: f64, sketch: bool) -> Bucket {
+        let mut of = Sketch::default();
+        of.add(value).unwrap();
+        let summary = Summary::of(WallTime(start), Sample::new(value).unwrap());
+        let aggregate = Aggregate { summary, sketch: sketch.then_some(of) };
+        Bucket { start: WallTime(start), span_ms: 2_000, aggregate }
+    }
+
+    /// What is made of these buckets of two members, of which a third one is down.
+    async fn gathered(rows: Rows, each: bool, told: [Vec<Bucket>; 2]) -> Measured {
+        let ids = [1, 2, 3].map(|n| crate::base::SecretKey::from_seed([n; 32]).member());
+        let asked = Asked {
+            live: vec![(ids[0], name("a")), (ids[1], name("b"))],
+            down: vec![(ids[2], name("c"))],
+        };
+        let (to, heard) = mpsc::channel(64);
+        for (member, buckets) in ["a", "b"].into_iter().zip(told) {
+            let mut rest = buckets.as_slice();
+            while !rest.is_empty() {
+                let (bytes, taken) = part(rest);
+                rest = &rest[taken..];
+                let buckets = STANDARD_NO_PAD.encode(bytes);
+                let told = Told::Series { series: "cpu".into(), buckets };
+                to.send(Heard { member: name(member), told }).await.unwrap();
+            }
+            to.send(Heard { member: name(member), told: Told::Done }).await.unwrap();
+        }
+        // Somebody whom nobody asked counts nowhere.
+        to.send(Heard { member: name("x"), told: Told::Done }).await.unwrap();
+        drop(to);
+        gather(asked, rows, each, heard).await.show()
+    }
+
+    #[tokio::test]
+    async fn a_time_without_a_step_is_one_row_wherever_it_lies() {
+        let rows = question(None).resolve(WallTime(1_000_150_000)).unwrap();
+        assert!(rows.one && rows.grid.rows() >= 60, "{rows:?}");
+        let own = |value: f64| {
+            (0..60).map(|n| bucket(1_000_030_000 + n * 2_000, value, n != 7)).collect::<Vec<_>>()
+        };
+        let measured = gathered(rows, false, [own(10.0), own(30.0)]).await;
+        let [series] = measured.series.as_slice() else { panic!("{measured:?}") };
+        let [row] = series.rows.as_slice() else { panic!("{series:?}") };
+        assert_eq!((row.avg, row.min, row.max, row.total), (20.0, 10.0, 30.0, 40.0));
+        assert_eq!((row.members, row.at, &row.missing), (2, measured.from, &vec![name("c")]));
+        let percentiles = row.percentiles.unwrap();
+        assert!((percentiles.p99 - 30.0).abs() < 0.5, "{percentiles:?}");
+        assert_eq!(measured.silent, [Silent { member: name("c"), why: "It is down.".into() }]);
+        // Where it lacks for more than a tenth there are none.
+        let half = (0..60).map(|n| bucket(1_000_030_000 + n * 2_000, 1.0, n % 2 == 0)).collect();
+        let measured = gathered(rows, true, [half, own(3.0)]).await;
+        let percentiles: Vec<bool> =
+            measured.series.iter().map(|one| one.rows[0].percentiles.is_some()).collect();
+        assert_eq!(percentiles, [false, true]);
+    }
+
+    #[tokio::test]
+    async fn rows_of_a_step_are_told_one_by_one() {
+        let rows = question(Some(60_000)).resolve(WallTime(1_000_150_000)).unwrap();
+        assert!(!rows.one && rows.grid.rows() == 3, "{rows:?}");
+        let all = (0..60).map(|n| bucket(1_000_030_000 + n * 2_000, n as f64, false)).collect();
+        let measured = gathered(rows, true, [all, vec![]]).await;
+        let [series] = measured.series.as_slice() else { panic!("{measured:?}") };
+        assert_eq!((series.member.as_ref(), series.rows.len()), (Some(&name("a")), 3));
+        assert_eq!(measured.step, 60_000);
+    }
+
+    #[test]
+    fn what_is_no_question_is_refused() {
+        let now = WallTime(1_000_150_000);
+        let refused = |question: SeriesQuestion| question.resolve(now).unwrap_err().why;
+        assert!(
+            refused(SeriesQuestion { series: "cpu;".into(), ..question(None) }).contains("pattern")
+        );
+        assert!(refused(SeriesQuestion { to: Some(5), ..question(None) }).contains("no time"));
+        let many = vec!["cpu"; PATTERNS_MAX + 1].join(";");
+        assert!(
+            refused(SeriesQuestion { series: many, ..question(None) }).contains("more than 32")
+        );
+    }
 }
