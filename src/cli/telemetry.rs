@@ -370,6 +370,14 @@ pub(super) async fn events(
         !is_unread()
     });
     heard.await?;
+    if !refused.is_empty() && lines.is_empty() && !names {
+        return Err(Refusal::new(
+            Reason::Failed,
+            "No events were read.",
+            refused.join(" "),
+            "See `althing members` for who is there.",
+        ));
+    }
     lines.sort_by(|(a, x), (b, y)| (x.event.at, a, x.id).cmp(&(y.event.at, b, y.id)));
     if output.json && !follow {
         let rows: Vec<_> = lines.iter().map(|(member, logged)| row(member, logged)).collect();
@@ -381,14 +389,6 @@ pub(super) async fn events(
         lines.iter().for_each(|(member, logged)| print(member, logged, names, output));
     }
     refused.iter().for_each(|text| output::note(text));
-    if !refused.is_empty() && lines.is_empty() && !names {
-        return Err(Refusal::new(
-            Reason::Failed,
-            "No events were read.",
-            refused.join(" "),
-            "See `althing members`.",
-        ));
-    }
     Ok(ExitCode::SUCCESS)
 }
 
