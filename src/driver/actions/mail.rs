@@ -1,6 +1,6 @@
 //! A mail about an episode, handed to one mail server (RFC 5321).
 //!
-//! `lettre` writes the message and speaks SMTP, over a [`Stream`] of ours: it reads lines of any
+//! `lettre` writes the message and speaks SMTP, over a `Stream` of ours: it reads lines of any
 //! length, so what a server may say in all is bounded there, and all of it together by one time.
 //! One address that is refused keeps no other from its mail.
 
