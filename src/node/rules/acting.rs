@@ -176,34 +176,41 @@ async fn out(deed: &Deed, due: &Due, tell: &impl Fn(Notice)) -> Came {
     let has_taken = locked(&deed.took).contains(episode);
     match due.verdict {
         Verdict::End if !has_taken => Came::Nothing,
-        Verdict::End => {
-            let result = ask(|answer| tell(Notice::Back(answer))).await;
-            match result {
-                Ok(_) => {
-                    took(deed, episode, false);
-                    Came::Done("this member is in service again".to_owned())
+        Verdict::End => match ask(|answer| tell(Notice::Back(answer))).await {
+            Ok(was_out) => {
+                took(deed, episode, false);
+                match was_out {
+                    true => Came::Done("this member is in service again".to_owned()),
+                    false => Came::Nothing, // it is so already
                 }
-                Err(refusal) => Came::Failed(format!(
-                    "this member stays out of service, because {}; use `althing resume`",
-                    clause(&refusal.why)
-                )),
             }
-        }
-        _ if has_taken => Came::Nothing,
+            Err(refusal) => Came::Failed(format!(
+                "this member stays out of service, because {}; use `althing resume`",
+                clause(&refusal.why)
+            )),
+        },
         _ => {
+            if !has_taken {
+                took(deed, episode, true);
+            }
             let keep = due.rule.options.keep.unwrap_or(0);
             let because = episode.clone();
             match ask(|answer| tell(Notice::Out { keep, because, answer })).await {
-                Ok(true) => {
-                    took(deed, episode, true);
-                    Came::Done("this member is out of service".to_owned())
-                }
+                Ok(true) => Came::Done("this member is out of service".to_owned()),
+                Ok(false) if due.verdict == Verdict::Repeat && has_taken => Came::Nothing,
                 // Somebody else's doing, which is theirs to undo.
-                Ok(false) => Came::Done("this member was out of service already".to_owned()),
-                Err(refusal) => Came::Failed(format!(
-                    "this member stays in service, because {}",
-                    clause(&refusal.why)
-                )),
+                Ok(false) => {
+                    took(deed, episode, false);
+                    Came::Done("this member was out of service already".to_owned())
+                }
+                Err(refusal) => {
+                    // Any other refusal may come of a change that is made all the same.
+                    if refusal.reason == Reason::Forbidden {
+                        took(deed, episode, false);
+                    }
+                    let why = clause(&refusal.why);
+                    Came::Failed(format!("this member was not taken out of service, because {why}"))
+                }
             }
         }
     }

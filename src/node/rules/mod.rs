@@ -31,7 +31,7 @@ use crate::{
     driver::{rules::Rules, secrets::Secrets, services::Supervisor},
     member::event::Severity,
     proto::rule::{
-        self, Rule,
+        self, Action, Rule,
         bench::{Bench, Due, Key, Open},
         judge::Verdict,
     },
@@ -167,8 +167,14 @@ pub(super) async fn run(
             known.refresh(&here.telemetry, at, &wanted.iter().collect::<Vec<_>>()).await;
             due.extend(bench.look(now, at, &known));
         }
+        // On disk before anything is done: what was begun is known after a crash, and whose it
+        // is to bring this member back.
+        for due in due.iter().filter(|due| due.verdict == Verdict::Begin) {
+            if due.rule.then.contains(&Action::Out) {
+                locked(&took).insert(due.open.episode.clone());
+            }
+        }
         if !due.is_empty() {
-            // On disk before anything is done: what was begun is known after a crash.
             keep(&here, &bench, &took);
         }
         for due in due {
@@ -217,7 +223,7 @@ pub(super) async fn run(
     keep(&here, &bench, &took);
 }
 
-/// Episodes that took this member out of service.
+/// Episodes that took this member out of service, or are about to.
 type Took = Arc<Mutex<BTreeSet<String>>>;
 
 /// The rules of `app` that this member judges. Of the others it is told.
