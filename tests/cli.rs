@@ -175,6 +175,7 @@ fn one_member_takes_every_command() {
         (&["members"][..], "one"),
         (&["apps"], "web"),
         (&["status"], "1 of 1 voters live"),
+        (&["status", "--check"], "ALTHING OK - 1 of 1 voters live | voters_live=1;;1:;0;1\n"),
         (&["votes"], "agrees"),
         (&["window"], "No window is open"),
         (&["failover"], "would preside"),
@@ -186,6 +187,13 @@ fn one_member_takes_every_command() {
         assert!(output.status.success() && text.contains(expected), "{arguments:?}: {text}");
         assert!(!text.contains('\x1b'), "colours in a pipe: {text:?}");
     }
+
+    // A member that is not there is neither well nor unwell, and a monitor has to see that.
+    let nowhere = dir.path().join("nobody");
+    let unknown = althing().args(["status", "--check", "--data"]).arg(nowhere).output().unwrap();
+    assert_eq!(unknown.status.code(), Some(3));
+    let text = String::from_utf8(unknown.stdout).unwrap();
+    assert!(text.starts_with("ALTHING UNKNOWN - "), "{text}");
 }
 
 /// Covers R7, R10, R12.

@@ -41,6 +41,30 @@ fn any_member_answers_for_all_and_says_who_is_missing() {
     assert!(min <= avg && avg <= max && total > 2.0 * min, "{answer}");
     assert_eq!(answer["silent"], Value::Array(vec![]));
 
+    // What is published on one is fetched by the others; nothing was refused.
+    a.publish(&lab.site("two", &[("index.html", "two")]), &["--app", "web"]).unwrap();
+    until("what was fetched is counted", || {
+        let answer = b
+            .run(&["metrics", "replication.bytes", "series.refused", "--each", "--since", "1m"])
+            .map_err(|e| e.why)?;
+        let sum = |series: &str, member: &str| {
+            let all = answer["series"].as_array()?;
+            let one = all.iter().find(|one| one["series"] == series && one["member"] == member)?;
+            let row = &one["rows"][0];
+            Some(row["avg"].as_f64()? * row["weight"].as_f64()?)
+        };
+        let fetched = |member| sum("replication.bytes", member);
+        let refused = ["a", "b", "c"].map(|member| sum("series.refused", member));
+        let fetched_by = (fetched("a"), fetched("b"), fetched("c"));
+        match fetched_by {
+            (Some(a), Some(b), Some(c)) if a == 0.0 && b > 0.0 && c > 0.0 => {
+                assert_eq!(refused, [Some(0.0); 3], "{answer}");
+                Ok(())
+            }
+            _ => Err(answer.to_string()),
+        }
+    });
+
     // Whoever is asked for is counted on the member that was asked.
     for _ in 0..20 {
         assert_eq!(b.get("/").unwrap().status, 200);

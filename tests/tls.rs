@@ -275,6 +275,20 @@ fn every_member_serves_each_name_with_its_certificate() {
         assert_eq!(get("blog.example").status, 200);
     }
     curl(one, &lab.path("roots.pem"), &shop);
+    // How long it lasts is measured on each of them.
+    until("the days that are left are told", || {
+        let told = two
+            .run(&["metrics", "certificate.days shop", "--since", "1m"])
+            .map_err(|refused| refused.why)?;
+        let row = &told["series"][0]["rows"][0];
+        let days =
+            |key: &str| row[key].as_f64().is_some_and(|days| (364.0..=365.0).contains(&days));
+        if row["members"] == 3 && days("min") && days("max") {
+            Ok(())
+        } else {
+            Err(told.to_string())
+        }
+    });
 
     // The other's name over a connection that was made for this one.
     now(async {

@@ -138,7 +138,12 @@ A manifest in PATH on this member says what is ignored, and the rest.")]
     /// List the applications.
     Apps,
     /// Say whether everything is well, and if not, why and what to do.
-    Status,
+    Status {
+        /// Answer as a plugin of Nagios: one line, and exit code 0 (ok), 1 (warning),
+        /// 2 (critical) or 3 (unknown: this member can't be asked).
+        #[arg(long)]
+        check: bool,
+    },
     /// Show who holds what, and who differs.
     Votes {
         /// Only this application.

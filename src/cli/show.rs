@@ -2,6 +2,8 @@
 
 use std::{process::ExitCode, time::Duration};
 
+use serde::Serialize;
+
 use super::{
     client::Client,
     output::{Output, Paint, is_unread},
@@ -173,6 +175,67 @@ pub(super) async fn status(client: &Client, output: &Output) -> Result<ExitCode,
         output.line(&format!("{} of {}: {holder}", address.address, address.apps.join(", ")));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The same for a machine that watches machines: one line, its figures, and one of four exit codes
+/// (Monitoring Plugins Development Guidelines). Whatever hinders the answer is *unknown*, so that
+/// a member that is down is not taken for one that is well or that says that it is not.
+pub(super) async fn check(client: &Client, output: &Output) -> ExitCode {
+    let checked = Checked::of(client.view().await);
+    if output.json {
+        output.document(&checked);
+    } else {
+        output.line(&checked.line());
+    }
+    ExitCode::from(checked.code)
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Checked {
+    code: u8,
+    state: &'static str,
+    says: Vec<String>,
+    voters: Option<Voters>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+struct Voters {
+    live: usize,
+    majority: usize,
+    all: usize,
+}
+
+impl Checked {
+    fn of(view: Result<View, Refusal>) -> Self {
+        let view = match view {
+            Ok(view) => view,
+            Err(refusal) => {
+                let says = vec![format!("{} {}", refusal.what, refusal.why)];
+                return Self { code: 3, state: "unknown", says, voters: None };
+            }
+        };
+        let (code, state) = match view.health {
+            Health::Ok => (0, "ok"),
+            Health::Warning => (1, "warning"),
+            Health::Critical => (2, "critical"),
+        };
+        let voters = Voters { live: view.voters_live, majority: view.majority, all: view.voters };
+        Self { code, state, says: view.reasons, voters: Some(voters) }
+    }
+
+    /// What stands after the first bar is for machines, so none may stand before it.
+    fn line(&self) -> String {
+        let all_well = self.voters.map(|v| format!("{} of {} voters live", v.live, v.all));
+        let says = match self.says.is_empty() {
+            true => all_well.unwrap_or_default(),
+            false => self.says.join(" "),
+        };
+        let says = says.replace('|', "/").replace(['\n', '\r'], " ");
+        let figures = self.voters.map(|Voters { live, majority, all }| {
+            format!(" | voters_live={live};;{majority}:;0;{all}")
+        });
+        format!("ALTHING {} - {says}{}", self.state.to_uppercase(), figures.unwrap_or_default())
+    }
 }
 
 fn summary(view: &View) -> String {
@@ -516,4 +579,29 @@ pub(super) fn print_event(event: &Event, of: &str, output: &Output) {
         Severity::Critical => (Paint::Bad, "critical"),
     };
     output.painted(paint, &format!("{}  {word}", event.at), &format!("  {of}{}", event.text));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_is_one_line_whatever_the_reasons_are() {
+        let voters = Some(Voters { live: 2, majority: 2, all: 3 });
+        let well = Checked { code: 0, state: "ok", says: Vec::new(), voters };
+        assert_eq!(well.line(), "ALTHING OK - 2 of 3 voters live | voters_live=2;;2:;0;3");
+        let says = vec!["It is | so.\nAnd so.".to_owned(), "More.".to_owned()];
+        let unwell = Checked { code: 1, state: "warning", says, voters };
+        let line = "ALTHING WARNING - It is / so. And so. More. | voters_live=2;;2:;0;3";
+        assert_eq!(unwell.line(), line);
+    }
+
+    #[test]
+    fn whatever_hinders_an_answer_is_unknown() {
+        let refusal =
+            Refusal::new(Reason::Failed, "Nothing was asked.", "It is down.", "Start it.");
+        let unknown = Checked::of(Err(refusal));
+        assert_eq!(unknown.code, 3);
+        assert_eq!(unknown.line(), "ALTHING UNKNOWN - Nothing was asked. It is down.");
+    }
 }

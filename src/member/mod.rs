@@ -72,6 +72,9 @@ use operate::{Asks, Purpose};
 use parting::Parting;
 use troubles::Troubles;
 
+/// For how long what was settled counts as settled while nothing but SWIM goes on: what grows old
+/// by itself is looked at so often.
+const SETTLED_FOR: Duration = Duration::from_millis(250);
 /// How long a removed member's connections stay open, so that it hears of it.
 const FAREWELL: Duration = Duration::from_millis(250);
 /// How soon after a change a ballot goes out: changes in one moment share one.
@@ -142,6 +145,8 @@ pub struct Member {
     started_at: Time,
     ballot_due: Option<Time>,
     ballot_repeat: Time,
+    /// When everything that follows from a change was last looked at.
+    settled_at: Time,
     progress_at: Time,
     /// When the presider wants to look again, or may propose again.
     step_at: Option<Time>,
@@ -223,6 +228,7 @@ impl Member {
             started_at: now,
             ballot_due: Some(now),
             ballot_repeat: now,
+            settled_at: now,
             progress_at: now,
             step_at: None,
             step_pending: false,
@@ -309,7 +315,11 @@ impl Member {
         match input {
             Input::Packet { from, bytes } => {
                 self.is_known_to(from);
+                let earlier = effects.len();
                 self.tell_membership(now, membership::Input::Packet { from, bytes }, effects);
+                if self.is_settled(now, &effects[earlier..]) {
+                    return;
+                }
             }
             Input::Message { from, bytes } => {
                 self.is_known_to(from);
@@ -404,9 +414,12 @@ impl Member {
         if let Some(parting) = &self.parting {
             return self.membership.deadline().into_iter().chain([parting.deadline()]).min();
         }
+        self.membership.deadline().into_iter().chain(self.due_besides_swim()).min()
+    }
+
+    fn due_besides_swim(&self) -> Option<Time> {
         let voteless = !self.vote_pending && !self.leaving && self.is_voteless();
         [
-            self.membership.deadline(),
             self.register.deadline(),
             self.content.deadline(),
             self.asks.deadline(),
@@ -439,9 +452,14 @@ impl Member {
             self.tick_parting(now, effects);
             return;
         }
+        let others_wait = self.due_besides_swim().is_none_or(|due| now < due);
+        let earlier = effects.len();
         let mut wants = Vec::new();
         self.membership.tick(now, &mut wants);
         self.heed_membership(now, wants, effects);
+        if others_wait && self.is_settled(now, &effects[earlier..]) {
+            return;
+        }
         let mut wants = Vec::new();
         self.register.tick(now, &mut wants);
         self.heed_register(now, wants, effects);
@@ -460,12 +478,20 @@ impl Member {
         self.settle(now, effects);
     }
 
+    /// Whether SWIM had nothing but packets to send, and the rest was settled a moment ago:
+    /// most of what wakes an idle member is that.
+    fn is_settled(&self, now: Time, effects: &[Effect]) -> bool {
+        now < self.settled_at + SETTLED_FOR
+            && effects.iter().all(|effect| matches!(effect, Effect::Packet { .. }))
+    }
+
     /// What follows from any change at all: content work, the vote's and the
     /// window's next step, a ballot if one is due.
     fn settle(&mut self, now: Time, effects: &mut Vec<Effect>) {
         if self.expelled || self.parting.is_some() {
             return;
         }
+        self.settled_at = now;
         let committed = Arc::clone(self.register.committed());
         let catalog = &committed.catalog;
         if self.ballot_due.is_some_and(|due| now >= due) || now >= self.ballot_repeat {

@@ -16,7 +16,7 @@ use quinn::{Connection, ConnectionError, Endpoint, SendDatagramError};
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, mpsc, oneshot},
-    time::{sleep, timeout},
+    time::{sleep, sleep_until, timeout},
 };
 
 use super::{
@@ -61,6 +61,23 @@ struct Table {
     closing: bool,
     generation: u64,
     peers: BTreeMap<MemberId, Entry>,
+    watched: Watched,
+}
+
+/// Links over which something was sent, until it is seen whether it was answered, and when that
+/// is looked at. One task looks at them all, and ends when there is none.
+#[derive(Default)]
+struct Watched {
+    due: BTreeMap<(Instant, u64), (MemberId, Link)>,
+    number: u64,
+    is_looked_at: bool,
+}
+
+impl Watched {
+    fn add(&mut self, at: Instant, member: MemberId, link: Link) {
+        self.number += 1;
+        self.due.insert((at, self.number), (member, link));
+    }
 }
 
 struct Entry {
@@ -337,7 +354,7 @@ impl Hub {
         }
         if let Some(link) = link {
             if class == Class::Talk {
-                self.flush(entry, member, &link);
+                self.flush(&mut table.watched, entry, member, &link);
             }
             return;
         }
@@ -356,9 +373,18 @@ impl Hub {
     }
 
     /// Sends what waits over `link`.
-    fn flush(self: &Arc<Self>, entry: &mut Entry, member: MemberId, link: &Link) {
+    fn flush(
+        self: &Arc<Self>,
+        watched: &mut Watched,
+        entry: &mut Entry,
+        member: MemberId,
+        link: &Link,
+    ) {
         if !entry.outbox.is_empty() && link.watch() {
-            self.runtime.spawn(watch(self.clone(), member, link.clone()));
+            watched.add(Instant::now() + UNANSWERED, member, link.clone());
+            if !std::mem::replace(&mut watched.is_looked_at, true) {
+                self.runtime.spawn(watch(self.clone()));
+            }
         }
         for bytes in entry.outbox.take_datagrams() {
             match link.connection.send_datagram(bytes.clone()) {
@@ -381,6 +407,32 @@ impl Hub {
                 let sent = outbox::deliver(&link, tag, bytes).await;
                 hub.delivered(member, generation, tag, size, sent);
             });
+        }
+    }
+
+    /// Something was sent over `link` a while ago.
+    fn look_at(
+        self: &Arc<Self>,
+        watched: &mut Watched,
+        now: Instant,
+        member: MemberId,
+        link: Link,
+    ) {
+        match link.unanswered_for().filter(|_| link.is_alive()) {
+            None => link.unwatch(),
+            Some(span) if span < UNANSWERED => {
+                watched.add(now + (UNANSWERED - span) + CLOSE_POLL, member, link);
+            }
+            Some(_) => {
+                let hub = self.clone();
+                self.runtime.spawn(async move {
+                    let address = link.connection.remote_address();
+                    if refusal::is_refused(&hub.asked, address).await && link.is_alive() {
+                        hub.inlet.event(NetEvent::Refused { member }).await;
+                    }
+                    link.unwatch();
+                });
+            }
         }
     }
 
@@ -479,21 +531,26 @@ impl Hub {
     }
 }
 
-/// Waits until what was sent over `link` is answered. Where it is not, the peer's
-/// host is asked whether anybody listens there at all.
-async fn watch(hub: Arc<Hub>, member: MemberId, link: Link) {
-    sleep(UNANSWERED).await;
-    while let Some(span) = link.unanswered_for().filter(|_| link.is_alive()) {
-        if span >= UNANSWERED {
-            let address = link.connection.remote_address();
-            if refusal::is_refused(&hub.asked, address).await && link.is_alive() {
-                hub.inlet.event(NetEvent::Refused { member }).await;
+/// Looks at what was sent a while ago and not answered. There the peer's host is asked whether
+/// anybody listens there at all.
+async fn watch(hub: Arc<Hub>) {
+    loop {
+        let next = {
+            let mut table = hub.lock();
+            let now = Instant::now();
+            while let Some(first) = table.watched.due.first_entry().filter(|e| e.key().0 <= now) {
+                let (member, link) = first.remove();
+                hub.look_at(&mut table.watched, now, member, link);
             }
-            break;
+            let next = table.watched.due.first_key_value().map(|(&(at, _), _)| at);
+            table.watched.is_looked_at = next.is_some();
+            next
+        };
+        match next {
+            Some(at) => sleep_until(at.into()).await,
+            None => return,
         }
-        sleep(UNANSWERED - span + CLOSE_POLL).await;
     }
-    link.unwatch();
 }
 
 impl Entry {

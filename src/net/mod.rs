@@ -41,6 +41,7 @@ mod inlet;
 mod knock;
 mod link;
 mod outbox;
+mod quiet;
 mod refusal;
 mod socket;
 #[cfg(test)]

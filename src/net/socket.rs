@@ -9,13 +9,14 @@ use std::{
 
 use quinn::{
     ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, ServerConfig,
-    TokioRuntime, ValidationTokenConfig,
+    ValidationTokenConfig,
 };
 
 use super::{
     NetError,
     identity::Identity,
     link::{self, Class},
+    quiet::Quiet,
 };
 use crate::base::{PublicKey, SecretKey};
 
@@ -34,7 +35,7 @@ pub(super) fn open_endpoint(
     server: Option<ServerConfig>,
 ) -> Result<Endpoint, NetError> {
     let socket = open_socket(address)?;
-    Endpoint::new(endpoint_config(key.seed()), server, socket, Arc::new(TokioRuntime))
+    Endpoint::new(endpoint_config(key.seed()), server, socket, Arc::new(Quiet))
         .map_err(|error| bind_error(address, &error))
 }
 

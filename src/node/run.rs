@@ -88,6 +88,10 @@ const VIEW_EVERY: Duration = Duration::from_millis(150);
 const VIEW_AT_LEAST: Duration = Duration::from_secs(1);
 /// How often the gateway's table of who serves what is made anew, at the most.
 const SITES_EVERY: Duration = Duration::from_millis(250);
+/// The same where nothing is known to have changed: what somebody said may have become too old.
+const SITES_AT_LEAST: Duration = Duration::from_secs(1);
+/// Milliseconds of a day.
+const DAY_MS: f64 = 86_400_000.0;
 /// How long a starting member takes no clients because nobody would answer them, at most.
 const COLD_MAX: Duration = Duration::from_secs(15);
 /// How often it looks whether somebody would.
@@ -595,11 +599,10 @@ impl Loop {
                 self.pulse.begin(Doing::Timer);
                 let mut effects = Vec::new();
                 self.member.tick(now, wall_now(), &mut effects);
-                self.carry_out(effects);
-                (self.view_dirty, self.sites_dirty) = (true, true);
+                self.follow(effects);
                 self.done();
             }
-            if self.sites_dirty && self.sites_made.elapsed() >= SITES_EVERY {
+            if self.sites_made.elapsed() >= self.sites_pause() {
                 self.pulse.begin(Doing::Sites);
                 self.refresh_sites();
                 self.done();
@@ -675,7 +678,7 @@ impl Loop {
         let watched = self.views.receiver_count() > 0;
         let pause = if self.view_dirty { VIEW_EVERY } else { VIEW_AT_LEAST };
         let view = watched.then(|| self.view_made + pause);
-        let sites = self.sites_dirty.then(|| self.sites_made + SITES_EVERY);
+        let sites = Some(self.sites_made + self.sites_pause());
         let stopping = self.stopping.as_ref().map(Soon::at);
         let cold = (!self.warm.is_cancelled()).then(|| Instant::now() + COLD_LOOK);
         member.into_iter().chain(view).chain(sites).chain(stopping).chain(cold).min()
@@ -728,12 +731,30 @@ impl Loop {
             self.writes_done = self.writes_done.max(token);
         }
         let mut effects = Vec::new();
+        let is_probe = matches!(input, Input::Packet { .. });
         self.member.handle(self.now(), wall_now(), input, &mut effects);
-        self.carry_out(effects);
+        if !is_probe {
+            (self.view_dirty, self.sites_dirty) = (true, true);
+        }
+        self.follow(effects);
         let took = self.done();
         self.metrics.input_us_max = self.metrics.input_us_max.max(took);
-        self.view_dirty = true;
-        self.sites_dirty = true;
+    }
+
+    /// Carries out what follows from time that passed or from an input. Where that is nothing
+    /// but words to others, as it is while nobody asks for anything, what is derived from the
+    /// member's state is made anew at its leisure.
+    fn follow(&mut self, effects: Vec<Effect>) {
+        let is_word = |e: &Effect| matches!(e, Effect::Packet { .. } | Effect::Message { .. });
+        if !effects.iter().all(is_word) {
+            (self.view_dirty, self.sites_dirty) = (true, true);
+        }
+        self.carry_out(effects);
+    }
+
+    /// From one look at who serves what to the next.
+    fn sites_pause(&self) -> Duration {
+        if self.sites_dirty { SITES_EVERY } else { SITES_AT_LEAST }
     }
 
     fn on_network(&mut self, event: NetEvent) {
@@ -1178,22 +1199,31 @@ impl Loop {
             (Known::Queue, metrics.queue as f64),
             (Known::Stalls, metrics.stalls as f64),
             (Known::GossipBytes, metrics.bytes_sent as f64),
+            (Known::ReplicationBytes, self.work.fetched() as f64),
             (Known::Repairs, self.repairs.values().sum::<u64>() as f64),
         ];
         let of_all = bare.map(|(known, value)| (Series::from(known), Reading::Number(value)));
         let mut readings = Vec::from(of_all);
-        let mut put = |known, label: &str, value: u64| {
+        let mut put = |known, label: &str, value: f64| {
             // A label that is none can't be: these are names already.
             let series = Series::new(known, Some(label)).ok();
-            readings.extend(series.map(|series| (series, Reading::Number(value as f64))));
+            readings.extend(series.map(|series| (series, Reading::Number(value))));
         };
         for (app, repairs) in &self.repairs {
-            put(Known::Repairs, app.as_str(), *repairs);
+            put(Known::Repairs, app.as_str(), *repairs as f64);
+        }
+        let (certificates, now) = (self.sites.certificates(), wall_now());
+        for app in self.member.catalog().applications.keys() {
+            if let Some(certificate) = certificates.of(app) {
+                // Below zero once it is over.
+                let left = certificate.until().0 as f64 - now.0 as f64;
+                put(Known::CertificateDays, app.as_str(), left / DAY_MS);
+            }
         }
         for status in self.work.services() {
             let label = format!("{}/{}", status.app, status.service);
-            put(Known::ServiceRestarts, &label, status.restarts);
-            put(Known::ServiceReady, &label, u64::from(status.state == State::Ready));
+            put(Known::ServiceRestarts, &label, status.restarts as f64);
+            put(Known::ServiceReady, &label, f64::from(status.state == State::Ready));
         }
         readings
     }

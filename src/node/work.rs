@@ -6,7 +6,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -86,6 +89,8 @@ pub(super) struct Work {
     kept: Arc<Mutex<Kept>>,
     stopping: CancellationToken,
     scrubbed: Arc<Scrubbed>,
+    /// Bytes of content that were fetched.
+    fetched: Arc<AtomicU64>,
     /// The applications whose live trees are watched, and whether the member is told.
     watched: watch::Sender<BTreeMap<AppName, bool>>,
     watching: Mutex<Watching>,
@@ -185,6 +190,7 @@ impl Work {
             kept: Arc::new(Mutex::new(Kept { rounds: COLLECT_ROUNDS, ..Kept::default() })),
             stopping,
             scrubbed: Arc::default(),
+            fetched: Arc::default(),
             watched: watch::Sender::default(),
             watching: Mutex::default(),
             here: Here { supervisor, vault, troubles: services::Troubles::default(), telemetry },
@@ -378,6 +384,11 @@ impl Work {
         &self.scrubbed
     }
 
+    /// Bytes of content that were fetched from members since the start.
+    pub fn fetched(&self) -> u64 {
+        self.fetched.load(Ordering::Relaxed)
+    }
+
     pub fn content(&self) -> &Content {
         &self.content
     }
@@ -479,14 +490,22 @@ impl Work {
         let (boards, connect) =
             (self.boards.clone(), Streams(self.network.clone(), self.receiving.clone()));
         let progress_notes = notes.clone();
+        let (fetched, counted) = (Arc::clone(&self.fetched), Arc::clone(&self.fetched));
         self.tasks.spawn(async move {
+            let mut before = 0;
             let progress = move |p: transfer::Progress| {
+                // It begins anew where it turns out that more is needed.
+                let began_anew = p.bytes_done < before;
+                let more = if began_anew { p.bytes_done } else { p.bytes_done - before };
+                before = p.bytes_done;
+                fetched.fetch_add(more, Ordering::Relaxed);
                 let input = Input::Fetching { root, bytes: p.bytes_done };
                 let _loop_may_be_gone = progress_notes.send(Note::Input(input));
             };
             let pulled = transfer::fetch(store, boards, connect, wanted, progress).await;
             if let Ok(pulled) = &pulled {
                 tracing::debug!(%root, ?pulled, "fetched");
+                counted.fetch_add(pulled.listing_bytes + pulled.patch_bytes, Ordering::Relaxed);
             }
             let result = pulled.map(drop).map_err(|e| fetch_failure(&e));
             let input = Input::Fetched { root, from, result };

@@ -19,7 +19,10 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::start::wall_now;
 use crate::{
-    base::{Time, metric::Series},
+    base::{
+        Time,
+        metric::{Known, Series},
+    },
     driver::host::{self, Host},
     member::event::{Event, Severity},
     proto::telemetry::Reading,
@@ -277,7 +280,12 @@ impl Keeper {
         }
         let path = &self.paths.series;
         let store = self.series.get(|| SeriesStore::open(path, at));
-        let result = store.and_then(|store| store.append(at, now, &readings));
+        let result = store.and_then(|store| {
+            let stats = store.stats();
+            let refused = Reading::Number((stats.refused + stats.unfit) as f64);
+            readings.push((Series::from(Known::SeriesRefused), refused));
+            store.append(at, now, &readings)
+        });
         let news = self.series.came_of("measurements", result);
         self.tell(news);
     }
