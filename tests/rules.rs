@@ -180,6 +180,28 @@ fn a_member_with_too_much_to_do_goes_out_of_service_and_comes_back() {
     assert!(mails.lock().unwrap()[0].contains("requests"), "{mails:?}");
     assert_ne!(b.view().unwrap()["health"], "critical");
 
+    // What was recorded says the same, of each member, to whoever asks.
+    let file = site.join("althing.toml").display().to_string();
+    until("the record tells of it", || {
+        let tested = b.run(&["rules", "test", &file, "--since", "2m"]).map_err(|e| e.why)?;
+        let rules = tested["rules"].as_array().unwrap();
+        let of = |name: &str| rules.iter().find(|rule| rule["name"] == name).unwrap();
+        let episodes = |name: &str, member: &str| {
+            of(name)["members"][member]["episodes"].as_array().unwrap().clone()
+        };
+        let busy = ["a", "b", "c"].map(|member| episodes("busy", member));
+        let never = ["a", "b", "c"].map(|member| episodes("never", member).len());
+        if busy[0].len() != 1 {
+            return Err(tested.to_string());
+        }
+        assert!(busy[0][0]["ended"].is_null(), "{tested}");
+        assert!(busy[0][0]["why"].as_str().unwrap().contains("requests"), "{tested}");
+        assert_eq!((busy[1].len(), busy[2].len(), never), (0, 0, [0; 3]), "{tested}");
+        assert!(of("wide")["left_out"].is_string(), "{tested}");
+        assert_eq!(tested["silent"], serde_json::json!({}));
+        Ok(())
+    });
+
     // It is stopped in the middle: it knows what it did, does not do it again, and comes back
     // when it is over.
     stop.store(true, SeqCst);

@@ -658,6 +658,24 @@ No member is asked. What is wrong is shown where it stands; then it ends with 1.
         /// The manifest: an althing.toml.
         file: PathBuf,
     },
+    /// Show when rules would have acted, by what members recorded.
+    #[command(after_help = "Examples:
+  althing rules test althing.toml                   over the last day, on all members
+  althing rules test althing.toml --since 7d --member web1
+
+Nothing is done: the rules are judged over what was measured, moment by moment, by the
+same judge. It looks as often as numbers are kept for so long, and says how often that
+is. What the actions would have changed is not in it.")]
+    Test {
+        /// The manifest: an althing.toml.
+        file: PathBuf,
+        /// From so long ago on, as 2h or 7d.
+        #[arg(long, default_value = "1d")]
+        since: Span,
+        /// Only what was measured on this member.
+        #[arg(long)]
+        member: Option<MemberName>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

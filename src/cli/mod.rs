@@ -19,6 +19,7 @@ mod output;
 mod publish;
 mod reach;
 mod recover;
+mod replay;
 mod rotate;
 mod rules;
 mod secrets;
@@ -187,6 +188,9 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
             operate::query(&client, output, name, payload.unwrap_or_default(), timeout).await
         }
         Action::Rules { action: RulesAction::Check { file } } => rules::check(output, &file),
+        Action::Rules { action: RulesAction::Test { file, since, member } } => {
+            replay::test(&client, output, &replay::Wish { file, since: since.0, member }).await
+        }
         Action::Settings { app } => secrets::settings(&client, output, app).await,
         Action::Secret { action } => secrets::run(&client, output, action).await,
         Action::Services { app, member } => services::list(&client, output, app, member).await,

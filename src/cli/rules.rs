@@ -16,8 +16,7 @@ use crate::{
 
 pub(super) fn check(output: &Output, file: &Path) -> Result<ExitCode, Refusal> {
     let text = read(file)?;
-    let Findings { rules, mut wrong } = look(&text);
-    wrong.sort_by_key(|wrong| wrong.at);
+    let Findings { rules, wrong } = look(&text);
     let file = file.display().to_string();
     if output.json {
         let shown = serde_json::json!({ "file": file, "rules": rules, "wrong": wrong });
@@ -36,9 +35,9 @@ pub(super) fn check(output: &Output, file: &Path) -> Result<ExitCode, Refusal> {
     Ok(if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn read(file: &Path) -> Result<String, Refusal> {
+pub(super) fn read(file: &Path) -> Result<String, Refusal> {
     let refuse = |reason, why: String, todo: &str| {
-        Refusal::new(reason, "The rules were not checked.", why, todo)
+        Refusal::new(reason, "The rules were not read.", why, todo)
     };
     let shown = file.display();
     let failed = |error: std::io::Error| match error.kind() {
@@ -59,23 +58,23 @@ fn read(file: &Path) -> Result<String, Refusal> {
     fs::read_to_string(file).map_err(failed)
 }
 
-/// What there is in a manifest.
+/// What there is in a manifest; what is wrong, in the order of the text.
 #[derive(Debug, Default)]
-struct Findings {
-    rules: Vec<Understood>,
-    wrong: Vec<Mistake>,
+pub(super) struct Findings {
+    pub rules: Vec<Understood>,
+    pub wrong: Vec<Mistake>,
 }
 
 /// A rule, as it is understood.
 #[derive(Debug, Serialize)]
-struct Understood {
-    name: String,
-    rule: String,
+pub(super) struct Understood {
+    pub name: String,
+    pub rule: String,
 }
 
 /// Something that is wrong.
 #[derive(Debug, Serialize)]
-struct Mistake {
+pub(super) struct Mistake {
     /// Bytes from the start.
     #[serde(skip)]
     at: usize,
@@ -94,7 +93,7 @@ impl Mistake {
     }
 
     /// As compilers tell theirs: the place, the line, and a caret under it.
-    fn shown(&self, file: &str, text: &str) -> String {
+    pub(super) fn shown(&self, file: &str, text: &str) -> String {
         let Self { at, line, column, rule, why } = self;
         let rule = rule.as_ref().map(|rule| format!("rule {rule}: ")).unwrap_or_default();
         let at = if text.is_char_boundary(*at) { *at } else { text.len() };
@@ -113,7 +112,7 @@ struct Places {
     script: BTreeMap<Spanned<String>, toml::Value>,
 }
 
-fn look(text: &str) -> Findings {
+pub(super) fn look(text: &str) -> Findings {
     let mut found = Findings::default();
     let manifest = match Manifest::parse_at(text) {
         Ok(manifest) => manifest,
@@ -166,6 +165,7 @@ fn look(text: &str) -> Findings {
         found.wrong.extend(why.map(|why| Mistake::new(text, at, None, why)));
     }
     found.wrong.extend(all.too_many().into_iter().map(|why| Mistake::new(text, 0, None, why)));
+    found.wrong.sort_by_key(|wrong| wrong.at);
     found
 }
 

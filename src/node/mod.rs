@@ -48,6 +48,7 @@ pub use handle::{Handle, Listening, Metrics, Publish};
 pub use inherited::unclaimed;
 pub use options::Options;
 pub use recover::{Holding, Recovered, Recovery, Survey};
+pub use rules::replay;
 pub use scrub::Scrub;
 pub use secrets::{NewSecret, SecretEdits};
 pub use services::{Ask, Heard, Told};

@@ -40,6 +40,7 @@ use crate::{
 
 mod acting;
 mod readings;
+pub mod replay;
 
 use readings::Known;
 

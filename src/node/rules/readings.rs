@@ -25,11 +25,11 @@ use crate::{
 /// What is asked for where no window is given: two samples and a little more.
 const LATEST: Duration = Duration::from_secs(5);
 /// What is older says nothing of now.
-const STALE_MS: u64 = 15_000;
+pub(super) const STALE_MS: u64 = 15_000;
 /// The finest and the coarsest steps by which a window moves on.
 const STEP_MS: (u64, u64) = (1_000, 60_000);
 /// What is kept of percentiles is of whole minutes.
-const MINUTE_MS: u64 = 60_000;
+pub(super) const MINUTE_MS: u64 = 60_000;
 /// Events that are counted at most: more than one answer has.
 const EVENTS_MAX: usize = 10_000;
 
@@ -81,10 +81,10 @@ async fn number(telemetry: &Telemetry, at: WallTime, of: &Measured) -> Option<Nu
     let window = of.window.unwrap_or(LATEST);
     match &of.what {
         What::Series(series) => {
-            let found = measured(telemetry, at, series, of.fold, window).await?;
+            let found = measured(telemetry, at, series, of.is_spread(), window).await?;
             let value = folded(&found, of.fold)?;
             let total = match of.total() {
-                Some(total) => measured(telemetry, at, &total, None, LATEST).await,
+                Some(total) => measured(telemetry, at, &total, false, LATEST).await,
                 None => None,
             };
             Some(Number { value, total: total.map(|total| total.summary.last()) })
@@ -113,10 +113,9 @@ async fn measured(
     telemetry: &Telemetry,
     at: WallTime,
     series: &Series,
-    fold: Option<Fold>,
+    spreads: bool,
     window: Duration,
 ) -> Option<Aggregate> {
-    let spreads = matches!(fold, Some(Fold::Percentile(_)));
     let (from, step) = match spreads {
         // The minute that is under way is not whole, and not in it.
         true => (ms(window).max(MINUTE_MS) + MINUTE_MS, MINUTE_MS),
@@ -144,7 +143,7 @@ async fn measured(
 }
 
 /// One number of many samples.
-fn folded(all: &Aggregate, fold: Option<Fold>) -> Option<f64> {
+pub(super) fn folded(all: &Aggregate, fold: Option<Fold>) -> Option<f64> {
     let summary = &all.summary;
     Some(match fold {
         None => summary.last(),

@@ -151,6 +151,17 @@ pub struct Measured {
 }
 
 impl Measured {
+    /// Whether it is of a distribution.
+    pub fn is_spread(&self) -> bool {
+        matches!(self.fold, Some(Fold::Percentile(_)))
+    }
+
+    /// Over how long, milliseconds; 0 for the latest.
+    pub fn window_ms(&self) -> u64 {
+        let window = self.window.unwrap_or_default().as_millis();
+        u64::try_from(window).unwrap_or(u64::MAX)
+    }
+
     /// The series of how much there is in all, where its bound may be a share of that.
     pub fn total(&self) -> Option<Series> {
         let What::Series(series) = &self.what else { return None };
