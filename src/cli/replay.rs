@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     process::ExitCode,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
@@ -14,6 +14,7 @@ use super::{
     client::Client,
     output::{Output, Paint, is_unread, note},
     rules::{look, read},
+    telemetry::{ms, now},
     units::{count, span},
 };
 use crate::{
@@ -86,11 +87,6 @@ pub(super) async fn test(
         tested.show(output);
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn now() -> WallTime {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// What members are asked for.
@@ -193,7 +189,7 @@ impl Wanted {
             if !is_asked && self.events.is_none() {
                 all.members.entry(one).or_default();
             } else if !all.members.contains_key(&one) {
-                all.silent.insert(one, "It is down.".to_owned());
+                all.silent.insert(one, "It did not answer.".to_owned());
             }
         }
         for recorded in all.members.values_mut() {
@@ -221,14 +217,33 @@ impl AllHeard {
         ask: &Ask,
         spreads: bool,
     ) -> Result<(), Refusal> {
+        let mut done = BTreeSet::new();
         let heard = client.services(member.cloned(), ask, |Heard { member, told }| {
+            if matches!(told, Told::Done) {
+                done.insert(member.clone());
+            }
             self.take(member, told, spreads);
             !is_unread()
         });
         heard.await?;
+        self.end_of_answers(&done);
+        Ok(())
+    }
+
+    /// A part is no record: whoever has not said all of it is left out.
+    fn end_of_answers(&mut self, done: &BTreeSet<MemberName>) {
+        for (member, recorded) in &self.members {
+            let why = if !done.contains(member) {
+                "It did not answer to the end."
+            } else if recorded.events.len() >= LOGGED_ANSWER_MAX {
+                "It has more such events than are told at once: give a shorter --since."
+            } else {
+                continue;
+            };
+            self.silent.entry(member.clone()).or_insert_with(|| why.to_owned());
+        }
         let silent = &self.silent;
         self.members.retain(|member, _| !silent.contains_key(member));
-        Ok(())
     }
 
     fn take(&mut self, member: MemberName, told: Told, spreads: bool) {
@@ -236,8 +251,11 @@ impl AllHeard {
             Told::Series { series, buckets } => {
                 // A newer member may measure what this one has no name for.
                 let Ok(series) = Series::parse(&series) else { return };
-                let Ok(bytes) = STANDARD_NO_PAD.decode(buckets) else { return };
-                let read: Vec<Bucket> = answer::decode(&bytes).map_while(Result::ok).collect();
+                let bytes = STANDARD_NO_PAD.decode(buckets).unwrap_or_default();
+                let Ok(read) = answer::decode(&bytes).collect::<Result<Vec<Bucket>, _>>() else {
+                    self.silent.insert(member, "What it said can't be read.".to_owned());
+                    return;
+                };
                 let rows = self.rows.entry(member.clone()).or_default();
                 *rows += read.len();
                 if *rows > ROWS_MAX {
@@ -418,10 +436,6 @@ impl Tested {
     }
 }
 
-fn ms(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -492,7 +506,10 @@ mod tests {
         let refusal = Refusal::new(Reason::Failed, "No.", "It is too old.", "Wait.");
         all.take(name("c"), Told::Refused(refusal), false);
         all.take(name("d"), Told::Series { series: "cpu".into(), buckets: "?".into() }, false);
-        assert_eq!(all.silent.keys().map(MemberName::as_str).collect::<Vec<_>>(), ["c"]);
+        // One that breaks off in the middle is not judged by what it said before.
+        all.take(name("e"), told(&buckets[..25]), false);
+        all.end_of_answers(&[name("a"), name("b")].into());
+        assert_eq!(all.silent.keys().map(MemberName::as_str).collect::<Vec<_>>(), ["c", "d", "e"]);
 
         let one = OneRule::new(&rule("when cpu > 90% for 5s then log"), &all.members, moments);
         let a = &one.members[&name("a")];

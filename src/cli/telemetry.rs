@@ -503,12 +503,12 @@ fn print(member: &MemberName, logged: &Logged, names: bool, output: &Output) {
     }
 }
 
-fn now() -> WallTime {
+pub(super) fn now() -> WallTime {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     WallTime(ms(now))
 }
 
-fn ms(span: Duration) -> u64 {
+pub(super) fn ms(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 

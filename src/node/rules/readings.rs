@@ -90,7 +90,7 @@ async fn number(telemetry: &Telemetry, at: WallTime, of: &Measured) -> Option<Nu
             Some(Number { value, total: total.map(|total| total.summary.last()) })
         }
         What::Events { kind, app } => {
-            let kind: EventKind = serde_json::from_value(kind.as_str().into()).ok()?;
+            let kind = event_kind(kind)?;
             let since = WallTime(at.0.saturating_sub(ms(window)));
             let query = EventQuery {
                 since: Some(since),
@@ -157,6 +157,11 @@ pub(super) fn folded(all: &Aggregate, fold: Option<Fold>) -> Option<f64> {
         }
         Some(Fold::Count | Fold::Share) => return None,
     })
+}
+
+/// The kind of events that is called so, if there is one.
+pub(super) fn event_kind(name: &str) -> Option<EventKind> {
+    serde_json::from_value(name.into()).ok()
 }
 
 fn ms(span: Duration) -> u64 {

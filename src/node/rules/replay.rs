@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use super::readings::{MINUTE_MS, STALE_MS, folded};
+use super::readings::{MINUTE_MS, STALE_MS, event_kind, folded};
 use crate::{
     base::{AppName, RuleName, Time, WallTime, metric::Series},
     proto::{
@@ -138,8 +138,11 @@ impl Readings for Seen<'_> {
                         && event.1 == *kind
                         && (app.is_none() || event.2 == *app)
                 };
-                let count = self.recorded.events.iter().filter(is_meant).count();
-                Some(Number { value: count as f64, total: None })
+                // Of a kind that there is not, none is not known to have happened.
+                event_kind(kind).map(|_| {
+                    let count = self.recorded.events.iter().filter(is_meant).count();
+                    Number { value: count as f64, total: None }
+                })
             }
             // Where requests come from is counted, and not kept as series yet.
             What::From(_) => None,
@@ -268,6 +271,8 @@ mod tests {
         let twice = "when count(events service shop, 1m) >= 2 then log";
         let found = [(40, Verdict::Begin), (100, Verdict::End)];
         assert_eq!(did(twice, &recorded, 200, 10), found);
+        let nonsense = "when count(events nonsense, 1m) < 1 then log";
+        assert_eq!(did(nonsense, &recorded, 200, 10), []);
 
         // 2025-10-09T08:54:00Z is where it starts.
         let noon = did("when time 08:56-08:58 then log", &Recorded::default(), 600, 60);
