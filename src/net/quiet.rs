@@ -1,4 +1,4 @@
-//! A UDP socket that is woken only by what it waits for.
+//! A UDP socket and timers that wake a thread only for what it waits for.
 //!
 //! tokio's own registers for both directions at once, and Linux tells of room in
 //! the send buffer whenever a packet has left it: each of the few packets of an
@@ -21,7 +21,10 @@ use quinn::{
     AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller,
     udp::{RecvMeta, Transmit, UdpSocketState},
 };
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::{Sleep, sleep_until},
+};
 
 /// tokio, with sockets of this kind.
 #[derive(Debug)]
@@ -29,7 +32,7 @@ pub(super) struct Quiet;
 
 impl Runtime for Quiet {
     fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
-        TokioRuntime.new_timer(at)
+        Box::pin(Timer(Box::pin(sleep_until(at.into()))))
     }
 
     fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
@@ -42,6 +45,23 @@ impl Runtime for Quiet {
 
     fn now(&self) -> Instant {
         TokioRuntime.now()
+    }
+}
+
+/// tokio leaves a timer that is put off where it was, and wakes a thread to move it when its old
+/// moment comes. quinn puts one off with every packet that is acknowledged, so here it is
+/// taken out at once.
+#[derive(Debug)]
+struct Timer(Pin<Box<Sleep>>);
+
+impl AsyncTimer for Timer {
+    fn reset(mut self: Pin<&mut Self>, at: Instant) {
+        // Registered when it is first polled, which quinn does next.
+        self.0.set(sleep_until(at.into()));
+    }
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Future::poll(self.0.as_mut(), cx)
     }
 }
 
