@@ -11,8 +11,9 @@ use std::{collections::BTreeMap, fmt::Debug, fs, net::IpAddr};
 use althing::{
     base::{
         AppName, Digest, MemberId, MemberName, Network, PublicKey, Reason, Refusal, RelPath,
-        SecretKey, Signature, Time, WallTime,
+        RuleName, SecretKey, Signature, Time, WallTime,
         catalog::{AppSpec, Catalog, Enrolled, Invite, Origin, Publication, Version},
+        conduct::Severity,
         limits,
         tree::{self, Chunk, Entry, Node, Tree},
         wire::{self, Kind},
@@ -40,7 +41,7 @@ use althing::{
     member::{
         Answer, Message, Trouble,
         admission::{Knock, Token, Welcome},
-        change::{Change, Open, OpenFor, Rotation},
+        change::{self, Begin, Change, Open, OpenFor, Rotation, Which},
         command::Command,
     },
     node::{
@@ -200,7 +201,28 @@ fn changes() -> Vec<Change> {
             failover: None,
             purpose: OpenFor::Automatic,
         })),
+        Change::Wait { member: key(2).member() },
+        Change::Begin(Box::new(Begin {
+            app: app(),
+            rule: RuleName::parse("busy").expect("a name"),
+            episode: "web-busy-m1-1".into(),
+            after: None,
+            sentence: Digest::of_bytes(b"a rule"),
+            severity: Some(Severity::Critical),
+            why: "cluster avg(cpu) > 70% (81%)".into(),
+            at: WallTime(5),
+            bring: 1,
+            of: vec![key(2).member()],
+        })),
+        Change::Told { which: busy(), said: change::Said::Acts, at: WallTime(6) },
+        Change::End { which: busy(), at: WallTime(7) },
+        Change::Forget { which: busy() },
     ]
+}
+
+fn busy() -> Which {
+    let rule = RuleName::parse("busy").expect("a name");
+    Which { app: app(), rule, episode: "web-busy-m1-1".into() }
 }
 
 fn founded() -> Catalog {
@@ -210,7 +232,10 @@ fn founded() -> Catalog {
 /// A catalog in which everything has happened: each change made to the last.
 fn full_catalog() -> Catalog {
     let mut base = founded();
-    for change in changes().into_iter().filter(|c| !matches!(c, Change::Remove { .. })) {
+    for change in changes()
+        .into_iter()
+        .filter(|c| !matches!(c, Change::Remove { .. } | Change::Forget { .. }))
+    {
         if let Ok(Some(next)) = change.apply(&base) {
             base = Catalog { sequence: base.sequence + 1, ..next };
         }

@@ -10,8 +10,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AppName, ClusterId, Digest, MemberId, MemberName, Placement, PublicKey, Rollout, WallTime,
-    limits,
+    AppName, ClusterId, Conduct, Digest, MemberId, MemberName, Placement, PublicKey, Rollout,
+    WallTime, limits,
     placement::PlacementError,
     planted::{self, Bug},
     wire::{self, Kind},
@@ -40,7 +40,7 @@ pub struct Catalog {
     #[serde(deserialize_with = "wire::bounded::<_, _, { limits::INVITES_MAX }>")]
     pub invites: Vec<Invite>,
     /// What the cluster does by itself.
-    pub policy: Policy,
+    pub conduct: Conduct,
 }
 
 impl Catalog {
@@ -57,7 +57,7 @@ impl Catalog {
             window: None,
             outcomes: Vec::new(),
             invites: Vec::new(),
-            policy: Policy::default(),
+            conduct: Conduct::default(),
         }
     }
 
@@ -65,7 +65,7 @@ impl Catalog {
     pub fn header(&self) -> Header {
         let body = wire::encode(
             Kind::Message,
-            &(&self.applications, &self.window, &self.outcomes, &self.invites, &self.policy),
+            &(&self.applications, &self.window, &self.outcomes, &self.invites, &self.conduct),
         );
         Header {
             cluster: self.cluster,
@@ -423,7 +423,7 @@ pub struct AppSpec {
     pub rollout: Rollout,
 }
 
-/// How a specification is written; see [`PolicyForm`].
+/// How a specification is written: what came later only where it is used, as in `conduct.rs`.
 #[derive(Serialize, Deserialize)]
 struct SpecForm {
     #[serde(deserialize_with = "wire::bounded::<_, _, { limits::HOSTS_MAX }>")]
@@ -500,9 +500,8 @@ pub enum VotePolicy {
     Committed,
 }
 
-/// What the cluster does by itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "PolicyForm", into = "PolicyForm")]
+/// What operators have decided about what the cluster does by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// For windows that don't say otherwise.
     pub failover: Failover,
@@ -510,37 +509,6 @@ pub struct Policy {
     pub vote: VotePolicy,
     /// After how many seconds a member that is down is removed; never if not given.
     pub remove_after_s: Option<u64>,
-}
-
-/// How a policy is written. What came later is written only where it is used:
-/// a catalog without it is byte for byte what it was before, so members of the
-/// version before can still read and sign it.
-#[derive(Serialize, Deserialize)]
-enum PolicyForm {
-    Auto(VotePolicy),
-    Manual(VotePolicy),
-    Removing(Failover, VotePolicy, u64),
-}
-
-impl From<Policy> for PolicyForm {
-    fn from(policy: Policy) -> Self {
-        match (policy.remove_after_s, policy.failover) {
-            (Some(seconds), failover) => Self::Removing(failover, policy.vote, seconds),
-            (None, Failover::Auto) => Self::Auto(policy.vote),
-            (None, Failover::Manual) => Self::Manual(policy.vote),
-        }
-    }
-}
-
-impl From<PolicyForm> for Policy {
-    fn from(form: PolicyForm) -> Self {
-        let (failover, vote, remove_after_s) = match form {
-            PolicyForm::Auto(vote) => (Failover::Auto, vote, None),
-            PolicyForm::Manual(vote) => (Failover::Manual, vote, None),
-            PolicyForm::Removing(failover, vote, seconds) => (failover, vote, Some(seconds)),
-        };
-        Self { failover, vote, remove_after_s }
-    }
 }
 
 /// The period in which content may be changed.
@@ -727,21 +695,6 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_without_news_is_written_as_before() {
-        for failover in [Failover::Auto, Failover::Manual] {
-            for vote in [VotePolicy::Majority, VotePolicy::Committed] {
-                let plain = Policy { failover, vote, remove_after_s: None };
-                let before = wire::encode(Kind::Record, &(failover, vote));
-                assert_eq!(wire::encode(Kind::Record, &plain), before);
-                for policy in [plain, Policy { remove_after_s: Some(7), ..plain }] {
-                    let bytes = wire::encode(Kind::Record, &policy);
-                    assert_eq!(wire::decode::<Policy>(Kind::Record, &bytes), Ok(policy));
-                }
-            }
-        }
-    }
-
-    #[test]
     fn the_modes_of_windows_are_written_as_before() {
         for (mode, before) in [(WindowMode::Single, false), (WindowMode::Held, true)] {
             assert_eq!(wire::encode(Kind::Record, &mode), wire::encode(Kind::Record, &before));
@@ -758,7 +711,7 @@ mod tests {
             assert!(digests.insert(other.digest()));
         };
         change(|c| c.sequence += 1);
-        change(|c| c.policy.failover = Failover::Manual);
+        change(|c| c.conduct.policy.failover = Failover::Manual);
         change(|c| c.roster.members[0].voter = false);
         change(|c| c.roster_before = Some(c.roster.clone()));
         change(|c| c.cluster = cluster_id(&[2; 32], &c.roster));

@@ -46,6 +46,17 @@ pub const LINEAGE_BYTES_MAX: usize = 1 << 20;
 /// Closed windows whose outcome the catalog remembers, so that a publisher
 /// that lost its coordinator still learns how it ended.
 pub const OUTCOMES_MAX: usize = 16;
+/// Rules about the cluster that act, or did, and are remembered in the catalog: with the texts
+/// below, 50 KiB at most.
+pub const EPISODES_MAX: usize = 64;
+/// Length of the name of an episode, bytes: two names, a member's, and a time.
+pub const EPISODE_NAME_MAX: usize = 255;
+/// Length of what was measured when one began, bytes.
+pub const EPISODE_WHY_MAX: usize = 512;
+/// Members that one rule brings into service.
+pub const BROUGHT_MAX: usize = 256;
+/// Beginnings of one rule that `at-most` can count over the cluster.
+pub const BEGINNINGS_MAX: usize = 32;
 /// Tags of one member.
 pub const TAGS_MAX: usize = 32;
 /// Length of the name of a tag, bytes.
@@ -143,6 +154,10 @@ pub const LEASES_MAX: usize = 1_024;
 pub const SERIES_MAX: usize = 2_000;
 /// Series among them that keep distributions, for percentiles: about 12 MiB of disk each.
 pub const DISTRIBUTIONS_MAX: usize = 64;
+/// Series among them that services and scripts may make up.
+pub const CUSTOM_SERIES_MAX: usize = 500;
+/// Lines that services and scripts may tell a second: reading so many takes a few milliseconds.
+pub const CUSTOM_LINES_MAX: usize = 20_000;
 /// Length of the name of a series, bytes.
 pub const SERIES_NAME_MAX: usize = 64;
 /// Length of the label of a series, bytes: an application with a service, or a mount point.

@@ -7,6 +7,7 @@
 
 pub mod address;
 pub mod catalog;
+pub mod conduct;
 pub mod digest;
 pub mod id;
 pub mod key;
@@ -26,6 +27,7 @@ pub mod tree;
 pub mod wire;
 
 pub use address::VirtualAddress;
+pub use conduct::Conduct;
 pub use digest::Digest;
 pub use id::{
     AppName, ClusterId, ContactName, MemberId, MemberName, RuleName, SecretName, ServiceName,

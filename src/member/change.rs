@@ -20,8 +20,10 @@ use crate::{
     proto::catalog::Transition,
 };
 
+pub(super) mod acting;
 pub(super) mod rotate;
 
+pub use acting::{Begin, Said, Which};
 pub use rotate::Rotation;
 
 /// A change of the catalog.
@@ -164,6 +166,34 @@ pub enum Change {
         /// The episode.
         because: String,
     },
+    /// A rule about the cluster begins to act, unless another judge was quicker.
+    Begin(Box<Begin>),
+    /// Such a rule acts no more: whom it brought into service waits again.
+    End {
+        /// Which episode is over.
+        which: Which,
+        /// The clock of the member that judged.
+        at: WallTime,
+    },
+    /// Those whom such a rule tells something have been told.
+    Told {
+        /// Of which episode.
+        which: Which,
+        /// What.
+        said: Said,
+        /// The clock of the member that judged.
+        at: WallTime,
+    },
+    /// Nobody needs to know of an episode any more that is over: its rule is gone.
+    Forget {
+        /// Which.
+        which: Which,
+    },
+    /// Put a member on standby, where rules may bring it into service.
+    Wait {
+        /// Whom.
+        member: MemberId,
+    },
 }
 
 /// A request to open a window.
@@ -230,10 +260,10 @@ impl Transition for Change {
             Self::Invite { invite, at } => add_invite(&mut next, invite, *at)?,
             Self::Failover { first } => reorder(&mut next, first)?,
             Self::Policy { failover, vote } => {
-                let before = next.policy;
-                next.policy.failover = failover.unwrap_or(before.failover);
-                next.policy.vote = vote.unwrap_or(before.vote);
-                next.policy != before
+                let before = next.conduct.policy;
+                next.conduct.policy.failover = failover.unwrap_or(before.failover);
+                next.conduct.policy.vote = vote.unwrap_or(before.vote);
+                next.conduct.policy != before
             }
             Self::Open(open) => open_window(&mut next, open)?,
             Self::TakeOver { window, from, by, ordered } => {
@@ -247,13 +277,22 @@ impl Transition for Change {
             }
             Self::Close { window } => close(&mut next, *window)?,
             Self::AdoptMajority { app, version, whole } => adopt(&mut next, app, version, whole)?,
-            Self::Standby { member, standby } => put_aside(&mut next, *member, *standby)?,
+            Self::Standby { member, standby } => {
+                put_aside(&mut next, *member, *standby)?;
+                next.conduct.let_go(*member);
+                next != *base
+            }
             Self::StandDown { member, keep, .. } => stand_down(&mut next, *member, *keep)?,
             Self::Tags { member, set, unset } => retag(&mut next, base, *member, set, unset)?,
             Self::RemoveAfter { seconds } => remove_after(&mut next, *seconds)?,
             Self::Expire { member, seconds } => expire(&mut next, base, *member, *seconds)?,
             Self::Confirm => false,
             Self::Rotate(rotation) => rotate::rotate(&mut next, rotation)?,
+            Self::Begin(begin) => acting::begin(&mut next, begin)?,
+            Self::End { which, at } => acting::end(&mut next, which, *at),
+            Self::Told { which, said, at } => acting::told(&mut next, which, *said, *at),
+            Self::Forget { which } => acting::forget(&mut next, which),
+            Self::Wait { member } => acting::wait(&mut next, *member)?,
         };
         Ok(changed.then_some(next))
     }
@@ -345,6 +384,7 @@ fn remove(next: &mut Catalog, base: &Catalog, member: MemberId) -> Result<bool, 
         return Ok(false);
     }
     next.roster.members.retain(|m| m.id != member);
+    next.conduct.let_go(member);
     if next.roster.voters().next().is_none() {
         return Err(Refusal::new(
             Reason::Invalid,
@@ -391,7 +431,7 @@ fn remove_after(next: &mut Catalog, seconds: Option<u64>) -> Result<bool, Refusa
             "Give a longer time: days rather than hours.",
         ));
     }
-    Ok(std::mem::replace(&mut next.policy.remove_after_s, seconds) != seconds)
+    Ok(std::mem::replace(&mut next.conduct.policy.remove_after_s, seconds) != seconds)
 }
 
 fn expire(
@@ -405,7 +445,7 @@ fn expire(
         let what = format!("{} was not removed.", entry.name);
         Err(Refusal::new(Reason::Conflict, what, why, "Use `althing remove` if it is to go."))
     };
-    if next.policy.remove_after_s != Some(seconds) {
+    if next.conduct.policy.remove_after_s != Some(seconds) {
         return refuse("The policy was changed meanwhile.");
     }
     if entry.voter && next.roster.voters().count() <= limits::VOTERS_KEPT_MIN {
@@ -575,7 +615,7 @@ fn open_window(next: &mut Catalog, open: &Open) -> Result<bool, Refusal> {
         opened_by: open.opened_by,
         opened_at: open.opened_at,
         scope,
-        failover: open.failover.unwrap_or(next.policy.failover),
+        failover: open.failover.unwrap_or(next.conduct.policy.failover),
         mode: open.mode(),
         publication: open.publication().cloned(),
     });

@@ -184,7 +184,7 @@ impl Surroundings<'_> {
     /// The tally and what it means, where a vote is taken on `app`.
     pub fn verdict(&self, app: &AppName) -> Option<(Tally, Verdict)> {
         let tally = self.votes.tally(self.now, self.catalog, app)?;
-        let verdict = tally.verdict(self.catalog.policy.vote);
+        let verdict = tally.verdict(self.catalog.conduct.policy.vote);
         Some((tally, verdict))
     }
 

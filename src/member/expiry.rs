@@ -30,7 +30,7 @@ pub(super) struct Expiry {
 impl Member {
     /// When the first member will have been down for long enough.
     pub(super) fn expiry_due(&self) -> Option<Time> {
-        let after = Duration::from_secs(self.catalog().policy.remove_after_s?);
+        let after = Duration::from_secs(self.catalog().conduct.policy.remove_after_s?);
         let down = self.membership.directory().values().filter(|c| c.state == State::Down);
         let first = down.map(|c| c.since + after).min()?;
         (!self.expiry.pending).then(|| first.max(self.expiry.hold))
@@ -41,7 +41,7 @@ impl Member {
             return;
         }
         self.expiry.hold = now + LOOK_AGAIN;
-        let Some(seconds) = catalog.policy.remove_after_s else { return };
+        let Some(seconds) = catalog.conduct.policy.remove_after_s else { return };
         let (count, majority) = election::quorum_in_view(&catalog.roster, |m| self.is_live(m));
         let first = election::presider(&catalog.roster, |m| self.is_live(m));
         if count < majority || first != Some(self.me) {

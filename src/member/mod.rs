@@ -1010,7 +1010,7 @@ impl Member {
                 let app = Some(app.clone());
                 self.tell_of(effects, severity, EventKind::Vote, *member, app, text);
             }
-            let verdict = tally.verdict(catalog.policy.vote);
+            let verdict = tally.verdict(catalog.conduct.policy.vote);
             let before = self.verdicts.insert(app.clone(), verdict);
             if verdict == Verdict::Hung && before != Some(Verdict::Hung) {
                 let text = format!(
@@ -1036,7 +1036,7 @@ impl Member {
                 continue;
             }
             let Some(tally) = self.votes.tally(now, catalog, app) else { continue };
-            let Verdict::Other(root) = tally.verdict(catalog.policy.vote) else { continue };
+            let Verdict::Other(root) = tally.verdict(catalog.conduct.policy.vote) else { continue };
             // An earlier version put back by hand has its numbers in the catalog.
             let kept = application.versions.iter().find(|v| v.root == root);
             let kept = kept.map(|v| command::Staged { root, files: v.files, bytes: v.bytes });

@@ -24,7 +24,7 @@ use crate::{
         catalog::{
             AppSpec, Catalog, Enrolled, Invite, Origin, Publication, Version, Window, check_tags,
         },
-        limits,
+        conduct, limits,
         planted::{self, Bug},
         wire::{self, Kind},
     },
@@ -1103,14 +1103,24 @@ impl Member {
                 | Change::Finish { .. }
                 | Change::Close { .. } => EventKind::Window,
                 Change::Commit { .. } | Change::AdoptMajority { .. } => EventKind::Version,
+                Change::Begin(_) | Change::End { .. } => EventKind::Rule,
                 _ => EventKind::Catalog,
             };
+            let app = match &change {
+                Change::Begin(begin) => Some(begin.app.clone()),
+                Change::End { which, .. } => Some(which.app.clone()),
+                _ => None,
+            };
             let text = format!("{text} (catalog {sequence})");
-            let severity = match change {
+            let severity = match &change {
                 Change::Expire { .. } => Severity::Warning,
+                Change::Begin(begin) => begin.severity.map_or(Severity::Info, |bad| match bad {
+                    conduct::Severity::Warning => Severity::Warning,
+                    conduct::Severity::Critical => Severity::Critical,
+                }),
                 _ => Severity::Info,
             };
-            self.tell(effects, severity, kind, None, text);
+            self.tell(effects, severity, kind, app, text);
         }
         match purpose {
             Purpose::Reply { ticket, text } => {
@@ -1230,6 +1240,25 @@ fn told(member: &Member, change: &Change) -> Option<String> {
         Change::AdoptMajority { app, version, .. } => {
             format!("{app} version {}: what a majority held is right now", version.number)
         }
+        Change::Wait { member: of } => {
+            format!("{} is on standby, and rules may bring it into service", name(of))
+        }
+        Change::Begin(begin) => {
+            let episode = member.catalog().conduct.episode(&begin.app, &begin.rule);
+            let brought = episode.map(|e| e.brought.iter().map(name).collect::<Vec<_>>());
+            let brought = brought.unwrap_or_default().join(", ");
+            let effect = match (begin.bring, brought.as_str()) {
+                (0, _) => String::new(),
+                (wanted, "") => format!("; {wanted} should come into service, and nobody waits"),
+                (_, brought) => format!("; in service now: {brought}"),
+            };
+            format!("rule {} of {} acts: {}{effect}", begin.rule, begin.app, begin.why)
+        }
+        Change::End { which, .. } => {
+            format!("rule {} of {} acts no more", which.rule, which.app)
+        }
+        // These are for the next judge.
+        Change::Told { .. } | Change::Forget { .. } => return None,
         // Everybody tells of it.
         Change::Rotate(_) => return None,
         Change::Confirm => "what a proposer had left unfinished is settled".to_owned(),

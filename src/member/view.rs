@@ -366,7 +366,7 @@ impl Member {
         let live = members.iter().filter(|m| self.is_live(m.id)).count();
         let is_hung = |app: &&AppName| {
             let tally = self.votes.tally(now, catalog, app);
-            tally.is_some_and(|t| t.verdict(catalog.policy.vote) == Verdict::Hung)
+            tally.is_some_and(|t| t.verdict(catalog.conduct.policy.vote) == Verdict::Hung)
         };
         Counts {
             live,
@@ -412,7 +412,7 @@ impl Member {
                 })
                 .collect(),
             addresses: self.address_views(now),
-            policy: policy_view(&catalog.policy),
+            policy: policy_view(&catalog.conduct.policy),
         };
         self.judge(&mut view);
         view
@@ -479,7 +479,7 @@ impl Member {
             _ if catalog.window_covers(app) => "paused",
             None => "undecided",
             Some(t) if t.is_unanimous() => "unanimous",
-            Some(t) => match t.verdict(catalog.policy.vote) {
+            Some(t) => match t.verdict(catalog.conduct.policy.vote) {
                 Verdict::Undecided => "undecided",
                 Verdict::Committed => "agreed",
                 Verdict::Other(_) => "other",

@@ -79,6 +79,7 @@ pub(super) fn rotate(next: &mut Catalog, rotation: &Rotation) -> Result<bool, Re
     for entry in next.roster.members.iter_mut().filter(|m| m.id == rotation.member) {
         (entry.id, entry.key, entry.voter) = (to, rotation.key, false);
     }
+    next.conduct.rename(rotation.member, to);
     Ok(true)
 }
 

@@ -144,7 +144,7 @@ mod tests {
         let (before, after) = (&old.committed.catalog, &new.committed.catalog);
         assert_ne!(after.cluster, before.cluster);
         assert_eq!(after.applications, before.applications);
-        assert_eq!((after.policy, after.sequence), (before.policy, 43));
+        assert_eq!((after.conduct.policy, after.sequence), (before.conduct.policy, 43));
         let names: Vec<&str> = after.roster.members.iter().map(|m| m.name.as_str()).collect();
         assert_eq!(names, ["m1"]);
         assert_eq!(after.roster.members[0].tags, before.roster.members[0].tags);
@@ -175,11 +175,11 @@ mod tests {
         let mut old = old();
         let mut catalog = old.committed.catalog.clone();
         catalog.sequence = 43;
-        catalog.policy.vote = crate::base::catalog::VotePolicy::Committed;
+        catalog.conduct.policy.vote = crate::base::catalog::VotePolicy::Committed;
         let ballot = BallotNumber { round: 9, proposer: key(2).member() };
         old.accepted = Some(Accepted { ballot, catalog: Box::new(catalog.clone()) });
         let new = old.succeed([3; 32], &key(1)).unwrap().committed.catalog;
-        assert_eq!((new.sequence, new.policy), (44, catalog.policy));
+        assert_eq!((new.sequence, new.conduct.policy), (44, catalog.conduct.policy));
     }
 
     #[test]

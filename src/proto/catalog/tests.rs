@@ -285,7 +285,7 @@ fn a_forged_certificate_is_not_believed() {
     assert_eq!(genesis.follow(cluster, &unsigned), Err(CertificateError::Majority));
 
     let mut other = honest.clone();
-    other.committed.catalog.policy.failover = crate::base::catalog::Failover::Manual;
+    other.committed.catalog.conduct.policy.failover = crate::base::catalog::Failover::Manual;
     assert_eq!(genesis.follow(cluster, &other), Err(CertificateError::Content));
 
     let mut usurper = honest;

@@ -10,8 +10,6 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::base::{AppName, ServiceName, metric::Series};
 
 pub mod bench;
@@ -24,6 +22,7 @@ mod show;
 mod tests;
 mod unit;
 
+pub use crate::base::conduct::Severity;
 pub use parse::{Wrong, parse};
 
 /// One sentence.
@@ -39,16 +38,6 @@ pub struct Rule {
     pub then: Vec<Action>,
     /// How.
     pub options: Options,
-}
-
-/// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Somebody should look.
-    Warning,
-    /// Somebody has to.
-    Critical,
 }
 
 impl Rule {
