@@ -24,6 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             listen: Some(format!("{ip}:0").parse()?),
             listen_tls: None,
             front: Default::default(),
+            statsd: None,
             join: Vec::new(),
             token: None,
             tags: Default::default(),

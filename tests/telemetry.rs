@@ -3,6 +3,8 @@
 #[expect(dead_code, reason = "other tests need more of it")]
 mod common;
 
+use std::net::UdpSocket;
+
 use common::{Lab, until};
 use serde_json::Value;
 
@@ -128,3 +130,64 @@ fn any_member_answers_for_all_and_says_who_is_missing() {
         if answer["series"][0]["rows"][0]["at"] == first { Ok(()) } else { Err(answer.to_string()) }
     });
 }
+
+/// What services and scripts measure themselves is a series as every other.
+#[test]
+fn services_and_scripts_tell_what_they_measure() {
+    let lab = Lab::new((86, 2));
+    let site = lab.site("jobs", &[("jobs.py", JOBS), ("althing.toml", MANIFEST)]);
+    let port = UdpSocket::bind("127.86.2.1:0").unwrap().local_addr().unwrap();
+    let mut plan = lab.plan("a");
+    plan.more.extend(["--statsd".to_owned(), port.to_string()]);
+    let a = plan.up().unwrap();
+    a.publish(&site, &[]).unwrap();
+    let script = |arguments: &[&str]| a.run(&[&["measure"], arguments].concat());
+    let told = script(&["orders", "3", "--count", "--label", "north"]).unwrap();
+    assert_eq!(told["series"], "custom.orders.total north", "{told}");
+    // A counter's first total says nothing: nobody knows in how long it was counted.
+    let orders = "custom.orders.total north";
+    let client = UdpSocket::bind("127.86.2.1:0").unwrap();
+    until("all of it is measured", || {
+        script(&["orders", "2", "--count", "--label", "north"]).map_err(|e| e.why)?;
+        client.send_to(b"cache.size:1048576|g\nnonsense", port).map_err(|e| e.to_string())?;
+        let wanted = ["metrics", "custom.*", "--since", "1m", "--percentiles"];
+        let answer = a.run(&wanted).map_err(|e| e.why)?;
+        let row = |series: &str| {
+            let all = answer["series"].as_array()?;
+            let one = all.iter().find(|one| one["series"] == series)?;
+            Some(one["rows"][0].clone()).filter(|row| !row.is_null())
+        };
+        let rows =
+            ["custom.queue", "custom.job.seconds mail", orders, "custom.cache.size"].map(row);
+        let [Some(queue), Some(job), Some(orders), Some(cache)] = rows else {
+            return Err(answer.to_string());
+        };
+        let p99 = job["percentiles"]["p99"].as_f64().ok_or_else(|| answer.to_string())?;
+        assert!((0.247..0.253).contains(&p99), "{answer}");
+        assert_eq!(queue["max"], 7.0, "{answer}");
+        assert_eq!(cache["avg"], 1_048_576.0, "{answer}");
+        assert!(orders["max"].as_f64().unwrap() > 0.0, "{answer}");
+        Ok(())
+    });
+    until("what is not understood is counted", || {
+        let answer = a.run(&["metrics", "series.refused", "--since", "1m"]).map_err(|e| e.why)?;
+        match answer["series"][0]["rows"][0]["max"].as_f64() {
+            Some(rate) if rate > 0.0 => Ok(()),
+            _ => Err(answer.to_string()),
+        }
+    });
+    script(&["a|b", "1"]).unwrap_err().is(3, "invalid", "a name");
+    let nobody = common::run_on(&lab.path("nowhere"), &["measure", "queue", "1"]);
+    nobody.unwrap_err().is(4, "not-found", "No member takes measurements");
+}
+
+const MANIFEST: &str =
+    "[application]\nname = \"jobs\"\n[services.jobs]\nrun = [\"python3\", \"jobs.py\"]\n";
+
+const JOBS: &str = r#"
+import os, socket, time
+tell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+while True:
+    tell.sendto(b"queue:7|g\njob:250|ms|#mail", os.environ["ALTHING_METRICS"])
+    time.sleep(0.2)
+"#;

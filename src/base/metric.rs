@@ -5,7 +5,7 @@
 //! that a rule with a slip of the pen is refused and not silently about nothing. What
 //! services measure themselves is called `custom.NAME`, and a later catalogue never takes such
 //! a name. Kinds are those of OpenMetrics; a custom counter is told by the end `.total`, as
-//! there.
+//! there, and a custom distribution of durations by `.seconds`.
 
 use std::{fmt, str::FromStr};
 
@@ -165,7 +165,7 @@ catalogue! {
 }
 
 /// What every custom name begins with.
-const CUSTOM: &str = "custom.";
+pub const CUSTOM: &str = "custom.";
 
 /// What a series measures.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -285,6 +285,7 @@ impl Series {
         match &self.metric {
             Metric::Known(known) => known.definition().kind,
             Metric::Custom(name) if name.0.ends_with(".total") => Kind::Counter,
+            Metric::Custom(name) if name.0.ends_with(".seconds") => Kind::Histogram,
             Metric::Custom(_) => Kind::Gauge,
         }
     }
@@ -293,6 +294,7 @@ impl Series {
     pub fn unit(&self) -> Unit {
         match &self.metric {
             Metric::Known(known) => known.definition().unit,
+            Metric::Custom(name) if name.0.ends_with(".seconds") => Unit::Seconds,
             Metric::Custom(_) => Unit::Count,
         }
     }

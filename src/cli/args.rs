@@ -57,6 +57,25 @@ pub(super) struct Args {
     pub action: Action,
 }
 
+/// What a script has measured.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Measure {
+    /// Of what: letters, digits, dots, hyphens, underscores.
+    pub name: String,
+    /// How much: a number; with --took a span as 93s, 250ms or 2m.
+    #[arg(allow_negative_numbers = true)]
+    pub value: String,
+    /// So much more was counted.
+    #[arg(long, conflicts_with = "took")]
+    pub count: bool,
+    /// It took so long.
+    #[arg(long)]
+    pub took: bool,
+    /// Of which of them: up to 200 bytes.
+    #[arg(long, value_name = "TEXT")]
+    pub label: Option<String>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Action {
     /// Run a member: found a cluster, join one, or come back to one.
@@ -306,6 +325,17 @@ service; if there are none it answers them. Kept in the catalog: a change needs 
         /// Which member [default: this one].
         member: Option<MemberName>,
     },
+    /// Tell the member here what a script has measured.
+    #[command(after_help = "Examples:
+  althing measure queue 42                          a level, until another one is told
+  althing measure orders 1 --count                  one more
+  althing measure backup 93s --took --label nightly
+                                                    how long something took
+
+They are the series custom.queue, custom.orders.total and custom.backup.seconds, for
+`althing metrics` and for rules. The member is not waited for. A level that nobody tells
+for five minutes is not known any more.")]
+    Measure(Measure),
     /// Tell all members that something happened.
     #[command(after_help = "Examples:
   althing event deploy v42
@@ -548,6 +578,10 @@ pub(super) struct Up {
     /// within a minute when it was replaced.
     #[arg(long, value_name = "FILE")]
     pub origins_db: Option<PathBuf>,
+    /// Where programs tell what they measure, UDP, as lines of StatsD; `none` for nowhere. A socket
+    /// for that is in the data directory anyway. Whoever can send there is believed.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "none")]
+    pub statsd: Listen,
     /// A file that each request is written to at its end, a line each, or `-` for standard
     /// output. Made so that its group can read it, and opened anew when it was moved away.
     #[arg(long, value_name = "FILE")]

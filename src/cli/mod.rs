@@ -14,6 +14,7 @@ mod fetch;
 mod init;
 mod inspect;
 mod lists;
+mod measure;
 mod operate;
 mod output;
 mod publish;
@@ -180,6 +181,7 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
         Action::Resume { member } => {
             operate::order(&client, output, &Command::Service { member, on: true }).await
         }
+        Action::Measure(wish) => measure::tell(&data, output, &wish),
         Action::Event { name, payload } => {
             let payload = payload.unwrap_or_default();
             operate::order(&client, output, &Command::Event { name, payload }).await

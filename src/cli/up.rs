@@ -131,6 +131,7 @@ async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refu
         advertise,
         listen: options.listen.0,
         listen_tls: options.listen_tls.0,
+        statsd: options.statsd.0,
         join,
         token: token.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
         tags: tags_of(options.tag)?,

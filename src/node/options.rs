@@ -22,6 +22,9 @@ pub struct Options {
     pub listen_tls: Option<SocketAddr>,
     /// What stands in front of that.
     pub front: Front,
+    /// Where programs tell what they measure, UDP, beside the socket for that; nowhere if not
+    /// given.
+    pub statsd: Option<SocketAddr>,
     /// Members to join by, in this order.
     pub join: Vec<SocketAddr>,
     /// The token to join with.

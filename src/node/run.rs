@@ -16,7 +16,7 @@ use std::{
 };
 
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     sync::{broadcast, mpsc, oneshot, watch},
     time::Instant,
 };
@@ -44,6 +44,7 @@ use super::{
     telemetry::{
         self, Keeping, Telemetry,
         asking::{self, Measured, SeriesQuestion},
+        receive,
     },
     watchdog::{Doing, Pulse},
     work::{self, Work},
@@ -249,15 +250,19 @@ impl Begun {
 /// Starts what serves people, and the first loop.
 pub(super) fn open(
     parts: Parts,
-    plain: Option<TcpListener>,
-    tls: Option<TcpListener>,
+    (plain, tls, statsd): (Option<TcpListener>, Option<TcpListener>, Option<UdpSocket>),
     front: Front,
 ) -> Result<(Handle, Standing, Begun), Refusal> {
     let (requests, request_queue) = mpsc::channel(64);
     let made = make_member(&parts);
     let (happened, service_events) = mpsc::unbounded_channel();
     // Once all is over nobody needs to know.
-    let supervisor = Supervisor::new(parts.logs.clone(), move |event| drop(happened.send(event)));
+    let socket = parts.measured.socket.clone();
+    // Programs run elsewhere.
+    let absolute = std::path::absolute(&socket).unwrap_or_else(|_| socket.clone());
+    let told = vec![("ALTHING_METRICS", absolute.into_os_string())];
+    let supervisor =
+        Supervisor::telling(parts.logs.clone(), told, move |event| drop(happened.send(event)));
     let sites = Arc::new(SiteTable::new(supervisor.endpoints()));
     let (port_happened, port_events) = mpsc::unbounded_channel();
     let (log_happened, log_events) = mpsc::unbounded_channel();
@@ -272,8 +277,21 @@ pub(super) fn open(
         readings.extend(served.readings(wall_now()));
         readings
     };
+    let (custom, shutdown) = (receive::Told::default(), CancellationToken::new());
+    match receive::bind(&socket) {
+        Ok(socket) => {
+            tokio::spawn(receive::from_socket(socket, custom.clone(), shutdown.clone()));
+        }
+        Err(error) => {
+            let text = format!("services can't tell what they measure at their socket: {error}");
+            let _loop_reads_it = news.send(telemetry::News { severity: Severity::Warning, text });
+        }
+    }
+    if let Some(port) = statsd {
+        tokio::spawn(receive::from_port(port, custom.clone(), shutdown.clone()));
+    }
     let (telemetry, keeping) =
-        telemetry::start(parts.measured.clone(), counted, news).map_err(no_thread)?;
+        telemetry::start(parts.measured.clone(), counted, custom, news).map_err(no_thread)?;
     let (origins_happened, origin_events) = mpsc::unbounded_channel();
     if let Some(origins) = &front.origins {
         origins.tell(move |event| drop(origins_happened.send(event)));
@@ -296,7 +314,7 @@ pub(super) fn open(
         sites,
         forwarder: Arc::default(),
         stats,
-        shutdown: CancellationToken::new(),
+        shutdown,
         gateway: TaskTracker::new(),
         warm: CancellationToken::new(),
         ports: None,

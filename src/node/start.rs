@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 
 use super::{
     Ended, Handle, Options, Ready, Running, again,
@@ -73,11 +73,16 @@ pub async fn start(mut options: Options) -> Result<Running, Refusal> {
         None => None,
         Some(address) => Some(listen(address, "sites over TLS (--listen-tls)").await?),
     };
+    let statsd = match options.statsd {
+        None => None,
+        Some(address) => Some(bind_statsd(address).await?),
+    };
     let kept = Kept { data: Arc::new(data), content: tokio::sync::OnceCell::new() };
     let site_address = listener.as_ref().and_then(|l| l.local_addr().ok());
     let (parts, ready) = prepare(&options, &kept).await?;
     let tls_address = tls.as_ref().and_then(|l| l.local_addr().ok());
-    let (handle, standing, begun) = run::open(parts, listener, tls, options.front.clone())?;
+    let (handle, standing, begun) =
+        run::open(parts, (listener, tls, statsd), options.front.clone())?;
     let ended = tokio::spawn(again::run_on(options, kept, begun, standing));
     Ok(Running { handle, ready: Ready { site_address, tls_address, ..ready }, ended })
 }
@@ -205,7 +210,11 @@ pub(super) async fn prepare(options: &Options, kept: &Kept) -> Result<(Parts, Re
             file: data.record("addresses"),
         },
         secrets: data.secrets(),
-        measured: telemetry::Paths { series: data.series(), events: data.events() },
+        measured: telemetry::Paths {
+            series: data.series(),
+            events: data.events(),
+            socket: data.metrics(),
+        },
         episodes: data.record("episodes"),
     };
     Ok((parts, ready))
@@ -310,6 +319,17 @@ pub async fn listen(address: SocketAddr, what: &str) -> Result<TcpListener, Refu
             ),
         };
         Refusal::new(Reason::Failed, "This member did not start.", why, todo)
+    })
+}
+
+async fn bind_statsd(address: SocketAddr) -> Result<UdpSocket, Refusal> {
+    UdpSocket::bind(address).await.map_err(|error| {
+        Refusal::new(
+            Reason::Failed,
+            "This member did not start.",
+            format!("{address} can't be listened on for measurements (--statsd): {error}."),
+            "Choose a free UDP port at an address of this server, as 127.0.0.1:8125.",
+        )
     })
 }
 

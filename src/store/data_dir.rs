@@ -104,6 +104,11 @@ impl DataDir {
         self.path.join("series")
     }
 
+    /// The socket where services and scripts tell what they measure.
+    pub fn metrics(&self) -> PathBuf {
+        self.path.join("metrics")
+    }
+
     /// The log of events.
     pub fn events(&self) -> PathBuf {
         self.path.join("events.redb")

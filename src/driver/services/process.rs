@@ -8,6 +8,7 @@
 //! may end while the member lives on, and would take the services with it.
 
 use std::{
+    ffi::OsString,
     io,
     os::{fd::OwnedFd, unix::process::CommandExt},
     path::{Path, PathBuf},
@@ -37,6 +38,8 @@ use crate::base::{AppName, ServiceName};
 #[derive(Debug)]
 pub(super) struct Spawner {
     log_dir: PathBuf,
+    /// What every program is told.
+    told: Vec<(&'static str, OsString)>,
     groups: Arc<Groups>,
     orders: Mutex<Option<mpsc::Sender<Order>>>,
 }
@@ -77,13 +80,22 @@ pub(super) struct Exit(AsyncFd<OwnedFd>);
 
 impl Spawner {
     /// Nothing is started, not even the thread.
-    pub(super) fn new(log_dir: PathBuf, groups: Arc<Groups>) -> Self {
-        Self { log_dir, groups, orders: Mutex::new(None) }
+    pub(super) fn new(
+        log_dir: PathBuf,
+        told: Vec<(&'static str, OsString)>,
+        groups: Arc<Groups>,
+    ) -> Self {
+        Self { log_dir, told, groups, orders: Mutex::new(None) }
     }
 
     /// Starts a program, and keeps at `record` which group it is. The error says why
     /// not, and what to do.
-    pub(super) async fn start(&self, program: Program, record: &Path) -> Result<Started, String> {
+    pub(super) async fn start(
+        &self,
+        mut program: Program,
+        record: &Path,
+    ) -> Result<Started, String> {
+        program.told.extend(self.told.iter().cloned());
         let (answer, answered) = oneshot::channel();
         let order = Order::Start { program: Box::new(program), record: record.to_owned(), answer };
         self.order(order).map_err(|e| format!("no thread can be started for it ({e})"))?;

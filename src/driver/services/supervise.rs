@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
     fmt, io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -121,10 +122,22 @@ impl Supervisor {
         log_dir: PathBuf,
         events: impl Fn(ServiceEvent) + Send + Sync + 'static,
     ) -> Supervisor {
+        Self::telling(log_dir, Vec::new(), events)
+    }
+
+    /// The same, with variables for all that it starts: names that begin with `ALTHING_`.
+    ///
+    /// # Panics
+    /// See [`new`](Self::new).
+    pub fn telling(
+        log_dir: PathBuf,
+        told: Vec<(&'static str, OsString)>,
+        events: impl Fn(ServiceEvent) + Send + Sync + 'static,
+    ) -> Supervisor {
         group::sweep(&log_dir);
         let groups = Arc::new(Groups::default());
         let shared = Shared {
-            spawner: Spawner::new(log_dir.clone(), groups.clone()),
+            spawner: Spawner::new(log_dir.clone(), told, groups.clone()),
             groups,
             logs: Logs::new(log_dir),
             events: Box::new(events),

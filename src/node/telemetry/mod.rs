@@ -10,7 +10,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io,
     path::PathBuf,
-    sync::{Arc, mpsc as std_mpsc},
+    sync::{Arc, PoisonError, mpsc as std_mpsc},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -34,6 +34,7 @@ use crate::{
 };
 
 pub mod asking;
+pub(super) mod receive;
 
 /// How often is sampled.
 const EVERY: Duration = Duration::from_secs(1);
@@ -57,6 +58,8 @@ pub(super) struct Paths {
     pub series: PathBuf,
     /// A file.
     pub events: PathBuf,
+    /// Where services and scripts tell what they measure.
+    pub socket: PathBuf,
 }
 
 /// What the thread tells the loop.
@@ -100,13 +103,14 @@ impl Keeping {
 }
 
 /// Starts the thread. `counted` asks the loop what it counts, and waits for it no longer than it
-/// is told.
+/// is told; `custom` is what services and scripts tell.
 ///
 /// # Errors
 /// If there is no room for a thread.
 pub(super) fn start(
     paths: Paths,
     counted: impl FnMut(Duration) -> Vec<(Series, Reading)> + Send + 'static,
+    custom: receive::Told,
     news: mpsc::UnboundedSender<News>,
 ) -> io::Result<(Telemetry, Keeping)> {
     let (jobs, queue) = std_mpsc::channel();
@@ -114,6 +118,7 @@ pub(super) fn start(
     let keeper = Keeper {
         paths,
         host: Host::new(host::mounts()),
+        custom,
         started: Instant::now(),
         series: Kept::default(),
         log: Kept::default(),
@@ -208,6 +213,8 @@ impl<T> Kept<T> {
 struct Keeper {
     paths: Paths,
     host: Host,
+    /// What services and scripts tell.
+    custom: receive::Told,
     started: Instant,
     series: Kept<SeriesStore>,
     log: Kept<EventLog>,
@@ -275,6 +282,11 @@ impl Keeper {
         let (now, at) = (self.now(), wall_now());
         let mut readings = self.host.sample(now);
         readings.extend(counted);
+        let custom_refused = {
+            let mut custom = self.custom.lock().unwrap_or_else(PoisonError::into_inner);
+            readings.extend(custom.readings(now, at));
+            custom.refused()
+        };
         if !self.series.is_due() {
             return;
         }
@@ -282,7 +294,7 @@ impl Keeper {
         let store = self.series.get(|| SeriesStore::open(path, at));
         let result = store.and_then(|store| {
             let stats = store.stats();
-            let refused = Reading::Number((stats.refused + stats.unfit) as f64);
+            let refused = Reading::Number((stats.refused + stats.unfit + custom_refused) as f64);
             readings.push((Series::from(Known::SeriesRefused), refused));
             store.append(at, now, &readings)
         });

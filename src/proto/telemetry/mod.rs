@@ -13,6 +13,7 @@ pub mod answer;
 mod packed;
 pub mod rollup;
 pub mod sketch;
+pub mod statsd;
 #[cfg(test)]
 mod tests;
 
