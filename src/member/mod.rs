@@ -594,6 +594,7 @@ impl Member {
     /// Sends what this member holds to one that has become live, and asks for the same. Not
     /// where many start together: then each says it once, a moment later, to all.
     fn greet(&mut self, now: Time, member: MemberId, effects: &mut Vec<Effect>) {
+        self.coming.met(now);
         let crowd = self.catalog().roster.members.len() > GREETED_AT_ONCE;
         if crowd && now < self.started_at + SETTLING {
             let due = self.started_at + SETTLING + self.rng.random_range(Duration::ZERO..SETTLING);

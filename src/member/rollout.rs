@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     base::{
-        AppName, MemberId, Refusal, Time,
+        AppName, MemberId, Reason, Refusal, Time,
         catalog::{Application, Catalog, Enrolled, Origin, Version},
         planted::{self, Bug},
     },
@@ -35,6 +35,10 @@ use crate::{
 const LEARNT_WITHIN: Duration = Duration::from_secs(10);
 /// How soon the way back is asked for again after it was refused.
 const RETRY: Duration = Duration::from_secs(2);
+/// The longest pause after windows that were closed without it: each is open for some seconds, and
+/// meanwhile nothing else is published and nothing voted on. They double, until somebody comes
+/// back who may hold what nobody has.
+const RETRY_MAX: Duration = Duration::from_secs(300);
 
 /// What this member knows of versions that come.
 #[derive(Debug, Default)]
@@ -42,6 +46,8 @@ pub(super) struct Coming {
     rollouts: Rollouts,
     /// Versions of which the way back was asked for, and not before when again.
     asked: BTreeMap<AppName, (u64, Time)>,
+    /// In how many windows since somebody came back that was in vain, of which version.
+    vain: BTreeMap<AppName, (u64, u32)>,
     /// Since when this member knows of the current versions.
     known: BTreeMap<AppName, (u64, Time)>,
     /// Failures that were told.
@@ -78,9 +84,35 @@ impl Coming {
         self.rollouts.retain(is_app, is_member);
         let current = |app: &AppName| catalog.application(app).map(|a| a.current().number);
         self.asked.retain(|app, (version, _)| current(app) == Some(*version));
+        self.vain.retain(|app, (version, _)| current(app) == Some(*version));
         self.told.retain(|(app, member, version)| {
             current(app) == Some(*version) && catalog.roster.contains(*member)
         });
+    }
+}
+
+impl Coming {
+    /// A member is back, and may hold what nobody else has.
+    pub fn met(&mut self, now: Time) {
+        self.vain.clear();
+        for (_, hold) in self.asked.values_mut() {
+            // One that waits for its answer goes on waiting.
+            if *hold <= now + RETRY_MAX {
+                *hold = (*hold).min(now + RETRY);
+            }
+        }
+    }
+
+    /// How long to wait after one more answer that was none.
+    fn pause(&mut self, app: &AppName, version: u64, refusal: &Refusal) -> Duration {
+        // Anything else cost nobody a window.
+        if refusal.reason != Reason::Failed {
+            return RETRY;
+        }
+        let (_, vain) = self.vain.entry(app.clone()).or_insert((version, 0));
+        let pause = RETRY * 2_u32.pow((*vain).min(8));
+        *vain = vain.saturating_add(1);
+        pause.min(RETRY_MAX)
     }
 }
 
@@ -318,7 +350,8 @@ impl Member {
                 self.coming.asked.remove(app);
             }
             Err(refusal) => {
-                self.coming.asked.insert(app.clone(), (version, now + RETRY));
+                let pause = self.coming.pause(app, version, &refusal);
+                self.coming.asked.insert(app.clone(), (version, now + pause));
                 let text = format!(
                     "{app} is to go back from version {version} and can't yet: {} It is tried again.",
                     refusal.why

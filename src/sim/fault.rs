@@ -478,7 +478,7 @@ impl World {
                 }
                 let placed = electorate(newest, current).contains(server.id);
                 let wanted = placed.then_some(&current.root);
-                if live != wanted {
+                if live != wanted && !self.is_stuck(app, application) {
                     let name = &server.name;
                     return Some(format!("{app} on {name} is {live:?} and not {wanted:?}"));
                 }

@@ -83,4 +83,18 @@ impl World {
             format!("{app} version {} failed on {} and is in force", current.number, server.name)
         })
     }
+
+    /// Whether the members that wait for their turn wait for ever: the version failed on one before
+    /// them, and what it should make way for again no store has. Only somebody who publishes
+    /// another one helps.
+    pub(super) fn is_stuck(&self, app: &AppName, application: &Application) -> bool {
+        let current = application.current();
+        let Some(before) = application.before_current() else { return false };
+        let running = self.enrolled_and_running();
+        let failed = |s: &usize| self.servers[*s].failing.contains(&(app.clone(), current.number));
+        current.origin == Origin::Published
+            && current.spec.rollout.at_once.is_some()
+            && running.iter().any(failed)
+            && !running.iter().any(|s| self.servers[*s].disk.whole.contains(&before.root))
+    }
 }
