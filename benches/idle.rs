@@ -9,7 +9,9 @@
 //! by half between machines that are called the same, and from hour to hour. So a
 //! yardstick runs beside the members: a bare program that wakes as often as a member
 //! does, for timers and packets. Where it costs more than [`YARDSTICK_PERCENT`],
-//! the bound of the processor is that much higher.
+//! the bound of the processor is that much higher. The yardstick itself differs by a
+//! tenth from run to run, so a member that is above by less can't be told from one
+//! that is not.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark waits in real time")]
 
@@ -28,6 +30,8 @@ const MEMBERS: usize = 5;
 const YARDSTICK_PERCENT: f64 = 0.45;
 /// So many times as slow as that a machine may be; one that is slower measures something else.
 const SLOWER_MAX: f64 = 1.6;
+/// What can't be told apart: see above.
+const NOISE: f64 = 1.1;
 const CPU_PERCENT_MAX: f64 = 1.0;
 const RESIDENT_MIB_MAX: f64 = 30.0;
 
@@ -100,8 +104,10 @@ fn main() -> ExitCode {
             r#"{{"cpu_percent":{mean:.3},"resident_mib_max":{most:.1},"yardstick_percent":{woken:.3}}}"#
         );
     }
-    if mean > cpu_max || most > RESIDENT_MIB_MAX {
-        println!("above the bounds of {cpu_max:.2} % and {RESIDENT_MIB_MAX} MiB");
+    if mean > cpu_max * NOISE || most > RESIDENT_MIB_MAX {
+        println!(
+            "above the bounds of {cpu_max:.2} % (by more than a tenth) or {RESIDENT_MIB_MAX} MiB"
+        );
         return ExitCode::FAILURE;
     }
     println!("within the bounds of {cpu_max:.2} % and {RESIDENT_MIB_MAX} MiB");
