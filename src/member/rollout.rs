@@ -366,3 +366,112 @@ impl Member {
 fn comes(version: &Version) -> bool {
     version.origin == Origin::Published
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{Digest, MemberName, SecretKey, WallTime, catalog::AppSpec};
+
+    fn app(name: &str) -> AppName {
+        AppName::parse(name).unwrap()
+    }
+
+    fn refused(reason: Reason) -> Refusal {
+        Refusal::new(reason, "what", "why", "todo")
+    }
+
+    /// The next pauses of a version, in seconds, each after one more window that was in vain.
+    fn pauses(coming: &mut Coming, app: &AppName, version: u64, count: usize) -> Vec<u64> {
+        let failed = refused(Reason::Failed);
+        (0..count).map(|_| coming.pause(app, version, &failed).as_secs()).collect()
+    }
+
+    /// One member, and versions of `web` up to this one.
+    fn catalog(newest: u64) -> Catalog {
+        let key = SecretKey::from_seed([1; 32]);
+        let founder = Enrolled {
+            id: key.member(),
+            key: key.public(),
+            name: MemberName::parse("a").unwrap(),
+            address: ([127, 0, 0, 1], 7700).into(),
+            tags: BTreeMap::new(),
+            voter: true,
+            standby: false,
+        };
+        let version = |number| Version {
+            number,
+            root: Digest::of_bytes(b"root"),
+            files: 1,
+            bytes: 5,
+            spec: AppSpec::default(),
+            publisher: key.member(),
+            published_at: WallTime(0),
+            message: String::new(),
+            origin: Origin::Published,
+        };
+        let mut catalog = Catalog::found([9; 32], founder);
+        let versions = (1..=newest).map(version).collect();
+        catalog.applications.insert(app("web"), Application { versions });
+        catalog
+    }
+
+    #[test]
+    fn pauses_double_up_to_five_minutes() {
+        let (mut coming, web) = (Coming::default(), app("web"));
+        let first = pauses(&mut coming, &web, 2, 10);
+        assert_eq!(first, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        // However long nobody comes back: no power of two that is none.
+        assert!(pauses(&mut coming, &web, 2, 1_000).iter().all(|pause| *pause == 300));
+        assert_eq!(pauses(&mut coming, &app("shop"), 2, 2), [2, 4], "each for itself");
+    }
+
+    #[test]
+    fn what_cost_nobody_a_window_is_asked_for_again_soon() {
+        let (mut coming, web) = (Coming::default(), app("web"));
+        assert_eq!(pauses(&mut coming, &web, 2, 3), [2, 4, 8]);
+        for reason in [Reason::Busy, Reason::NoMajority, Reason::Conflict, Reason::Invalid] {
+            assert_eq!(coming.pause(&web, 2, &refused(reason)), RETRY, "{reason:?}");
+        }
+        assert_eq!(pauses(&mut coming, &web, 2, 1), [16], "and it neither counts nor resets");
+    }
+
+    #[test]
+    fn who_comes_back_lets_it_begin_anew() {
+        let (mut coming, web, shop) = (Coming::default(), app("web"), app("shop"));
+        for app in [&web, &shop] {
+            assert_eq!(pauses(&mut coming, app, 2, 9).last(), Some(&300));
+        }
+        coming.met(Time(0));
+        for app in [&web, &shop] {
+            assert_eq!(pauses(&mut coming, app, 2, 3), [2, 4, 8]);
+        }
+    }
+
+    #[test]
+    fn who_comes_back_cuts_the_pause_short_and_no_answer() {
+        let now = Time(1_000_000_000);
+        let after = |seconds| now + Duration::from_secs(seconds);
+        for (held, until, what) in [
+            (after(300), after(2), "the longest pause"),
+            (after(64), after(2), "a pause"),
+            (after(1), after(1), "one that is over sooner"),
+            (after(3_600), after(3_600), "one that was asked for and not answered"),
+        ] {
+            let mut coming = Coming::default();
+            coming.asked.insert(app("web"), (2, held));
+            coming.met(now);
+            assert_eq!(coming.asked.get(&app("web")), Some(&(2, until)), "{what}");
+            assert_eq!(coming.deadline(), Some(until), "and it is woken then: {what}");
+        }
+    }
+
+    #[test]
+    fn another_version_begins_anew() {
+        let (mut coming, web) = (Coming::default(), app("web"));
+        assert_eq!(pauses(&mut coming, &web, 2, 4), [2, 4, 8, 16]);
+        coming.retain(Time(0), &catalog(2));
+        assert_eq!(pauses(&mut coming, &web, 2, 1), [32], "the same one goes on");
+        coming.retain(Time(0), &catalog(3));
+        assert_eq!(pauses(&mut coming, &web, 3, 2), [2, 4]);
+    }
+}
