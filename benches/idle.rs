@@ -15,13 +15,15 @@
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark waits in real time")]
 
+mod members;
+
 use std::{
-    io::{BufRead, BufReader},
     path::Path,
-    process::{Child, Command, ExitCode, Stdio},
+    process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 
+use members::{Member, cpu_seconds, resident_mib, run, run_seconds, up};
 use tokio::net::UdpSocket;
 
 const MEMBERS: usize = 5;
@@ -34,16 +36,6 @@ const SLOWER_MAX: f64 = 1.6;
 const NOISE: f64 = 1.1;
 const CPU_PERCENT_MAX: f64 = 1.0;
 const RESIDENT_MIB_MAX: f64 = 30.0;
-
-struct Member(Child);
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
-    }
-}
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
@@ -79,11 +71,11 @@ fn main() -> ExitCode {
 
     let before: Vec<f64> = members.iter().map(|(m, _)| cpu_seconds(m.0.id())).collect();
     let sent: Vec<u64> = (1..=MEMBERS).map(|n| bytes_sent(scratch.path(), n)).collect();
-    let woken = run_seconds(yardstick.0.id());
+    let woken = run_seconds(yardstick.0.id(), |_| true);
     let started = Instant::now();
     std::thread::sleep(Duration::from_secs(seconds));
     let elapsed = started.elapsed().as_secs_f64();
-    let woken = (run_seconds(yardstick.0.id()) - woken) / elapsed * 100.0;
+    let woken = (run_seconds(yardstick.0.id(), |_| true) - woken) / elapsed * 100.0;
 
     println!("{MEMBERS} members, one site of 200 files, idle for {elapsed:.0} s");
     println!("{:<10} {:>8} {:>14} {:>10}", "member", "CPU %", "resident MiB", "sent B/s");
@@ -149,70 +141,7 @@ fn wake_often() -> ! {
     })
 }
 
-fn up(scratch: &Path, n: usize, join: Option<(&str, &str)>) -> (Member, serde_json::Value) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_althing"));
-    command
-        .args(["up", "--json", "--data"])
-        .arg(scratch.join(format!("member-{n}")))
-        .args(["--name", &format!("member-{n}")])
-        .args(["--bind", &format!("127.0.0.{n}:0"), "--listen", &format!("127.0.0.{n}:0")])
-        .args(["--status", &format!("127.0.0.{n}:0")])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
-    if let Some((seed, token)) = join {
-        command.args(["--join", seed, "--token", token]);
-    }
-    let mut child = command.spawn().expect("the binary starts");
-    let out = child.stdout.take().expect("its output is piped");
-    let mut line = String::new();
-    BufReader::new(out).read_line(&mut line).expect("it says when it is ready");
-    let ready = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"));
-    (Member(child), ready)
-}
-
-fn run(scratch: &Path, n: usize, arguments: &[&str]) -> serde_json::Value {
-    let output = Command::new(env!("CARGO_BIN_EXE_althing"))
-        .args(arguments)
-        .arg("--data")
-        .arg(scratch.join(format!("member-{n}")))
-        .output()
-        .expect("the binary starts");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{arguments:?}: {text}");
-    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
-}
-
 fn bytes_sent(scratch: &Path, n: usize) -> u64 {
     let metrics = run(scratch, n, &["metrics", "--json"]);
     metrics["bytes_sent"].as_u64().expect("a member counts what it sends")
-}
-
-/// User and system time of a process: fields 14 and 15 of its stat, in ticks
-/// of a hundredth of a second on every Linux that we run on.
-fn cpu_seconds(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the member runs");
-    let after_name = stat.rsplit(')').next().unwrap_or("");
-    let fields: Vec<&str> = after_name.split_whitespace().collect();
-    let ticks = |n: usize| fields[n].parse::<f64>().expect("a number of ticks");
-    (ticks(11) + ticks(12)) / 100.0
-}
-
-/// What all threads of a process have run, in seconds: the first field of their schedstat, in
-/// nanoseconds. Of threads that have ended it knows nothing.
-fn run_seconds(pid: u32) -> f64 {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
-    let run = |thread: std::io::Result<std::fs::DirEntry>| {
-        let path = thread.expect("its threads are listed").path().join("schedstat");
-        let text = std::fs::read_to_string(path).expect("Linux tells it");
-        let ns = text.split_whitespace().next().and_then(|ns| ns.parse::<f64>().ok());
-        ns.expect("nanoseconds") / 1e9
-    };
-    threads.map(run).sum()
-}
-
-fn resident_mib(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the member runs");
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).expect("Linux tells it");
-    let kib: f64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("KiB");
-    kib / 1024.0
 }

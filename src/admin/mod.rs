@@ -14,6 +14,7 @@
 //! GET  /api/v1/listening   x                                    -> Listening
 //! GET  /api/v1/view        x          x        View
 //! GET  /api/v1/series      x          x        Measured, ?series=PATTERN&from=MS&...
+//! GET  /api/v1/levels      x          x        Levels, ?at=MS&for=MS&app=NAME
 //! GET  /api/v1/events      x          x        [Event], ?after=NUMBER
 //! GET  /api/v1/metrics     x          x        Metrics
 //! GET  /api/v1/stream      x          x        server-sent events: view, event, metrics

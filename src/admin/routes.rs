@@ -29,7 +29,8 @@ use crate::{
     base::{MemberName, Reason, Refusal, limits},
     member::command::Command,
     node::{
-        Ask, Edits, Publish, SecretEdits, inspect::Question, telemetry::asking::SeriesQuestion,
+        Ask, Edits, Publish, SecretEdits, inspect::Question, levels::LevelsQuestion,
+        telemetry::asking::SeriesQuestion,
     },
 };
 
@@ -107,6 +108,7 @@ fn reads<S: Source>() -> Router<Site<S>> {
         .route("/api/v1/events", get(events::<S>))
         .route("/api/v1/metrics", get(metrics::<S>))
         .route("/api/v1/series", get(series::<S>))
+        .route("/api/v1/levels", get(levels::<S>))
         .route("/api/v1/stream", get(stream::stream::<S>))
 }
 
@@ -307,6 +309,34 @@ async fn series<S: Source>(
         ));
     };
     read(site.source.series(question).await)
+}
+
+async fn levels<S: Source>(
+    State(site): State<Site<S>>,
+    query: Result<Query<LevelsQuestion>, QueryRejection>,
+) -> Response {
+    let what = "Who would serve was not looked at.";
+    let question = match query {
+        Ok(Query(question)) => question,
+        Err(rejection) => {
+            return refuse(&Refusal::new(
+                Reason::Invalid,
+                what,
+                format!("The question can't be read: {}.", rejection.body_text()),
+                "Give a moment in milliseconds since 1970: /api/v1/levels?at=1798153200000",
+            ));
+        }
+    };
+    // A year ahead is some work.
+    let Ok(_turn) = site.questions.try_acquire() else {
+        return refuse(&Refusal::new(
+            Reason::Busy,
+            what,
+            format!("{QUESTIONS_MAX} such questions are under way on this member."),
+            "Ask again in a moment, or ask another member.",
+        ));
+    };
+    read(site.source.levels(question).await)
 }
 
 async fn listening<S: Source>(State(site): State<Site<S>>) -> Response {

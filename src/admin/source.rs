@@ -16,8 +16,10 @@ use crate::{
     node::{
         Ask, Edits, Handle, Heard, Listening, Metrics, Publish, SecretEdits,
         inspect::{Findings, Question},
+        levels::LevelsQuestion,
         telemetry::asking::{Measured, SeriesQuestion},
     },
+    proto::rule::level::Levels,
 };
 
 /// What can be asked of a member. See [`Handle`] for what each answers.
@@ -50,6 +52,11 @@ pub trait Source: Clone + Send + Sync + 'static {
         &self,
         question: SeriesQuestion,
     ) -> impl Future<Output = Result<Measured, Refusal>> + Send;
+    /// See [`Handle::levels`].
+    fn levels(
+        &self,
+        question: LevelsQuestion,
+    ) -> impl Future<Output = Result<Levels, Refusal>> + Send;
     /// See [`Handle::served`].
     fn served(&self) -> Served;
     /// See [`Handle::listening`].
@@ -105,6 +112,10 @@ impl Source for Handle {
 
     async fn series(&self, question: SeriesQuestion) -> Result<Measured, Refusal> {
         Self::series(self, question).await
+    }
+
+    async fn levels(&self, question: LevelsQuestion) -> Result<Levels, Refusal> {
+        Self::levels(self, question).await
     }
 
     fn served(&self) -> Served {

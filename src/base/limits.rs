@@ -57,6 +57,17 @@ pub const EPISODE_WHY_MAX: usize = 512;
 pub const BROUGHT_MAX: usize = 256;
 /// Beginnings of one rule that `at-most` can count over the cluster.
 pub const BEGINNINGS_MAX: usize = 32;
+/// How long the next member that a rule takes out of service waits for what is under way on the
+/// one before, milliseconds. It is longer than a member waits itself.
+pub const LEAVING_MS: u64 = 120_000;
+/// Silences that stand at once: with the texts below, 40 KiB at most.
+pub const SILENCES_MAX: usize = 64;
+/// Length of the reason for one, bytes.
+pub const SILENCE_WHY_MAX: usize = 256;
+/// The shortest silence, seconds: a shorter one is over before it is known everywhere.
+pub const SILENCE_MIN_S: u64 = 60;
+/// The longest one, seconds: 30 days. What is to be silent for ever is no rule.
+pub const SILENCE_MAX_S: u64 = 30 * 24 * 3_600;
 /// Tags of one member.
 pub const TAGS_MAX: usize = 32;
 /// Length of the name of a tag, bytes.

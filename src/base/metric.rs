@@ -11,7 +11,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{AppName, ServiceName, limits};
+use super::{AppName, Origins, ServiceName, limits};
 
 /// How the numbers of a series are to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,6 +66,8 @@ pub enum LabelKind {
     Mount,
     /// A network interface; without a label, all of them together but loopback.
     Interface,
+    /// Origins of requests, as [`Origins::label`] writes them. It must be there.
+    Origins,
     /// Anything, or nothing.
     Any,
 }
@@ -149,6 +151,10 @@ catalogue! {
     BytesOut "bytes.out" Counter Bytes Application "Bytes of bodies sent to clients."
     Connections "connections" Gauge Count Application "Connections of clients that are open."
     Forwarded "requests.forwarded" Counter Count Application "Requests that another member answered."
+    RequestsFrom "requests.from" Counter Count Origins "Requests from these origins."
+    RequestsElsewhere "requests.elsewhere" Counter Count Origins "Requests from other origins."
+    RequestsUnknown "requests.unknown" Counter Count Origins
+        "Requests of which it is not known whether they come from these origins."
     ReplicationBytes "replication.bytes" Counter Bytes Bare "Bytes of content fetched from members."
     GossipBytes "gossip.bytes" Counter Bytes Bare "Bytes of packets and messages sent to members."
     Repairs "repairs" Counter Count Application "Repairs of content."
@@ -160,6 +166,8 @@ catalogue! {
     Stalls "stalls" Counter Count Bare "Times that the loop or the process stood still."
     ServiceRestarts "service.restarts" Counter Count Service "Times that it was started again by itself."
     ServiceReady "service.ready" Gauge Count Service "Whether it is ready: 1 or 0."
+    ServiceCpu "service.cpu" Gauge Percent Service "Processor time of its processes, of one processor."
+    ServiceMem "service.mem" Gauge Bytes Service "Resident memory of its processes."
     CertificateDays "certificate.days" Gauge Days Application "Until the certificate ends."
     SeriesRefused "series.refused" Counter Count Bare "Samples refused: too many series, or no numbers."
 }
@@ -388,6 +396,9 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
     pattern[p..].iter().all(|byte| *byte == b'*')
 }
 
+/// What is expected of a label of origins.
+const ORIGINS: &str = "origins, each once and in the order of CA|MX|continent:EU|10.0.0.0/8,";
+
 fn check(name: &str, kind: LabelKind, label: Option<&str>) -> Result<(), SeriesError> {
     let wrong = |expected| SeriesError::Expected {
         name: name.to_owned(),
@@ -398,6 +409,7 @@ fn check(name: &str, kind: LabelKind, label: Option<&str>) -> Result<(), SeriesE
         return match kind {
             LabelKind::Service => Err(wrong("APPLICATION/SERVICE")),
             LabelKind::Mount => Err(wrong("a mount point")),
+            LabelKind::Origins => Err(wrong(ORIGINS)),
             _ => Ok(()),
         };
     };
@@ -418,6 +430,7 @@ fn check(name: &str, kind: LabelKind, label: Option<&str>) -> Result<(), SeriesE
         LabelKind::Service if service().is_none() => Err(wrong("APPLICATION/SERVICE")),
         LabelKind::Mount if !text.starts_with('/') => Err(wrong("a mount point")),
         LabelKind::Interface if text.contains(['/', ' ']) => Err(wrong("a network interface")),
+        LabelKind::Origins if !Origins::is_label(text) => Err(wrong(ORIGINS)),
         _ => Ok(()),
     }
 }
@@ -465,6 +478,7 @@ mod tests {
             "requests shop",
             "service.restarts shop/web",
             "net.in eth0",
+            "requests.from CA|MX|continent:EU|10.0.0.0/8",
             "custom.orders.open",
             "custom.orders.total shop",
         ] {
@@ -495,6 +509,11 @@ mod tests {
             "requests Shop",
             "service.restarts web",
             "net.in a/b",
+            "requests.from",
+            "requests.from shop",
+            "requests.from MX|CA",
+            "requests.unknown MX;cpu",
+            "requests.elsewhere M*",
             "custom.",
             "custom.a..b",
             "custom.A",

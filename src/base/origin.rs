@@ -5,7 +5,7 @@
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
-use super::Network;
+use super::{Digest, Network, limits};
 
 /// One origin: `MX`, `continent:EU`, `10.0.0.0/8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,6 +84,9 @@ pub struct Place {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origins(Box<[Origin]>);
 
+/// What the labels of sets begin with that are too long to be written out.
+const DIGESTED: &str = "origins:";
+
 impl Origins {
     /// Origins of one set.
     pub const MAX: usize = 32;
@@ -132,6 +135,24 @@ impl Origins {
         known
     }
 
+    /// What series of them are called: themselves, where that fits into a label, and otherwise a
+    /// digest of it.
+    pub fn label(&self) -> String {
+        let text = self.to_string();
+        if text.len() <= limits::SERIES_LABEL_MAX {
+            return text;
+        }
+        format!("{DIGESTED}{}", Digest::of("althing origins 1", text.as_bytes()))
+    }
+
+    /// Whether `text` is the [`label`](Self::label) of some.
+    pub fn is_label(text: &str) -> bool {
+        match text.strip_prefix(DIGESTED) {
+            Some(digits) => Digest::parse(digits).is_some_and(|found| found.to_string() == digits),
+            None => text.parse().is_ok_and(|all: Self| all.label() == text),
+        }
+    }
+
     /// Whether a country or a continent is among them.
     pub fn needs_place(&self) -> bool {
         self.0.iter().any(|origin| !matches!(origin, Origin::Network(_)))
@@ -175,6 +196,40 @@ mod tests {
         }
         let many = vec!["MX"; Origins::MAX + 1];
         assert!(Origins::of(&many).is_err());
+    }
+
+    #[test]
+    fn a_set_has_one_label_and_nothing_else_is_one() {
+        let all = origins("10.0.0.0/8|continent:EU|MX|CA");
+        assert_eq!(all.label(), "CA|MX|continent:EU|10.0.0.0/8");
+        let many = |first: u32| {
+            let nets: Vec<_> = (first..first + 30).map(|n| format!("fd00:{n:x}::/32")).collect();
+            Origins::of(&nets).unwrap().label()
+        };
+        assert_ne!(many(1), many(2));
+        for label in [all.label(), many(1), many(2)] {
+            assert!(
+                label.len() <= limits::SERIES_LABEL_MAX && Origins::is_label(&label),
+                "{label}"
+            );
+        }
+        let digits = many(1).strip_prefix("origins:").unwrap().to_owned();
+        for bad in [
+            "",
+            "MX|CA",
+            "MX|MX",
+            "mx",
+            "10.0.0.0",
+            "MX |CA",
+            "MX\"} 1",
+            "origins:",
+            "origins:MX",
+            &digits,
+            &format!("origins:{}", digits.to_uppercase()),
+            &format!("origins:{digits}0"),
+        ] {
+            assert!(!Origins::is_label(bad), "{bad}");
+        }
     }
 
     #[test]

@@ -11,11 +11,11 @@
 //! passes `!=`, as with the label selectors of Kubernetes. A value with anything but
 //! letters, digits, hyphens, dots, underscores and slashes stands in double quotes.
 
-use std::{collections::BTreeMap, fmt, ops::Range};
+use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::limits;
+use super::{Origins, limits};
 
 /// An expression over the tags of a member. Parsed once, written as its text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,48 @@ enum Test {
     Has(String),
     /// The tag has one of these values.
     Is(String, Vec<String>),
+}
+
+/// Clients from some places are answered by some members.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preference {
+    /// Countries, continents and networks.
+    #[serde(with = "as_origins")]
+    pub from: Origins,
+    /// Members by their tags.
+    pub members: Placement,
+}
+
+/// Several, of which the first one that fits counts. Cheap to clone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<Preference>", into = "Vec<Preference>")]
+pub struct Preferences(pub Arc<[Preference]>);
+
+impl From<Vec<Preference>> for Preferences {
+    fn from(all: Vec<Preference>) -> Self {
+        Self(all.into())
+    }
+}
+
+impl From<Preferences> for Vec<Preference> {
+    fn from(all: Preferences) -> Self {
+        all.0.to_vec()
+    }
+}
+
+mod as_origins {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+    use super::Origins;
+
+    pub(super) fn serialize<S: Serializer>(of: &Origins, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(of.to_string().split('|'))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Origins, D::Error> {
+        Origins::of(&Vec::<String>::deserialize(from)?).map_err(D::Error::custom)
+    }
 }
 
 /// What is wrong with an expression, and where.

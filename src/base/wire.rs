@@ -166,6 +166,20 @@ pub fn bounded_text<'de, D: Deserializer<'de>, const MAX: usize>(
     Ok(text)
 }
 
+/// The same of one that may be none.
+///
+/// # Errors
+/// If there are more.
+pub fn bounded_text_or_none<'de, D: Deserializer<'de>, const MAX: usize>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    if let Some(text) = text.as_ref().filter(|text| text.len() > MAX) {
+        return Err(serde::de::Error::invalid_length(text.len(), &"a shorter text"));
+    }
+    Ok(text)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

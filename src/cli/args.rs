@@ -1,14 +1,14 @@
 //! The words of the command line. Parsing only: every value is checked here,
 //! so that what comes out can be carried out.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::{export::options::Export, units::Span};
 use crate::{
     base::{
-        AppName, MemberName, Network, SecretName, ServiceName,
+        AppName, MemberName, Network, RuleName, SecretName, ServiceName,
         catalog::{Failover, VotePolicy, check_tags},
         quantity,
     },
@@ -74,6 +74,48 @@ pub(super) struct Measure {
     /// Of which of them: up to 200 bytes.
     #[arg(long, value_name = "TEXT")]
     pub label: Option<String>,
+}
+
+/// Which rules, as `APP/RULE` or `APP`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ruled {
+    pub app: AppName,
+    /// All of them if none is given.
+    pub rule: Option<RuleName>,
+}
+
+impl FromStr for Ruled {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (app, rule) = match text.split_once('/') {
+            Some((app, rule)) => (app, Some(RuleName::parse(rule)?)),
+            None => (text, None),
+        };
+        Ok(Self { app: AppName::parse(app)?, rule })
+    }
+}
+
+/// What is to be silent, or no more.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(group(ArgGroup::new("whose").args(["what", "member"]).multiple(true).requires("deed")))]
+#[command(group(ArgGroup::new("deed").args(["lasts", "end"])))]
+pub(super) struct Hush {
+    /// Which rules: one, or all of an application.
+    #[arg(value_name = "APP[/RULE]")]
+    pub what: Option<Ruled>,
+    /// Only as far as they are about this member; without APP all rules about it.
+    #[arg(long, value_name = "NAME")]
+    pub member: Option<MemberName>,
+    /// For how long: 90s, 30m, 2h, 7d; a minute at least, and 30 days at most.
+    #[arg(long = "for", value_name = "SPAN", requires = "why", requires = "whose")]
+    pub lasts: Option<Span>,
+    /// Why, for whoever looks later: up to 256 bytes.
+    #[arg(long, value_name = "TEXT", requires = "lasts")]
+    pub why: Option<String>,
+    /// End it now: name the same rules and member as the silence does.
+    #[arg(long, requires = "whose")]
+    pub end: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -309,6 +351,8 @@ majority. They are no place for what changes by the minute.")]
     #[command(after_help = "Examples:
   althing drain           this member
   althing drain beta      another one
+  althing drain beta --wait
+                          the same, and rules may bring it in (then in 1)
 
 What is under way there is finished. Requests that still reach it are passed on to members in
 service; if there are none it answers them. Kept in the catalog: a change needs a majority.
@@ -316,6 +360,10 @@ service; if there are none it answers them. Kept in the catalog: a change needs 
     Drain {
         /// Which member [default: this one].
         member: Option<MemberName>,
+        /// Rules about the cluster may bring it into service, and put it on standby again. Without
+        /// this it stays where it is until somebody resumes it.
+        #[arg(long)]
+        wait: bool,
     },
     /// Bring a member into service (again).
     #[command(after_help = "Examples:
@@ -325,6 +373,22 @@ service; if there are none it answers them. Kept in the catalog: a change needs 
         /// Which member [default: this one].
         member: Option<MemberName>,
     },
+    /// Keep rules from telling anybody and from doing anything for a while, or show for which
+    /// that is so.
+    #[command(after_help = "Examples:
+  althing silence                       what is silent now
+  althing silence web/hot --for 2h --why \"the load test\"
+                                        one rule
+  althing silence web --for 30m --why \"new version\"
+                                        all rules of an application
+  althing silence --member beta --for 1d --why \"its disk is replaced\"
+                                        all rules about one member
+  althing silence web/hot --end         before it is over
+
+Rules are judged all the same, events tell of them, and `althing status` shows them as silenced.
+What a rule has done before is undone when it is over. What still acts at the end of the silence is
+done then. Kept in the catalog: a change needs a majority.")]
+    Silence(Hush),
     /// Tell the member here what a script has measured.
     #[command(after_help = "Examples:
   althing measure queue 42                          a level, until another one is told
@@ -496,6 +560,32 @@ where one is not within a minute, it ends there with 1.")]
         #[command(subcommand)]
         action: RulesAction,
     },
+    /// Say who would serve at a moment, by the rules that bring members in.
+    #[command(after_help = "Examples:
+  althing levels                                          now
+  althing levels --at 2026-12-24T18:00 --zone America/New_York
+  althing levels --at 2026-12-24T23:00Z --for 2d          and what changes in the two days after
+  althing levels --at '2026-12-24 18:00 Europe/Berlin' --app shop
+
+What times decide is sure. Of a rule that depends on what is measured it says how many
+members it may bring in, and what decides. Otherwise everything stays as it is now: who
+is live, who waits, the order of the failover list, the rules of the live versions.")]
+    Levels {
+        /// The moment: a date and a time, UTC unless an offset (Z, -05:00) or the name of a time
+        /// zone stands behind it [default: now].
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+        at: Option<String>,
+        /// The time zone in which the moment is meant, and times are shown, by its name in the tz
+        /// database.
+        #[arg(long, value_name = "ZONE")]
+        zone: Option<String>,
+        /// Tell what changes for so long after it as well, as 12h or 7d.
+        #[arg(long = "for", value_name = "SPAN")]
+        span: Option<Span>,
+        /// Only by the rules of this application, of the members on which it is placed.
+        #[arg(long)]
+        app: Option<AppName>,
+    },
     /// Show what an application's programs are set to.
     Settings {
         /// Which application.
@@ -589,6 +679,9 @@ pub(super) struct Up {
     /// How they are written.
     #[arg(long, value_enum, default_value_t = FormatWord::Combined)]
     pub access_log_format: FormatWord,
+    /// How it writes its own log. What is in it is said by the variable ALTHING_LOG.
+    #[arg(long, value_enum, default_value_t = LogWord::Auto)]
+    pub log: LogWord,
     /// Where the status page is served, TCP; `none` for nowhere.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7780")]
     pub status: Listen,
@@ -1219,6 +1312,19 @@ impl ProfileWord {
     }
 }
 
+/// How a member writes its own log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogWord {
+    /// To the journal where standard error leads there, as in a unit of systemd; else as text.
+    Auto,
+    /// Lines on standard error, for people.
+    Text,
+    /// An object a line on standard error, events of all severities included.
+    Json,
+    /// To systemd's journal, with fields, events of all severities included.
+    Journal,
+}
+
 /// See [`Format`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum FormatWord {
@@ -1297,6 +1403,8 @@ mod tests {
             "althing events --all --since 7d --severity warning --about beta --app web",
             "althing metrics cpu requests* --each --since 1d --step 1h --percentiles",
             "althing top --every 5s --once --json",
+            "althing levels",
+            "althing levels --at 2026-12-24T18:00 --zone America/New_York --for 2d --app shop",
             "althing why server3 --since 2h",
             "althing tags",
             "althing tags set role=web zone=a=b",
@@ -1342,6 +1450,8 @@ mod tests {
             "althing events --kind x",
             "althing events --all --member beta",
             "althing metrics --since 1h",
+            "althing levels --for soon",
+            "althing levels 18:00",
             "althing export",
             "althing export haproxy --fragment",
             "althing export nginx --reload x",

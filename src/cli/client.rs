@@ -28,8 +28,10 @@ use crate::{
     node::{
         Ask, Edits, Heard, Listening, Metrics, Publish, SecretEdits,
         inspect::{Findings, Question},
+        levels::LevelsQuestion,
         telemetry::asking::{Measured, SeriesQuestion},
     },
+    proto::rule::level::Levels,
 };
 
 /// A view of four thousand members with their versions is a few megabytes.
@@ -96,6 +98,17 @@ impl Client {
             path.push_str(&format!("&member={member}")); // a name has nothing to encode
         }
         self.query(&path).await
+    }
+
+    /// Who serves at a moment.
+    pub async fn levels(&self, question: &LevelsQuestion) -> Result<Levels, Refusal> {
+        let LevelsQuestion { at, span, app } = question;
+        let numbers = [("at", at), ("for", span)].into_iter();
+        let numbers = numbers.filter_map(|(name, value)| Some(format!("{name}={}", (*value)?)));
+        // A name has nothing to encode.
+        let app = app.iter().map(|app| format!("app={app}"));
+        let all: Vec<String> = numbers.chain(app).collect();
+        self.query(&format!("/api/v1/levels?{}", all.join("&"))).await
     }
 
     /// The events after the one with this number, oldest first.

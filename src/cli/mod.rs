@@ -13,7 +13,9 @@ mod export;
 mod fetch;
 mod init;
 mod inspect;
+mod levels;
 mod lists;
+mod log;
 mod measure;
 mod operate;
 mod output;
@@ -26,6 +28,7 @@ mod rules;
 mod secrets;
 mod services;
 mod show;
+mod silence;
 mod sim;
 mod table;
 mod telemetry;
@@ -175,12 +178,16 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
         Action::Why { of, since } => telemetry::why(&client, output, &of, since.0).await,
         Action::Top { every, once } => telemetry::top(&client, output, every.0, once).await,
         Action::Tags { member, action } => operate::tags(&client, output, member, action).await,
-        Action::Drain { member } => {
+        Action::Drain { member, wait: true } => {
+            operate::order(&client, output, &Command::Wait { member }).await
+        }
+        Action::Drain { member, wait: false } => {
             operate::order(&client, output, &Command::Service { member, on: false }).await
         }
         Action::Resume { member } => {
             operate::order(&client, output, &Command::Service { member, on: true }).await
         }
+        Action::Silence(hush) => silence::run(&client, output, hush).await,
         Action::Measure(wish) => measure::tell(&data, output, &wish),
         Action::Event { name, payload } => {
             let payload = payload.unwrap_or_default();
@@ -192,6 +199,10 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
         Action::Rules { action: RulesAction::Check { file } } => rules::check(output, &file),
         Action::Rules { action: RulesAction::Test { file, since, member } } => {
             replay::test(&client, output, &replay::Wish { file, since: since.0, member }).await
+        }
+        Action::Levels { at, zone, span, app } => {
+            let wish = levels::Wish { at, zone, span: span.map(|s| s.0), app };
+            levels::show(&client, output, wish).await
         }
         Action::Settings { app } => secrets::settings(&client, output, app).await,
         Action::Secret { action } => secrets::run(&client, output, action).await,

@@ -25,7 +25,7 @@ use crate::{
     member::event::EventKind,
     node::{
         Ask, Heard, Told,
-        replay::{Moments, Recorded, Replayed, replay},
+        replay::{Moments, Recorded, Replayed, replay, replay_wide},
         telemetry::asking::EventsQuestion,
     },
     proto::{
@@ -78,7 +78,10 @@ pub(super) async fn test(
         from: moments.from,
         to: moments.to,
         step_ms: moments.step_ms,
-        rules: rules.iter().map(|rule| OneRule::new(rule, &heard.members, moments)).collect(),
+        rules: rules
+            .iter()
+            .map(|rule| OneRule::new(rule, &heard, wish.member.is_none(), moments))
+            .collect(),
         silent: heard.silent,
     };
     if output.json {
@@ -109,7 +112,7 @@ impl Wanted {
         let since = WallTime(now.0.saturating_sub(ms(since)));
         let (mut series, mut spreads) = (BTreeSet::new(), BTreeSet::new());
         let (mut kinds, mut longest) = (BTreeSet::new(), 0);
-        for of in rules.filter(|rule| !rule.is_wide()).flat_map(Rule::measured) {
+        for of in rules.flat_map(Rule::measured) {
             longest = longest.max(of.window_ms());
             match &of.what {
                 What::Series(one) if of.is_spread() => drop(spreads.insert(one.clone())),
@@ -118,7 +121,9 @@ impl Wanted {
                     series.extend(of.total());
                 }
                 What::Events { kind, .. } => drop(kinds.insert(kind.clone())),
-                What::From(_) => {}
+                What::From(_) => {
+                    series.extend(of.sources().into_iter().flat_map(|sources| sources.series));
+                }
             }
         }
         let grid = |before: u64, step| {
@@ -299,6 +304,9 @@ struct OneRule {
     /// Why it was not tested.
     #[serde(skip_serializing_if = "Option::is_none")]
     left_out: Option<String>,
+    /// What came of it, where it is about the cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<OneMember>,
     members: BTreeMap<MemberName, OneMember>,
 }
 
@@ -326,22 +334,32 @@ struct Span {
 impl OneRule {
     fn new(
         (name, rule): &(RuleName, Rule),
-        members: &BTreeMap<MemberName, Recorded>,
+        AllHeard { members, silent, .. }: &AllHeard,
+        is_of_all: bool,
         moments: Moments,
     ) -> Self {
         let mut one = Self {
             name: name.clone(),
             rule: rule.to_string(),
             left_out: None,
+            cluster: None,
             members: BTreeMap::new(),
         };
-        if rule.is_wide() {
-            let why = "it is about more than one member, and such rules are not judged yet";
-            one.left_out = Some(why.to_owned());
-            return one;
-        }
         // Any will do: the names of episodes are not shown.
         let Ok(app) = AppName::parse("tested") else { return one };
+        if rule.is_wide() {
+            // What is not known of all acts on nobody.
+            if !is_of_all {
+                one.left_out = Some("it is about the cluster: leave out --member".to_owned());
+            } else if let Some(member) = silent.keys().next() {
+                let why = "it is about the cluster, and this member did not answer to the end:";
+                one.left_out = Some(format!("{why} {member}"));
+            } else {
+                let came = replay_wide(&app, (name, rule), members.values(), moments);
+                one.cluster = Some(OneMember::new(came));
+            }
+            return one;
+        }
         one.members = members
             .iter()
             .map(|(member, recorded)| {
@@ -357,8 +375,10 @@ impl OneRule {
         if let Some(why) = &self.left_out {
             output.line(&format!("  not tested: {why}"));
         }
-        for (member, came) in &self.members {
-            output.line(&format!("  {member}: {}", came.headline()));
+        let cluster = self.cluster.iter().map(|came| ("the cluster", came));
+        let members = self.members.iter().map(|(member, came)| (member.as_str(), came));
+        for (whose, came) in cluster.chain(members) {
+            output.line(&format!("  {whose}: {}", came.headline()));
             for episode in came.episodes.iter().take(SHOWN_MAX) {
                 output.line(&format!("    {}", episode.shown(step_ms)));
             }
@@ -459,16 +479,22 @@ mod tests {
                 "when avg(cpu, 5m) > 90% or mem.used > 80% then log",
                 "when p99(latency shop, 10m) > 1s then log",
                 "when count(events service, 1h) > 3 then log",
-                "when cluster avg(load, 1d) > 3 then log",
+                "when cluster avg(load, 30m) > 3 then log",
+                "when share(requests from MX|CA, 10m) > 60% then log",
+                "when cluster share(requests from DE, 30m) > 60% then log",
             ],
             600,
         );
         let names = |all: &BTreeSet<Series>| all.iter().map(Series::to_string).collect::<Vec<_>>();
-        assert_eq!(names(&wanted.series), ["cpu", "mem.total", "mem.used"]);
+        let mut expected = ["cpu", "load", "mem.total", "mem.used"].map(str::to_owned).to_vec();
+        for what in ["from", "elsewhere", "unknown"] {
+            expected.extend(["CA|MX", "DE"].map(|label| format!("requests.{what} {label}")));
+        }
+        assert_eq!(names(&wanted.series), expected);
         assert_eq!(names(&wanted.spreads), ["latency shop"]);
         let events = wanted.events.as_ref().unwrap();
         assert_eq!(events.kinds, [EventKind::Service]);
-        // What the longest window needs lies before the first look; one that nobody judges does not.
+        // What the longest window needs lies before the first look.
         let first = NOW.0 - 600_000;
         assert_eq!(events.since, Some(WallTime(first - 3_600_000)));
         assert!(wanted.numbers.from().0 <= first - 3_600_000);
@@ -511,7 +537,7 @@ mod tests {
         all.end_of_answers(&[name("a"), name("b")].into());
         assert_eq!(all.silent.keys().map(MemberName::as_str).collect::<Vec<_>>(), ["c", "d", "e"]);
 
-        let one = OneRule::new(&rule("when cpu > 90% for 5s then log"), &all.members, moments);
+        let one = OneRule::new(&rule("when cpu > 90% for 5s then log"), &all, true, moments);
         let a = &one.members[&name("a")];
         assert_eq!(a.headline(), "1 time");
         let began = WallTime(moments.from.0 + 15_000);
@@ -521,7 +547,15 @@ mod tests {
         assert_eq!(one.members[&name("b")].headline(), "never (not known for 100 % of the time)");
         assert_eq!(one.members.len(), 2);
 
-        let wide = OneRule::new(&rule("when cpu > 90% then in 1"), &all.members, moments);
-        assert!(wide.left_out.is_some() && wide.members.is_empty());
+        let wide = |all: &AllHeard, is_of_all| {
+            OneRule::new(&rule("when any cpu > 90% then in 1"), all, is_of_all, moments)
+        };
+        let left_out = wide(&all, true).left_out.unwrap();
+        assert!(left_out.ends_with("to the end: c"), "{left_out}");
+        all.silent.clear();
+        assert!(wide(&all, false).left_out.unwrap().contains("--member"));
+        let cluster = wide(&all, true);
+        assert!(cluster.left_out.is_none() && cluster.members.is_empty());
+        assert_eq!(cluster.cluster.unwrap().episodes.len(), 1);
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     base::{AppName, Reason, Refusal},
     member::{
         event::{Event, EventKind, Severity},
-        view::{ApplicationView, Health, MemberView, View, WindowView},
+        view::{ApplicationView, Health, MemberView, SilenceView, View, WindowView},
     },
     node::Metrics,
 };
@@ -66,7 +66,7 @@ fn role(member: &MemberView) -> String {
     let vote = if member.voter { "yes" } else { "not yet" };
     let mut text = vote.to_owned();
     if member.standby {
-        text.push_str(", standby");
+        text.push_str(if member.waits { ", standby, waits" } else { ", standby" });
     }
     if member.coordinator {
         text.push_str(", coordinator");
@@ -166,6 +166,10 @@ pub(super) async fn status(client: &Client, output: &Output) -> Result<ExitCode,
             app.placement.as_ref().map_or(String::new(), |on| format!(", placed on `{on}`")),
             app.work.as_ref().map_or(String::new(), |work| format!(", {work} here")),
         ));
+    }
+    for silence in &view.silences {
+        let SilenceView { what, until, by, why, .. } = silence;
+        output.line(&format!("{what}: silenced until {until} by {by}: {why}"));
     }
     for address in &view.addresses {
         let holder = match &address.holder {

@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    args,
+    args, log,
     output::{Output, Paint},
 };
 use crate::{
@@ -78,7 +78,7 @@ pub(super) async fn run(
     data: PathBuf,
     output: &Output,
 ) -> Result<ExitCode, Refusal> {
-    log_to_stderr();
+    log::begin(options.log)?;
     descriptors::raise();
     check_socket_path(&data.join("socket"))?;
     // Signals are caught from the start: whoever stops us while we join means it.
@@ -317,21 +317,6 @@ fn read_token(path: &Path) -> Result<String, Refusal> {
             "Put what `althing invite` prints after --token into that file.",
         )
     })
-}
-
-/// Logs of the libraries and of the member, as far as ALTHING_LOG asks for them.
-fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("ALTHING_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    // It is set already only where a test runs several commands in one process.
-    let _set_already = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        // It would say so on the same standard error, and end the process where
-        // that can't be written: on a full disk, when a member is needed most.
-        .log_internal_errors(false)
-        .try_init();
 }
 
 /// Resolves when this process is asked to end, in whatever way. Asked a second

@@ -17,7 +17,7 @@ use super::{
         spec::{as_size, as_span, is_default},
     },
 };
-use crate::base::ServiceName;
+use crate::base::{ServiceName, placement::Preferences};
 
 /// Routes of one application.
 pub const ROUTES_MAX: usize = 64;
@@ -25,6 +25,8 @@ pub const ROUTES_MAX: usize = 64;
 pub const PATH_MAX: usize = 256;
 /// Length of a name in [`Affinity`], bytes.
 const NAME_MAX: usize = 64;
+/// Preferences of one route.
+pub const PREFERENCES_MAX: usize = 16;
 /// The longest that an answer may be waited for.
 pub const WITHIN_MAX: Duration = Duration::from_secs(3_600);
 /// How long an answer is waited for where nothing is said.
@@ -55,6 +57,10 @@ pub struct Route {
     /// The longest body of a request that it is asked with, bytes; any if not given.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "as_size")]
     pub body_max: Option<u64>,
+    /// Clients from some places are answered by some members: the first of these that a client comes
+    /// from counts.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub prefer: Preferences,
 }
 
 /// See [`Route::affinity`].
@@ -148,7 +154,7 @@ impl Definition for Routes {
             wrong.push(format!("More than {ROUTES_MAX} routes are defined: have fewer."));
         }
         let mut seen = BTreeSet::new();
-        for Route { path, within, .. } in self.0.iter().take(ROUTES_MAX) {
+        for Route { path, within, prefer, .. } in self.0.iter().take(ROUTES_MAX) {
             let shown: String = path.chars().take(60).collect();
             let mut say = |text: &str| wrong.push(format!("The route {shown:?} {text}"));
             if let Err(why) = check_path(path) {
@@ -159,6 +165,9 @@ impl Definition for Routes {
             }
             if within.is_zero() || *within > WITHIN_MAX {
                 say("has to give more than no time, and at most an hour, within which it answers.");
+            }
+            if prefer.0.len() > PREFERENCES_MAX {
+                say(&format!("prefers members in more than {PREFERENCES_MAX} ways: have fewer."));
             }
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
@@ -323,6 +332,35 @@ mod tests {
     }
 
     #[test]
+    fn preferences_are_read_and_written() {
+        let of = |prefer: &str| {
+            format!("[[routes]]\npath = \"/\"\nservice = \"x\"\nprefer = {prefer}\n")
+        };
+        let text = of(
+            "[{ from = [\"MX\", \"continent:EU\", \"10.0.0.0/8\"], members = \"region == latam\" }]",
+        );
+        let read = routes(&text);
+        let [crate::base::placement::Preference { from, members }] = &*read.0[0].prefer.0 else {
+            panic!("{read:?}")
+        };
+        assert!(
+            from.needs_place() && from.hold([10, 1, 1, 1].into(), Default::default) == Some(true)
+        );
+        assert_eq!(members.as_str(), "region == latam");
+        assert_eq!(routes(&read.text().unwrap()), read);
+        for wrong in [
+            "[{ from = [], members = \"a\" }]",
+            "[{ from = [\"mx\"], members = \"a\" }]",
+            "[{ from = [\"MX\"], members = \"a ==\" }]",
+            "[{ from = [\"MX\"] }]",
+        ] {
+            assert!(Routes::parse(&of(wrong)).is_err(), "{wrong}");
+        }
+        let many = vec!["{ from = [\"MX\"], members = \"a\" }"; PREFERENCES_MAX + 1].join(", ");
+        assert!(routes(&of(&format!("[{many}]"))).check().unwrap_err()[0].contains("16 ways"));
+    }
+
+    #[test]
     fn what_leads_nowhere_is_refused() {
         for path in ["api", "", "/a//b", "/a/", "/../a", "/a?b", "/ä", "/%61", "/a b"] {
             let one = Route {
@@ -332,6 +370,7 @@ mod tests {
                 within: WITHIN,
                 affinity: None,
                 body_max: None,
+                prefer: Preferences::default(),
             };
             let wrong = Routes(vec![one]).check().unwrap_err();
             assert_eq!(wrong.len(), 1, "{path}: {wrong:?}");

@@ -25,9 +25,13 @@ use std::{
 use maxminddb::Reader;
 use serde::Deserialize;
 
-use crate::base::{
-    Origins,
-    origin::{Code, Place},
+use crate::{
+    base::{
+        Origins,
+        metric::{Known, Series},
+        origin::{Code, Place},
+    },
+    proto::telemetry::Reading,
 };
 
 /// Sets that are counted: each request is held against all of them.
@@ -51,6 +55,24 @@ pub struct Counted {
     pub elsewhere: u64,
     /// Those of which it is not known.
     pub unknown: u64,
+}
+
+impl Counted {
+    /// As the series of this member.
+    pub fn readings(&self) -> Vec<(Series, Reading)> {
+        let label = self.origins.label();
+        let numbers = [
+            (Known::RequestsFrom, self.from),
+            (Known::RequestsElsewhere, self.elsewhere),
+            (Known::RequestsUnknown, self.unknown),
+        ];
+        let reading = |(known, count): (Known, u64)| {
+            // The label of origins is always taken.
+            let series = Series::new(known, Some(&label)).ok()?;
+            Some((series, Reading::Number(count as f64)))
+        };
+        numbers.into_iter().filter_map(reading).collect()
+    }
 }
 
 /// Counts by the sets that are asked for.
@@ -123,7 +145,7 @@ impl Watched {
         }
     }
 
-    fn place(&self, client: IpAddr) -> Place {
+    pub(super) fn place(&self, client: IpAddr) -> Place {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         database.as_ref().map(|database| database.place(client)).unwrap_or_default()
     }
@@ -555,6 +577,19 @@ mod tests {
         assert_eq!(told["continent:EU"], (2, 3, 4));
         assert_eq!(told["MX|10.0.0.0/8"], (3, 2, 4));
         assert_eq!(told["10.0.0.0/8"], (1, 8, 0));
+        let readings = watched.counted()[2].readings();
+        let series = readings.iter().map(|(series, reading)| {
+            let Reading::Number(count) = reading else { panic!("{series}") };
+            format!("{series} {count}")
+        });
+        assert_eq!(
+            series.collect::<Vec<_>>(),
+            [
+                "requests.from MX|10.0.0.0/8 3",
+                "requests.elsewhere MX|10.0.0.0/8 2",
+                "requests.unknown MX|10.0.0.0/8 4"
+            ]
+        );
 
         // Those that stay go on, the others are forgotten.
         watched.set(sets(&["MX", "CA"]));

@@ -137,6 +137,7 @@ impl Stats {
         let open = self.active.load(Relaxed) as f64;
         let mut readings = self.tally.take(at).readings();
         readings.push((Known::Connections.into(), Reading::Number(open)));
+        readings.extend(self.tally.origins().iter().flat_map(Counted::readings));
         readings
     }
 

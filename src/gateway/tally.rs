@@ -19,6 +19,7 @@ use crate::{
         AppName, Origins, WallTime,
         limits::APPLICATIONS_MAX,
         metric::{Known, Series},
+        origin::Place,
     },
     proto::telemetry::{Aggregate, Distribution, Reading},
 };
@@ -248,6 +249,11 @@ impl Tally {
                 apps.insert(at, (app.clone(), Arc::new(Mutex::new(counts))));
             }
         }
+    }
+
+    /// Where `client` is, as far as that is known.
+    pub(super) fn place(&self, client: IpAddr) -> Place {
+        self.watched.place(client)
     }
 
     /// Counts where a request came from.

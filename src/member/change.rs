@@ -13,6 +13,7 @@ use crate::{
             AppSpec, Application, Catalog, Enrolled, Failover, Invite, Publication, Version,
             VotePolicy, Window, WindowMode, WindowOutcome, check_tags,
         },
+        conduct::{Silence, Silenced},
         limits,
         planted::{self, Bug},
         wire,
@@ -22,8 +23,10 @@ use crate::{
 
 pub(super) mod acting;
 pub(super) mod rotate;
+mod silence;
 
-pub use acting::{Begin, Said, Which};
+pub use acting::{Act, Begin, Said, Which};
+pub(crate) use acting::{least_in_service, too_few_left};
 pub use rotate::Rotation;
 
 /// A change of the catalog.
@@ -164,7 +167,10 @@ pub enum Change {
         /// So many others are in service afterwards, and half of all members, at least.
         keep: u16,
         /// The episode.
+        #[serde(deserialize_with = "wire::bounded_text::<_, { limits::EPISODE_NAME_MAX }>")]
         because: String,
+        /// The clock of the member.
+        at: WallTime,
     },
     /// A rule about the cluster begins to act, unless another judge was quicker.
     Begin(Box<Begin>),
@@ -172,6 +178,9 @@ pub enum Change {
     End {
         /// Which episode is over.
         which: Which,
+        /// What was measured, beside its bound.
+        #[serde(deserialize_with = "wire::bounded_text::<_, { limits::EPISODE_WHY_MAX }>")]
+        why: String,
         /// The clock of the member that judged.
         at: WallTime,
     },
@@ -193,6 +202,25 @@ pub enum Change {
     Wait {
         /// Whom.
         member: MemberId,
+    },
+    /// Put a member back to where it was before a rule about it took it out of service.
+    StandUp {
+        /// Whom.
+        member: MemberId,
+    },
+    /// What was under way on such a member is finished, and the next one may go.
+    Drained {
+        /// Which.
+        member: MemberId,
+    },
+    /// Rules do nothing for a while.
+    Silence(Box<Silence>),
+    /// They act again, before that is over.
+    Unsilence {
+        /// Which rules: those of a silence.
+        what: Silenced,
+        /// The clock of the member that was asked: silences that are over are dropped.
+        at: WallTime,
     },
 }
 
@@ -278,21 +306,33 @@ impl Transition for Change {
             Self::Close { window } => close(&mut next, *window)?,
             Self::AdoptMajority { app, version, whole } => adopt(&mut next, app, version, whole)?,
             Self::Standby { member, standby } => {
-                put_aside(&mut next, *member, *standby)?;
+                acting::put_aside(&mut next, *member, *standby)?;
                 next.conduct.let_go(*member);
                 next != *base
             }
-            Self::StandDown { member, keep, .. } => stand_down(&mut next, *member, *keep)?,
+            Self::StandDown { member, keep, at, .. } => {
+                acting::stand_down(&mut next, *member, *keep, *at)?
+            }
             Self::Tags { member, set, unset } => retag(&mut next, base, *member, set, unset)?,
             Self::RemoveAfter { seconds } => remove_after(&mut next, *seconds)?,
             Self::Expire { member, seconds } => expire(&mut next, base, *member, *seconds)?,
             Self::Confirm => false,
             Self::Rotate(rotation) => rotate::rotate(&mut next, rotation)?,
             Self::Begin(begin) => acting::begin(&mut next, begin)?,
-            Self::End { which, at } => acting::end(&mut next, which, *at),
+            Self::End { which, why, at } => acting::end(&mut next, which, why, *at),
             Self::Told { which, said, at } => acting::told(&mut next, which, *said, *at),
             Self::Forget { which } => acting::forget(&mut next, which),
             Self::Wait { member } => acting::wait(&mut next, *member)?,
+            Self::StandUp { member } => acting::stand_up(&mut next, *member),
+            Self::Drained { member } => next.conduct.drained(*member),
+            Self::Silence(silence) => {
+                silence::silence(&mut next, silence)?;
+                next != *base
+            }
+            Self::Unsilence { what, at } => {
+                silence::unsilence(&mut next, what, *at);
+                next != *base
+            }
         };
         Ok(changed.then_some(next))
     }
@@ -355,6 +395,9 @@ fn admit(
     }
     let mut entry = entry.clone();
     entry.voter = false;
+    if entry.standby {
+        next.conduct.wait(entry.id);
+    }
     next.roster.members.push(entry);
     Ok(true)
 }
@@ -384,7 +427,7 @@ fn remove(next: &mut Catalog, base: &Catalog, member: MemberId) -> Result<bool, 
         return Ok(false);
     }
     next.roster.members.retain(|m| m.id != member);
-    next.conduct.let_go(member);
+    next.conduct.forget(member);
     if next.roster.voters().next().is_none() {
         return Err(Refusal::new(
             Reason::Invalid,
@@ -497,43 +540,6 @@ fn retag(
     let changed = entry.tags != before;
     keeps_homes(next, base, what)?;
     Ok(changed)
-}
-
-fn put_aside(next: &mut Catalog, member: MemberId, standby: bool) -> Result<bool, Refusal> {
-    let what = "Who is in service was not changed.";
-    let entry = next.roster.members.iter_mut().find(|m| m.id == member);
-    let entry = entry.ok_or_else(|| not_enrolled(what))?;
-    Ok(std::mem::replace(&mut entry.standby, standby) != standby)
-}
-
-/// How many members have to stay in service where a rule takes one out: as many as it keeps,
-/// half of all, and one.
-pub(crate) fn least_in_service(members: usize, keep: u16) -> usize {
-    usize::from(keep).max(members.div_ceil(2)).max(1)
-}
-
-/// That a rule would leave too few in service.
-pub(crate) fn too_few_left(left: usize, least: usize) -> Refusal {
-    Refusal::new(
-        Reason::Forbidden,
-        "This member was not taken out of service.",
-        format!(
-            "{left} would be left in service, and at least {least} have to be: half of all \
-             members, and as many as the rule keeps."
-        ),
-        "Bring others into service with `althing resume`, or take it out by hand.",
-    )
-}
-
-fn stand_down(next: &mut Catalog, member: MemberId, keep: u16) -> Result<bool, Refusal> {
-    let members = &next.roster.members;
-    let is_aside = members.iter().any(|m| m.id == member && m.standby);
-    let left = members.iter().filter(|m| m.id != member && !m.standby).count();
-    let least = least_in_service(members.len(), keep);
-    if !is_aside && left < least {
-        return Err(too_few_left(left, least));
-    }
-    put_aside(next, member, true)
 }
 
 fn reorder(next: &mut Catalog, first: &[MemberId]) -> Result<bool, Refusal> {

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::change::Act;
 use crate::base::{
-    AppName, Digest, MemberName, WallTime,
+    AppName, Digest, MemberName, RuleName, WallTime,
     catalog::{AppSpec, Failover, VotePolicy},
 };
 
@@ -106,7 +107,20 @@ pub enum Command {
         keep: u16,
         /// The episode of the rule, for people.
         because: String,
+        /// The clock of this member.
+        at: WallTime,
     },
+    /// Put this member back to where it was before a rule put it out of service.
+    StandUp,
+    /// What was under way on this member when a rule put it out of service is finished.
+    Drained,
+    /// Put a member on standby, where rules about the cluster may bring it into service.
+    Wait {
+        /// Which; the member that is asked if not given.
+        member: Option<MemberName>,
+    },
+    /// What a judge of rules about the cluster wants to be changed.
+    Act(Act),
     /// Tell all members that something happened.
     Event {
         /// What.
@@ -129,6 +143,34 @@ pub enum Command {
         app: AppName,
         /// Whose content is right.
         member: MemberName,
+    },
+    /// Rules do nothing for a while: those of an application, about a member, or both.
+    Silence {
+        /// Of which application.
+        #[serde(default)]
+        app: Option<AppName>,
+        /// Which of its rules; all if not given.
+        #[serde(default)]
+        rule: Option<RuleName>,
+        /// As far as they are about this member.
+        #[serde(default)]
+        member: Option<MemberName>,
+        /// For how long, in seconds.
+        for_s: u64,
+        /// Why.
+        why: String,
+    },
+    /// They act again, before that is over.
+    Unsilence {
+        /// As the silence said.
+        #[serde(default)]
+        app: Option<AppName>,
+        /// Likewise.
+        #[serde(default)]
+        rule: Option<RuleName>,
+        /// Likewise.
+        #[serde(default)]
+        member: Option<MemberName>,
     },
 }
 

@@ -46,6 +46,26 @@ pub enum EventKind {
     Rule,
 }
 
+impl EventKind {
+    /// As it is written everywhere.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Member => "member",
+            Self::Membership => "membership",
+            Self::Catalog => "catalog",
+            Self::Window => "window",
+            Self::Version => "version",
+            Self::Vote => "vote",
+            Self::Repair => "repair",
+            Self::Replication => "replication",
+            Self::Service => "service",
+            Self::Address => "address",
+            Self::User => "user",
+            Self::Rule => "rule",
+        }
+    }
+}
+
 /// What a user's event says, for programs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserEvent {
@@ -86,4 +106,30 @@ pub struct Event {
     /// The episode of a rule that it belongs to: the same on all members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub episode: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_written_in_one_way() {
+        use EventKind::*;
+        for kind in [
+            Member,
+            Membership,
+            Catalog,
+            Window,
+            Version,
+            Vote,
+            Repair,
+            Replication,
+            Service,
+            Address,
+            User,
+            Rule,
+        ] {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.word());
+        }
+    }
 }

@@ -31,7 +31,7 @@ use crate::{
         election,
         membership::{self, Membership},
         rumor::Rumors,
-        vote::{self, Ballot, Position, SignedBallot, Verdict, Votes, roots_digest},
+        vote::{self, Ballot, Differing, Position, SignedBallot, Verdict, Votes, roots_digest},
         window::{Presider, Reports, Step},
     },
 };
@@ -286,6 +286,14 @@ impl Member {
     /// Whether `member` is live in this member's view.
     pub fn is_live(&self, member: MemberId) -> bool {
         member == self.me || self.membership.is_live(member)
+    }
+
+    /// Whether `member` is live and has, as far as it has said lately, a version of `app` to serve, or
+    /// of everything.
+    pub fn can_serve(&self, now: Time, member: MemberId, app: Option<&AppName>) -> bool {
+        let lacks = |d: &Differing| d.activated == 0 && app.is_none_or(|app| *app == d.app);
+        let holds = |ballot: &Ballot| !ballot.differing.iter().any(lacks);
+        self.is_live(member) && self.votes.fresh(now, member).is_some_and(holds)
     }
 
     /// How wide the network is: see [`Membership::set_pace`].

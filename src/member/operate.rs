@@ -11,7 +11,7 @@ use rand::Rng;
 use super::{
     Member,
     admission::{IS_ENROLLED, Knock, Token, Welcome},
-    change::{self, Change, Open, OpenFor},
+    change::{self, Begin, Change, Open, OpenFor},
     command::{Command, Outcome, Staged},
     event::{EventKind, Severity},
     io::{ContentFailure, Effect},
@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{
     base::{
-        AppName, Digest, MemberId, MemberName, PublicKey, Reason, Refusal, SecretKey, Time,
-        WallTime,
+        AppName, Digest, MemberId, MemberName, PublicKey, Reason, Refusal, RuleName, SecretKey,
+        Time, WallTime,
         catalog::{
             AppSpec, Catalog, Enrolled, Invite, Origin, Publication, Version, Window, check_tags,
         },
@@ -283,9 +283,50 @@ impl Member {
                 };
                 (Change::Standby { member, standby: !on }, text)
             }
-            Command::StandDown { keep, because } => {
+            Command::Wait { member } => {
+                let what = "Who waits to be brought into service was not changed.";
+                let (member, name) = match member {
+                    Some(name) => (self.enrolled(&name, what)?, name.to_string()),
+                    None => (self.me, self.name_of(self.me)),
+                };
+                let text = format!("{name} is on standby, and rules may bring it into service");
+                (Change::Wait { member }, text)
+            }
+            Command::Act(act) => (Change::from(act), "it is so now".to_owned()),
+            Command::Silence { app, rule, member, for_s, why } => {
+                let what = self.silenced(app, rule, member, "Nothing was silenced.")?;
+                let by = self.catalog().roster.get(self.me).map(|me| me.name.clone());
+                let by = by.ok_or_else(not_enrolled_any_more)?;
+                let until = self.wall.0.saturating_add(for_s.saturating_mul(1_000));
+                let (since, until) = (self.wall, WallTime(until));
+                let text = format!("silenced until {until}: {}", self.told_of(&what));
+                let silence = conduct::Silence { what, by, why, since, until };
+                (Change::Silence(Box::new(silence)), text)
+            }
+            Command::Unsilence { app, rule, member } => {
+                let not_ended = "No silence was ended.";
+                let what = self.silenced(app, rule, member, not_ended)?;
+                let mut all = self.catalog().conduct.silences().iter();
+                if !all.any(|silence| silence.what == what && self.wall < silence.until) {
+                    return Err(Refusal::new(
+                        Reason::NotFound,
+                        not_ended,
+                        format!("There is none of {}.", self.told_of(&what)),
+                        "See `althing silence` for those there are, and name the same as there.",
+                    ));
+                }
+                let text = format!("silenced no more: {}", self.told_of(&what));
+                (Change::Unsilence { what, at: self.wall }, text)
+            }
+            Command::StandDown { keep, because, at } => {
                 let text = format!("{} is out of service", self.name_of(self.me));
-                (Change::StandDown { member: self.me, keep, because }, text)
+                (Change::StandDown { member: self.me, keep, because, at }, text)
+            }
+            Command::StandUp => {
+                (Change::StandUp { member: self.me }, "it is where it was before".to_owned())
+            }
+            Command::Drained => {
+                (Change::Drained { member: self.me }, "nothing is under way there".to_owned())
             }
             Command::Event { .. } | Command::Query { .. } => return Ok(()), // dealt with above
             Command::Resolve { app, member } => {
@@ -358,6 +399,23 @@ impl Member {
             ),
             todo,
         ))
+    }
+
+    /// Which rules a silence is about.
+    fn silenced(
+        &self,
+        app: Option<AppName>,
+        rule: Option<RuleName>,
+        member: Option<MemberName>,
+        what: &str,
+    ) -> Result<conduct::Silenced, Refusal> {
+        let member = member.map(|name| self.enrolled(&name, what)).transpose()?;
+        Ok(conduct::Silenced { app, rule, member })
+    }
+
+    /// The same for people.
+    pub(super) fn told_of(&self, what: &conduct::Silenced) -> String {
+        what.told(|member| self.name_of(member))
     }
 
     fn enrolled(&self, name: &MemberName, what: &str) -> Result<MemberId, Refusal> {
@@ -1103,12 +1161,17 @@ impl Member {
                 | Change::Finish { .. }
                 | Change::Close { .. } => EventKind::Window,
                 Change::Commit { .. } | Change::AdoptMajority { .. } => EventKind::Version,
-                Change::Begin(_) | Change::End { .. } => EventKind::Rule,
+                Change::Begin(_)
+                | Change::End { .. }
+                | Change::Silence(_)
+                | Change::Unsilence { .. } => EventKind::Rule,
                 _ => EventKind::Catalog,
             };
             let app = match &change {
                 Change::Begin(begin) => Some(begin.app.clone()),
                 Change::End { which, .. } => Some(which.app.clone()),
+                Change::Silence(silence) => silence.what.app.clone(),
+                Change::Unsilence { what, .. } => what.app.clone(),
                 _ => None,
             };
             let text = format!("{text} (catalog {sequence})");
@@ -1207,6 +1270,11 @@ fn told(member: &Member, change: &Change) -> Option<String> {
             format!("{} is out of service, on standby, because of a rule ({because})", name(of))
         }
         Change::Standby { member: of, standby: false } => format!("{} is in service", name(of)),
+        Change::StandUp { member: of } => {
+            let waits = member.catalog().conduct.is_waiting(*of);
+            let how = if waits { "waits again" } else { "is in service again" };
+            format!("{} {how}: the rule that put it out of service acts no more", name(of))
+        }
         Change::Policy { .. } | Change::RemoveAfter { .. } => "the policy was changed".to_owned(),
         Change::Expire { member, seconds } => format!(
             "{} is no longer enrolled: it was down for {seconds} s, and the policy remove-after \
@@ -1252,13 +1320,21 @@ fn told(member: &Member, change: &Change) -> Option<String> {
                 (wanted, "") => format!("; {wanted} should come into service, and nobody waits"),
                 (_, brought) => format!("; in service now: {brought}"),
             };
-            format!("rule {} of {} acts: {}{effect}", begin.rule, begin.app, begin.why)
+            let Begin { app, rule, why, at, .. } = &**begin;
+            let silences = member.catalog().conduct.silences();
+            let silence = conduct::Silence::of(silences, app, rule, None, *at);
+            let silence = silence.map(|silence| format!("; it is {}", silence.told()));
+            format!("rule {rule} of {app} acts: {why}{effect}{}", silence.unwrap_or_default())
         }
-        Change::End { which, .. } => {
-            format!("rule {} of {} acts no more", which.rule, which.app)
+        Change::End { which, why, .. } => {
+            format!("rule {} of {} acts no more: {why}", which.rule, which.app)
         }
-        // These are for the next judge.
-        Change::Told { .. } | Change::Forget { .. } => return None,
+        Change::Silence(silence) => {
+            format!("{}: {}", member.told_of(&silence.what), silence.told())
+        }
+        Change::Unsilence { what, .. } => format!("silenced no more: {}", member.told_of(what)),
+        // These are for the next judge, and for who goes next.
+        Change::Told { .. } | Change::Forget { .. } | Change::Drained { .. } => return None,
         // Everybody tells of it.
         Change::Rotate(_) => return None,
         Change::Confirm => "what a proposer had left unfinished is settled".to_owned(),

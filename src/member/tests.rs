@@ -319,6 +319,48 @@ fn tags_are_changed_by_any_member() {
 }
 
 #[test]
+fn a_silence_is_seen_by_all_until_it_is_over_or_ended() {
+    use crate::base::Reason;
+    let mut cluster = Cluster::new(3);
+    let named = |name: &str| Some(MemberName::parse(name).unwrap());
+    let silence = |member: Option<MemberName>, for_s| Command::Silence {
+        app: None,
+        rule: None,
+        member,
+        for_s,
+        why: "its disk is replaced".to_owned(),
+    };
+    let end = || Command::Unsilence { app: None, rule: None, member: named("m1") };
+    let seen = |cluster: &Cluster, who: usize| {
+        let view = cluster.members[who].as_ref().unwrap().view(cluster.now);
+        view.silences.into_iter().map(|s| (s.what, s.by)).collect::<Vec<_>>()
+    };
+    cluster.ask(0, silence(named("m1"), 600)).unwrap();
+    for who in 0..3 {
+        assert_eq!(seen(&cluster, who), [("all rules about m1".to_owned(), "m0".to_owned())]);
+    }
+    assert_eq!(cluster.told("all rules about m1: silenced until 1970-01-01T00:10:10Z by m0"), 1);
+    cluster.ask(2, end()).unwrap();
+    assert!((0..3).all(|who| seen(&cluster, who).is_empty()));
+    assert_eq!(cluster.told("silenced no more: all rules about m1"), 1);
+    assert_eq!(cluster.ask(0, end()).unwrap_err().reason, Reason::NotFound);
+
+    cluster.ask(0, silence(named("m1"), 60)).unwrap();
+    assert_eq!(seen(&cluster, 2).len(), 1);
+    cluster.run(Duration::from_secs(60));
+    assert!((0..3).all(|who| seen(&cluster, who).is_empty()), "it is over by itself");
+    assert_eq!(cluster.ask(0, end()).unwrap_err().reason, Reason::NotFound);
+    for (member, for_s, reason) in [
+        (named("m9"), 60, Reason::NotFound),
+        (named("m1"), 59, Reason::Invalid),
+        (named("m1"), u64::MAX, Reason::Invalid),
+        (None, 60, Reason::Invalid),
+    ] {
+        assert_eq!(cluster.ask(0, silence(member, for_s)).unwrap_err().reason, reason);
+    }
+}
+
+#[test]
 fn a_majority_that_does_not_know_it_stops_a_member_and_a_minority_does_not() {
     let mut cluster = Cluster::new(5);
     // Nobody talks to it any more, and those that it dials say why.

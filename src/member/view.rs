@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 use super::{Member, addresses::AddressView, content::Work, parting::Parting};
 use crate::{
     base::{
-        AppName, Digest, MemberId, Time, WallTime,
+        AppName, Digest, MemberId, RuleName, Time, WallTime,
         catalog::{
             AppSpec, Application, Catalog, Enrolled, Failover, Origin, Policy, Window, WindowMode,
         },
+        conduct::Silence,
     },
     proto::{
         balance::choice::Candidate,
@@ -59,6 +60,9 @@ pub struct View {
     pub addresses: Vec<AddressView>,
     /// What the cluster does by itself.
     pub policy: PolicyView,
+    /// What keeps rules from doing anything at the moment.
+    #[serde(default)]
+    pub silences: Vec<SilenceView>,
 }
 
 /// Whether everything is well.
@@ -99,8 +103,11 @@ pub struct MemberView {
     pub me: bool,
     /// Whether it has a vote.
     pub voter: bool,
-    /// Whether it only waits to be brought in.
+    /// Whether it is on standby: it holds everything and is given no requests.
     pub standby: bool,
+    /// Whether rules may bring it into service then.
+    #[serde(default)]
+    pub waits: bool,
     /// Its tags.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
@@ -285,6 +292,29 @@ pub struct PolicyView {
     pub remove_after_s: Option<u64>,
 }
 
+/// That rules do nothing for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SilenceView {
+    /// Of which application; of all if not given.
+    pub app: Option<String>,
+    /// Which of its rules; all if not given.
+    pub rule: Option<String>,
+    /// As far as they are about this member; if not given, about any and about the cluster.
+    pub member: Option<String>,
+    /// The same in a few words.
+    pub what: String,
+    /// The member that was asked for it.
+    pub by: String,
+    /// Why.
+    pub why: String,
+    /// Since when, as text.
+    pub since: String,
+    /// Until when, in milliseconds since 1970.
+    pub until_ms: u64,
+    /// Until when, as text.
+    pub until: String,
+}
+
 /// What the gateway routes by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SiteRoute {
@@ -295,6 +325,8 @@ pub struct SiteRoute {
     /// Live members that have switched to the current version and are in service, others than
     /// this one, and what each can take. Those on standby as well where nobody else is left.
     pub holders: Arc<[Candidate]>,
+    /// The tags of all that are enrolled.
+    pub tags: Arc<BTreeMap<MemberId, BTreeMap<String, String>>>,
     /// This member, and what it can take.
     pub me: Candidate,
     /// Whether this member is to answer what it can: not while it is on standby and others
@@ -336,6 +368,8 @@ impl Member {
         };
         let me = catalog.roster.get(self.me).map(candidate);
         let me = me.unwrap_or(Candidate { id: self.me, capacity: self.capacities.own() });
+        let tags = catalog.roster.members.iter().map(|m| (m.id, m.tags.clone())).collect();
+        let tags = Arc::new(tags);
         let route = |(app, application): (&AppName, &Application)| {
             let placed = catalog.roster.placed(&application.current().spec);
             let all = catalog.roster.members.iter();
@@ -352,6 +386,7 @@ impl Member {
                     .map(|v| (v.number, Arc::new(v.spec.clone())))
                     .collect(),
                 holders: asked.into_iter().map(candidate).collect(),
+                tags: Arc::clone(&tags),
                 me,
                 here,
             }
@@ -413,9 +448,26 @@ impl Member {
                 .collect(),
             addresses: self.address_views(now),
             policy: policy_view(&catalog.conduct.policy),
+            silences: self.silence_views(catalog),
         };
         self.judge(&mut view);
         view
+    }
+
+    fn silence_views(&self, catalog: &Catalog) -> Vec<SilenceView> {
+        let stand = catalog.conduct.silences().iter().filter(|s| self.wall < s.until);
+        let view = |Silence { what, by, why, since, until }: &Silence| SilenceView {
+            app: what.app.as_ref().map(AppName::to_string),
+            rule: what.rule.as_ref().map(RuleName::to_string),
+            member: what.member.map(|member| self.name_of(member)),
+            what: self.told_of(what),
+            by: by.to_string(),
+            why: why.clone(),
+            since: since.to_string(),
+            until_ms: until.0,
+            until: until.to_string(),
+        };
+        stand.map(view).collect()
     }
 
     fn member_views(&self, now: Time, catalog: &Catalog) -> Vec<MemberView> {
@@ -456,6 +508,7 @@ impl Member {
                 me: m.id == self.me,
                 voter: m.voter,
                 standby: m.standby,
+                waits: catalog.conduct.is_waiting(m.id),
                 tags: m.tags.clone(),
                 capacity: self.capacities.of(self.me, m),
                 coordinator: coordinator == Some(m.id),

@@ -8,6 +8,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use super::{
     Edits, SecretEdits,
     inspect::{Findings, Question},
+    levels::LevelsQuestion,
     services::{Ask, Heard},
     telemetry::asking::{Measured, SeriesQuestion},
 };
@@ -19,7 +20,7 @@ use crate::{
         event::Event,
         view::View,
     },
-    proto::telemetry::Reading,
+    proto::{rule::level::Levels, telemetry::Reading},
 };
 
 /// What the task that owns the member is asked.
@@ -33,6 +34,7 @@ pub(super) enum Request {
     Services(Option<MemberName>, Ask, oneshot::Sender<Result<mpsc::Receiver<Heard>, Refusal>>),
     Metrics(oneshot::Sender<Metrics>),
     Series(SeriesQuestion, oneshot::Sender<Result<Measured, Refusal>>),
+    Levels(LevelsQuestion, oneshot::Sender<Result<Levels, Refusal>>),
     /// What is to be measured once a second.
     Readings(std::sync::mpsc::SyncSender<Vec<(Series, Reading)>>),
     /// Somebody subscribed to views.
@@ -210,6 +212,11 @@ impl Handle {
     /// What was measured here and on other members, put together.
     pub async fn series(&self, question: SeriesQuestion) -> Result<Measured, Refusal> {
         self.ask(|answer| Request::Series(question, answer)).await?
+    }
+
+    /// Who serves at a moment, by the rules that bring members in.
+    pub async fn levels(&self, question: LevelsQuestion) -> Result<Levels, Refusal> {
+        self.ask(|answer| Request::Levels(question, answer)).await?
     }
 
     /// Everything, now.

@@ -4,7 +4,7 @@
 //! member that was slow does not accuse others of its own sloth.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     path::PathBuf,
     sync::{
@@ -33,6 +33,7 @@ use super::{
     inspect::Question,
     keys::NextKeys,
     listeners::{self, OwnPorts},
+    logged,
     persist::{self, Write},
     rate::Rate,
     rules,
@@ -56,7 +57,10 @@ use crate::{
         limits,
         metric::{Known, Series},
     },
-    driver::services::{ServiceEvent, State, Supervisor},
+    driver::{
+        host::Usage,
+        services::{ServiceEvent, ServiceStatus, State, Supervisor},
+    },
     gateway::{
         self, Front,
         access::{Log, LogEvent},
@@ -73,7 +77,7 @@ use crate::{
         view::{Health, View},
     },
     net::{self, Lane, Net, NetEvent, Peer, StreamKind},
-    proto::{rule, telemetry::Reading},
+    proto::{election, rule, telemetry::Reading},
     store::ContentStore,
 };
 
@@ -261,8 +265,8 @@ pub(super) fn open(
     // Programs run elsewhere.
     let absolute = std::path::absolute(&socket).unwrap_or_else(|_| socket.clone());
     let told = vec![("ALTHING_METRICS", absolute.into_os_string())];
-    let supervisor =
-        Supervisor::telling(parts.logs.clone(), told, move |event| drop(happened.send(event)));
+    let happened = move |event| drop(happened.send(event));
+    let supervisor = Arc::new(Supervisor::telling(parts.logs.clone(), told, happened));
     let sites = Arc::new(SiteTable::new(supervisor.endpoints()));
     let (port_happened, port_events) = mpsc::unbounded_channel();
     let (log_happened, log_events) = mpsc::unbounded_channel();
@@ -272,9 +276,17 @@ pub(super) fn open(
     let (news, telemetry_news) = mpsc::unbounded_channel();
     let (asked, stats) = (requests.downgrade(), Arc::<gateway::Stats>::default());
     let served = Arc::clone(&stats);
+    let (runs, begun, mut usage) = (Arc::downgrade(&supervisor), Instant::now(), Usage::default());
     let counted = move |within| {
         let mut readings = counted(&asked, within);
         readings.extend(served.readings(wall_now()));
+        let now = Time(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+        let of = |status: ServiceStatus| {
+            Some((format!("{}/{}", status.app, status.service), status.pid?))
+        };
+        // Whoever holds it keeps what it runs from being ended.
+        let running = runs.upgrade().map(|supervisor| supervisor.status()).unwrap_or_default();
+        readings.extend(usage.sample(now, running.into_iter().filter_map(of)));
         readings
     };
     let (custom, shutdown) = (receive::Told::default(), CancellationToken::new());
@@ -304,7 +316,7 @@ pub(super) fn open(
         telemetry_news,
         origins: front.origins.clone(),
         origin_events,
-        supervisor: Arc::new(supervisor),
+        supervisor,
         service_events,
         requests: request_queue,
         views: Arc::new(watch::Sender::new(Arc::new(made.0.view(Time(0))))),
@@ -433,11 +445,14 @@ fn put_together(
     // Before the first request: nobody is told that there is nothing.
     standing.sites.set(member.routes(Time(0)), &parts.content);
     standing.forwarder.set(Some(parts.network.clone()));
+    // Without a door for clients it would count nothing, and say so as if it were something.
+    let is_asked = standing.ports.is_some() || standing.by_tls;
     let runs = work::Runs {
         supervisor: Arc::clone(&standing.supervisor),
         key: parts.key.clone(),
         secrets: parts.secrets,
         telemetry: standing.telemetry.clone(),
+        stats: is_asked.then(|| Arc::clone(&standing.stats)),
         episodes: parts.episodes,
     };
     let work = Work::new(
@@ -733,7 +748,9 @@ impl Loop {
             view.health = view.health.max(Health::Warning);
             view.reasons.extend(complaints);
         }
-        for (severity, text) in self.work.judged() {
+        let conduct = &self.member.catalog().conduct;
+        let wide = rules::wide::complaints(conduct.episodes(), conduct.silences());
+        for (severity, text) in self.work.judged().into_iter().chain(wide) {
             view.health = view.health.max(match severity {
                 rule::Severity::Warning => Health::Warning,
                 rule::Severity::Critical => Health::Critical,
@@ -939,17 +956,38 @@ impl Loop {
                 self.view_dirty = true;
             }
             rules::Notice::Out { keep, because, answer } => match self.may_go(keep) {
-                Ok(true) => self.order(Command::StandDown { keep, because }, answer),
+                Ok(true) => {
+                    self.order(Command::StandDown { keep, because, at: wall_now() }, answer);
+                }
+                // Another rule has done so already: it is out until both are over.
+                Ok(false) if self.member.catalog().conduct.rest(self.member.id()).is_some() => {
+                    drop(answer.send(Ok(true)));
+                }
                 // Whoever asked may have gone.
                 other => drop(answer.send(other)),
             },
             rules::Notice::Back(answer) => {
-                let me = self.member.catalog().roster.get(self.member.id());
-                if me.is_some_and(|me| me.standby) {
-                    self.order(Command::Service { member: None, on: true }, answer);
+                if self.member.catalog().conduct.rest(self.member.id()).is_some() {
+                    self.order(Command::StandUp, answer);
                 } else {
                     drop(answer.send(Ok(false)));
                 }
+            }
+            rules::Notice::Drained(answer) => self.order(Command::Drained, answer),
+            rules::Notice::Act(act, answer) => {
+                let (done, outcome) = oneshot::channel();
+                self.order(Command::Act(act), done);
+                let notes = self.notes.clone();
+                tokio::spawn(async move {
+                    if let Ok(result) = outcome.await {
+                        // The loop may be gone: then the next judge sees what came of it.
+                        drop(notes.send(Note::Rules(rules::Notice::Acted(result, answer))));
+                    }
+                });
+            }
+            rules::Notice::Acted(result, answer) => {
+                self.work.look_around(self.around());
+                drop(answer.send(result));
             }
             rules::Notice::Sync(app) => {
                 let all = self.member.catalog().applications.keys();
@@ -965,15 +1003,16 @@ impl Loop {
     }
 
     /// Whether a rule may take this member out of service, as far as who is live goes: the rest
-    /// is judged where the catalog is changed. False if it is out already.
+    /// is judged where the catalog is changed. False if it is out already, and does not wait.
     fn may_go(&self, keep: u16) -> Result<bool, Refusal> {
-        let (roster, me) = (&self.member.catalog().roster, self.member.id());
+        let (catalog, me) = (self.member.catalog(), self.member.id());
+        let roster = &catalog.roster;
         if roster.get(me).is_none_or(|me| me.standby) {
-            return Ok(false);
+            return Ok(catalog.conduct.is_waiting(me));
         }
         let serves = |m: &&Enrolled| m.id != me && !m.standby && self.member.is_live(m.id);
         let left = roster.members.iter().filter(serves).count();
-        let least = least_in_service(roster.members.len(), keep);
+        let least = least_in_service(catalog, keep);
         if left < least { Err(too_few_left(left, least)) } else { Ok(true) }
     }
 
@@ -1086,6 +1125,12 @@ impl Loop {
                 let _ = answer.send(self.ask_services(member, &ask));
             }
             Request::Series(question, answer) => self.ask_series(&question, answer),
+            Request::Levels(question, answer) => {
+                let me = self.member.id();
+                let is_live = |id| id == me || self.member.is_live(id);
+                let seen = rules::levels::Seen::new(self.member.catalog(), is_live);
+                self.work.levels(question, seen, answer);
+            }
             Request::Watched => self.view_dirty = true,
             Request::Stop(answer) => self.stop_soon(Stopping::Stop(answer)),
         }
@@ -1348,9 +1393,48 @@ impl Loop {
             (app.clone(), placed.members().map(|m| m.id).collect())
         };
         let placed = catalog.applications.iter().map(placed).collect();
+        self.work.look_around(self.around());
         self.work.run_services(catalog, Others { live, placed });
         let automatic = catalog.applications.keys().filter(|app| catalog.automatic(app).is_some());
         self.work.watch(automatic.cloned().collect());
+    }
+
+    /// What rules about the cluster are judged by. Whoever sees no majority judges none of them: it
+    /// could decide nothing, and would tell what others have ended.
+    fn around(&self) -> rules::wide::Around {
+        let (catalog, me, now) = (self.member.catalog(), self.member.id(), self.now());
+        let is_live = |id: MemberId| id == me || self.member.is_live(id);
+        let all = &catalog.roster.members;
+        let live = all.iter().filter(|m| is_live(m.id)).map(|m| (m.id, m.name.clone())).collect();
+        let rests = catalog.conduct.rest(me).is_some();
+        let alone = rules::wide::Around { live, rests, ..rules::wide::Around::default() };
+        let (seen, majority) = election::quorum_in_view(&catalog.roster, is_live);
+        if seen < majority {
+            return alone;
+        }
+        let judges = |app: &AppName| {
+            let first = match catalog.placed(app) {
+                // Who has not got it yet does not know its rules.
+                Some(placed) => placed
+                    .members()
+                    .find(|m| self.member.can_serve(now, m.id, Some(app)))
+                    .or_else(|| placed.members().find(|m| is_live(m.id))),
+                // It is gone, and what its rules have begun is to end.
+                None => all.iter().find(|m| is_live(m.id)),
+            };
+            first.is_some_and(|first| first.id == me)
+        };
+        let episodes = catalog.conduct.episodes();
+        let apps = catalog.applications.keys().chain(episodes.iter().map(|of| &of.app));
+        let apps: BTreeSet<AppName> = apps.filter(|app| judges(app)).cloned().collect();
+        let episodes = episodes.iter().filter(|of| apps.contains(&of.app)).cloned().collect();
+        let waits = |id: &MemberId| catalog.conduct.is_waiting(*id) && is_live(*id);
+        let mut waiting: Vec<MemberId> = all.iter().map(|m| m.id).filter(waits).collect();
+        // Who still receives something comes behind those that can serve.
+        waiting.sort_by_key(|id| !self.member.can_serve(now, *id, None));
+        let is_gone = |app: &&AppName| !catalog.applications.contains_key(*app);
+        let gone = apps.iter().filter(is_gone).cloned().collect();
+        rules::wide::Around { apps, gone, episodes, waiting, ..alone }
     }
 
     /// Tells of something that the member does not know of.
@@ -1384,11 +1468,7 @@ impl Loop {
         self.event_number += 1;
         event.number = self.event_number;
         self.metrics.repairs += u64::from(event.kind == EventKind::Repair);
-        match event.severity {
-            Severity::Info => tracing::info!(kind = ?event.kind, "{}", event.text),
-            Severity::Warning => tracing::warn!(kind = ?event.kind, "{}", event.text),
-            Severity::Critical => tracing::error!(kind = ?event.kind, "{}", event.text),
-        }
+        logged::log(&event);
         // A poisoned lock means that a reader panicked: the events are whole.
         let mut recent = self.recent.lock().unwrap_or_else(|e| e.into_inner());
         let is_users = |e: &Event| e.kind == EventKind::User;

@@ -28,7 +28,7 @@ use crate::{
         services::{LogLine, Running, ServiceEvent, ServiceStatus, State, What},
     },
     member::event::Severity,
-    proto::{rollout::Sight, telemetry::Grid},
+    proto::{rollout::Sight, rule::bench::Open, telemetry::Grid},
     store::events::Logged,
 };
 
@@ -98,6 +98,8 @@ pub enum Ask {
     },
     /// What happened there: [`Told::Event`].
     Events(EventsQuestion),
+    /// Which rules about that member act there: [`Told::Acting`].
+    Acting,
 }
 
 impl Ask {
@@ -147,6 +149,8 @@ pub enum Told {
     },
     /// An event.
     Event(Box<Logged>),
+    /// That a rule acts there.
+    Acting(Box<Open>),
     /// There is no answer, or no more of it.
     Refused(Refusal),
     /// This was all.

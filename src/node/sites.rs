@@ -113,6 +113,8 @@ impl SiteTable {
             path: (rewritten != path).then(|| rewritten.to_owned()),
             within: route.within,
             body_max: route.body_max,
+            prefer: route.prefer.clone(),
+            tags: Arc::clone(&of.tags),
         })
     }
 

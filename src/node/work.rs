@@ -40,8 +40,9 @@ use super::{
 };
 use crate::{
     base::{
-        AppName, Digest, MemberId, PublicKey, Reason, Refusal, SecretKey,
+        AppName, Digest, MemberId, MemberName, PublicKey, Reason, Refusal, SecretKey,
         catalog::{AppSpec, Application, Catalog, Roster},
+        conduct::Silence,
         limits,
     },
     driver::{
@@ -49,6 +50,7 @@ use crate::{
         secrets::Sealed,
         services::{ServiceStatus, Supervisor},
     },
+    gateway::Stats,
     member::{
         ContentFailure, Effect, FetchFailure, Input, Repair, Switched,
         command::{Command, Staged},
@@ -97,10 +99,14 @@ pub(super) struct Work {
     here: Here,
     hooks: hooks::Runner,
     certificates: certificates::Troubles,
-    /// Episodes of rules that are open.
-    episodes: rules::Episodes,
     /// How this member and its cluster are called.
     names: watch::Sender<rules::Names>,
+    /// What operators want to hear nothing of.
+    silences: watch::Sender<Vec<Silence>>,
+    /// What rules about the cluster are judged by.
+    around: watch::Sender<rules::wide::Around>,
+    /// What the live versions say of rules.
+    shelf: watch::Sender<rules::wide::Shelf>,
     /// What handing over secrets depends on.
     others: watch::Sender<Others>,
     /// What is live here and in the catalog; none before it is known.
@@ -116,6 +122,8 @@ pub(super) struct Runs {
     /// Where secrets are kept that others have sealed for this member.
     pub secrets: PathBuf,
     pub telemetry: Telemetry,
+    /// What counts the requests of clients, if any come here.
+    pub stats: Option<Arc<Stats>>,
     /// Where it is kept which rules act.
     pub episodes: PathBuf,
 }
@@ -160,7 +168,7 @@ impl Work {
         content: Content,
         store: ContentStore,
         network: Net,
-        Runs { supervisor, key, secrets, telemetry, episodes }: Runs,
+        Runs { supervisor, key, secrets, telemetry, stats, episodes }: Runs,
         catalog: &Catalog,
         notes: mpsc::UnboundedSender<Note>,
         (scrub, (sending, receiving)): (Option<Scrub>, (Rate, Rate)),
@@ -193,11 +201,19 @@ impl Work {
             fetched: Arc::default(),
             watched: watch::Sender::default(),
             watching: Mutex::default(),
-            here: Here { supervisor, vault, troubles: services::Troubles::default(), telemetry },
+            here: Here {
+                supervisor,
+                vault,
+                troubles: services::Troubles::default(),
+                telemetry,
+                open: rules::Episodes::default(),
+            },
             hooks,
             certificates: certificates::Troubles::default(),
-            episodes: rules::Episodes::default(),
             names: watch::Sender::default(),
+            silences: watch::Sender::default(),
+            around: watch::Sender::default(),
+            shelf: watch::Sender::default(),
             others,
             running: watch::Sender::default(),
             asking: Arc::new(Semaphore::new(ASKING_MAX)),
@@ -205,7 +221,7 @@ impl Work {
         this.name(catalog);
         this.watch_live_trees();
         this.supervise();
-        this.judge(episodes);
+        this.judge(episodes, stats);
         this.tasks.spawn(collect(
             this.content.clone(),
             Arc::clone(&this.kept),
@@ -266,24 +282,67 @@ impl Work {
         self.tasks.spawn(self.hooks.clone().run(self.running.subscribe(), tell));
     }
 
-    /// The rules of what is live are judged; what is open is kept in `file`.
-    fn judge(&self, file: PathBuf) {
+    /// The rules of what is live are judged; what is open is kept in `file`. `stats` counts where
+    /// requests come from.
+    fn judge(&self, file: PathBuf, stats: Option<Arc<Stats>>) {
+        let (network, services) = (self.network.clone(), self.here.clone());
+        let me = self.here.vault.key.member();
+        let ask = move |whom: &[(MemberId, MemberName)], question: &Ask| {
+            let asked = |(id, name): &(MemberId, MemberName)| Asked {
+                id: *id,
+                name: name.clone(),
+                me: *id == me,
+            };
+            services::ask(&network, &services, whom.iter().map(asked).collect(), question)
+        };
         let here = rules::Here {
             vault: self.here.vault.clone(),
             supervisor: Arc::clone(&self.here.supervisor),
             telemetry: self.here.telemetry.clone(),
-            open: Arc::clone(&self.episodes),
+            stats,
+            open: Arc::clone(&self.here.open),
             file,
             names: self.names.subscribe(),
+            silences: self.silences.subscribe(),
+            around: self.around.subscribe(),
+            ask: Arc::new(ask),
         };
         let notes = self.notes.clone();
         // The loop may be gone: then nobody needs to know.
         let tell = move |notice| drop(notes.send(Note::Rules(notice)));
         let (live, stopping) = (self.running.subscribe(), self.stopping.clone());
-        self.tasks.spawn(rules::run(here, live, tell, stopping));
+        let shelf = self.shelf.clone();
+        let wide =
+            rules::wide::run(here.clone(), shelf.subscribe(), tell.clone(), stopping.clone());
+        self.tasks.spawn(wide);
+        self.tasks.spawn(rules::run(here, live, shelf, tell, stopping));
     }
 
-    /// How this member and its cluster are called now.
+    /// What this member sees of the cluster, for the rules about it.
+    pub fn look_around(&self, around: rules::wide::Around) {
+        self.around.send_if_modified(|before| {
+            let differs = *before != around;
+            *before = around;
+            differs
+        });
+    }
+
+    /// Who serves at a moment, by the rules that are live here.
+    pub fn levels(
+        &self,
+        question: rules::levels::LevelsQuestion,
+        seen: rules::levels::Seen,
+        answer: rules::levels::Answer,
+    ) {
+        let shelf = self.shelf.borrow().clone();
+        // A year of many rules takes a while.
+        self.tasks.spawn_blocking(move || {
+            // Whoever asked may have gone.
+            drop(answer.send(seen.answer(&question, &shelf)));
+        });
+    }
+
+    /// What the catalog says of this member, its cluster and their rules.
     fn name(&self, catalog: &Catalog) {
         let me = catalog.roster.get(self.here.vault.key.member());
         let names = rules::Names {
@@ -295,11 +354,20 @@ impl Work {
             *known = names;
             differs
         });
+        self.silences.send_if_modified(|known| {
+            let silences = catalog.conduct.silences();
+            let differs = known.as_slice() != silences;
+            if differs {
+                *known = silences.to_vec();
+            }
+            differs
+        });
     }
 
     /// What rules say of this member's health, the worst first.
     pub fn judged(&self) -> Vec<(proto::rule::Severity, String)> {
-        rules::complaints(&self.episodes)
+        let me = self.here.vault.key.member();
+        rules::complaints(&self.here.open, &self.silences.borrow(), me)
     }
 
     /// The certificates of what is live are read, and kept where `sites` finds them.

@@ -183,6 +183,14 @@ async fn both_doors_answer_reads() {
     let listening = json_of(doors.socket(Method::GET, "/api/v1/listening", "").await).await;
     assert_eq!(listening["sites"], "10.0.0.1:8080");
 
+    let levels = json_of(doors.get("/api/v1/levels?at=1798153200000&for=60000").await).await;
+    assert_eq!(
+        (&levels["at"], &levels["to"]),
+        (&json!(1_798_153_200_000_u64), &json!(1_798_153_260_000_u64))
+    );
+    let wrong = doors.get("/api/v1/levels?at=soon").await;
+    assert_eq!(wrong.status(), StatusCode::BAD_REQUEST);
+
     let wrong = doors.get("/api/v1/events?after=-1").await;
     assert_eq!(wrong.status(), StatusCode::BAD_REQUEST);
     assert_eq!(json_of(wrong).await["error"]["reason"], "invalid");

@@ -22,8 +22,10 @@ use crate::{
     node::{
         Ask, Edits, Heard, Listening, Metrics, Publish, SecretEdits, Told,
         inspect::{Findings, Question, Verified},
+        levels::LevelsQuestion,
         telemetry::asking::{Measured, SeriesQuestion},
     },
+    proto::rule::level::{Given, Levels},
 };
 
 /// Text that would do harm where it is taken for markup.
@@ -131,6 +133,11 @@ impl Source for Fake {
         let silent = vec![];
         let asked = vec![MemberName::parse("web1").unwrap()];
         Ok(Measured { from, to, step: 1_000, asked, silent, series: vec![], cut: false })
+    }
+
+    async fn levels(&self, question: LevelsQuestion) -> Result<Levels, Refusal> {
+        let at = WallTime(question.at.unwrap_or_default());
+        Ok(Given::default().foresee(WallTime(0), at, WallTime(at.0 + question.span.unwrap_or(0))))
     }
 
     async fn metrics(&self) -> Result<Metrics, Refusal> {
@@ -257,6 +264,7 @@ pub fn view() -> View {
             vote: "majority".to_owned(),
             remove_after_s: None,
         },
+        silences: vec![],
     }
 }
 
@@ -281,6 +289,7 @@ fn member(i: usize) -> MemberView {
         me: i == 1,
         voter: i <= 5,
         standby: i == 8,
+        waits: false,
         tags: (i <= 3).then(|| ("role".to_owned(), "web".to_owned())).into_iter().collect(),
         capacity: 2,
         coordinator: i == 2,

@@ -13,6 +13,7 @@
 
 mod group;
 pub mod parse;
+mod services;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,6 +28,8 @@ use self::{
     group::Limits,
     parse::{Memory, Ticks, Traffic},
 };
+pub use services::Usage;
+
 use crate::{
     base::{
         Time,

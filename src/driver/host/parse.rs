@@ -153,6 +153,8 @@ pub fn interfaces(text: &str) -> impl Iterator<Item = (&str, Traffic)> {
 pub struct Process {
     /// Processor time, ticks.
     pub ticks: u64,
+    /// The same of children that have ended, and that it has waited for.
+    pub waited: u64,
     /// Threads.
     pub threads: u64,
     /// Resident memory, pages.
@@ -166,6 +168,7 @@ pub fn process(text: &str) -> Option<Process> {
     let field = |n: usize| behind.split_ascii_whitespace().nth(n - 3)?.parse::<u64>().ok();
     Some(Process {
         ticks: field(14)?.checked_add(field(15)?)?,
+        waited: field(16)?.checked_add(field(17)?)?,
         threads: field(20)?,
         pages: field(24)?,
     })
@@ -244,7 +247,7 @@ Inter-|   Receive                                                |  Transmit
     lo: 73560651886 13608934    0    0    0     0          0         0 73560651886 13608934    0    0    0     0       0          0
   eth0:548098801   27717    1    2    0     0          0         0  1655405   15679    3    4    0     0       0          0
 ";
-    const PROCESS: &str = "4711 (a) S 1 (2) S 1 4711 4711 0 -1 4194560 1234 0 0 0 250 125 0 0 \
+    const PROCESS: &str = "4711 (a) S 1 (2) S 1 4711 4711 0 -1 4194560 1234 0 0 0 250 125 4 3 \
                            20 0 9 0 5000 200000000 6144 18446744073709551615 1 1 0";
 
     #[test]
@@ -285,7 +288,7 @@ nonsense - ext4
         let eth0 = Traffic { received: 548_098_801, sent: 1_655_405, errors: 10 };
         assert_eq!((all.len(), all[0].0, all[1]), (2, "lo", ("eth0", eth0)));
         let own = process(PROCESS).unwrap();
-        assert_eq!(own, Process { ticks: 375, threads: 9, pages: 6_144 });
+        assert_eq!(own, Process { ticks: 375, waited: 7, threads: 9, pages: 6_144 });
         let psi = "some avg10=42.74 avg60=11.77 avg300=3.50 total=23345815424\n\
                    full avg10=0.00 avg60=0.00 avg300=0.00 total=7\n";
         assert_eq!(pressure(psi), Some(23_345_815_424));

@@ -76,6 +76,13 @@ impl Endpoints {
         table.get(app)?.get(service).cloned()
     }
 
+    /// How many requests and connections are under way, to all of them.
+    pub fn under_way(&self) -> usize {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let each = table.values().flat_map(BTreeMap::values);
+        each.map(|endpoint| endpoint.under_way.load(SeqCst)).sum()
+    }
+
     /// From now on `endpoint` is asked.
     pub(super) fn put(&self, key: &Key, endpoint: Arc<Endpoint>) {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);

@@ -8,8 +8,9 @@
 //! is read before anybody is asked, so that it can be sent once more in the first two cases.
 
 use std::{
+    collections::BTreeMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{
         Arc,
@@ -33,7 +34,11 @@ use super::{
     transport::{Broken, Transport},
 };
 use crate::{
-    base::MemberId,
+    base::{
+        MemberId,
+        origin::Place,
+        placement::{Preference, Preferences},
+    },
     proto::balance::choice::{Asked, Candidate, Here, Outcome, Pick},
 };
 
@@ -72,13 +77,34 @@ pub struct Backends {
     pub within: Duration,
     /// The longest body that it is asked with, bytes.
     pub body_max: Option<u64>,
+    /// By whom clients from somewhere are to be answered, this member among them.
+    pub prefer: Preferences,
+    /// The tags that this is decided by.
+    pub tags: Arc<BTreeMap<MemberId, BTreeMap<String, String>>>,
 }
 
 impl Backends {
     /// Others alone.
     pub(super) fn elsewhere(of: u64, others: Arc<[Candidate]>, within: Duration) -> Self {
         let (affinity, path) = (Affinity::Unknown, None);
-        Self { of, here: None, others, affinity, path, within, body_max: None }
+        let (prefer, tags) = Default::default();
+        Self { of, here: None, others, affinity, path, within, body_max: None, prefer, tags }
+    }
+
+    /// Who of those that could answer a client at `address` is to do so: whether this member is, and
+    /// which others. None if it does not matter, or none of them can.
+    fn preferred(
+        &self,
+        address: IpAddr,
+        mut place: impl FnMut() -> Place,
+    ) -> Option<(bool, Vec<Candidate>)> {
+        let comes = |one: &&Preference| one.from.hold(address, &mut place) == Some(true);
+        let members = &self.prefer.0.iter().find(comes)?.members;
+        let is_one =
+            |of: &&Candidate| self.tags.get(&of.id).is_some_and(|tags| members.matches(tags));
+        let here = self.here.as_ref().map(|(me, _)| me).filter(is_one).is_some();
+        let others: Vec<Candidate> = self.others.iter().filter(is_one).copied().collect();
+        (here || !others.is_empty()).then_some((here, others))
     }
 }
 
@@ -202,9 +228,12 @@ pub(super) async fn pass_on<T: Transport, F: Forward>(
         Origin::Member => (None, request.said_secure),
     };
     let wish = backends.affinity.wish(request, address);
+    let preferred =
+        address.and_then(|at| backends.preferred(at, || shared.stats.tally().place(at)));
     let mut tried = Vec::new();
     let mut last = None;
     for _ in 0..TRIES_MAX {
+        let prefer = preferred.as_ref().map(|(here, others)| (*here, others.as_slice()));
         let here = backends.here.as_ref().map(|(me, process)| Here {
             id: me.id,
             capacity: me.capacity,
@@ -212,7 +241,7 @@ pub(super) async fn pass_on<T: Transport, F: Forward>(
             unwell: process.is_unwell(),
         });
         let (of, others) = (backends.of, &*backends.others);
-        let asked = Asked { of, here, others, tried: &tried, wish };
+        let asked = Asked { of, here, others, tried: &tried, wish, prefer };
         let Some(chosen) = shared.balance.begin(&asked) else { break };
         let pick = chosen.pick();
         shared.stats.asks(pick);

@@ -146,7 +146,9 @@ impl<T: Tunnels> Shared<T> {
                 unwell: process.is_unwell(),
             });
             let wish = Wish::Nobody;
-            let choice = choice::Asked { of, here: mine, others: &others, tried: &tried, wish };
+            let prefer = None;
+            let choice =
+                choice::Asked { of, here: mine, others: &others, tried: &tried, wish, prefer };
             let Some(chosen) = self.balance.begin(&choice) else { break };
             let pick = chosen.pick();
             tried.push(pick);

@@ -16,7 +16,10 @@ use tokio::{
 
 use super::fake::{FakeForward, FakeSites, Peer, Server, backends, candidates, member};
 use crate::{
-    base::MemberId,
+    base::{
+        MemberId,
+        placement::{Placement, Preference, Preferences},
+    },
     gateway::{Affinity, Backends, KeyOf, Process, Route, Turn, connection::Limits},
     proto::balance::choice::{Candidate, token},
 };
@@ -227,4 +230,51 @@ async fn one_that_has_enough_to_do_is_for_others() {
     assert_eq!((reply.status, reply.header("retry-after")), (503, Some("5")));
     assert!(reply.text().contains("too much to do"));
     assert_eq!(reply.header("althing-refused"), None, "that is between members");
+}
+
+/// From where a client comes decides who answers, as long as there is somebody.
+#[tokio::test]
+async fn clients_from_somewhere_are_answered_by_some() {
+    let all = [
+        (program("one", 200).await, Arc::<How>::default()),
+        (program("two", 200).await, Arc::default()),
+        (program("three", 200).await, Arc::default()),
+    ];
+    let [one, two, three] = all;
+    let serves = |me, here| Peer::Serves(sites(me, here, &[], Affinity::None));
+    let peers = [(member(2), serves(2, two)), (member(3), serves(3, three))];
+    let forward = Arc::new(FakeForward { peers: peers.into(), ..FakeForward::default() });
+    let prefers = |from: &str, members: &str, others: &[MemberId]| {
+        let (from, members) = (from.parse().unwrap(), Placement::parse(members).unwrap());
+        let prefer = Preferences::from(vec![Preference { from, members }]);
+        let tag = |n: u8, of: &str| (member(n), [("site".to_owned(), of.to_owned())].into());
+        let tags = Arc::new([tag(1, "home"), tag(2, "home"), tag(3, "far")].into());
+        let (others, here) = (candidates(others), one.clone());
+        FakeSites::new(move |_| {
+            let own = Box::new(Own(here.0, here.1.clone()));
+            let here = Some((Candidate { id: member(1), capacity: 1 }, own as Box<dyn Process>));
+            let (others, prefer, tags) = (others.clone(), prefer.clone(), Arc::clone(&tags));
+            Route::Service(Backends { here, others, prefer, tags, ..backends(None, &[]) })
+        })
+    };
+    let both = [member(2), member(3)];
+    for (from, members, others, who) in [
+        ("127.0.0.0/8", "site == far", &both[..], "three"),
+        ("127.0.0.0/8", "site == home", &both, "one"),
+        ("10.0.0.0/8", "site == far", &both, "one"),
+        // Where a country is not known nobody is said to be from there.
+        ("MX", "site == far", &both, "one"),
+        ("127.0.0.0/8", "site == far", &both[..1], "one"),
+        ("127.0.0.0/8", "site == gone or site == far", &[member(3), member(9)], "three"),
+    ] {
+        let sites = prefers(from, members, others);
+        let server = Server::with(sites, forward.clone(), Limits::default()).await;
+        for _ in 0..8 {
+            assert_eq!(server.ask(&get("")).await.text(), who, "{from} {members}");
+        }
+    }
+    let nobody = Arc::new(FakeForward::default());
+    let server =
+        Server::with(prefers("127.0.0.0/8", "site == far", &both), nobody, Limits::default()).await;
+    assert_eq!(server.ask(&get("")).await.text(), "one", "another one answers");
 }

@@ -235,6 +235,8 @@ pub fn backends(address: Option<SocketAddr>, others: &[MemberId]) -> Backends {
         path: None,
         within: Duration::from_secs(20),
         body_max: None,
+        prefer: Default::default(),
+        tags: Arc::default(),
     }
 }
 

@@ -7,7 +7,7 @@ use super::{no_such_app, not_enrolled};
 use crate::base::{
     AppName, Digest, MemberId, Reason, Refusal, RuleName, WallTime,
     catalog::{Catalog, Enrolled},
-    conduct::{Episode, Severity},
+    conduct::{Episode, Rest, Severity},
     limits, wire,
 };
 
@@ -23,6 +23,7 @@ pub struct Begin {
     pub episode: String,
     /// The episode of the rule that stood in the catalog that it was decided on: another one now
     /// means that another judge was quicker.
+    #[serde(deserialize_with = "wire::bounded_text_or_none::<_, { limits::EPISODE_NAME_MAX }>")]
     pub after: Option<String>,
     /// The rule as it is.
     pub sentence: Digest,
@@ -61,6 +62,48 @@ pub enum Said {
     Over,
 }
 
+/// What a judge of rules about the cluster wants to be changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Act {
+    /// See [`Change::Begin`](super::Change::Begin).
+    Begin(Box<Begin>),
+    /// See [`Change::End`](super::Change::End).
+    End {
+        /// Which episode is over.
+        which: Which,
+        /// What was measured, beside its bound.
+        #[serde(deserialize_with = "wire::bounded_text::<_, { limits::EPISODE_WHY_MAX }>")]
+        why: String,
+        /// The clock of the member that judged.
+        at: WallTime,
+    },
+    /// See [`Change::Told`](super::Change::Told).
+    Told {
+        /// Of which episode.
+        which: Which,
+        /// What.
+        said: Said,
+        /// The clock of the member that judged.
+        at: WallTime,
+    },
+    /// See [`Change::Forget`](super::Change::Forget).
+    Forget {
+        /// Which.
+        which: Which,
+    },
+}
+
+impl From<Act> for super::Change {
+    fn from(act: Act) -> Self {
+        match act {
+            Act::Begin(begin) => Self::Begin(begin),
+            Act::End { which, why, at } => Self::End { which, why, at },
+            Act::Told { which, said, at } => Self::Told { which, said, at },
+            Act::Forget { which } => Self::Forget { which },
+        }
+    }
+}
+
 impl Which {
     /// The episode, if it still stands in the place of its rule.
     fn of<'a>(&self, next: &'a mut Catalog) -> Option<&'a mut Episode> {
@@ -89,7 +132,9 @@ pub(super) fn begin(next: &mut Catalog, begin: &Begin) -> Result<bool, Refusal> 
     if let Some(open) = before.filter(|episode| episode.is_open()) {
         return Err(conflict(format!("It acts already, since {}.", open.began)));
     }
-    let mut beginnings = before.map(|episode| episode.beginnings.clone()).unwrap_or_default();
+    // Those of another sentence are none of this one.
+    let same = before.filter(|episode| episode.sentence == begin.sentence);
+    let mut beginnings = same.map(|episode| episode.beginnings.clone()).unwrap_or_default();
     beginnings.push(begin.at);
     let surplus = beginnings.len().saturating_sub(limits::BEGINNINGS_MAX);
     beginnings.drain(..surplus);
@@ -130,15 +175,15 @@ pub(super) fn begin(next: &mut Catalog, begin: &Begin) -> Result<bool, Refusal> 
 }
 
 /// It is over: whom it brought in waits again, but where nobody else would be left in service.
-pub(super) fn end(next: &mut Catalog, which: &Which, at: WallTime) -> bool {
+pub(super) fn end(next: &mut Catalog, which: &Which, why: &str, at: WallTime) -> bool {
     let Some(episode) = which.of(next).filter(|episode| episode.is_open()) else { return false };
-    episode.ended = Some(at);
+    (episode.ended, episode.why) = (Some(at), why.to_owned());
     // Those that came last go first.
     for member in std::mem::take(&mut episode.brought).into_iter().rev() {
         let is_other = |m: &Enrolled| m.id != member && !m.standby;
         if next.roster.contains(member) && next.roster.members.iter().any(is_other) {
             set_standby(next, member, true);
-            next.conduct.wait(member);
+            next.conduct.wait_again(member);
         }
     }
     true
@@ -162,11 +207,89 @@ pub(super) fn forget(next: &mut Catalog, which: &Which) -> bool {
 
 /// On standby, and rules may bring it in from now on.
 pub(super) fn wait(next: &mut Catalog, member: MemberId) -> Result<bool, Refusal> {
-    if !next.roster.contains(member) {
-        return Err(not_enrolled("Who waits to be brought into service was not changed."));
-    }
-    let stands = set_standby(next, member, true);
+    let stands = put_aside(next, member, true)?;
     Ok(next.conduct.wait(member) | stands)
+}
+
+/// How many members have to stay in service where a rule takes one out: as many as it keeps, half
+/// of all that do not wait, and one.
+pub(crate) fn least_in_service(catalog: &Catalog, keep: u16) -> usize {
+    let members = catalog.roster.members.len().saturating_sub(catalog.conduct.spare());
+    usize::from(keep).max(members.div_ceil(2)).max(1)
+}
+
+/// That a rule would leave too few in service.
+pub(crate) fn too_few_left(left: usize, least: usize) -> Refusal {
+    Refusal::new(
+        Reason::Forbidden,
+        NOT_OUT,
+        format!(
+            "{left} would be left in service, and at least {least} have to be: half of all members \
+             that do not wait, and as many as the rule keeps."
+        ),
+        "Bring others into service with `althing resume`, or take it out by hand.",
+    )
+}
+
+const NOT_OUT: &str = "This member was not taken out of service.";
+
+/// A rule about `member` takes it out of service. One that waits does so no more, as it is not well.
+pub(super) fn stand_down(
+    next: &mut Catalog,
+    member: MemberId,
+    keep: u16,
+    at: WallTime,
+) -> Result<bool, Refusal> {
+    let entry = next.roster.get(member).ok_or_else(|| not_enrolled(NOT_OUT))?;
+    if entry.standby {
+        let waits = next.conduct.is_waiting(member);
+        if waits {
+            next.conduct.put_to_rest(member, Rest { since: at, drained: true, waited: true });
+        }
+        return Ok(waits);
+    }
+    // Clocks differ, and one that is far away keeps nobody for ever.
+    let is_recent = |rest: &Rest| rest.since.0.abs_diff(at.0) < limits::LEAVING_MS;
+    if let Some((other, _)) = next.conduct.leaving().find(|(_, rest)| is_recent(rest)) {
+        let name = next.roster.get(other).map_or_else(|| other.to_string(), |m| m.name.to_string());
+        return Err(Refusal::new(
+            Reason::Busy,
+            NOT_OUT,
+            format!("{name} is on its way out, and one goes after the other."),
+            "It is tried again.",
+        ));
+    }
+    let left = next.roster.members.iter().filter(|m| m.id != member && !m.standby).count();
+    let least = least_in_service(next, keep);
+    if left < least {
+        return Err(too_few_left(left, least));
+    }
+    next.conduct.put_to_rest(member, Rest { since: at, drained: false, waited: false });
+    Ok(set_standby(next, member, true))
+}
+
+/// What a rule took out of service goes back to where it was, unless somebody has put it somewhere
+/// since.
+pub(super) fn stand_up(next: &mut Catalog, member: MemberId) -> bool {
+    let Some(rest) = next.conduct.end_rest(member) else { return false };
+    if rest.waited {
+        next.conduct.wait_again(member);
+    } else {
+        set_standby(next, member, false);
+    }
+    true
+}
+
+/// Whether that is new.
+pub(super) fn put_aside(
+    next: &mut Catalog,
+    member: MemberId,
+    standby: bool,
+) -> Result<bool, Refusal> {
+    if !next.roster.contains(member) {
+        return Err(not_enrolled("Who is in service was not changed."));
+    }
+    Ok(set_standby(next, member, standby))
 }
 
 /// Whether that is new.
@@ -254,7 +377,7 @@ mod tests {
     }
 
     fn end(n: u64) -> Change {
-        Change::End { which: which(n), at: WallTime(n + 1) }
+        Change::End { which: which(n), why: "it is over".to_owned(), at: WallTime(n + 1) }
     }
 
     fn in_service(catalog: &Catalog) -> Vec<MemberId> {
@@ -313,6 +436,26 @@ mod tests {
         let kept = make(&acts, &Change::Standby { member: id(4), standby: false });
         let over = make(&kept, &end(10));
         assert_eq!(in_service(&over), [id(1), id(2), id(4)]);
+    }
+
+    #[test]
+    fn who_was_brought_in_and_is_not_well_waits_again_in_the_end() {
+        let acts = make(&catalog(), &begin(10, None, 2, &[3, 4]));
+        let because = "hot".to_owned();
+        let down = Change::StandDown { member: id(3), keep: 0, because, at: WallTime(11) };
+        let up = Change::StandUp { member: id(3) };
+        let unwell = make(&acts, &down);
+        assert_eq!(in_service(&unwell), [id(1), id(2), id(4)]);
+
+        let over = make(&unwell, &end(10));
+        assert_eq!(in_service(&over), [id(1), id(2)]);
+        assert!(!over.conduct.is_waiting(id(3)), "it is not well");
+        assert!(make(&over, &up).conduct.is_waiting(id(3)));
+
+        let well = make(&unwell, &up);
+        assert_eq!(in_service(&well), [id(1), id(2), id(3), id(4)]);
+        let over = make(&well, &end(10));
+        assert!([3, 4].into_iter().all(|n| over.conduct.is_waiting(id(n))));
     }
 
     #[test]

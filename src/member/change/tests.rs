@@ -238,18 +238,63 @@ fn a_policy_removes_only_while_it_stands_and_leaves_three_voters() {
 
 #[test]
 fn a_rule_takes_one_out_of_service_and_not_too_many() {
-    let stand_down = |n, keep| Change::StandDown { member: id(n), keep, because: "hot".into() };
+    let stand_down = |n, keep, at| Change::StandDown {
+        member: id(n),
+        keep,
+        because: "hot".into(),
+        at: WallTime(at),
+    };
     let base = catalog();
-    assert_eq!(stand_down(1, 3).apply(&base).unwrap_err().reason, Reason::Forbidden);
-    let next = make(&base, &stand_down(1, 2));
+    assert_eq!(stand_down(1, 3, 9).apply(&base).unwrap_err().reason, Reason::Forbidden);
+    let next = make(&base, &stand_down(1, 2, 9));
     assert!(next.roster.members[0].standby);
-    // A second one at the same moment is judged by what the first one left.
-    let refusal = stand_down(2, 0).apply(&next).unwrap_err();
+    assert_eq!(stand_down(1, 3, 9).apply(&next), Ok(None), "it is out already");
+    assert_eq!(stand_down(9, 0, 9).apply(&base).unwrap_err().reason, Reason::NotFound);
+    // A second one at the same moment waits for the first one to be through,
+    let after = |at| stand_down(2, 0, at).apply(&next).unwrap_err();
+    assert_eq!(after(9 + limits::LEAVING_MS - 1).reason, Reason::Busy);
+    assert_eq!(after(9 + limits::LEAVING_MS).reason, Reason::Forbidden, "it takes too long");
+    // and is judged by what that one left.
+    let drained = make(&next, &Change::Drained { member: id(1) });
+    assert_eq!(Change::Drained { member: id(1) }.apply(&drained), Ok(None));
+    let refusal = stand_down(2, 0, 9).apply(&drained).unwrap_err();
     assert!(refusal.why.contains("1 would be left in service, and at least 2"), "{refusal}");
-    assert_eq!(stand_down(1, 3).apply(&next), Ok(None), "it is out already");
-    assert_eq!(stand_down(9, 0).apply(&base).unwrap_err().reason, Reason::NotFound);
-    let back = make(&next, &Change::Standby { member: id(1), standby: false });
-    assert!(back.roster.members.iter().all(|m| !m.standby));
+    // Those that wait are no part of the half.
+    let mut spare = drained.clone();
+    spare.roster.members.push(enrolled(4));
+    let spare = make(&spare, &Change::Wait { member: id(3) });
+    assert_eq!(stand_down(2, 2, 9).apply(&spare).unwrap_err().reason, Reason::Forbidden);
+    assert_eq!(stand_down(2, 0, 9).apply(&spare).unwrap_err().reason, Reason::Forbidden);
+    let spare = make(&spare, &Change::Standby { member: id(1), standby: false });
+    assert!(make(&spare, &stand_down(2, 0, 9)).roster.members[1].standby);
+}
+
+#[test]
+fn who_was_taken_out_of_service_goes_back_to_where_it_was() {
+    let stand_down =
+        Change::StandDown { member: id(1), keep: 0, because: "hot".into(), at: WallTime(9) };
+    let up = Change::StandUp { member: id(1) };
+    let base = catalog();
+    assert_eq!(up.apply(&base), Ok(None));
+    let down = make(&base, &stand_down);
+    let back = make(&down, &up);
+    assert_eq!((&back.roster, &back.conduct), (&base.roster, &base.conduct));
+
+    // Whoever waits does so no more while it is not well.
+    let waits = make(&base, &Change::Wait { member: id(1) });
+    let down = make(&waits, &stand_down);
+    assert!(!down.conduct.is_waiting(id(1)) && down.conduct.leaving().count() == 0);
+    assert!(make(&down, &up).conduct.is_waiting(id(1)));
+
+    // Where an operator has put it meanwhile, it stays.
+    for standby in [true, false] {
+        let down = make(&base, &stand_down);
+        let byhand = make(&down, &Change::Standby { member: id(1), standby });
+        assert_eq!(up.apply(&byhand), Ok(None));
+        assert_eq!(byhand.roster.members[0].standby, standby);
+    }
+    let byhand = make(&base, &Change::Standby { member: id(1), standby: true });
+    assert_eq!(stand_down.apply(&byhand), Ok(None));
 }
 
 fn rotation(of: u8, to: u8, sequence: u64, cluster: crate::base::ClusterId) -> Change {

@@ -1,8 +1,15 @@
 //! What is done about one episode: each action in its order, each with what came of it.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout_at},
+};
 
 use super::{Here, Notice, Ready, Told, Took, locked};
 use crate::{
@@ -13,7 +20,10 @@ use crate::{
         webhook,
     },
     member::event::Severity,
-    node::start::wall_now,
+    node::{
+        services::{self, Ask, Heard},
+        start::wall_now,
+    },
     proto::rule::{Action, bench::Due, judge::Verdict},
 };
 
@@ -22,26 +32,98 @@ pub(super) struct Deed {
     pub here: Here,
     pub ready: Arc<Ready>,
     pub took: Took,
+    /// Episodes of which nothing is done, because it would be on many members at once.
+    pub stopped: Took,
     /// Something is to be kept.
     pub changed: mpsc::UnboundedSender<()>,
+    /// The member that it is about; none if it is about the cluster.
+    pub about: Option<String>,
 }
+
+/// How long what is under way may take to finish on a member that goes out of service.
+const DRAIN_WITHIN: Duration = Duration::from_secs(60);
+/// How often is looked whether it has.
+const DRAIN_LOOK: Duration = Duration::from_millis(250);
+/// How long others have to say whether the same rule acts on them.
+const SAY_WITHIN: Duration = Duration::from_secs(8);
+/// How often, and how many times, a member asks whether it may go out of service: for longer than
+/// another one may take to be through.
+const TURN: (Duration, u32) = (Duration::from_secs(5), 25);
 
 /// Carries out what is due.
 pub(super) async fn carry_out(deed: &Deed, due: &Due, tell: &(impl Fn(Notice) + Sync)) {
+    let (key, episode) = (&due.open.key, &due.open.episode);
+    let say = |severity, text: String| {
+        tell(Notice::Told(Told {
+            severity,
+            app: key.app.clone(),
+            episode: Some(episode.clone()),
+            text: format!("rule {}: {text}", key.rule),
+        }));
+    };
+    let moves = due.rule.then.iter().any(has_effect);
+    if moves && due.verdict == Verdict::Begin && deed.about.is_some() {
+        let (hit, all) = hit(deed, due).await;
+        if is_many(hit, all) {
+            locked(&deed.stopped).insert(episode.clone());
+            took(deed, episode, false);
+            say(
+                Severity::Critical,
+                format!(
+                    "it acts, or may act, on {hit} of {all} members at once: that is no matter of \
+                     single members, so nothing is done about them, and those to be told are told"
+                ),
+            );
+        }
+    }
+    let is_stopped = locked(&deed.stopped).contains(episode);
     for action in &due.rule.then {
+        if is_stopped && has_effect(action) {
+            continue;
+        }
         let came = one(deed, due, action, tell).await;
         let (severity, text) = match came {
             Came::Nothing => continue,
             Came::Done(text) => (Severity::Info, text),
             Came::Failed(text) => (Severity::Warning, text),
         };
-        tell(Notice::Told(Told {
-            severity,
-            app: due.open.key.app.clone(),
-            episode: Some(due.open.episode.clone()),
-            text: format!("rule {}: {action}: {text}", due.open.key.rule),
-        }));
+        say(severity, format!("{action}: {text}"));
     }
+    if due.verdict == Verdict::End {
+        locked(&deed.stopped).remove(episode);
+    }
+}
+
+/// Whether it does more than to tell somebody.
+fn has_effect(action: &Action) -> bool {
+    matches!(action, Action::Out | Action::Restart { .. } | Action::Sync(_) | Action::Run(_))
+}
+
+/// Whether so many are too many for a rule to do something about each of them: more than one, and
+/// half of all.
+fn is_many(hit: usize, all: usize) -> bool {
+    hit > 1 && hit * 2 >= all
+}
+
+/// On how many members the rule acts, this one among them, and how many there are. Of whoever does
+/// not say it is not known that it does not.
+async fn hit(deed: &Deed, due: &Due) -> (usize, usize) {
+    let me = &deed.here.names.borrow().member.clone();
+    let mut others = deed.here.around.borrow().live.clone();
+    others.retain(|(_, name)| name.as_str() != me);
+    let mut unhurt: BTreeSet<MemberName> = BTreeSet::new();
+    let mut hurt: BTreeSet<MemberName> = BTreeSet::new();
+    let mut heard = (deed.here.ask)(&others, &Ask::Acting);
+    let until = Instant::now() + SAY_WITHIN;
+    while let Ok(Some(Heard { member, told })) = timeout_at(until, heard.recv()).await {
+        match told {
+            services::Told::Acting(open) if open.key == due.open.key => drop(hurt.insert(member)),
+            services::Told::Done => drop(unhurt.insert(member)),
+            _ => {}
+        }
+    }
+    let unhurt = unhurt.difference(&hurt).count();
+    (1 + others.len().saturating_sub(unhurt), 1 + others.len())
 }
 
 /// What came of an action: sentences without their point.
@@ -111,7 +193,7 @@ async fn one(deed: &Deed, due: &Due, action: &Action, tell: &(impl Fn(Notice) + 
             tell(Notice::Sync(app.clone()));
             Came::Done("all of it is compared".to_owned())
         }
-        // Wide rules alone say `in`, and these are not judged here.
+        // Who comes in and goes out again is a part of the change that begins or ends it.
         Action::Restart { .. } | Action::Sync(_) | Action::In(_) => Came::Nothing,
     }
 }
@@ -123,7 +205,7 @@ fn notice(deed: &Deed, due: &Due) -> actions::Notice {
         rule: due.open.key.rule.to_string(),
         app: due.open.key.app.clone(),
         cluster: names.cluster,
-        member: Some(names.member.clone()),
+        member: deed.about.clone(),
         severity: due.rule.severity,
         state: match due.verdict {
             Verdict::End => State::End,
@@ -176,16 +258,21 @@ async fn out(deed: &Deed, due: &Due, tell: &impl Fn(Notice)) -> Came {
     let has_taken = locked(&deed.took).contains(episode);
     match due.verdict {
         Verdict::End if !has_taken => Came::Nothing,
+        Verdict::End if locked(&deed.took).len() > 1 => {
+            took(deed, episode, false);
+            Came::Done("this member stays out of service, as another rule says so".to_owned())
+        }
         Verdict::End => match ask(|answer| tell(Notice::Back(answer))).await {
             Ok(was_out) => {
                 took(deed, episode, false);
                 match was_out {
-                    true => Came::Done("this member is in service again".to_owned()),
+                    true => Came::Done("this member is where it was before".to_owned()),
                     false => Came::Nothing, // it is so already
                 }
             }
+            // It is tried again for as long as the catalog says that a rule took it out.
             Err(refusal) => Came::Failed(format!(
-                "this member stays out of service, because {}; use `althing resume`",
+                "this member is still out of service, because {}; it is tried again",
                 clause(&refusal.why)
             )),
         },
@@ -194,9 +281,18 @@ async fn out(deed: &Deed, due: &Due, tell: &impl Fn(Notice)) -> Came {
                 took(deed, episode, true);
             }
             let keep = due.rule.options.keep.unwrap_or(0);
-            let because = episode.clone();
-            match ask(|answer| tell(Notice::Out { keep, because, answer })).await {
-                Ok(true) => Came::Done("this member is out of service".to_owned()),
+            let go = || ask(|answer| tell(Notice::Out { keep, because: episode.clone(), answer }));
+            let mut asked = go().await;
+            for _ in 1..TURN.1 {
+                let is_busy = |refusal: &Refusal| refusal.reason == Reason::Busy;
+                if !asked.as_ref().is_err_and(is_busy) {
+                    break;
+                }
+                tokio::time::sleep(TURN.0).await;
+                asked = go().await;
+            }
+            match asked {
+                Ok(true) => drained(deed, tell).await,
                 Ok(false) if due.verdict == Verdict::Repeat && has_taken => Came::Nothing,
                 // Somebody else's doing, which is theirs to undo.
                 Ok(false) => {
@@ -214,6 +310,26 @@ async fn out(deed: &Deed, due: &Due, tell: &impl Fn(Notice)) -> Came {
             }
         }
     }
+}
+
+/// Waits for what is under way here, and lets the next one go then.
+async fn drained(deed: &Deed, tell: &impl Fn(Notice)) -> Came {
+    let endpoints = deed.here.supervisor.endpoints();
+    let until = Instant::now() + DRAIN_WITHIN;
+    while endpoints.under_way() > 0 && Instant::now() < until {
+        tokio::time::sleep(DRAIN_LOOK).await;
+    }
+    let left = endpoints.under_way();
+    // Where it can't be said the next one goes all the same, a little later.
+    let _late = ask(|answer| tell(Notice::Drained(answer))).await;
+    Came::Done(match left {
+        0 => "this member is out of service, and nothing is under way there".to_owned(),
+        left => format!(
+            "this member is out of service, and {left} requests or connections are still under way \
+             there after {} s",
+            DRAIN_WITHIN.as_secs()
+        ),
+    })
 }
 
 fn took(deed: &Deed, episode: &str, out: bool) {
@@ -246,4 +362,19 @@ fn clause(sentence: &str) -> String {
     let sentence = sentence.trim_end_matches('.');
     let mut chars = sentence.chars();
     chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_a_few_and_less_than_half_of_many_are_helped() {
+        for (hit, all) in [(1, 1), (1, 2), (1, 3), (2, 5), (4, 10)] {
+            assert!(!is_many(hit, all), "{hit} of {all}");
+        }
+        for (hit, all) in [(2, 2), (2, 3), (2, 4), (5, 10), (10, 10)] {
+            assert!(is_many(hit, all), "{hit} of {all}");
+        }
+    }
 }

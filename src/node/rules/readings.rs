@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::came;
 use crate::{
     base::{
         WallTime,
@@ -27,7 +28,7 @@ const LATEST: Duration = Duration::from_secs(5);
 /// What is older says nothing of now.
 pub(super) const STALE_MS: u64 = 15_000;
 /// The finest and the coarsest steps by which a window moves on.
-const STEP_MS: (u64, u64) = (1_000, 60_000);
+pub(super) const STEP_MS: (u64, u64) = (1_000, 60_000);
 /// What is kept of percentiles is of whole minutes.
 pub(super) const MINUTE_MS: u64 = 60_000;
 /// Events that are counted at most: more than one answer has.
@@ -102,8 +103,7 @@ async fn number(telemetry: &Telemetry, at: WallTime, of: &Measured) -> Option<Nu
             let found = telemetry.events(query).await?.ok()?;
             Some(Number { value: found.events.len() as f64, total: None })
         }
-        // Where requests come from is counted, and not kept as series yet.
-        What::From(_) => None,
+        What::From(_) => came::of_one(telemetry, at, of).await,
     }
 }
 
@@ -159,11 +159,34 @@ pub(super) fn folded(all: &Aggregate, fold: Option<Fold>) -> Option<f64> {
     })
 }
 
+/// One of numbers that each have a whole of their own: whose share is the least, the greatest, or
+/// what all have of what there is.
+pub(super) fn of_shares(fold: Option<Fold>, each: &[Option<Number>]) -> Option<Number> {
+    let each = each.iter().copied().collect::<Option<Vec<Number>>>()?;
+    let share = |of: &Number| of.total.map_or(of.value, |total| of.value / total);
+    let by = |a: &Number, b: &Number| share(a).total_cmp(&share(b));
+    match fold {
+        Some(Fold::Min) => each.into_iter().min_by(by),
+        Some(Fold::Max) => each.into_iter().max_by(by),
+        _ => {
+            let count = each.len() as f64;
+            let mut all = each.into_iter().reduce(|a, b| Number {
+                value: a.value + b.value,
+                total: a.total.zip(b.total).map(|(a, b)| a + b),
+            })?;
+            if fold != Some(Fold::Sum) {
+                all = Number { value: all.value / count, total: all.total.map(|t| t / count) };
+            }
+            Some(all)
+        }
+    }
+}
+
 /// The kind of events that is called so, if there is one.
 pub(super) fn event_kind(name: &str) -> Option<EventKind> {
     serde_json::from_value(name.into()).ok()
 }
 
-fn ms(span: Duration) -> u64 {
+pub(super) fn ms(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

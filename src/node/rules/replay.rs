@@ -8,13 +8,17 @@
 
 use std::collections::BTreeMap;
 
-use super::readings::{MINUTE_MS, STALE_MS, event_kind, folded};
+use super::{
+    came,
+    readings::{MINUTE_MS, STALE_MS, event_kind, folded, of_shares},
+};
 use crate::{
     base::{AppName, RuleName, Time, WallTime, metric::Series},
     proto::{
         rule::{
-            During, Measured, Rule, What,
+            During, Fold, Measured, Rule, Scope, What,
             bench::{Bench, Due},
+            came::Came,
             judge::{Number, Readings},
         },
         telemetry::{Aggregate, Bucket},
@@ -65,15 +69,39 @@ pub struct Replayed {
 pub fn replay(
     member: &str,
     app: &AppName,
-    (name, rule): (&RuleName, &Rule),
+    rule: (&RuleName, &Rule),
     recorded: &Recorded,
     moments: Moments,
 ) -> Replayed {
-    let mut bench = Bench::new(member, []);
+    let step_ms = moments.step_ms;
+    look(member, app, rule, moments, |at| Seen { recorded, at, step_ms })
+}
+
+/// The same of a rule about the cluster, by what all its members recorded.
+pub fn replay_wide<'a>(
+    app: &AppName,
+    rule: (&RuleName, &Rule),
+    recorded: impl Iterator<Item = &'a Recorded> + Clone,
+    moments: Moments,
+) -> Replayed {
+    let step_ms = moments.step_ms;
+    look("cluster", app, rule, moments, |at| {
+        SeenByAll(recorded.clone().map(|recorded| Seen { recorded, at, step_ms }).collect())
+    })
+}
+
+fn look<R: Readings>(
+    judge: &str,
+    app: &AppName,
+    (name, rule): (&RuleName, &Rule),
+    moments: Moments,
+    seen_at: impl Fn(WallTime) -> R,
+) -> Replayed {
+    let mut bench = Bench::new(judge, []);
     bench.set(Time(0), app, [(name.clone(), rule.clone())]);
     let mut replayed = Replayed::default();
     for at in moments.all() {
-        let seen = Seen { recorded, at, step_ms: moments.step_ms };
+        let seen = seen_at(at);
         replayed.looks += 1;
         replayed.unknown += usize::from(rule.when.condition.holds(&seen).is_none());
         let now = Time((at.0 - moments.from.0).saturating_mul(1_000));
@@ -106,18 +134,43 @@ impl Seen<'_> {
     }
 
     fn series(&self, of: &Measured, series: &Series) -> Option<Number> {
+        let value = folded(&self.all(of, series)?, of.fold)?;
+        let latest = |series: Series| self.fresh(&series, self.at.0.saturating_sub(self.step_ms));
+        let total = of.total().filter(|_| !of.is_spread()).and_then(latest);
+        Some(Number { value, total: total.map(|total| total.summary.last()) })
+    }
+
+    /// All of the window.
+    fn all(&self, of: &Measured, series: &Series) -> Option<Aggregate> {
         let now = self.at.0;
         if of.is_spread() {
             let since = now.saturating_sub(of.window_ms().max(MINUTE_MS) + MINUTE_MS);
-            let all = self.merged(self.recorded.spreads.get(series)?, since)?;
-            return Some(Number { value: folded(&all, of.fold)?, total: None });
+            return self.merged(self.recorded.spreads.get(series)?, since);
         }
         // What is kept of a minute is one number: the window is a row at least.
-        let since = now.saturating_sub(of.window_ms().max(self.step_ms));
-        let all = self.fresh(series, since)?;
-        let latest = |series: Series| self.fresh(&series, now.saturating_sub(self.step_ms));
-        let total = of.total().and_then(latest).map(|total| total.summary.last());
-        Some(Number { value: folded(&all, of.fold)?, total })
+        self.fresh(series, now.saturating_sub(of.window_ms().max(self.step_ms)))
+    }
+
+    fn events(&self, of: &Measured, kind: &str, app: &Option<AppName>) -> Option<Number> {
+        let since = self.at.0.saturating_sub(of.window_ms());
+        let is_meant = |event: &&(WallTime, String, Option<AppName>)| {
+            (since..self.at.0).contains(&event.0.0)
+                && event.1 == kind
+                && (app.is_none() || event.2 == *app)
+        };
+        // Of a kind that there is not, none is not known to have happened.
+        event_kind(kind).map(|_| {
+            let count = self.recorded.events.iter().filter(is_meant).count();
+            Number { value: count as f64, total: None }
+        })
+    }
+
+    fn came(&self, of: &Measured) -> Option<Came> {
+        let since = self.at.0.saturating_sub(of.window_ms().max(self.step_ms));
+        let [from, elsewhere, unknown] = of.sources()?.series;
+        let [from, elsewhere, unknown] = [from, elsewhere, unknown]
+            .map(|series| self.fresh(&series, since).map(|all| all.summary));
+        Some(came::of([&from?, &elsewhere?, &unknown?]))
     }
 
     fn fresh(&self, series: &Series, since: u64) -> Option<Aggregate> {
@@ -131,26 +184,80 @@ impl Readings for Seen<'_> {
     fn numbers(&self, of: &Measured) -> Vec<Option<Number>> {
         vec![match &of.what {
             What::Series(series) => self.series(of, series),
-            What::Events { kind, app } => {
-                let since = self.at.0.saturating_sub(of.window_ms());
-                let is_meant = |event: &&(WallTime, String, Option<AppName>)| {
-                    (since..self.at.0).contains(&event.0.0)
-                        && event.1 == *kind
-                        && (app.is_none() || event.2 == *app)
-                };
-                // Of a kind that there is not, none is not known to have happened.
-                event_kind(kind).map(|_| {
-                    let count = self.recorded.events.iter().filter(is_meant).count();
-                    Number { value: count as f64, total: None }
-                })
-            }
-            // Where requests come from is counted, and not kept as series yet.
-            What::From(_) => None,
+            What::Events { kind, app } => self.events(of, kind, app),
+            What::From(_) => self.came(of).and_then(|came| number_of(of, came)),
         }]
     }
 
     fn is_during(&self, during: &During) -> Option<bool> {
         during.holds_at(self.at)
+    }
+}
+
+fn number_of(of: &Measured, came: Came) -> Option<Number> {
+    came.number(of.fold).map(|value| Number { value, total: None })
+}
+
+/// What was known of all members at a moment. Who had measured nothing then is no part of it: it was
+/// down, or has no such thing.
+struct SeenByAll<'a>(Vec<Seen<'a>>);
+
+impl SeenByAll<'_> {
+    /// What all had together.
+    fn whole(&self, of: &Measured, series: &Series) -> Option<Number> {
+        let each: Vec<Aggregate> = self.0.iter().filter_map(|seen| seen.all(of, series)).collect();
+        let sum = each.iter().map(|one| one.summary.mean()).sum();
+        let all = each.into_iter().reduce(|mut all, one| {
+            all.merge(&one);
+            all
+        })?;
+        let value = match of.fold {
+            Some(Fold::Sum | Fold::Rate) => sum,
+            fold => folded(&all, fold)?,
+        };
+        Some(Number { value, total: None })
+    }
+}
+
+impl Readings for SeenByAll<'_> {
+    fn numbers(&self, of: &Measured) -> Vec<Option<Number>> {
+        let is_together = of.scope == Scope::Cluster;
+        match &of.what {
+            What::Series(series) if is_together && of.total().is_none() => {
+                vec![self.whole(of, series)]
+            }
+            What::Series(series) => {
+                let known = |seen: &Seen<'_>| seen.series(of, series).map(Some);
+                let each: Vec<_> = self.0.iter().filter_map(known).collect();
+                match is_together {
+                    true => vec![of_shares(of.fold, &each)],
+                    false => each,
+                }
+            }
+            What::Events { kind, app } => {
+                let each = self.0.iter().map(|seen| seen.events(of, kind, app));
+                match is_together {
+                    true => {
+                        let each: Option<Vec<Number>> = each.collect();
+                        let sum = each.map(|each| each.iter().map(|number| number.value).sum());
+                        vec![sum.map(|value| Number { value, total: None })]
+                    }
+                    false => each.collect(),
+                }
+            }
+            What::From(_) => {
+                let each = self.0.iter().filter_map(|seen| seen.came(of));
+                match is_together {
+                    true => vec![each.reduce(Came::and).and_then(|came| number_of(of, came))],
+                    false => each.map(|came| number_of(of, came)).collect(),
+                }
+            }
+        }
+    }
+
+    fn is_during(&self, during: &During) -> Option<bool> {
+        // The same everywhere.
+        self.0.first().and_then(|seen| seen.is_during(during))
     }
 }
 
@@ -274,8 +381,63 @@ mod tests {
         let nonsense = "when count(events nonsense, 1m) < 1 then log";
         assert_eq!(did(nonsense, &recorded, 200, 10), []);
 
+        // Half of the requests of a minute come from there, then nobody knows.
+        let mut recorded = of("requests.from MX", buckets(10, &[Some(5.0); 12]));
+        let [mut elsewhere, mut unknown] = [[Some(20.0); 12], [Some(0.0); 12]];
+        elsewhere[3..9].fill(Some(5.0));
+        unknown[9..].fill(Some(9.0));
+        for (series, numbers) in [("elsewhere", elsewhere), ("unknown", unknown)] {
+            let series = Series::parse(&format!("requests.{series} MX")).unwrap();
+            recorded.series.insert(series, buckets(10, &numbers));
+        }
+        let half = "when share(requests from MX, 10s) > 40% then log";
+        assert_eq!(did(half, &recorded, 120, 10), [(40, Verdict::Begin)]);
+        // 15 from there and 30 or 45 from elsewhere: the window moves on.
+        let third = "when share(requests from MX, 30s) >= 33% then log";
+        assert_eq!(did(third, &recorded, 90, 10), [(50, Verdict::Begin)]);
+        let rate = "when rate(requests from MX, 10s) >= 5/s then log";
+        assert_eq!(did(rate, &recorded, 90, 10), [(10, Verdict::Begin)]);
+        let other = "when rate(requests from CA, 10s) < 5/s then log";
+        assert_eq!(did(other, &recorded, 120, 10), []);
+
         // 2025-10-09T08:54:00Z is where it starts.
         let noon = did("when time 08:56-08:58 then log", &Recorded::default(), 600, 60);
         assert_eq!(noon, [(120, Verdict::Begin), (240, Verdict::End)]);
+    }
+
+    /// What a rule about the cluster would have done.
+    fn all_did(text: &str, recorded: &[Recorded], seconds: u64) -> Vec<(u64, Verdict)> {
+        let to = WallTime(START + seconds * 1_000);
+        let moments = Moments { from: WallTime(START), to, step_ms: 10_000 };
+        let rule = parse(text).unwrap();
+        let (app, name) = (AppName::parse("ops").unwrap(), RuleName::parse("hot").unwrap());
+        let replayed = replay_wide(&app, (&name, &rule), recorded.iter(), moments);
+        replayed.due.iter().map(|(at, due)| ((at.0 - START) / 1_000, due.verdict)).collect()
+    }
+
+    #[test]
+    fn rules_about_the_cluster_are_judged_by_what_all_recorded() {
+        let hot = |from: usize| {
+            let mut cpu = vec![Some(10.0); 60];
+            cpu[from..40].fill(Some(90.0));
+            of("cpu", buckets(10, &cpu))
+        };
+        // One that measured nothing is no part of it, and one was away for a while.
+        let mut away = vec![Some(50.0); 60];
+        away[20..30].fill(None);
+        let all = [hot(10), hot(20), of("cpu", buckets(10, &away)), Recorded::default()];
+        let begins = |text: &str| all_did(text, &all, 600);
+        let from_to = |from, to| [(from, Verdict::Begin), (to, Verdict::End)];
+        assert_eq!(begins("when any cpu > 80% then in 1"), from_to(110, 410));
+        assert_eq!(begins("when cluster max(cpu) > 80% then in 1"), from_to(110, 410));
+        assert_eq!(begins("when cluster min(cpu) > 40% then in 1"), from_to(210, 410));
+        assert_eq!(begins("when every cpu > 60% then in 1"), from_to(210, 310));
+        // 150, then 180 without the one that is away, then 230.
+        assert_eq!(begins("when cluster sum(cpu) > 200% then in 1"), from_to(310, 410));
+        assert_eq!(begins("when cluster avg(cpu) > 70% then in 1"), from_to(210, 410));
+        assert_eq!(begins("when cluster avg(cpu) > 100% then in 1"), []);
+        let time = begins("when time 08:56-08:58 then in 1");
+        assert_eq!(time, from_to(120, 240));
+        assert_eq!(all_did("when cluster avg(cpu) > 0% then log", &[], 100), []);
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     base::{MemberId, MemberName, PublicKey, Reason, Refusal, ServiceName, WallTime},
     driver::{secrets::DOCUMENT_MAX, services::Supervisor},
     net::{Net, RecvStream, SendStream, StreamKind},
-    node::{secrets::Vault, telemetry::Telemetry},
+    node::{rules::Episodes, secrets::Vault, telemetry::Telemetry},
 };
 
 /// The longest question, bytes: with the patterns of what does not count.
@@ -39,6 +39,8 @@ pub(in crate::node) struct Here {
     pub vault: Vault,
     pub troubles: Troubles,
     pub telemetry: Telemetry,
+    /// Rules about this member that act.
+    pub open: Episodes,
 }
 
 /// The member that asks.

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     io,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -49,7 +49,7 @@ impl<T> From<mpsc::error::SendError<T>> for Gone {
 }
 
 async fn parts(
-    Here { supervisor, vault, telemetry, .. }: Here,
+    Here { supervisor, vault, telemetry, open, .. }: Here,
     ask: Ask,
     asker: Option<Asker>,
     to: &mpsc::Sender<Told>,
@@ -100,6 +100,12 @@ async fn parts(
             if let Err(refusal) = asking::tell_events(&telemetry, &question, to).await {
                 to.send(Told::Refused(refusal)).await?;
                 return Ok(());
+            }
+        }
+        Ask::Acting => {
+            let open = open.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            for open in open {
+                to.send(Told::Acting(Box::new(open))).await?;
             }
         }
         Ask::Logs { app, service, lines, follow } => {

@@ -18,7 +18,7 @@ use crate::{
     },
     member::event::{EventKind, Severity},
     node::services::{Heard, Told},
-    proto::telemetry::{Answer, Bucket, Grid, Row, answer, rollup},
+    proto::telemetry::{Aggregate, Answer, Bucket, Grid, Row, answer, rollup},
     store::{events::EventQuery, series::Wanted},
 };
 
@@ -32,6 +32,9 @@ const ALL_MAX: usize = 256 << 20;
 const MISSING_MAX: usize = 20;
 /// Rows of all series in one answer to people.
 const ROWS_MAX: usize = 200_000;
+/// What a part takes beside its buckets, bytes: a member that tells of nothing, again and again,
+/// says too much as well.
+const PART_COST: usize = 256;
 /// Events that are told where nothing is said of how many.
 const LOGGED: usize = 1_000;
 /// Events that are sent at a time to one who follows.
@@ -71,7 +74,7 @@ impl SeriesQuestion {
     ///
     /// # Errors
     /// A refusal, if it is not to be understood, or no time at all.
-    pub(in crate::node) fn resolve(&self, now: WallTime) -> Result<Rows, Refusal> {
+    pub fn resolve(&self, now: WallTime) -> Result<Rows, Refusal> {
         let refuse = |why: String, todo: &str| {
             Refusal::new(Reason::Invalid, "No measurements were read.", why, todo)
         };
@@ -88,8 +91,11 @@ impl SeriesQuestion {
         let one = self.step.is_none();
         let step = self.step.unwrap_or_else(|| (to.0.saturating_sub(from.0) / PARTS).max(1));
         // A row of percentiles is of whole minutes, because these are what is kept of them.
-        let step = if self.percentiles { step.next_multiple_of(60_000) } else { step };
-        let grid = rollup::grid(now, from, to, step).ok_or_else(|| {
+        let step = match self.percentiles {
+            true => step.max(1).checked_next_multiple_of(60_000),
+            false => Some(step),
+        };
+        let grid = step.and_then(|step| rollup::grid(now, from, to, step)).ok_or_else(|| {
             refuse(
                 format!("From {from} to {to} is no time, or too much of it for that step."),
                 "Give a beginning before the end, and a longer step.",
@@ -101,7 +107,7 @@ impl SeriesQuestion {
 
 /// In which rows an answer is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::node) struct Rows {
+pub struct Rows {
     /// Those that members are asked for.
     pub grid: Grid,
     /// Whether these are one in the end.
@@ -381,7 +387,7 @@ struct Heap {
 }
 
 /// Of whom an answer is. Nobody is in it twice.
-pub(in crate::node) struct Asked {
+pub struct Asked {
     /// Those that were asked.
     pub live: Vec<(MemberId, MemberName)>,
     /// Those that were not, because they are down.
@@ -389,7 +395,7 @@ pub(in crate::node) struct Asked {
 }
 
 /// Puts together what those that were asked for `grid` tell.
-pub(in crate::node) async fn gather(
+pub async fn gather(
     Asked { live, down }: Asked,
     rows: Rows,
     each: bool,
@@ -403,6 +409,7 @@ pub(in crate::node) async fn gather(
         silent: mute.chain(gone).collect(),
         asked: live.into_iter().chain(down).collect(),
         answers: BTreeMap::new(),
+        cut: false,
     };
     let mut all = 0;
     while let Some(Heard { member, told }) = heard.recv().await {
@@ -414,8 +421,9 @@ pub(in crate::node) async fn gather(
                 let Ok(series) = Series::parse(&series) else { continue };
                 let heap = heaps.entry(member).or_default();
                 let Ok(bytes) = STANDARD_NO_PAD.decode(buckets) else { continue };
-                heap.bytes += bytes.len();
-                all += bytes.len();
+                let cost = bytes.len() + PART_COST;
+                heap.bytes += cost;
+                all += cost;
                 if heap.bytes <= MEMBER_MAX && all <= ALL_MAX {
                     heap.parts.entry(series).or_default().push(bytes);
                 }
@@ -443,13 +451,15 @@ pub(in crate::node) async fn gather(
 }
 
 /// What members have told, put together.
-pub(in crate::node) struct Gathered {
+pub struct Gathered {
     rows: Rows,
     asked: Vec<(MemberId, MemberName)>,
     /// Who has not answered, and why.
     silent: BTreeMap<MemberName, String>,
     /// By series, and by member if each is wanted for itself.
     answers: BTreeMap<(Series, Option<MemberName>), Answer>,
+    /// Whether the last of them were left out.
+    cut: bool,
 }
 
 impl Gathered {
@@ -460,6 +470,9 @@ impl Gathered {
                 false => ((series, None), self.asked.iter().map(|(id, _)| *id).collect()),
             };
             let grid = self.rows.answer();
+            if !self.has_room(&key, grid.rows()) {
+                continue;
+            }
             let answer = self.answers.entry(key).or_insert_with(|| Answer::new(grid, asked));
             // What can't be read of it ends it: the rows behind say that it is missing.
             let buckets = parts.iter().flat_map(|part| {
@@ -470,20 +483,45 @@ impl Gathered {
         }
     }
 
+    /// Makes room for one more answer, and says whether there is. The first by their names are
+    /// kept, so one that gave way never comes again, and without some of its members.
+    fn has_room(&mut self, key: &(Series, Option<MemberName>), rows: usize) -> bool {
+        if self.answers.contains_key(key) || (self.answers.len() + 1) * rows <= ROWS_MAX {
+            return true;
+        }
+        self.cut = true;
+        let is_before = self.answers.last_key_value().is_some_and(|(last, _)| key < last);
+        if is_before {
+            self.answers.pop_last();
+        }
+        is_before
+    }
+
+    /// Whether `member` has not answered, or not to the end.
+    pub fn is_silent(&self, member: &MemberName) -> bool {
+        self.silent.contains_key(member)
+    }
+
+    /// Whether anybody has not.
+    pub fn is_any_silent(&self) -> bool {
+        !self.silent.is_empty()
+    }
+
+    /// All of a series, where that was one row: of `member`, or of all together; and what they
+    /// have together. None if nobody measured it.
+    pub fn of(&self, series: &Series, member: Option<&MemberName>) -> Option<(&Aggregate, f64)> {
+        let answer = self.answers.get(&(series.clone(), member.cloned()))?;
+        let (_, row) = answer.rows().find(|(_, row)| row.all().is_some())?;
+        row.all().zip(row.total())
+    }
+
     /// As people and programs read it.
     pub fn show(&self) -> Measured {
         let name = |id: MemberId| {
             self.asked.iter().find(|(asked, _)| *asked == id).map(|(_, name)| name.clone())
         };
-        let mut rows = 0;
         let mut series = Vec::new();
-        let mut cut = false;
         for ((of, member), answer) in &self.answers {
-            rows += answer.grid().rows();
-            if rows > ROWS_MAX {
-                cut = true;
-                break;
-            }
             let row = |(at, row): (WallTime, &Row)| {
                 let at = if self.rows.one { self.rows.grid.from() } else { at };
                 let missing = answer.missing(row).take(MISSING_MAX).filter_map(name).collect();
@@ -514,7 +552,7 @@ impl Gathered {
                 .map(|(member, why)| Silent { member: member.clone(), why: why.clone() })
                 .collect(),
             series,
-            cut,
+            cut: self.cut,
         }
     }
 }
@@ -628,6 +666,61 @@ mod tests {
         let [series] = measured.series.as_slice() else { panic!("{measured:?}") };
         assert_eq!((series.member.as_ref(), series.rows.len()), (Some(&name("a")), 3));
         assert_eq!(measured.step, 60_000);
+    }
+
+    #[tokio::test]
+    async fn what_would_be_too_much_is_cut_and_not_kept() {
+        let mut rows = question(Some(1_000)).resolve(WallTime(1_000_150_000)).unwrap();
+        rows.grid = Grid::new(WallTime(0), WallTime(10_000_000), 1_000).unwrap();
+        let id = crate::base::SecretKey::from_seed([1; 32]).member();
+        let live = vec![(id, name("a"))];
+        let (to, heard) = mpsc::channel(64);
+        let count = ROWS_MAX / rows.grid.rows() + 2;
+        let one = [bucket(4_000, 1.0, false)].map(|b| Bucket { span_ms: 1_000, ..b });
+        // The last comes first, and gives way.
+        for n in (0..count).rev() {
+            let buckets = STANDARD_NO_PAD.encode(answer::encode(&one));
+            let told = Told::Series { series: format!("custom.n{n:02}"), buckets };
+            to.send(Heard { member: name("a"), told }).await.unwrap();
+        }
+        to.send(Heard { member: name("a"), told: Told::Done }).await.unwrap();
+        drop(to);
+        let gathered = gather(Asked { live, down: vec![] }, rows, false, heard).await;
+        assert_eq!(gathered.answers.len(), count - 2);
+        let measured = gathered.show();
+        let names: Vec<String> = measured.series.iter().map(|s| s.series.to_string()).collect();
+        assert!(measured.cut && names.first().unwrap() == "custom.n00", "{names:?}");
+        assert_eq!(names.last().unwrap(), &format!("custom.n{:02}", count - 3));
+    }
+
+    #[tokio::test]
+    async fn who_tells_of_nothing_without_end_is_not_listened_to() {
+        let rows = question(None).resolve(WallTime(1_000_150_000)).unwrap();
+        let id = crate::base::SecretKey::from_seed([1; 32]).member();
+        let (to, heard) = mpsc::channel(8);
+        let asked = Asked { live: vec![(id, name("a"))], down: vec![] };
+        let gathering = tokio::spawn(gather(asked, rows, false, heard));
+        for n in 0..=MEMBER_MAX / PART_COST {
+            let told = Told::Series { series: format!("custom.n{n}"), buckets: String::new() };
+            to.send(Heard { member: name("a"), told }).await.unwrap();
+        }
+        to.send(Heard { member: name("a"), told: Told::Done }).await.unwrap();
+        drop(to);
+        let gathered = gathering.await.unwrap();
+        assert!(gathered.is_silent(&name("a")) && gathered.answers.is_empty());
+    }
+
+    #[test]
+    fn a_step_of_any_length_is_rounded_or_refused() {
+        let now = WallTime(1_000_150_000);
+        for percentiles in [false, true] {
+            for step in [0, 1, u64::MAX / 2, u64::MAX - 1, u64::MAX] {
+                let rows = SeriesQuestion { percentiles, ..question(Some(step)) }.resolve(now);
+                assert!(rows.is_err() || rows.is_ok_and(|rows| rows.grid.rows() <= 120), "{step}");
+            }
+        }
+        let most = SeriesQuestion { percentiles: true, ..question(Some(u64::MAX)) };
+        assert!(most.resolve(now).unwrap_err().why.contains("that step"));
     }
 
     #[test]

@@ -94,6 +94,9 @@ pub struct Asked<'a> {
     pub tried: &'a [Pick],
     /// Whether it matters who is asked.
     pub wish: Wish,
+    /// Who is to be asked before all others, as long as one of them is fit: whether this member is
+    /// one, and which others are.
+    pub prefer: Option<(bool, &'a [Candidate])>,
 }
 
 /// What became of one who was asked.
@@ -113,6 +116,12 @@ pub enum Outcome {
 pub fn token(member: MemberId) -> u64 {
     // A key is as good as chance.
     u64::from_le_bytes(std::array::from_fn(|at| member.0.0[at]))
+}
+
+/// Those of whom one is asked: this member if it is fit, and others of whom that is still to be said.
+struct Fit<'a> {
+    here: Option<Here>,
+    others: &'a [Candidate],
 }
 
 /// What is known of those that are asked.
@@ -210,40 +219,17 @@ impl Balance {
                 && !balance.is_out(now, other.id)
                 && !(heed_bad && balance.is_bad(now, asked.of, other.id))
         };
-        let wished = match asked.wish {
-            Wish::Nobody => None,
-            Wish::Member(wanted) => {
-                let here = fit_here.filter(|here| token(here.id) == wanted).map(|_| Pick::Here);
-                let mut others = asked.others.iter();
-                here.or_else(|| {
-                    let found = others.find(|o| token(o.id) == wanted && is_fit(self, o));
-                    found.map(|other| Pick::Member(other.id))
-                })
+        let fit = Fit { here: fit_here, others: asked.others };
+        if let Some((is_here, others)) = asked.prefer {
+            let preferred = Fit { here: fit_here.filter(|_| is_here), others };
+            let pick = self.among(now, &preferred, asked.wish, &is_fit);
+            if pick.is_some() {
+                return pick;
             }
-            Wish::Key(key) => {
-                let here = fit_here.map(|h| (score(key, h.id, h.capacity), Pick::Here));
-                let others = asked.others.iter().filter(|other| is_fit(self, other));
-                let others = others.map(|o| (score(key, o.id, o.capacity), Pick::Member(o.id)));
-                here.into_iter().chain(others).max_by(|a, b| a.0.total_cmp(&b.0)).map(|best| best.1)
-            }
-        };
-        if wished.is_some() {
-            return wished;
         }
-        let first = self.drawn(asked.others, None, &is_fit);
-        match (fit_here, first) {
-            (Some(_), None) => return Some(Pick::Here),
-            (Some(here), Some(other)) => {
-                let load = here.under_way as f64 / f64::from(here.capacity.max(1));
-                let ahead = load <= self.load(now, &other) + HERE_AHEAD;
-                return Some(if ahead { Pick::Here } else { Pick::Member(other.id) });
-            }
-            (None, Some(first)) => {
-                let second = self.drawn(asked.others, Some(first.id), &is_fit);
-                let better = second.filter(|s| self.load(now, s) < self.load(now, &first));
-                return Some(Pick::Member(better.unwrap_or(first).id));
-            }
-            (None, None) => {}
+        let pick = self.among(now, &fit, asked.wish, &is_fit);
+        if pick.is_some() {
+            return pick;
         }
         if here.is_some() {
             return Some(Pick::Here);
@@ -251,6 +237,51 @@ impl Balance {
         let until = |id: &MemberId| self.members.get(id).and_then(|peer| peer.out_until);
         let others = asked.others.iter().map(|other| other.id);
         others.filter(|id| untried(Pick::Member(*id))).min_by_key(until).map(Pick::Member)
+    }
+
+    /// One of those that are fit.
+    fn among(
+        &mut self,
+        now: Time,
+        of: &Fit<'_>,
+        wish: Wish,
+        is_fit: &impl Fn(&Self, &Candidate) -> bool,
+    ) -> Option<Pick> {
+        let wished = match wish {
+            Wish::Nobody => None,
+            Wish::Member(wanted) => {
+                let here = of.here.filter(|here| token(here.id) == wanted).map(|_| Pick::Here);
+                let mut others = of.others.iter();
+                here.or_else(|| {
+                    let found = others.find(|o| token(o.id) == wanted && is_fit(self, o));
+                    found.map(|other| Pick::Member(other.id))
+                })
+            }
+            Wish::Key(key) => {
+                let here = of.here.map(|h| (score(key, h.id, h.capacity), Pick::Here));
+                let others = of.others.iter().filter(|other| is_fit(self, other));
+                let others = others.map(|o| (score(key, o.id, o.capacity), Pick::Member(o.id)));
+                here.into_iter().chain(others).max_by(|a, b| a.0.total_cmp(&b.0)).map(|best| best.1)
+            }
+        };
+        if wished.is_some() {
+            return wished;
+        }
+        let first = self.drawn(of.others, None, is_fit);
+        match (of.here, first) {
+            (Some(_), None) => Some(Pick::Here),
+            (Some(here), Some(other)) => {
+                let load = here.under_way as f64 / f64::from(here.capacity.max(1));
+                let ahead = load <= self.load(now, &other) + HERE_AHEAD;
+                Some(if ahead { Pick::Here } else { Pick::Member(other.id) })
+            }
+            (None, Some(first)) => {
+                let second = self.drawn(of.others, Some(first.id), is_fit);
+                let better = second.filter(|s| self.load(now, s) < self.load(now, &first));
+                Some(Pick::Member(better.unwrap_or(first).id))
+            }
+            (None, None) => None,
+        }
     }
 
     /// One of `of` by chance, each as often as its capacity says, who is fit and is not `but`.
@@ -356,7 +387,46 @@ mod tests {
     }
 
     fn asked(here: Option<Here>, others: &[Candidate]) -> Asked<'_> {
-        Asked { of: 7, here, others, tried: &[], wish: Wish::Nobody }
+        Asked { of: 7, here, others, tried: &[], wish: Wish::Nobody, prefer: None }
+    }
+
+    #[test]
+    fn who_is_preferred_is_asked_as_long_as_one_of_them_is_fit() {
+        let all = members(4);
+        let some = &all[..2];
+        let mut balance = Balance::new(1);
+        let prefer = Asked { prefer: Some((false, some)), ..asked(Some(here(0)), &all) };
+        let ask = |balance: &mut Balance, ms, outcome| {
+            let pick = balance.begin(at(ms), &prefer).unwrap();
+            if let Pick::Member(id) = pick {
+                balance.ended(at(ms), 7, id, false, outcome);
+            }
+            pick
+        };
+        let is_one = |pick: Pick| some.iter().any(|one| pick == Pick::Member(one.id));
+        for ms in 0..50 {
+            assert!(is_one(ask(&mut balance, ms, Outcome::Good)));
+        }
+        // One that can't be reached leaves the other one; both leave everybody else.
+        assert!(is_one(ask(&mut balance, 100, Outcome::Failed)));
+        assert!(is_one(ask(&mut balance, 101, Outcome::Failed)));
+        for ms in 102..120 {
+            assert!(!is_one(ask(&mut balance, ms, Outcome::Good)));
+        }
+        // Nor is one asked for long that answers with nothing but failures, though it is the only one.
+        let mut balance = Balance::new(2);
+        let only = Asked { prefer: Some((false, &all[..1])), ..asked(Some(here(0)), &all) };
+        let mut bad = 0;
+        while let Some(Pick::Member(id)) = balance.begin(at(bad), &only) {
+            assert_eq!(id, all[0].id);
+            balance.ended(at(bad), 7, id, false, Outcome::Bad);
+            bad += 1;
+            assert!(bad <= u64::from(BAD_MAX));
+        }
+        assert_eq!(bad, u64::from(BAD_MAX));
+        // This member may be the one that is preferred.
+        let mine = Asked { prefer: Some((true, &[])), ..asked(Some(here(50)), &all) };
+        assert_eq!(balance.begin(at(900), &mine), Some(Pick::Here));
     }
 
     /// How many of `count` requests each got that all stay under way.

@@ -6,13 +6,14 @@
 //! open are kept ([`Bench::open`]) and given back after a restart ([`Bench::new`]): an episode that
 //! began ends, and is not begun a second time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     Rule, Severity,
     judge::{Episode, Readings, Verdict},
+    parse,
 };
 use crate::base::{AppName, RuleName, Time, WallTime};
 
@@ -41,6 +42,12 @@ pub struct Open {
     /// Whether it took its member out of service: what it is to undo.
     #[serde(default)]
     pub took_out: bool,
+    /// The rule as it is written out: what is to be undone when it is gone.
+    #[serde(default)]
+    pub sentence: String,
+    /// Whether it began while its rule was silenced, and nothing has been done about it yet.
+    #[serde(default)]
+    pub put_off: bool,
 }
 
 /// What follows from a look at one rule.
@@ -120,24 +127,32 @@ impl Bench {
         for (rule, sentence) in rules {
             let key = Key { app: app.clone(), rule };
             let open = self.before.remove(&key);
+            let written = sentence.to_string();
+            // One of a version that did not say has to be believed.
+            let is_same = |open: &Open| open.sentence.is_empty() || open.sentence == written;
+            let (open, other) = match open {
+                Some(open) if !is_same(&open) => (None, Some(open)),
+                open => (open, None),
+            };
+            over.extend(other.and_then(|open| orphan(open, "the rule is another one now")));
             let episode = match open {
                 Some(_) => Episode::under_way(now),
                 None => Episode::default(),
             };
             self.standing.insert(key, Standing { rule: sentence, episode, open });
         }
-        // What was open of a rule that is gone is over as well; the rule itself nobody knows.
+        // What was open of a rule that is gone is over as well.
         let gone: Vec<Key> = self.before.keys().filter(|key| key.app == *app).cloned().collect();
-        for key in gone {
-            self.before.remove(&key);
+        for open in gone.iter().filter_map(|key| self.before.remove(key)).collect::<Vec<_>>() {
+            over.extend(orphan(open, "there is no such rule any more"));
         }
         over
     }
 
     /// There are no rules of other applications than `apps` any more.
     pub fn keep(&mut self, now: Time, apps: impl Fn(&AppName) -> bool) -> Vec<Due> {
-        let mut gone: Vec<AppName> = self.standing.keys().map(|key| key.app.clone()).collect();
-        gone.dedup();
+        let all = self.standing.keys().chain(self.before.keys());
+        let mut gone: BTreeSet<AppName> = all.map(|key| key.app.clone()).collect();
         gone.retain(|app| !apps(app));
         gone.iter().flat_map(|app| self.set(now, app, [])).collect()
     }
@@ -161,6 +176,30 @@ impl Bench {
         }
     }
 
+    /// What silences have to do with what is `due`: what begins and is silenced is put off, and what
+    /// was put off is due once it is silenced no more, if it still acts. That is what is returned.
+    pub fn hush(&mut self, due: &mut [Due], is_silenced: impl Fn(&Key) -> bool) -> Vec<Due> {
+        for due in due.iter_mut().filter(|due| due.verdict == Verdict::Begin) {
+            let standing = self.standing.get_mut(&due.open.key);
+            if let Some(open) = standing.and_then(|standing| standing.open.as_mut())
+                && open.episode == due.open.episode
+                && is_silenced(&open.key)
+            {
+                (open.put_off, due.open.put_off) = (true, true);
+            }
+        }
+        let mut late = Vec::new();
+        for (key, Standing { rule, open, .. }) in &mut self.standing {
+            if let Some(open) = open.as_mut().filter(|open| open.put_off && !is_silenced(key)) {
+                open.put_off = false;
+                let why = open.why.clone();
+                let (open, rule) = (open.clone(), rule.clone());
+                late.push(Due { verdict: Verdict::Begin, open, rule, why });
+            }
+        }
+        late
+    }
+
     /// Looks at each rule once. Times never go backwards; `at` is for the names of episodes
     /// and for people.
     pub fn look(&mut self, now: Time, at: WallTime, readings: &impl Readings) -> Vec<Due> {
@@ -181,6 +220,8 @@ impl Bench {
                 severity: standing.rule.severity,
                 why: why.clone(),
                 took_out: false,
+                sentence: standing.rule.to_string(),
+                put_off: false,
             };
             let open = match verdict {
                 Verdict::Begin => standing.open.insert(fresh()).clone(),
@@ -194,12 +235,18 @@ impl Bench {
     }
 }
 
+/// The end of an episode of before whose rule is not there any more. None if nobody knows what it was.
+fn orphan(open: Open, why: &str) -> Option<Due> {
+    let rule = parse(&open.sentence).ok()?;
+    Some(Due { verdict: Verdict::End, open, rule, why: why.to_owned() })
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::proto::rule::{During, Measured, judge::Number, parse};
+    use crate::proto::rule::{Action, During, Measured, judge::Number};
 
     /// All that is measured is this.
     #[derive(Default)]
@@ -256,6 +303,45 @@ mod tests {
     }
 
     #[test]
+    fn what_is_silenced_is_put_off_until_it_is_not() {
+        let app = AppName::parse("ops").unwrap();
+        let hot = [("hot", "when cpu > 90% then out"), ("odd", "when cpu > 95% then log")];
+        let mut bench = Bench::new("alpha", []);
+        bench.set(at(0).0, &app, rules(&hot));
+        let look = |bench: &mut Bench, seconds: u64, value: f64, silenced: &[&str]| {
+            let mut due = bench.look(at(seconds).0, at(seconds).1, &All(RefCell::new(Some(value))));
+            let late = bench.hush(&mut due, |key| silenced.contains(&key.rule.as_str()));
+            let said = |due: Due| (due.open.key.rule.to_string(), due.verdict, due.open.put_off);
+            (due.into_iter().map(said).collect::<Vec<_>>(), late)
+        };
+        let (due, late) = look(&mut bench, 1, 99.0, &["hot"]);
+        let (of_hot, of_odd) = ("hot".to_owned(), "odd".to_owned());
+        assert_eq!(due, [(of_hot.clone(), Verdict::Begin, true), (of_odd, Verdict::Begin, false)]);
+        assert!(late.is_empty());
+        assert!(look(&mut bench, 2, 99.0, &["hot", "odd"]).1.is_empty(), "odd has begun");
+
+        // A member that is started again knows what it has put off.
+        let json = serde_json::to_string(&bench.open().collect::<Vec<_>>()).unwrap();
+        let mut bench = Bench::new("alpha", serde_json::from_str::<Vec<Open>>(&json).unwrap());
+        bench.set(at(0).0, &app, rules(&hot));
+        assert!(look(&mut bench, 3, 99.0, &["hot"]).1.is_empty());
+        let (due, late) = look(&mut bench, 4, 99.0, &[]);
+        assert!(due.is_empty());
+        assert_eq!(late.len(), 1);
+        assert_eq!((late[0].verdict, late[0].open.put_off), (Verdict::Begin, false));
+        assert_eq!(late[0].open.began, at(1).1, "it is the same episode");
+        assert!(look(&mut bench, 5, 99.0, &[]).1.is_empty(), "it is due once");
+        // Silenced now, it ends as any other.
+        let (due, _) = look(&mut bench, 6, 50.0, &["hot"]);
+        assert_eq!(due[0], (of_hot.clone(), Verdict::End, false));
+
+        // What is over before the silence is was never done.
+        look(&mut bench, 7, 92.0, &["hot"]);
+        let (due, late) = look(&mut bench, 8, 50.0, &[]);
+        assert_eq!((due, late), (vec![(of_hot, Verdict::End, true)], vec![]));
+    }
+
+    #[test]
     fn what_is_open_outlives_its_judge_and_not_its_rule() {
         let app = AppName::parse("ops").unwrap();
         let hot = [("hot", "when cpu > 90% then out"), ("odd", "when load > 1 then log")];
@@ -271,7 +357,9 @@ mod tests {
 
         let mut bench = Bench::new("alpha", kept.clone());
         assert_eq!(bench.open().count(), 2, "before its rule is seen it is open as well");
-        bench.set(at(0).0, &app, rules(&hot[..1]));
+        let over = bench.set(at(0).0, &app, rules(&hot[..1]));
+        assert_eq!((over.len(), over[0].verdict, &over[0].open), (1, Verdict::End, &kept[1]));
+        assert_eq!(over[0].rule.to_string(), hot[1].1);
         assert!(looks(&mut bench, 1, 95.0).is_empty(), "it is not begun again");
         let open: Vec<&Open> = bench.open().collect();
         assert_eq!(open, [&kept[0]], "the rule of the other one is gone");
@@ -279,7 +367,17 @@ mod tests {
         assert_eq!((due[0].verdict, &due[0].open), (Verdict::End, &kept[0]));
         assert!(due[0].open.took_out);
 
+        // Another one that came while it was away, and an application that went, end what was.
+        let mut bench = Bench::new("alpha", kept.clone());
+        let over = bench.set(at(0).0, &app, rules(&[("hot", "when cpu > 99% then log"), hot[1]]));
+        assert_eq!((over.len(), &over[0].open), (1, &kept[0]));
+        assert_eq!(over[0].rule.then, [Action::Out]);
+        let mut bench = Bench::new("alpha", kept.clone());
+        assert_eq!(bench.keep(at(0).0, |_| false).len(), 2);
+
         // Another rule of the same name ends what was, and so does none at all.
+        let mut bench = Bench::new("alpha", []);
+        bench.set(at(2).0, &app, rules(&hot[..1]));
         looks(&mut bench, 3, 95.0);
         let other = [("hot", "when cpu > 99% then log")];
         let over = bench.set(at(4).0, &app, rules(&other));

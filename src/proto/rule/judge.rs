@@ -137,6 +137,19 @@ pub struct Episode {
     held_back: bool,
 }
 
+/// What several judges of one rule agree on, each on its own clock.
+#[derive(Clone, Debug, Default)]
+pub struct Agreed {
+    /// Since when it acts, if it does.
+    pub began: Option<Time>,
+    /// When that was said last.
+    pub said: Option<Time>,
+    /// When it acted last.
+    pub ended: Option<Time>,
+    /// When it began, oldest first.
+    pub beginnings: VecDeque<Time>,
+}
+
 /// For how long a condition has held.
 #[derive(Clone, Copy, Debug, Default)]
 struct Lasting {
@@ -171,6 +184,17 @@ impl Episode {
     /// One that goes on: another judge has begun it at `began`, on this one's clock.
     pub fn under_way(began: Time) -> Self {
         Self { began: Some(began), said: Some(began), ..Self::default() }
+    }
+
+    /// Takes over what all agree on. For how long a condition has held it knows itself, unless it
+    /// has begun to act meanwhile, or has ceased to.
+    pub fn agree(&mut self, with: Agreed) {
+        let Agreed { began, said, ended, beginnings } = with;
+        if self.began.is_some() != began.is_some() {
+            (self.lasting, self.held_back) = (Lasting::default(), false);
+        }
+        (self.began, self.said, self.ended) = (began, said.or(began), ended);
+        self.beginnings = beginnings;
     }
 
     /// Since when it acts, if it does.

@@ -13,14 +13,18 @@ use std::time::Duration;
 use crate::base::{AppName, ServiceName, metric::Series};
 
 pub mod bench;
+pub mod came;
+mod course;
 pub mod during;
 pub mod judge;
+pub mod level;
 pub mod parse;
 mod read;
 mod show;
 #[cfg(test)]
 mod tests;
 mod unit;
+pub mod wide;
 
 pub use crate::base::conduct::Severity;
 pub use parse::{Wrong, parse};

@@ -35,6 +35,7 @@ use super::{
 };
 use crate::base::{
     AppName, Network, ServiceName,
+    limits::BEGINNINGS_MAX,
     metric::{Kind, Series, SeriesError},
 };
 
@@ -96,17 +97,19 @@ fn rule(input: &mut Input<'_>) -> Read<Rule> {
     let then: Vec<Action> =
         separated(1..=ACTIONS_MAX, must(action), sign(",")).parse_next(input)?;
     let options = options(input)?;
-    check(&then, options).map_err(|why| Complaint::said(at, why))?;
+    let rule = Rule { severity, when, until, then, options };
+    check(&rule).map_err(|why| Complaint::said(at, why))?;
     space(input)?;
     if !input.is_empty() {
         let end = "`,`, `keep`, `cooldown`, `repeat`, `at-most` or the end";
         return Err(Complaint { expected: vec![end], ..Complaint::from_input(input) });
     }
-    Ok(Rule { severity, when, until, then, options })
+    Ok(rule)
 }
 
 /// What does not go together: a sentence without its point.
-fn check(then: &[Action], options: Options) -> Result<(), String> {
+fn check(rule: &Rule) -> Result<(), String> {
+    let Rule { then, options, .. } = rule;
     let moves = then.iter().any(|action| matches!(action, Action::Out | Action::In(_)));
     if options.keep.is_some() && !then.contains(&Action::Out) {
         return Err("`keep` says how many stay in service, and nobody is taken `out`".to_owned());
@@ -117,7 +120,33 @@ fn check(then: &[Action], options: Options) -> Result<(), String> {
     if moves && options.repeat.is_some() {
         return Err("`repeat` is for what is said, not for `out` and `in`: leave it out".to_owned());
     }
-    Ok(())
+    if rule.is_wide() { check_wide(rule) } else { Ok(()) }
+}
+
+/// What a rule about the cluster can't say: it is about no member, and judged on any.
+fn check_wide(rule: &Rule) -> Result<(), String> {
+    if let Some(of) = rule.measured().into_iter().find(|of| !of.scope.is_wide()) {
+        return Err(format!(
+            "this rule is about the cluster, and `{of}` is of a member: write `any {of}`, or how \
+             all of it becomes one number, as cluster avg(cpu)"
+        ));
+    }
+    let local = rule
+        .then
+        .iter()
+        .find(|action| matches!(action, Action::Out | Action::Restart { .. } | Action::Sync(_)));
+    if let Some(action) = local {
+        return Err(format!(
+            "`{action}` is done by the member that a rule is about, and this one is about the \
+             cluster: make a rule about a member of it"
+        ));
+    }
+    match rule.options.at_most {
+        Some((times, _)) if usize::from(times) > BEGINNINGS_MAX => Err(format!(
+            "`at-most` counts up to {BEGINNINGS_MAX} times where a rule is about the cluster"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// `only` is the one comparison of what it ends, if it has just one.

@@ -101,6 +101,11 @@ fn what_is_not_understood_is_shown() {
         ("when time 18:00-23:00 ^America/Newyork then in 1", "no time zone"),
         ("when time ^25:00-26:00 then log", "18:00-23:00"),
         ("when disk.free \"/a^", "quote"),
+        ("when cpu > 90% then ^in 1", "any cpu"),
+        ("when cluster avg(cpu) > 90% and load > 2 then ^log", "any load"),
+        ("when cluster avg(cpu) > 90% then ^log, restart web", "`restart web`"),
+        ("when any cpu > 90% then ^out", "about the cluster"),
+        ("when any cpu > 90% then ^log at-most 33 in 1h", "32"),
         ("when ^disk.free srv < 1% then log", "mount point"),
     ] {
         let at = text.find('^').unwrap();

@@ -103,7 +103,11 @@ impl Line {
             "g" if value.starts_with(['+', '-']) => Said::Change(number),
             "g" => Said::Level(number),
             "c" if number < 0.0 => return Err(Wrong::Value),
-            "c" => Said::Count(number / rate),
+            "c" => {
+                let count = number / rate;
+                Unfit::check(count).map_err(|_| Wrong::Value)?;
+                Said::Count(count)
+            }
             // One that is counted for ten like it changes neither their average nor how they are
             // distributed.
             "ms" => Said::Took(number / 1_000.0),
@@ -286,6 +290,8 @@ mod tests {
             ("queue:inf|g", Wrong::Value),
             ("queue:1e31|g", Wrong::Value),
             ("orders:-1|c", Wrong::Value),
+            ("orders:1e30|c|@0.1", Wrong::Value),
+            ("orders:1|c|@1e-300", Wrong::Value),
             ("queue:1|g|@0.5", Wrong::Rate),
             ("orders:1|c|@0", Wrong::Rate),
             ("orders:1|c|@2", Wrong::Rate),
@@ -344,6 +350,14 @@ mod tests {
         // Half of those taken had no room for their name.
         assert_eq!(custom.refused(), 10 + beyond / 2 + beyond);
         assert_eq!(told(&mut custom, 2).len(), CUSTOM_SERIES_MAX);
+    }
+
+    #[test]
+    fn what_is_refused_begins_no_series() {
+        let mut custom = Custom::default();
+        custom.take(b"a:1|c|@1e-300\nb:1e31|g\nc:-1|c\nd:1|g|@0.5");
+        assert_eq!(custom.refused(), 4);
+        assert_eq!(told(&mut custom, 1), []);
     }
 
     #[test]

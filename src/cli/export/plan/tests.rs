@@ -17,6 +17,7 @@ fn member(name: &str, last: u8, state: &str, service: &str) -> MemberView {
         me: last == 1,
         voter: true,
         standby: service == "standby",
+        waits: false,
         tags: BTreeMap::new(),
         capacity: 2,
         coordinator: false,
@@ -82,6 +83,7 @@ fn view(members: Vec<MemberView>, applications: Vec<ApplicationView>) -> View {
             vote: "majority".to_owned(),
             remove_after_s: None,
         },
+        silences: vec![],
     }
 }
 
