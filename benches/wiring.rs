@@ -4,10 +4,11 @@
 //! `cargo bench --bench wiring [-- --quick] [-- --json]` starts one member that is told nothing and
 //! has no rules, and after it one that is told and judges. It prints what both cost and how they
 //! differ, and fails above the bounds that the project promises for 100 series: 0.5 % of a core for
-//! the thread that samples, keeps and judges, and 10 MiB of resident memory. What sampling and
-//! keeping cost apart, and what a question about a day takes, is in `telemetry`.
+//! the thread that samples and keeps, and 10 MiB of resident memory. What these two cost apart, and
+//! what a question about a day takes, is in `telemetry`.
 //!
-//! The processor of the whole process has no bound here: how long a core takes to wake is in it,
+//! The processor of the whole process, in which rules are judged and lines are read, has no bound
+//! here: how long a core takes to wake is in it,
 //! and that is the matter of `idle`.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark waits in real time")]

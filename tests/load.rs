@@ -226,8 +226,8 @@ fn unplanned(lan: &mut Lan, what: &str, break_off: impl FnOnce(&mut Lan)) -> Str
     say(&format!("{what}: {failures:?}"));
     for failure in &failures {
         let after = failure.asked.saturating_duration_since(broken);
-        // The aim is one second. It may be known later, as the kernel of a host says only so often that
-        // nobody listens there, and whoever asks a process that was killed has used that up.
+        // The aim is one second, and mostly it is so; but SWIM alone may take longer, and nothing else
+        // always tells of a process that was killed while requests are under way to it.
         assert!(after < KNOWN_WITHIN, "asked {after:?} after: {failure:?}");
         // What may be repeated is, unless an answer had begun.
         let begun = failure.why.starts_with("cut in a body");
