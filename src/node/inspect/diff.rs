@@ -1,9 +1,9 @@
 //! What differs between two trees, and in text files line by line.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{ops::Range, path::PathBuf, sync::Arc};
 
+use imara_diff::{Algorithm, Hunk, InternedInput, Token};
 use serde::{Deserialize, Serialize};
-use similar::TextDiff;
 
 use super::{View, failed, pieces};
 use crate::{
@@ -21,10 +21,8 @@ pub(super) const CHANGES_MAX: usize = 100_000;
 const TEXT_BYTES_MAX: u64 = 1 << 20;
 /// All that is said of lines, bytes.
 const TEXT_ALL_MAX: usize = 8 << 20;
-/// After this long a file's lines are compared more coarsely.
-const TEXT_WITHIN: Duration = Duration::from_millis(500);
 /// Lines around a difference.
-const CONTEXT: usize = 3;
+const CONTEXT: u32 = 3;
 
 /// What differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -236,16 +234,13 @@ impl View<'_> {
             _ => Some(String::new()),
         };
         let (before, after) = (content(&differing.before, from)?, content(&differing.after, to)?);
-        let mut config = TextDiff::configure();
-        config.timeout(TEXT_WITHIN);
-        let diff = config.diff_lines(&before, &after);
         let name = |node: &Option<Node>, letter: &str| match node {
             Some(Node::File { .. }) => format!("{letter}/{}", differing.path),
             _ => "/dev/null".to_owned(),
         };
         let (old, new) = (name(&differing.before, "a"), name(&differing.after, "b"));
-        let text = diff.unified_diff().context_radius(CONTEXT).header(&old, &new).to_string();
-        (!text.is_empty()).then_some(text)
+        let hunks = hunks(&before, &after);
+        (!hunks.is_empty()).then(|| format!("--- {old}\n+++ {new}\n{hunks}"))
     }
 
     fn text(&self, app: &AppName, path: &RelPath, node: &Node, side: &Side) -> Option<String> {
@@ -265,6 +260,56 @@ impl View<'_> {
         };
         let text = String::from_utf8(bytes).ok()?;
         (!text.contains('\0')).then_some(text)
+    }
+}
+
+/// The lines in which two texts differ, as the hunks of a unified diff, as patch(1) takes them.
+fn hunks(before: &str, after: &str) -> String {
+    let input = InternedInput::new(before, after);
+    // Bounded effort, also for what has hardly a line in common.
+    let mut diff = imara_diff::Diff::compute(Algorithm::Histogram, &input);
+    diff.postprocess_lines(&input);
+    let differing: Vec<Hunk> = diff.hunks().collect();
+    let (old, new) = (&input.before[..], &input.after[..]);
+    let mut text = String::new();
+    let lines = |text: &mut String, sign: char, side: &[Token], range: Range<u32>| {
+        for token in &side[range.start as usize..range.end as usize] {
+            let line = input.interner[*token];
+            text.push(sign);
+            text.push_str(line);
+            if !line.ends_with('\n') {
+                text.push_str("\n\\ No newline at end of file\n");
+            }
+        }
+    };
+    // Those whose lines around them meet are told as one.
+    let meet = |one: &Hunk, next: &Hunk| next.before.start - one.before.end <= 2 * CONTEXT;
+    for group in differing.chunk_by(meet) {
+        let (first, last) = (&group[0], &group[group.len() - 1]);
+        // Around them both sides are the same.
+        let above = first.before.start.min(CONTEXT);
+        let below = (old.len() as u32 - last.before.end).min(CONTEXT);
+        let from = first.before.start - above..last.before.end + below;
+        let to = first.after.start - above..last.after.end + below;
+        text.push_str(&format!("@@ -{} +{} @@\n", shown(&from), shown(&to)));
+        let mut at = from.start;
+        for Hunk { before, after } in group.iter().cloned() {
+            lines(&mut text, ' ', old, at..before.start);
+            at = before.end;
+            lines(&mut text, '-', old, before);
+            lines(&mut text, '+', new, after);
+        }
+        lines(&mut text, ' ', old, at..from.end);
+    }
+    text
+}
+
+/// Lines as the head of a hunk names them: counted from 1, and of none the line before.
+fn shown(lines: &Range<u32>) -> String {
+    match lines.end - lines.start {
+        0 => format!("{},0", lines.start),
+        1 => format!("{}", lines.start + 1),
+        len => format!("{},{len}", lines.start + 1),
     }
 }
 
@@ -310,4 +355,75 @@ pub(super) fn differences(have: &Tree, want: &Tree) -> Vec<Differing> {
         .collect();
     list.sort_by(|a, b| a.path.components().cmp(b.path.components()));
     list
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn lines_that_differ_are_told_as_patch_takes_them() {
+        let cases = [
+            ("", "a\n", "@@ -0,0 +1 @@\n+a\n"),
+            ("a\n", "", "@@ -1 +0,0 @@\n-a\n"),
+            ("a\nb\n", "a\nc\n", "@@ -1,2 +1,2 @@\n a\n-b\n+c\n"),
+            ("a", "a\n", "@@ -1 +1 @@\n-a\n\\ No newline at end of file\n+a\n"),
+            (
+                "a\nb\nz",
+                "a\nc\nz",
+                "@@ -1,3 +1,3 @@\n a\n-b\n+c\n z\n\\ No newline at end of file\n",
+            ),
+            (
+                "1\n2\n3\n4\n5\n6\n7\n8\n9\n",
+                "0\n1\n2\n3\n4\n5\n6\n7\n8\n",
+                "@@ -1,3 +1,4 @@\n+0\n 1\n 2\n 3\n@@ -6,4 +7,3 @@\n 6\n 7\n 8\n-9\n",
+            ),
+            ("same\n", "same\n", ""),
+        ];
+        for (before, after, told) in cases {
+            assert_eq!(hunks(before, after), told, "{before:?} {after:?}");
+        }
+    }
+
+    /// Does to `before` what `hunks` say, as patch(1) would.
+    fn patched(before: &str, hunks: &str) -> String {
+        let old: Vec<&str> = before.split_inclusive('\n').collect();
+        let (mut new, mut at) = (String::new(), 0);
+        let mut lines = hunks.split_inclusive('\n').peekable();
+        while let Some(line) = lines.next() {
+            if let Some(header) = line.strip_prefix("@@ -") {
+                let range = header.split(' ').next().unwrap();
+                let (start, len) = range.split_once(',').unwrap_or((range, "1"));
+                let first: usize = start.parse().unwrap();
+                let first = if len == "0" { first } else { first - 1 };
+                new.extend(old[at..first].iter().copied());
+                at = first;
+                continue;
+            }
+            let bare = lines.next_if(|next| next.starts_with('\\')).is_some();
+            let (sign, text) = line.split_at(1);
+            let text = if bare { text.strip_suffix('\n').unwrap() } else { text };
+            if sign != "+" {
+                assert_eq!(old[at], text);
+                at += 1;
+            }
+            if sign != "-" {
+                new.push_str(text);
+            }
+        }
+        new.extend(old[at..].iter().copied());
+        new
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_told_leads_from_one_side_to_the_other(
+            before in "([ab\n]{0,3}\n){0,12}[ab]?",
+            after in "([ab\n]{0,3}\n){0,12}[ab]?",
+        ) {
+            prop_assert_eq!(patched(&before, &hunks(&before, &after)), after);
+        }
+    }
 }
