@@ -4,6 +4,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "these tests look at other processes in real time")]
 
+#[expect(dead_code, reason = "other tests need more of it")]
 mod common;
 
 use std::{

@@ -158,6 +158,25 @@ impl Lan {
         });
     }
 
+    /// What the second member says of a moment of Christmas Eve in New York, and of two minutes after it:
+    /// by which rule the last one is in service then, and what changes.
+    fn foreseen(&self, clock: &str) -> (Option<String>, Vec<(u64, bool, String)>) {
+        let at = format!("2026-12-24T{clock}");
+        let question = ["levels", "--at", &at, "--zone", "America/New_York", "--for", "2m"];
+        let levels = self.members[1].run(&question).unwrap();
+        let members = levels["members"].as_array().unwrap();
+        let spare = members.iter().find(|m| m["member"] == "m4").unwrap();
+        assert_eq!(spare["sure"], true, "{levels}");
+        let by = spare["by"]["rule"].as_str().map(str::to_owned);
+        assert_eq!(spare["place"] == "in-service", by.is_some(), "{levels}");
+        let change = |turn: &Value| {
+            let rule = turn["rule"]["rule"].as_str().unwrap();
+            let whom = turn["members"].to_string();
+            (turn["at"].as_u64().unwrap(), turn["begins"] == true, format!("{rule} {whom}"))
+        };
+        (by, levels["changes"].as_array().unwrap().iter().map(change).collect())
+    }
+
     /// What a check by Nagios and its like ends with.
     fn check(&self, host: usize) -> i32 {
         let mut check = Command::new(env!("CARGO_BIN_EXE_althing"));
@@ -243,7 +262,8 @@ fn who_has_too_much_to_do_goes_and_who_waits_comes_and_all_goes_back() {
     });
 }
 
-/// Covers R30.
+/// Covers R30. What `althing levels` says of it before is what happens then; a rule that is silenced
+/// does nothing, and is said to do nothing.
 #[test]
 fn who_waits_comes_at_its_time_and_goes_after_it() {
     scenario("who_waits_comes_at_its_time_and_goes_after_it", |_| {
@@ -263,11 +283,28 @@ fn who_waits_comes_at_its_time_and_goes_after_it() {
             thread::sleep(Duration::from_secs(second).saturating_sub(started.elapsed()));
         };
         let lan = Lan::start(&under);
+        // Of the two the first one would bring it in, by its name.
         lan.publish(
-            r#"evening = "when time 18:00-18:01 thu America/New_York then webhook pager, in 1""#,
+            r#"
+            dusk = "when time 18:00-18:01 thu America/New_York then webhook pager, in 1"
+            evening = "when time 18:00-18:01 thu America/New_York then webhook pager, in 1"
+            "#,
         );
         shop::all_ready(&lan.members[0], 4, 1);
         lan.service(2, 4, "standby");
+        lan.members[0].run(&["silence", "shop/dusk", "--for", "10m", "--why", "a test"]).unwrap();
+        let six = (eve.as_secs() + 90) * 1_000;
+        let ends = [(six + 60_000, false, "dusk []"), (six + 60_000, false, "evening [\"m4\"]")];
+        let begins = [(six, true, "dusk []"), (six, true, "evening [\"m4\"]")];
+        let told = |turns: &[(u64, bool, &str)]| -> Vec<(u64, bool, String)> {
+            turns.iter().map(|(at, begins, text)| (*at, *begins, (*text).to_owned())).collect()
+        };
+        until("the silence is known", || match lan.foreseen("18:00:30") {
+            (Some(by), changes) if by == "evening" && changes == told(&ends) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        assert_eq!(lan.foreseen("17:59:50"), (None, told(&[begins, ends].concat())));
+        assert_eq!(lan.foreseen("18:01:00"), (None, Vec::new()));
         until_second(85);
         lan.service(2, 4, "standby");
         lan.service(2, 4, "in service");
@@ -275,12 +312,12 @@ fn who_waits_comes_at_its_time_and_goes_after_it() {
         lan.service(2, 4, "in service");
         lan.service(2, 4, "standby");
         lan.is_told("evening", &[["all", "begin", "m1"], ["all", "end", "m1"]]);
+        lan.is_told("dusk", &[]);
         let at = |body: &String| {
             let notice: Value = serde_json::from_str(body).unwrap();
             notice["at"].as_u64().unwrap()
         };
         let told: Vec<u64> = lan.hooks.lock().unwrap().iter().map(at).collect();
-        let six = (eve.as_secs() + 90) * 1_000;
         let late = [told[0] - six, told[1] - six - 60_000];
         assert!(late.iter().all(|ms| *ms < 5_000), "{late:?} ms late");
         format!("told {} and {} ms after the time had come", late[0], late[1])

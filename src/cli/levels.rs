@@ -97,7 +97,7 @@ fn members(levels: &Levels) -> Table {
 }
 
 fn sentence(level: &Level, levels: &Levels, clock: &Clock) -> String {
-    let Level { rule, brings, state, since, brought, more, condition, .. } = level;
+    let Level { rule, brings, state, since, brought, more, condition, began_silenced, .. } = level;
     let name = name(rule);
     let since = since.map(|at| clock.shown(at)).unwrap_or_default();
     let condition = condition.as_deref().unwrap_or_default();
@@ -107,11 +107,20 @@ fn sentence(level: &Level, levels: &Levels, clock: &Clock) -> String {
         let short = if short { ": nobody else waits" } else { "" };
         format!("{} of {brings} in service{short}", members.len())
     };
-    match state {
-        State::Acts => format!("{name} acts since {since}, {}", of(brought)),
+    let by_it = match began_silenced {
+        true => "nobody in service by it, as it began silenced".to_owned(),
+        false => of(brought),
+    };
+    let told = match state {
+        State::Acts => format!("{name} acts since {since}, {by_it}"),
         State::Rests => format!("{name} does not act"),
         State::Depends if !since.is_empty() => {
-            format!("{name} acts since {since}, {}, until {condition}", of(brought))
+            let anew = format!("; up to {more} more if it begins anew then");
+            let anew = if *more > 0 { anew } else { String::new() };
+            format!("{name} acts since {since}, {by_it}, until {condition}{anew}")
+        }
+        State::Depends if level.silenced.is_some() => {
+            format!("{name}: nobody more, even if {condition}")
         }
         State::Depends if more < brings => {
             format!("{name}: up to {more} of {brings} more if {condition}")
@@ -121,17 +130,20 @@ fn sentence(level: &Level, levels: &Levels, clock: &Clock) -> String {
             "{name} begins and ends over and over, as `until` holds while `when` does: nothing is \
              said of it"
         ),
-    }
+    };
+    let until = level.silenced.map(|until| format!(" (silenced until {})", clock.shown(until)));
+    told + &until.unwrap_or_default()
 }
 
 /// What a turn changes, as a sentence without its point.
 fn change(turn: &Turn) -> String {
-    let Turn { rule, begins, members, short, .. } = turn;
+    let Turn { rule, begins, silenced, members, short, .. } = turn;
     let name = name(rule);
     let names: Vec<&str> = members.iter().map(|member| member.as_str()).collect();
     let names = names.join(", ");
     let count = members.len();
     match (begins, count, short) {
+        _ if *silenced => format!("{name} begins: nobody in service by it, as it is silenced"),
         (true, 0, _) => format!("{name} begins: nobody waits"),
         (true, _, 0) => format!("{name} begins: {names} in service"),
         (true, ..) => {
@@ -341,6 +353,8 @@ mod tests {
             state: State::Acts,
             since: Some(at),
             brought: vec![MemberName::parse("gamma").unwrap()],
+            silenced: None,
+            began_silenced: false,
             more: 0,
             condition: None,
             measured: Vec::new(),
@@ -355,6 +369,19 @@ mod tests {
         assert_eq!(told(&level), "web/evening: up to 2 more if cluster avg(cpu) > 70%");
         let level = Level { more: 1, ..level };
         assert_eq!(told(&level), "web/evening: up to 1 of 2 more if cluster avg(cpu) > 70%");
+        let silenced = Some(WallTime(at.0 + 60_000));
+        let level = Level { silenced, more: 0, ..level };
+        assert_eq!(
+            told(&level),
+            "web/evening: nobody more, even if cluster avg(cpu) > 70% (silenced until \
+             2026-12-24T23:01:00Z)"
+        );
+        let level = Level { state: State::Acts, since: Some(at), began_silenced: true, ..level };
+        let begun =
+            format!("web/evening acts since {at}, nobody in service by it, as it began silenced");
+        assert_eq!(told(&level), format!("{begun} (silenced until 2026-12-24T23:01:00Z)"));
+        let level = Level { silenced: None, ..level };
+        assert_eq!(told(&level), begun);
         let level = Level { state: State::Rests, ..level };
         assert_eq!(told(&level), "web/evening does not act");
     }
@@ -363,7 +390,7 @@ mod tests {
     fn changes_say_who_comes_and_goes() {
         let told = |begins, names: &[&str], short| {
             let members = names.iter().map(|name| MemberName::parse(name).unwrap()).collect();
-            change(&Turn { at: WallTime(0), rule: key(), begins, members, short })
+            change(&Turn { at: WallTime(0), rule: key(), begins, silenced: false, members, short })
         };
         assert_eq!(told(true, &["a", "b"], 0), "web/evening begins: a, b in service");
         assert_eq!(
@@ -376,6 +403,11 @@ mod tests {
         assert_eq!(
             told(false, &[], 1),
             "web/evening ends: whom it brought in stays, as nobody else serves"
+        );
+        let (at, rule, members) = (WallTime(0), key(), Vec::new());
+        assert_eq!(
+            change(&Turn { at, rule, begins: true, silenced: true, members, short: 0 }),
+            "web/evening begins: nobody in service by it, as it is silenced"
         );
     }
 }

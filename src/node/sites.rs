@@ -100,10 +100,17 @@ impl SiteTable {
         Self { table: RwLock::default(), endpoints, closed, certificates }
     }
 
-    /// By a program, if `path` of what this member holds leads to one.
-    fn program(&self, site: &content::Site, of: &SiteRoute, path: &str) -> Option<Backends> {
+    /// By a program, if `path` of what this member holds leads to one; by the one here only if it
+    /// `is_asked`.
+    fn program(
+        &self,
+        site: &content::Site,
+        of: &SiteRoute,
+        path: &str,
+        is_asked: bool,
+    ) -> Option<Backends> {
         let route = site.routes().find(path)?;
-        let here = self.endpoints.begin(site.app(), &route.service);
+        let here = is_asked.then(|| self.endpoints.begin(site.app(), &route.service)).flatten();
         let rewritten = route.rewritten(path);
         Some(Backends {
             of: number(site.app(), Some(&route.service)),
@@ -118,20 +125,23 @@ impl SiteTable {
         })
     }
 
-    /// By this member, as it holds `site` and has to do with it.
+    /// By this member, as it holds `site`. Who is not asked itself, as it is on standby, still knows
+    /// which of the others are to answer, and passes on what is for files.
     fn here(
         &self,
         table: &Table,
         found: &SiteRoute,
         site: Arc<content::Site>,
         Target { path, secure, .. }: Target<'_>,
+        is_asked: bool,
     ) -> Option<Route> {
         if let Some(tls) = site.tls().filter(|tls| tls.redirect && !secure) {
             return Some(Route::ByTls(tls.port));
         }
-        match self.program(&site, found, path) {
+        match self.program(&site, found, path, is_asked) {
             Some(backends) => Some(Route::Service(backends)),
-            None => table.local(found, site).map(Route::Local),
+            None if is_asked => table.local(found, site).map(Route::Local),
+            None => None,
         }
     }
 
@@ -304,8 +314,8 @@ impl Sites for SiteTable {
         let held = table.content.as_ref().and_then(|content| content.site(&found.app));
         let named = Some((found.app.clone(), held.as_ref().map(|site| site.version())));
         // What another member passes on is answered all the same: it knew of nobody better.
-        let held = held.filter(|_| found.here || by_member);
-        let route = held.and_then(|site| self.here(&table, found, site, target));
+        let is_asked = found.here || by_member;
+        let route = held.and_then(|site| self.here(&table, found, site, target, is_asked));
         (route.unwrap_or_else(|| elsewhere(found)), named)
     }
 
@@ -337,5 +347,73 @@ impl Leads for SiteTable {
             proxy: listener.proxy.map(listeners::version),
             idle: listener.idle,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{
+        base::{MemberId, SecretKey},
+        node::content::Made,
+        proto::balance::choice::Candidate,
+        store::ContentStore,
+    };
+
+    fn candidate(seed: u8) -> Candidate {
+        let id: MemberId = SecretKey::from_seed([seed; 32]).member();
+        Candidate { id, capacity: 1 }
+    }
+
+    #[test]
+    fn who_is_on_standby_still_knows_by_whom_requests_are_to_be_answered() {
+        let scratch = tempfile::tempdir().unwrap();
+        let place = |name: &str| scratch.path().join(name);
+        let store = ContentStore::open(&place("content")).unwrap();
+        let content = Content::open(store, place("live"), place("state")).unwrap();
+        fs::create_dir(place("source")).unwrap();
+        fs::write(place("source").join("index.html"), "a page").unwrap();
+        let text = |at: &str, text: &str| (RelPath::parse(at.as_bytes()).unwrap(), text.to_owned());
+        let texts = vec![
+            text(".althing/services.toml", "[services.api]\nrun = [\"bin/api\"]\n"),
+            text(
+                ".althing/routes.toml",
+                "[[routes]]\npath = \"/api\"\nservice = \"api\"\nwithin = \"7s\"\naffinity = \"cookie\"\n\
+                 prefer = [{ from = [\"10.0.0.0/8\"], members = \"site == far\" }]\n",
+            ),
+        ];
+        let made = Made { texts, ..Made::default() };
+        let root = content.stage(&place("source"), &[], &made).unwrap().root;
+        let (app, spec) = (AppName::parse("shop").unwrap(), AppSpec::default());
+        content.activate(&app, 1, 1, root, &spec).unwrap();
+
+        let sites = SiteTable::new(Arc::default());
+        let set = |here| {
+            let route = SiteRoute {
+                app: app.clone(),
+                specs: [(1, Arc::new(spec.clone()))].into(),
+                holders: [candidate(2), candidate(3)].into(),
+                tags: Arc::default(),
+                me: candidate(1),
+                here,
+            };
+            sites.set(vec![route], &content);
+        };
+        let asked = |path: &str, by_member| {
+            sites.route(Target { app: None, host: None, path, by_member, secure: false })
+        };
+        for here in [true, false] {
+            set(here);
+            let Route::Service(backends) = asked("/api/x", false) else { panic!("here: {here}") };
+            assert_eq!(backends.others.len(), 2, "here: {here}");
+            assert_eq!((backends.within.as_secs(), backends.prefer.0.len()), (7, 1), "{here}");
+            assert!(matches!(backends.affinity, Affinity::Cookie(_)), "here: {here}");
+            // Files are those of others, unless one of them asks.
+            assert_eq!(matches!(asked("/", false), Route::Local(_)), here);
+            assert_eq!(matches!(asked("/", false), Route::Remote { .. }), !here);
+            assert!(matches!(asked("/", true), Route::Local(_)), "here: {here}");
+        }
     }
 }

@@ -8,7 +8,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use serde_json::Value;
 
 /// How long a condition may take to come true. What is broken never does.
@@ -196,7 +197,7 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
 
 impl Plan {
     pub fn joining(mut self, seed: SocketAddr, token: &str) -> Self {
-        self.more = ["--join", &seed.to_string(), "--token", token].map(str::to_owned).into();
+        self.more.extend(["--join", &seed.to_string(), "--token", token].map(str::to_owned));
         self
     }
 
@@ -464,6 +465,18 @@ fn run_with(data: &Path, arguments: &[&str], input: &str) -> Result<Value, Refus
 /// Sends bytes to a TCP port.
 pub fn tcp(to: SocketAddr, request: &[u8]) -> Result<Answer, String> {
     let stream = TcpStream::connect(to).map_err(|e| format!("{to}: {e}"))?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    exchange(stream, request)
+}
+
+/// The same as a client with this address, which has to be one of this machine.
+pub fn tcp_from(from: Ipv4Addr, to: SocketAddr, request: &[u8]) -> Result<Answer, String> {
+    let words = |e: rustix::io::Errno| format!("{from} to {to}: {e}");
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    let socket = socket.map_err(words)?;
+    bind(&socket, &SocketAddr::from((from, 0))).map_err(words)?;
+    connect(&socket, &to).map_err(words)?;
+    let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     exchange(stream, request)
 }

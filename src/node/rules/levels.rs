@@ -10,7 +10,7 @@ use crate::{
     base::{
         AppName, MemberId, MemberName, Reason, Refusal, WallTime,
         catalog::{Catalog, Enrolled},
-        conduct::Episode,
+        conduct::{Episode, Silence},
     },
     member::change::no_such_app,
     node::start::wall_now,
@@ -83,6 +83,7 @@ impl LevelsQuestion {
 pub(in crate::node) struct Seen {
     members: Vec<Member>,
     episodes: Vec<Episode>,
+    silences: Vec<Silence>,
     /// All applications, and on whom each is placed.
     placed: BTreeMap<AppName, BTreeSet<MemberName>>,
 }
@@ -106,6 +107,7 @@ impl Seen {
         Self {
             members: catalog.roster.members.iter().map(member).collect(),
             episodes: catalog.conduct.episodes().to_vec(),
+            silences: catalog.conduct.silences().to_vec(),
             placed: catalog.applications.keys().map(placed).collect(),
         }
     }
@@ -132,13 +134,13 @@ impl Seen {
         unknown: BTreeSet<AppName>,
         moment: &Moment,
     ) -> Result<Levels, Refusal> {
-        let Self { members, episodes, placed } = self;
+        let Self { members, episodes, silences, placed } = self;
         let Moment { now, at, to, app } = moment;
         let on = match app {
             Some(app) => Some(placed.get(app).ok_or_else(|| no_such_app(app, WHAT))?),
             None => None,
         };
-        let given = Given { members, rules, episodes, unknown, only: app.clone() };
+        let given = Given { members, rules, episodes, silences, unknown, only: app.clone() };
         let mut levels = given.foresee(*now, *at, *to);
         if let Some(on) = on {
             levels.members.retain(|member| on.contains(&member.member));
@@ -194,7 +196,8 @@ mod tests {
             (app("web"), on(&["alpha", "beta"])),
             (app("wiki"), on(&["gamma"])),
         ];
-        let seen = Seen { members, episodes: Vec::new(), placed: placed.into() };
+        let (episodes, silences) = (Vec::new(), Vec::new());
+        let seen = Seen { members, episodes, silences, placed: placed.into() };
         let always = parse("when time 00:00-24:00 then in 1").unwrap();
         let rules: BTreeMap<Key, Rule> = ["shop", "web"]
             .map(|of| (Key { app: app(of), rule: RuleName::parse("all").unwrap() }, always.clone()))

@@ -87,11 +87,12 @@ pub(super) struct Course {
 }
 
 impl Course {
-    /// The course of `rule` from `now` to `to`, and whether it acts `at` a moment between these.
-    /// None if it begins and ends over and over.
+    /// The course of `rule`, which is `silenced` until then if it is, from `now` to `to`, and
+    /// whether it acts `at` a moment between these. None if it begins and ends over and over.
     pub fn of(
         rule: &Rule,
         before: &Before,
+        silenced: Option<WallTime>,
         now: WallTime,
         at: WallTime,
         to: WallTime,
@@ -109,7 +110,8 @@ impl Course {
             Some((turn, begins)) => begins.then_some(*turn),
             None => before.began.map(WallTime),
         };
-        let asked = Asked { rule, before, now: now.0, at: at.0 };
+        let silenced = silenced.map(|until| until.0);
+        let asked = Asked { rule, before, silenced, now: now.0, at: at.0 };
         let acting = match since {
             _ if rule.measured().is_empty() => {
                 if since.is_some() {
@@ -141,6 +143,7 @@ fn is_steady(turns: &[(WallTime, bool)]) -> bool {
 struct Asked<'a> {
     rule: &'a Rule,
     before: &'a Before,
+    silenced: Option<u64>,
     now: u64,
     at: u64,
 }
@@ -193,14 +196,19 @@ impl Asked<'_> {
     }
 
     /// Whether what is measured may make it begin before that, so that `cooldown` or `at-most`
-    /// hold it back then.
+    /// hold it back then, or that it has begun in a silence and brings nobody in.
     fn may_be_early(&self, since: u64) -> bool {
         let Options { cooldown, at_most, .. } = self.rule.options;
-        if since <= self.now || (cooldown.is_none() && at_most.is_none()) {
+        if since <= self.now {
             return false;
         }
+        let to = match self.silenced {
+            _ if cooldown.is_some() || at_most.is_some() => since - 1,
+            Some(until) if self.now < until && until <= since => until - 1,
+            _ => return false,
+        };
         let mut is_early = false;
-        walk(&self.leaning(true), self.before, self.now, since - 1, |_, begins| {
+        walk(&self.leaning(true), self.before, self.now, to, |_, begins| {
             is_early |= begins;
             !is_early
         });
@@ -382,12 +390,12 @@ mod tests {
     fn turns(rule: &str, from: &str, hours: u64) -> Vec<String> {
         let (rule, from) = (parse(rule).unwrap(), wall(from));
         let to = WallTime(from.0 + hours * 3_600_000);
-        shown(&Course::of(&rule, &Before::default(), from, to, to).unwrap().turns)
+        shown(&Course::of(&rule, &Before::default(), None, from, to, to).unwrap().turns)
     }
 
     fn acting(rule: &str, before: &Before, now: &str, at: &str) -> Acting {
         let (rule, now, at) = (parse(rule).unwrap(), wall(now), wall(at));
-        Course::of(&rule, before, now, at, at).unwrap().acting
+        Course::of(&rule, before, None, now, at, at).unwrap().acting
     }
 
     #[test]
@@ -443,13 +451,13 @@ mod tests {
         let (rule, now) = (parse(rule).unwrap(), wall("2026-11-29T18:30:00Z"));
         let ended = Before { ended: Some(now.0 - 120_000), ..Before::default() };
         let to = WallTime(now.0 + 3_600_000);
-        let course = Course::of(&rule, &ended, now, to, to).unwrap();
+        let course = Course::of(&rule, &ended, None, now, to, to).unwrap();
         assert_eq!(shown(&course.turns), ["2026-11-29T18:38:01 begins"]);
         let rule = Rule {
             options: Options { cooldown: Some(Duration::from_secs(1_500)), ..rule.options },
             ..rule
         };
-        let course = Course::of(&rule, &ended, now, to, to).unwrap();
+        let course = Course::of(&rule, &ended, None, now, to, to).unwrap();
         assert_eq!(shown(&course.turns), ["2026-11-29T18:53:00 begins"]);
     }
 
@@ -463,12 +471,12 @@ mod tests {
         let open = Before { began: Some(wall("2026-11-29T18:00:00Z").0), ..Before::default() };
         let (rule, now) = (parse(rule).unwrap(), wall("2026-11-29T23:04:00Z"));
         let to = WallTime(now.0 + 600_000);
-        let course = Course::of(&rule, &open, now, to, to).unwrap();
+        let course = Course::of(&rule, &open, None, now, to, to).unwrap();
         assert_eq!(shown(&course.turns), ["2026-11-29T23:05:00 ends"]);
         // Both hold: there is no end of it.
         let rule = parse("when time 18:00-23:00 until time 18:00-23:00 then in 1").unwrap();
         let (now, to) = (wall("2026-11-29T12:00:00Z"), wall("2026-11-30T12:00:00Z"));
-        assert_eq!(Course::of(&rule, &Before::default(), now, to, to), None);
+        assert_eq!(Course::of(&rule, &Before::default(), None, now, to, to), None);
     }
 
     #[test]
@@ -599,7 +607,7 @@ mod tests {
                 }
             }
             let (now, to) = (WallTime(now), WallTime(to));
-            match Course::of(&rule, &before, now, to, to) {
+            match Course::of(&rule, &before, None, now, to, to) {
                 Some(course) => {
                     prop_assert_eq!(shown(&course.turns), shown(&turns), "{}", text);
                 }

@@ -3,7 +3,8 @@
 //!
 //! What times decide is said for sure, by the judge of today on a clock that is made up (see
 //! `course.rs`); of what measurements decide it is said what they are, and how many members may come
-//! in. The rest stays as it is: who is live, who waits, the order of the failover list, the rules.
+//! in. A rule that begins in a silence brings nobody in, and not later either. The rest stays as it
+//! is: who is live, who waits, the order of the failover list, the rules, the silences.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +16,11 @@ use super::{
     course::{Acting, Before, Course},
     wide::{brings, sentence},
 };
-use crate::base::{AppName, MemberId, MemberName, WallTime, conduct::Episode, limits};
+use crate::base::{
+    AppName, MemberId, MemberName, WallTime,
+    conduct::{Episode, Silence},
+    limits,
+};
 
 /// Changes that are told at most.
 pub const CHANGES_MAX: usize = 500;
@@ -54,6 +59,8 @@ pub struct Given {
     pub rules: BTreeMap<Key, Rule>,
     /// All episodes of the catalog.
     pub episodes: Vec<Episode>,
+    /// All silences of the catalog.
+    pub silences: Vec<Silence>,
     /// Applications whose rules are not known here.
     pub unknown: BTreeSet<AppName>,
     /// Told is only of rules of this application.
@@ -125,6 +132,13 @@ pub struct Level {
     pub since: Option<WallTime>,
     /// Whom it has brought in then.
     pub brought: Vec<MemberName>,
+    /// Until when it is silenced, if it is so at the moment: what begins then brings nobody in.
+    #[serde(default)]
+    pub silenced: Option<WallTime>,
+    /// Whether it acts since a moment at which it was silenced, and so brings nobody in as long as
+    /// it does.
+    #[serde(default)]
+    pub began_silenced: bool,
     /// How many it may bring in as well, if it comes to act: as many as still wait.
     pub more: u16,
     /// What decides, where that is measured: what it begins by, or what it is over by.
@@ -142,6 +156,9 @@ pub struct Turn {
     pub rule: Key,
     /// Whether it begins.
     pub begins: bool,
+    /// Whether it is silenced when it begins, and so brings nobody in.
+    #[serde(default)]
+    pub silenced: bool,
     /// Who comes into service by that, or waits again.
     pub members: Vec<MemberName>,
     /// How many it should have brought in beside these: nobody else waits. Or of those it brought
@@ -156,41 +173,42 @@ impl Given {
         let at = at.max(now);
         let to = to.max(at);
         let all = self.rules.iter().filter(|(_, rule)| brings(rule) > 0);
-        let courses: Vec<(&Key, &Rule, Option<Course>)> = all
+        let followed: Vec<Followed<'_>> = all
             .map(|(key, rule)| {
                 let record = self.record(key).filter(|of| of.sentence == sentence(rule));
                 let before = record.map(Before::from).unwrap_or_default();
-                (key, rule, Course::of(rule, &before, now, at, to))
+                let silenced = self.silenced(key, now);
+                let course = Course::of(rule, &before, silenced, now, at, to);
+                Followed { key, rule, silenced, course }
             })
             .collect();
-        let mut turns: Vec<(WallTime, &Key, &Rule, bool)> = Vec::new();
-        for (key, rule, course) in &courses {
-            let of = course.iter().flat_map(|course| &course.turns);
-            turns.extend(of.map(|(at, begins)| (*at, *key, *rule, *begins)));
+        let mut turns: Vec<(WallTime, &Followed<'_>, bool)> = Vec::new();
+        for of in &followed {
+            let each = of.course.iter().flat_map(|course| &course.turns);
+            turns.extend(each.map(|(at, begins)| (*at, of, *begins)));
         }
         // Of what turns in the same moment, in the order in which a judge looks.
-        turns.sort_by_key(|(at, key, ..)| (*at, *key));
+        turns.sort_by_key(|(at, of, _)| (*at, of.key));
 
-        let mut floor = Floor::new(&self);
+        let mut floor = Floor::new(&self, now);
         let (then, after) = turns.split_at(turns.partition_point(|(turn, ..)| *turn <= at));
-        for (_, key, rule, begins) in then {
-            floor.turn(key, rule, *begins);
+        for (at, of, begins) in then {
+            floor.turn(of, *at, *begins);
         }
-        let levels =
-            courses.iter().map(|(key, rule, course)| floor.level(key, rule, course.as_ref()));
-        let rules: Vec<Level> = levels.collect();
+        let rules: Vec<Level> = followed.iter().map(|of| floor.level(of, at)).collect();
         let members = floor.members.iter().map(|on| on.standing(&rules)).collect();
         let mut changes: Vec<Turn> = Vec::new();
         let mut cut = false;
-        for (at, key, rule, begins) in after {
-            let (members, short) = floor.turn(key, rule, *begins);
-            if self.tells_of(&key.app) {
+        for (at, of, begins) in after {
+            let (members, short) = floor.turn(of, *at, *begins);
+            if self.tells_of(&of.key.app) {
                 if changes.len() >= CHANGES_MAX {
                     cut = true;
                     break;
                 }
-                let rule = (*key).clone();
-                changes.push(Turn { at: *at, rule, begins: *begins, members, short });
+                let (at, begins, silenced) = (*at, *begins, *begins && of.is_silenced(*at));
+                let rule = of.key.clone();
+                changes.push(Turn { at, rule, begins, silenced, members, short });
             }
         }
         Levels {
@@ -212,11 +230,35 @@ impl Given {
     fn record(&self, key: &Key) -> Option<&Episode> {
         self.episodes.iter().find(|of| (&of.app, &of.rule) == (&key.app, &key.rule))
     }
+
+    /// Until when a rule is silenced, if it is so now. No silence begins later.
+    fn silenced(&self, key: &Key, now: WallTime) -> Option<WallTime> {
+        let silence = Silence::of(&self.silences, &key.app, &key.rule, None, now);
+        silence.map(|silence| silence.until)
+    }
+}
+
+/// A rule that brings members in, on its way through time.
+struct Followed<'a> {
+    key: &'a Key,
+    rule: &'a Rule,
+    /// Until then, if it is silenced now.
+    silenced: Option<WallTime>,
+    /// None if it begins and ends over and over.
+    course: Option<Course>,
+}
+
+impl Followed<'_> {
+    fn is_silenced(&self, at: WallTime) -> bool {
+        self.silenced.is_some_and(|until| at < until)
+    }
 }
 
 /// Who is in service, on the way through time.
 struct Floor {
     members: Vec<On>,
+    /// Rules that act since a moment at which they were silenced.
+    hushed: BTreeSet<Key>,
 }
 
 /// A member, and the rule that brought it in.
@@ -226,18 +268,27 @@ struct On {
 }
 
 impl Floor {
-    fn new(given: &Given) -> Self {
+    fn new(given: &Given, now: WallTime) -> Self {
         let open: Vec<&Episode> = given.episodes.iter().filter(|of| of.is_open()).collect();
         let key = |of: &Episode| Key { app: of.app.clone(), rule: of.rule.clone() };
         let on = |member: &Member| {
             let by = open.iter().find(|of| of.brought.contains(&member.id));
             On { member: member.clone(), by: by.map(|of| key(of)) }
         };
-        let mut floor = Self { members: given.members.iter().map(on).collect() };
+        // Who has brought nobody in and told nobody, and may not, began so.
+        let is_hushed = |of: &&&Episode| {
+            let is_untouched = of.brought.is_empty() && of.told.is_none();
+            is_untouched && given.silenced(&key(of), now).is_some()
+        };
+        let mut floor = Self {
+            members: given.members.iter().map(on).collect(),
+            hushed: open.iter().filter(is_hushed).map(|of| key(of)).collect(),
+        };
         // What no rule says any more is over as soon as somebody judges.
         for of in open.into_iter().filter(|of| !given.unknown.contains(&of.app)) {
             let key = key(of);
             if given.rules.get(&key).is_none_or(|rule| sentence(rule) != of.sentence) {
+                floor.hushed.remove(&key);
                 floor.end(&key);
             }
         }
@@ -245,8 +296,16 @@ impl Floor {
     }
 
     /// Who comes in by it, or goes; and how many do not.
-    fn turn(&mut self, key: &Key, rule: &Rule, begins: bool) -> (Vec<MemberName>, u16) {
-        if begins { self.begin(key, count(rule)) } else { self.end(key) }
+    fn turn(&mut self, of: &Followed<'_>, at: WallTime, begins: bool) -> (Vec<MemberName>, u16) {
+        self.hushed.remove(of.key);
+        if !begins {
+            return self.end(of.key);
+        }
+        if of.is_silenced(at) {
+            self.hushed.insert(of.key.clone());
+            return (Vec::new(), 0);
+        }
+        self.begin(of.key, count(of.rule))
     }
 
     fn waiting(&self) -> usize {
@@ -287,7 +346,11 @@ impl Floor {
         (gone, stay)
     }
 
-    fn level(&self, key: &Key, rule: &Rule, course: Option<&Course>) -> Level {
+    fn level(&self, of: &Followed<'_>, at: WallTime) -> Level {
+        let Followed { key, rule, silenced, course } = of;
+        let (key, rule, course) = (*key, *rule, course.as_ref());
+        let silenced = silenced.filter(|until| at < *until);
+        let began_silenced = self.hushed.contains(key);
         let state = match course.map(|course| course.acting) {
             None => State::Unsteady,
             Some(Acting::Acts) => State::Acts,
@@ -307,10 +370,9 @@ impl Floor {
             }
         };
         let by = self.members.iter().filter(|on| on.by.as_ref() == Some(key));
-        let more = match since {
-            None if depends => usize::from(count(rule)).min(self.waiting()),
-            _ => 0,
-        };
+        // What acts has brought in whom it may, unless it may begin once more.
+        let may_bring = depends && silenced.is_none() && (since.is_none() || began_silenced);
+        let more = if may_bring { usize::from(count(rule)).min(self.waiting()) } else { 0 };
         Level {
             rule: key.clone(),
             sentence: rule.to_string(),
@@ -318,6 +380,8 @@ impl Floor {
             state,
             since,
             brought: by.map(|on| on.member.name.clone()).collect(),
+            silenced,
+            began_silenced,
             more: u16::try_from(more).unwrap_or(u16::MAX),
             condition,
             measured,
@@ -366,7 +430,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        base::{RuleName, SecretKey},
+        base::{RuleName, SecretKey, conduct::Silenced},
         proto::rule::parse,
     };
 
@@ -426,6 +490,14 @@ mod tests {
             brought: brought.iter().map(|name| id(name)).collect(),
             beginnings: vec![wall(began)],
         }
+    }
+
+    /// Of this rule, or of all of the application, as far as they are about this member.
+    fn silence(rule: Option<&str>, member: Option<&str>, until: &str) -> Silence {
+        let rule = rule.map(|rule| key(rule).rule);
+        let what = Silenced { app: Some(key("any").app), rule, member: member.map(id) };
+        let by = MemberName::parse("alpha").unwrap();
+        Silence { what, by, why: "a test".to_owned(), since: WallTime(0), until: wall(until) }
     }
 
     fn serves(levels: &Levels) -> String {
@@ -557,6 +629,91 @@ mod tests {
         // Whose rules are not known, of that it is not known whether it goes on.
         given.unknown.insert(key("evening").app);
         assert_eq!(serves(&given.foresee(now, at, to)), "alpha beta?");
+    }
+
+    #[test]
+    fn what_begins_in_a_silence_brings_nobody_in() {
+        let text = "when time 18:00-23:00 then in 1";
+        let mut given = given(&["+alpha", "~beta", "~gamma"], &[("evening", text)]);
+        let now = wall("2026-11-30T12:00:00Z");
+        let at = wall("2026-11-30T20:00:00Z");
+        let hush = |given: &Given, silences: Vec<Silence>| Given { silences, ..given.clone() };
+        let until_19 = silence(Some("evening"), None, "2026-11-30T19:00:00Z");
+        let hushed = hush(&given, vec![until_19.clone()]);
+        // It is over then, and nobody is brought in later.
+        let levels = hushed.clone().foresee(now, at, wall("2026-12-01T23:30:00Z"));
+        let level = &levels.rules[0];
+        assert_eq!((serves(&levels).as_str(), level.state), ("alpha", State::Acts));
+        assert_eq!((level.silenced, level.began_silenced), (None, true));
+        assert_eq!(
+            told(&levels),
+            ["2026-11-30T23:00 -", "2026-12-01T18:00 +beta", "2026-12-01T23:00 -beta"]
+        );
+        let levels = hushed.clone().foresee(now, now, at);
+        assert_eq!(
+            (told(&levels), levels.changes[0].silenced),
+            (vec!["2026-11-30T18:00 +".to_owned()], true)
+        );
+        assert_eq!(
+            (levels.rules[0].silenced, levels.rules[0].state),
+            (Some(until_19.until), State::Rests)
+        );
+        for (silence, who) in [
+            (silence(None, None, "2026-11-30T18:01:00Z"), "alpha"),
+            // Over when it begins; of another rule; of one about a member.
+            (silence(None, None, "2026-11-30T18:00:00Z"), "alpha beta"),
+            (silence(Some("late"), None, "2026-12-01T00:00:00Z"), "alpha beta"),
+            (silence(None, Some("beta"), "2026-12-01T00:00:00Z"), "alpha beta"),
+        ] {
+            let levels = hush(&given, vec![silence.clone()]).foresee(now, at, at);
+            assert_eq!(serves(&levels), who, "{silence:?}");
+        }
+
+        // What it brought in before stays, and goes when it is over.
+        let (now, to) = (wall("2026-11-30T18:30:00Z"), wall("2026-11-30T23:30:00Z"));
+        given.members[1].place = Place::InService;
+        given.episodes = vec![episode("evening", text, "2026-11-30T18:00:00Z", &["beta"])];
+        let levels = hush(&given, vec![until_19.clone()]).foresee(now, now, to);
+        assert_eq!(
+            (serves(&levels).as_str(), told(&levels)),
+            ("alpha beta", vec!["2026-11-30T23:00 -beta".to_owned()])
+        );
+        assert_eq!(
+            (levels.rules[0].silenced, levels.rules[0].began_silenced),
+            (Some(until_19.until), false)
+        );
+        // What began in it has told nobody.
+        given.members[1].place = Place::Waits;
+        (given.episodes[0].brought, given.episodes[0].told) = (Vec::new(), None);
+        let levels = hush(&given, vec![until_19]).foresee(now, at, to);
+        assert_eq!((serves(&levels).as_str(), levels.rules[0].began_silenced), ("alpha", true));
+        assert_eq!(told(&levels), ["2026-11-30T23:00 -"]);
+    }
+
+    #[test]
+    fn what_is_measured_may_begin_in_a_silence() {
+        let busy = "when cluster avg(cpu, 5m) > 70% for 5m then in 2";
+        let late = "when time 18:00-23:00 or cluster avg(load, 5m) > 9 then in 1";
+        let rules = [("busy", busy), ("late", late)];
+        let now = wall("2026-11-30T12:00:00Z");
+        let at = wall("2026-11-30T20:00:00Z");
+        let seen = |until: Option<&str>, at: WallTime| {
+            let given = given(&["+alpha", "~beta", "~gamma", "~delta"], &rules);
+            let silences = until.map(|until| silence(None, None, until)).into_iter().collect();
+            let levels = Given { silences, ..given }.foresee(now, at, at);
+            let more = levels.rules[0].more;
+            (serves(&levels), more, levels.rules[1].state)
+        };
+        let then = |serve: &str, more, state| (serve.to_owned(), more, state);
+        assert_eq!(seen(None, at), then("alpha beta", 2, State::Acts));
+        // It may have begun before 17:00, and then it brings nobody in at 18:00.
+        let until = Some("2026-11-30T17:00:00Z");
+        assert_eq!(seen(until, at), then("alpha beta?", 2, State::Depends));
+        // Whenever it begins, it is silenced.
+        let until = Some("2026-11-30T18:30:00Z");
+        assert_eq!(seen(until, at), then("alpha", 2, State::Acts));
+        let until = Some("2026-11-30T21:00:00Z");
+        assert_eq!(seen(until, at), then("alpha", 0, State::Acts));
     }
 
     #[test]
