@@ -98,11 +98,7 @@ pub(super) fn read_only<S: Source>(site: Site<S>) -> Router {
 }
 
 fn reads<S: Source>() -> Router<Site<S>> {
-    Router::new()
-        .route("/", get(page::index))
-        .route("/status.css", get(page::style))
-        .route("/status.js", get(page::script))
-        .route("/favicon.svg", get(page::icon))
+    page::routes()
         .route("/metrics", get(prometheus::exposition::<S>))
         .route("/api/v1/view", get(view::<S>))
         .route("/api/v1/events", get(events::<S>))

@@ -203,7 +203,15 @@ async fn both_doors_answer_reads() {
 #[tokio::test]
 async fn every_response_carries_the_security_headers() {
     let doors = Doors::open().await;
-    let paths = ["/", "/status.css", "/status.js", "/favicon.svg", "/metrics", "/api/v1/view"];
+    let paths = [
+        "/",
+        "/status.css",
+        "/status.js",
+        "/charts.js",
+        "/favicon.svg",
+        "/metrics",
+        "/api/v1/view",
+    ];
     let more = ["/api/v1/events?after=x", "/api/v1/stream", "/nothing", "/api/v1/command"];
     let mut responses = Vec::new();
     for path in paths.iter().chain(&more) {
@@ -440,19 +448,42 @@ fn the_page_takes_no_text_for_markup_and_needs_nothing_foreign() {
         "javascript:",
         "createContextualFragment",
     ];
+    let all: String = page::SCRIPTS.map(|(_, text)| text).concat();
     for word in banned {
-        assert!(!page::SCRIPT.contains(word), "{word} in the script");
+        assert!(!all.contains(word), "{word} in the script");
     }
-    assert!(page::SCRIPT.contains("textContent"));
-    for (name, text) in [("page", page::INDEX), ("style", page::STYLE), ("script", page::SCRIPT)] {
+    assert!(all.contains("textContent"));
+    let mut files = page::SCRIPTS.to_vec();
+    files.extend([("page", page::INDEX), ("style", page::STYLE)]);
+    for (name, text) in &files {
         assert!(!text.contains("http://") && !text.contains("https://"), "{name}");
         assert!(!text.contains("@import") && !text.contains("url("), "{name}");
     }
     assert!(!page::INDEX.contains("<style") && !page::INDEX.contains(" style="));
     assert!(!page::INDEX.contains("<script>") && !page::INDEX.contains(" onload"));
     // Whatever the script looks up is there.
-    for part in page::SCRIPT.split("at(\"").skip(1) {
+    for part in all.split("at(\"").skip(1) {
         let id = part.split('"').next().unwrap();
         assert!(page::INDEX.contains(&format!("id=\"{id}\"")), "no element {id}");
+    }
+    // It is light, also where the way to it is long.
+    let bytes: usize = files.iter().map(|(_, text)| text.len()).sum();
+    assert!(bytes < 150_000, "{bytes} bytes");
+}
+
+/// Every module that is imported is served, and told to the browser beforehand: a chain of imports is
+/// a chain of round trips.
+#[test]
+fn the_page_s_modules_are_all_there() {
+    let served = page::SCRIPTS.map(|(path, _)| path);
+    for (name, text) in page::SCRIPTS {
+        for part in text.split(" from \"./").skip(1) {
+            let path = format!("/{}", part.split('"').next().unwrap());
+            assert!(served.contains(&path.as_str()), "{name} imports {path}");
+        }
+    }
+    for path in served {
+        let told = [format!("modulepreload\" href=\"{path}\""), format!("src=\"{path}\"")];
+        assert!(told.iter().any(|way| page::INDEX.contains(way)), "{path}");
     }
 }

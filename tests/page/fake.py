@@ -1,0 +1,220 @@
+#!/usr/bin/env python3
+"""A member that is made up, for the status page: it serves the page's files as they stand in this repository,
+and a cluster of any size, so that 200 members can be looked at without 200 of them.
+
+    tests/page/fake.py --members 200 --apps 30 --port 7790
+
+What it tells is told in the form of `/api/v1/` (src/admin/routes.rs). Two members in a hundred are down, some are late,
+one differs; names and texts have markup in them, as a hostile cluster's would.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../src/admin/page")
+KINDS = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
+         ".svg": "image/svg+xml"}
+# As src/admin/guard.rs has it.
+POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; "
+          "form-action 'none'; frame-ancestors 'none'")
+MARKUP = "<img src=x onerror=alert(1)>"
+# What a member measures about so much of.
+LEVELS = {"cpu": 40, "load": 2, "mem.used": 6e9, "mem.total": 16e9, "requests": 55, "errors": 0.1, "requests.refused": 0.5,
+          "requests.forwarded": 3, "disk.used /": 55, "latency": 0.02, "net.in": 4e6, "net.out": 9e6, "swap.used": 0}
+NOT_TOLD = {"swap.used"}
+
+
+class Cluster:
+    def __init__(self, members=5, apps=2):
+        self.members, self.apps = members, apps
+        self.began = time.time()
+        self.tick = 0
+        self.every = 1.0    # seconds between two views
+        self.mute = False   # whether the stream says nothing any more
+        self.deaf = False   # whether nothing is answered at all
+        self.start = "1"
+
+    def name(self, i):
+        return f"web-{i:03}"
+
+    def state(self, i):
+        return "down" if i % 50 == 17 else "suspect" if i % 100 == 33 else "alive"
+
+    def down(self):
+        return [self.name(i) for i in range(self.members) if self.state(i) == "down"]
+
+    def member(self, i):
+        state, standby = self.state(i), i >= self.members - self.members // 20
+        service = "out" if state == "down" else "standby" if standby else "receiving" if i % 100 == 55 else "in service"
+        return {"name": self.name(i), "id": f"{i:064x}", "address": f"10.0.{i // 250}.{i % 250 + 1}:7700", "state": state,
+                "reached": state == "alive", "unreached": [], "round_trip_us": None if i == 0 else 300 + (i * 37 + self.tick * 11) % 900,
+                "place": None, "state_for_ms": int((time.time() - self.began) * 1000) + i * 60000, "me": i == 0, "voter": i < 7,
+                "standby": standby, "waits": standby, "tags": {"role": "web" if i % 3 else "db"}, "capacity": 8,
+                "coordinator": False, "sequence": 412, "service": service}
+
+    def application(self, a, members):
+        name, root = f"app-{a:02}", f"{a + 16:02x}" * 32
+
+        def position(i, m):
+            if m["state"] == "down":
+                return "silent"
+            return "late" if m["service"] == "receiving" and a < 4 else "differs" if i % 100 == 77 and a == 2 else "agrees"
+        versions = [{"number": n, "root": root, "files": 120, "bytes": 4_000_000, "publisher": self.name(0),
+                     "published_at_ms": int(self.began * 1000) - (5 - n) * 3_600_000, "published_at": "", "origin": "published",
+                     "message": f"Version {n} {MARKUP}"} for n in (5, 4, 3)]
+        return {"name": name, "version": 5, "root": root, "files": 120, "bytes": 4_000_000, "hosts": [f"{name}.example.org"],
+                "default": a == 0, "path": None, "placement": None, "vote": "agreed" if a == 2 else "unanimous",
+                "ballots": min(7, self.members), "electorate": min(7, self.members), "work": None, "error": None, "versions": versions,
+                "positions": [{"member": m["name"], "position": position(i, m), "root": root, "version": 5, "voter": m["voter"],
+                               "rollout": "ready"} for i, m in enumerate(members)]}
+
+    def view(self):
+        members = [self.member(i) for i in range(self.members)]
+        voters = min(7, self.members)
+        return {"althing": "0.0.0", "me": self.name(0), "cluster": "c0ffee" * 8, "sequence": 412 + self.tick // 10, "voters": voters,
+                "majority": voters // 2 + 1, "voters_live": voters, "health": "warning" if self.down() else "ok",
+                "reasons": [f"{name} is down." for name in self.down()], "members": members,
+                "applications": [self.application(a, members) for a in range(self.apps)], "window": None, "outcomes": [
+                    {"window": 7, "app": "app-00", "version": 5, "coordinator": self.name(0), "takeovers": 0, "why": f"in force {MARKUP}"}],
+                "addresses": [], "policy": {"failover": "auto", "vote": "majority", "remove_after_s": None}, "silences": []}
+
+    def event(self, number):
+        name = self.name(number % self.members)
+        return {"number": number, "at": int(time.time() * 1000), "severity": "warning" if number % 5 == 0 else "info",
+                "kind": "membership", "member": name, "app": None, "text": f"{name} is live {MARKUP}"}
+
+    def series(self, query):
+        now = int(time.time() * 1000)
+        begin, end, each = int(query["from"]), int(query.get("to", now)), "each" in query
+        spread = "percentiles" in query
+        step = int(query.get("step") or end - begin)
+        step = max(60_000, -(-step // 60_000) * 60_000) if spread else step
+        first = begin if each else begin // step * step
+        down = self.down()
+
+        def row(at, level, salt):
+            value = level * (1 + 0.3 * math.sin(at / step / 5 + salt))
+            told = {"at": at, "members": 1 if each else self.members - len(down), "avg": value, "min": value * 0.4,
+                    "max": value * 1.6, "rms": value, "last": value, "weight": 10,
+                    "total": value if each or "member" in query else value * self.members}
+            if down and not each and "member" not in query:
+                told["missing"] = down[:20]
+            if spread:
+                told["percentiles"] = {"p50": value * 0.3, "p90": value * 0.7, "p95": value * 0.9, "p99": value * 1.5}
+            return told
+        found = []
+        for pattern in query["series"].split(";"):
+            name = pattern.replace("disk.used *", "disk.used /")
+            level = LEVELS.get(name, LEVELS.get(name.split()[0]))
+            if level is None or name in NOT_TOLD:
+                continue
+            if each:
+                found += [{"series": name, "member": self.name(i), "unit": "", "kind": "gauge", "rows": [row(first, level, i)]}
+                          for i in range(self.members) if self.state(i) != "down"]
+            else:
+                # A hole of a tenth, in the middle.
+                times = [at for at in range(first, end, step) if not 0.45 < (at - first) / (end - first) < 0.55]
+                found.append({"series": name, "unit": "", "kind": "gauge", "rows": [row(at, level, len(name)) for at in times]})
+        return {"from": first, "to": end, "step": step, "asked": [self.name(i) for i in range(self.members)],
+                "silent": [{"member": name, "why": "It is down."} for name in down], "series": found, "cut": False}
+
+    def levels(self):
+        now = int(time.time() * 1000)
+        return {"now": now, "at": now, "to": now, "members": [
+            {"member": self.name(i), "live": self.state(i) != "down", "place": "in-service", "by": None, "sure": True}
+            for i in range(self.members)], "rules": [], "unknown": [], "changes": [], "cut": False}
+
+
+class Door(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def begin(self, kind, length=None):
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Security-Policy", POLICY)
+        self.send_header("Cache-Control", "no-store")
+        if length is None:
+            self.close_connection = True
+            self.send_header("Connection", "close")
+        else:
+            self.send_header("Content-Length", str(length))
+        self.end_headers()
+
+    def answer(self, kind, body):
+        self.begin(kind, len(body))
+        self.wfile.write(body)
+
+    def do_GET(self):
+        try:
+            self.get(self.server.cluster)
+        except OSError:
+            pass  # who asked has gone
+
+    def get(self, cluster):
+        url = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        file = os.path.join(PAGE, os.path.basename(url.path) or "index.html")
+        told = {"/api/v1/view": cluster.view, "/api/v1/series": lambda: cluster.series(query), "/api/v1/levels": cluster.levels}
+        if cluster.deaf:
+            self.close_connection = True
+        elif url.path == "/api/v1/stream":
+            self.stream(cluster)
+        elif url.path in told:
+            self.answer("application/json", json.dumps(told[url.path]()).encode())
+        elif os.path.isfile(file):
+            with open(file, "rb") as page:
+                self.answer(KINDS[os.path.splitext(file)[1]], page.read())
+        else:
+            self.send_error(404)
+
+    def stream(self, cluster):
+        self.begin("text/event-stream")
+        self.wfile.write(b"retry: 500\n\n")
+        while not cluster.deaf:
+            if not cluster.mute:
+                cluster.tick += 1
+                number = cluster.tick
+                self.wfile.write(f"event: view\ndata: {json.dumps(cluster.view())}\n\n"
+                                 f"event: event\nid: {cluster.start}-{number}\ndata: {json.dumps(cluster.event(number))}\n\n".encode())
+                self.wfile.flush()
+            time.sleep(cluster.every)
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_):
+        pass
+
+
+def serve(cluster, port=0):
+    """Serves until it is shut down; returns the server and its address."""
+    server = Server(("127.0.0.1", port), Door)
+    server.cluster = cluster
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server, f"http://127.0.0.1:{server.server_port}/"
+
+
+def main():
+    asked = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    asked.add_argument("--members", type=int, default=5)
+    asked.add_argument("--apps", type=int, default=2)
+    asked.add_argument("--port", type=int, default=7790)
+    given = asked.parse_args()
+    _, address = serve(Cluster(given.members, given.apps), given.port)
+    print(address, flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
