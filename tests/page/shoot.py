@@ -190,6 +190,8 @@ def main():
     asked.add_argument("--settle", type=float, default=SETTLE_S, help="seconds to wait for charts")
     asked.add_argument("--browser", default="chromium")
     given = asked.parse_args()
+    if "://" not in given.address:
+        given.address = f"http://{given.address}/"
     os.makedirs(given.into, exist_ok=True)
     wrong, chosen = [], parts(given.address)
     for name in filter(None, given.only.split(",")):

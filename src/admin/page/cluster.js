@@ -80,7 +80,7 @@ function adviceFor(reason) {
   // Of one about the cluster, the logs speak by the application.
   const wide = /: (cluster|any|every) /.test(reason);
   if (rule) return `How it came to that: \`althing why ${rule[wide ? 2 : 1]}\`.` +
-    (reason.includes("(silenced until") ? "" : ` To keep it quiet meanwhile: \`althing silence ${rule[2]}/${rule[1]} --for 1h\`.`);
+    (reason.includes("(silenced until") ? "" : ` To keep it quiet meanwhile: \`althing silence ${rule[2]}/${rule[1]} --for 1h --why "…"\`.`);
   const service = /service (\S+) of ([^\s.:,]+)/i.exec(reason);
   if (service) return `What it prints: \`althing logs ${service[2]} ${service[1]}\`.`;
   return "What happened: `althing events --since 1h`.";

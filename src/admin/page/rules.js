@@ -75,6 +75,7 @@ function drawLevels() {
 }
 
 function whom(turn) {
+  if (turn.silenced) return "brings nobody in: it is silenced then";
   const names = some(turn.members);
   const who = !names ? [] : turn.begins ? [`${names} into service`] : [`${names} ${turn.members.length === 1 ? "waits" : "wait"} again`];
   const more = !turn.short ? [] : turn.begins ? [`${count(turn.short)} more should come, and nobody waits`]
@@ -90,7 +91,8 @@ export function levelRules(list, app) {
     return make("li", "",
       make("div", "", badge(kind, word), " ", ...named(level.rule), level.since ? dim(` since ${clock(level.since)}`) : ""),
       make("code", "sentence", level.sentence),
-      make("div", "dim small", [level.brought.length ? `brought in ${some(level.brought)}` : "",
+      make("div", "dim small", [level.silenced ? `silenced until ${clock(level.silenced)}` : "",
+        level.began_silenced ? "began silenced, so it brings nobody in" : "", level.brought.length ? `brought in ${some(level.brought)}` : "",
         level.more ? `may bring in ${count(level.more)} more` : "", level.condition ? `decides: ${level.condition}` : ""]
         .filter(Boolean).join(" · ")));
   }) : [make("li", "dim", state.levels ? "None." : "Asking …")]));
