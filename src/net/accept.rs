@@ -18,6 +18,7 @@ use super::{
     identity, knock,
     link::{Class, Close, Link, WELCOME},
     outbox::Tag,
+    refusal::Ears,
 };
 use crate::base::MemberId;
 
@@ -36,13 +37,27 @@ const KIND_TIMEOUT: Duration = Duration::from_secs(5);
 /// falling idle.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 
-/// Accepts connections until the endpoint is closed.
-pub(super) async fn run(hub: Arc<Hub>) {
+/// Accepts connections, and hears of closed ports, until the endpoint is closed.
+pub(super) async fn run(hub: Arc<Hub>, ears: Option<Ears>) {
     let members = Arc::new(Semaphore::new(MEMBER_HANDSHAKES_MAX));
     let others = Arc::new(Semaphore::new(OTHER_HANDSHAKES_MAX));
     let door = Arc::new(Semaphore::new(knock::STRANGERS_MAX));
     let Some(endpoint) = hub.endpoint() else { return };
-    while let Some(incoming) = endpoint.accept().await {
+    let hear = async || match &ears {
+        Some(ears) => ears.hear().await,
+        None => std::future::pending().await,
+    };
+    loop {
+        let incoming = tokio::select! {
+            incoming = endpoint.accept() => incoming,
+            refused = hear() => {
+                for address in refused {
+                    hub.refused(address);
+                }
+                continue;
+            }
+        };
+        let Some(incoming) = incoming else { return };
         let known = hub.is_peer_host(incoming.remote_address().ip());
         let gate = if known { &members } else { &others };
         let unproven = !incoming.remote_address_validated();

@@ -22,12 +22,14 @@ pub(super) async fn run(hub: Arc<Hub>, dial: Dial) {
     let outcome = async {
         // Not kept beyond the dial: an endpoint is open as long as anybody has it.
         let endpoint = hub.endpoint().ok_or(NetError::Closing)?;
+        // Before anything is sent there.
+        let said = hub.refusals.listen();
         tokio::select! {
             biased;
             outcome = welcomed(
                 &endpoint, &hub.identity, dial.class, Some(dial.key), dial.address,
             ) => outcome,
-            () = refusal::refusal(&hub.asked, dial.address) => {
+            () = refusal::refusal(said, dial.address) => {
                 Err(NetError::NobodyListens { address: dial.address })
             }
         }

@@ -5,7 +5,7 @@
 //! for a peer with which no connection stands.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr, UdpSocket},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -16,7 +16,7 @@ use quinn::{Connection, ConnectionError, Endpoint, SendDatagramError};
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, mpsc, oneshot},
-    time::{sleep, sleep_until, timeout},
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -27,7 +27,7 @@ use super::{
     inlet::Inlet,
     link::{self, Class, Close, LINKS_MAX, Link},
     outbox::{self, Outbox, Tag},
-    refusal::{self, UNANSWERED},
+    refusal::{self, Ears, Refusals, UNANSWERED},
     socket,
 };
 use crate::base::{ClusterId, MemberId, PublicKey};
@@ -49,10 +49,18 @@ pub(super) struct Hub {
     pub(super) runtime: Handle,
     pub(super) inlet: Inlet,
     pub(super) counters: Counters,
-    /// Bounds how many hosts are asked at once whether anybody listens.
-    pub(super) asked: Semaphore,
+    /// Of which addresses hosts say that nobody listens there.
+    pub(super) refusals: Refusals,
     endpoint: Mutex<Option<Endpoint>>,
     table: Mutex<Table>,
+}
+
+/// What [`Hub::bind`] opens.
+pub(super) struct Opened {
+    pub(super) hub: Arc<Hub>,
+    pub(super) events: mpsc::Receiver<NetEvent>,
+    /// None where the kernel tells nothing of closed ports.
+    pub(super) ears: Option<Ears>,
 }
 
 /// Peers by id. `generation` tells an entry from an earlier one of the same member.
@@ -61,23 +69,8 @@ struct Table {
     closing: bool,
     generation: u64,
     peers: BTreeMap<MemberId, Entry>,
-    watched: Watched,
-}
-
-/// Links over which something was sent, until it is seen whether it was answered, and when that
-/// is looked at. One task looks at them all, and ends when there is none.
-#[derive(Default)]
-struct Watched {
-    due: BTreeMap<(Instant, u64), (MemberId, Link)>,
-    number: u64,
-    is_looked_at: bool,
-}
-
-impl Watched {
-    fn add(&mut self, at: Instant, member: MemberId, link: Link) {
-        self.number += 1;
-        self.due.insert((at, self.number), (member, link));
-    }
+    /// Addresses of which it is said that nobody listens there, while it is looked whether it is so.
+    doubted: BTreeSet<SocketAddr>,
 }
 
 struct Entry {
@@ -114,10 +107,16 @@ pub(super) struct Dial {
 }
 
 impl Hub {
-    pub(super) fn bind(config: Config) -> Result<(Arc<Self>, mpsc::Receiver<NetEvent>), NetError> {
+    /// Listens. What comes has to be accepted by [`super::accept::run`].
+    pub(super) fn bind(config: Config) -> Result<Opened, NetError> {
         let identity = Identity::new(&config.key, config.cluster)?;
         let server = socket::server_config(&identity)?;
-        let endpoint = socket::open_endpoint(config.bind, &config.key, Some(server))?;
+        let socket = socket::open(config.bind)?;
+        // Without it a killed peer is noticed by its silence alone.
+        let ears = Ears::open(&socket)
+            .inspect_err(|error| tracing::info!(%error, "closed ports of peers are not heard of"))
+            .ok();
+        let endpoint = socket::open_endpoint(socket, config.bind, &config.key, Some(server))?;
         let local_address = endpoint
             .local_addr()
             .map_err(|error| NetError::Bind { address: config.bind, cause: error.to_string() })?;
@@ -131,10 +130,10 @@ impl Hub {
             runtime: Handle::current(),
             inlet,
             counters: Counters::default(),
-            asked: Semaphore::new(refusal::ASKED_MAX),
+            refusals: Refusals::new(),
             table: Mutex::default(),
         };
-        Ok((Arc::new(hub), events))
+        Ok(Opened { hub: Arc::new(hub), events, ears })
     }
 
     /// The endpoint. `None` once closed.
@@ -354,7 +353,7 @@ impl Hub {
         }
         if let Some(link) = link {
             if class == Class::Talk {
-                self.flush(&mut table.watched, entry, member, &link);
+                self.flush(entry, member, &link);
             }
             return;
         }
@@ -373,19 +372,7 @@ impl Hub {
     }
 
     /// Sends what waits over `link`.
-    fn flush(
-        self: &Arc<Self>,
-        watched: &mut Watched,
-        entry: &mut Entry,
-        member: MemberId,
-        link: &Link,
-    ) {
-        if !entry.outbox.is_empty() && link.watch() {
-            watched.add(Instant::now() + UNANSWERED, member, link.clone());
-            if !std::mem::replace(&mut watched.is_looked_at, true) {
-                self.runtime.spawn(watch(self.clone()));
-            }
-        }
+    fn flush(self: &Arc<Self>, entry: &mut Entry, member: MemberId, link: &Link) {
         for bytes in entry.outbox.take_datagrams() {
             match link.connection.send_datagram(bytes.clone()) {
                 Ok(()) => {
@@ -410,29 +397,28 @@ impl Hub {
         }
     }
 
-    /// Something was sent over `link` a while ago.
-    fn look_at(
-        self: &Arc<Self>,
-        watched: &mut Watched,
-        now: Instant,
-        member: MemberId,
-        link: Link,
-    ) {
-        match link.unanswered_for().filter(|_| link.is_alive()) {
-            None => link.unwatch(),
-            Some(span) if span < UNANSWERED => {
-                watched.add(now + (UNANSWERED - span) + CLOSE_POLL, member, link);
+    /// A host says that nobody listens at `address`. Whether it is so is looked at: the links
+    /// that lead there tell.
+    pub(super) fn refused(self: &Arc<Self>, address: SocketAddr) {
+        self.refusals.tell(address);
+        let mut table = self.lock();
+        if table.doubted.contains(&address) {
+            return;
+        }
+        let leads_there = |link: &&Link| {
+            link.is_alive() && refusal::canonical(link.connection.remote_address()) == address
+        };
+        let mut is_doubted = false;
+        for (member, entry) in &table.peers {
+            let links = entry.routes.iter().flat_map(|route| &route.links).filter(leads_there);
+            let links: Vec<Link> = links.cloned().collect();
+            if !links.is_empty() {
+                is_doubted = true;
+                self.runtime.spawn(doubt(self.clone(), *member, address, links));
             }
-            Some(_) => {
-                let hub = self.clone();
-                self.runtime.spawn(async move {
-                    let address = link.connection.remote_address();
-                    if refusal::is_refused(&hub.asked, address).await && link.is_alive() {
-                        hub.inlet.event(NetEvent::Refused { member }).await;
-                    }
-                    link.unwatch();
-                });
-            }
+        }
+        if is_doubted {
+            table.doubted.insert(address);
         }
     }
 
@@ -531,25 +517,22 @@ impl Hub {
     }
 }
 
-/// Looks at what was sent a while ago and not answered. There the peer's host is asked whether
-/// anybody listens there at all.
-async fn watch(hub: Arc<Hub>) {
-    loop {
-        let next = {
-            let mut table = hub.lock();
-            let now = Instant::now();
-            while let Some(first) = table.watched.due.first_entry().filter(|e| e.key().0 <= now) {
-                let (member, link) = first.remove();
-                hub.look_at(&mut table.watched, now, member, link);
-            }
-            let next = table.watched.due.first_key_value().map(|(&(at, _), _)| at);
-            table.watched.is_looked_at = next.is_some();
-            next
-        };
-        match next {
-            Some(at) => sleep_until(at.into()).await,
-            None => return,
-        }
+/// Looks whether anything comes back over `links`, all that lead to `member` at `address`, of
+/// which its host says that nobody listens there.
+async fn doubt(hub: Arc<Hub>, member: MemberId, address: SocketAddr, links: Vec<Link>) {
+    let before: Vec<(u64, u64)> = links.iter().map(Link::traffic).collect();
+    sleep(refusal::SENT_AGAIN).await;
+    // Nothing has to come back where nothing was sent.
+    let asked = links
+        .iter()
+        .zip(&before)
+        .any(|(link, (sent, _))| link.traffic().0 > *sent || link.unanswered_for().is_some());
+    let far = links.iter().map(|link| link.connection.rtt() * 2).max().unwrap_or_default();
+    sleep(UNANSWERED.max(far)).await;
+    let silent = links.iter().zip(&before).all(|(link, (_, heard))| link.traffic().1 == *heard);
+    hub.lock().doubted.remove(&address);
+    if asked && silent && links.iter().any(Link::is_alive) {
+        hub.inlet.event(NetEvent::Refused { member }).await;
     }
 }
 

@@ -49,7 +49,7 @@ pub async fn knock(
     timeout: Duration,
 ) -> Result<(PublicKey, Vec<u8>), NetError> {
     let identity = Identity::new(key, cluster)?;
-    let endpoint = socket::open_endpoint(bind, key, None)?;
+    let endpoint = socket::dialler(bind, key)?;
     let spoken = async {
         let connection = at_the_door(&endpoint, &identity, to).await?;
         let failed = || NetError::Unreachable {

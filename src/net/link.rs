@@ -9,7 +9,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -246,8 +246,6 @@ pub(super) struct Link {
 struct Activity {
     received: AtomicU64,
     asked: AtomicU64,
-    /// Whether somebody waits already to see whether it is answered.
-    watched: AtomicBool,
 }
 
 impl Link {
@@ -279,16 +277,6 @@ impl Link {
         self.is_unanswered().then(|| self.since.elapsed().saturating_sub(asked))
     }
 
-    /// Takes the watch over this link. False if somebody has it.
-    pub(super) fn watch(&self) -> bool {
-        !self.activity.watched.swap(true, Ordering::Relaxed)
-    }
-
-    /// Gives the watch back.
-    pub(super) fn unwatch(&self) {
-        self.activity.watched.store(false, Ordering::Relaxed);
-    }
-
     /// Whether it was silent for so long that nothing more is to be expected of it.
     pub(super) fn is_abandoned(&self) -> bool {
         self.unanswered_for().is_some_and(|span| span > ABANDON)
@@ -302,6 +290,12 @@ impl Link {
 
     fn received(&self) -> u64 {
         self.connection.stats().udp_rx.datagrams
+    }
+
+    /// UDP datagrams sent and received so far.
+    pub(super) fn traffic(&self) -> (u64, u64) {
+        let stats = self.connection.stats();
+        (stats.udp_tx.datagrams, stats.udp_rx.datagrams)
     }
 
     /// Whether no datagram waits to leave.

@@ -47,7 +47,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-use hub::Hub;
+use hub::{Hub, Opened};
 use link::Class;
 use outbox::Tag;
 
@@ -312,8 +312,8 @@ impl Net {
     /// Errors: [`NetError::PortInUse`], [`NetError::NotPermitted`],
     /// [`NetError::Bind`].
     pub fn bind(config: Config) -> Result<(Self, mpsc::Receiver<NetEvent>), NetError> {
-        let (hub, events) = Hub::bind(config)?;
-        hub.runtime.spawn(accept::run(hub.clone()));
+        let Opened { hub, events, ears } = Hub::bind(config)?;
+        hub.runtime.spawn(accept::run(hub.clone(), ears));
         let _open = Arc::new(Open(hub.clone()));
         Ok((Self { hub, _open }, events))
     }

@@ -26,6 +26,11 @@ use tokio::{
     time::{Sleep, sleep_until},
 };
 
+use super::refusal;
+
+/// Hosts' words about packets that were sent before, which are passed over at once.
+const WORDS_MAX: usize = 64;
+
 /// tokio, with sockets of this kind.
 #[derive(Debug)]
 pub(super) struct Quiet;
@@ -90,8 +95,15 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let sent = self.state.send(self.fd.get_ref().into(), transmit);
-        if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+        let socket = self.fd.get_ref();
+        let is_full = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        let mut sent = self.state.try_send(socket.into(), transmit);
+        if sent.as_ref().is_err_and(|error| !is_full(error)) {
+            // It may be about a packet that was sent before, and then this one was not sent. What is wrong
+            // with this one itself quinn leaves to its retransmissions.
+            sent = self.state.send(socket.into(), transmit);
+        }
+        if sent.as_ref().is_err_and(is_full) {
             self.full.store(true, Ordering::Relaxed);
         }
         sent
@@ -103,13 +115,18 @@ impl AsyncUdpSocket for Socket {
         buffers: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        loop {
+        for _ in 0..WORDS_MAX {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
             let received = guard.try_io(|fd| self.state.recv(fd.get_ref().into(), buffers, meta));
-            if let Ok(received) = received {
-                return Poll::Ready(received);
+            match received {
+                // Somebody else reads those; an error here would end the endpoint.
+                Ok(Err(error)) if refusal::is_word(&error) => {}
+                Ok(received) => return Poll::Ready(received),
+                Err(_would_block) => {}
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -199,5 +216,36 @@ mod tests {
             assert_eq!(&buffer[..meta[0].len], b"one packet");
             assert_eq!(meta[0].addr, here.local_addr().unwrap());
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_said_of_others_costs_no_packet() {
+        let (here, there) = (open(), open());
+        let ears = refusal::Ears::open(here.fd.get_ref()).unwrap();
+        let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let to = |destination| Transmit {
+            destination,
+            ecn: None,
+            contents: b"one packet",
+            segment_size: None,
+            src_ip: None,
+        };
+        let (mut buffer, mut meta) = ([0; 64], [RecvMeta::default()]);
+        for _ in 0..4 {
+            here.try_send(&to(closed)).unwrap();
+            // Sent out although the socket has an error to tell.
+            here.try_send(&to(there.local_addr().unwrap())).unwrap();
+            let received =
+                poll_fn(|cx| there.poll_recv(cx, &mut [IoSliceMut::new(&mut buffer)], &mut meta));
+            assert_eq!(received.await.unwrap(), 1);
+            // Received although it has one.
+            here.try_send(&to(closed)).unwrap();
+            there.try_send(&to(here.local_addr().unwrap())).unwrap();
+            let received =
+                poll_fn(|cx| here.poll_recv(cx, &mut [IoSliceMut::new(&mut buffer)], &mut meta));
+            assert_eq!(received.await.unwrap(), 1);
+            assert_eq!(meta[0].addr, there.local_addr().unwrap());
+        }
+        assert!(ears.hear().await.iter().all(|refused| *refused == closed));
     }
 }

@@ -28,13 +28,18 @@ const SOCKET_BUFFER: usize = 2 << 20;
 /// Length of a connection id, bytes: enough that none is met twice by chance.
 const CONNECTION_ID_SIZE: usize = 8;
 
-/// An endpoint at `address` that dials and, as `server` says, is dialled.
+/// An endpoint at `address` that dials.
+pub(super) fn dialler(address: SocketAddr, key: &SecretKey) -> Result<Endpoint, NetError> {
+    open_endpoint(open(address)?, address, key, None)
+}
+
+/// An endpoint on `socket`, which is at `address`, that dials and, as `server` says, is dialled.
 pub(super) fn open_endpoint(
+    socket: UdpSocket,
     address: SocketAddr,
     key: &SecretKey,
     server: Option<ServerConfig>,
 ) -> Result<Endpoint, NetError> {
-    let socket = open_socket(address)?;
     Endpoint::new(endpoint_config(key.seed()), server, socket, Arc::new(Quiet))
         .map_err(|error| bind_error(address, &error))
 }
@@ -94,7 +99,7 @@ impl ConnectionIdGenerator for RandomIds {
 }
 
 /// A UDP socket with roomy buffers.
-fn open_socket(address: SocketAddr) -> Result<UdpSocket, NetError> {
+pub(super) fn open(address: SocketAddr) -> Result<UdpSocket, NetError> {
     let socket = UdpSocket::bind(address).map_err(|error| bind_error(address, &error))?;
     // The system may grant less, or nothing; then a burst costs a retransmission.
     let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER);

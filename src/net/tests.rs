@@ -208,7 +208,7 @@ async fn raw(
     class: Class,
 ) -> (quinn::Endpoint, quinn::Connection) {
     let identity = Identity::new(key, cluster(1)).unwrap();
-    let endpoint = socket::open_endpoint(LOOPBACK, key, None).unwrap();
+    let endpoint = socket::dialler(LOOPBACK, key).unwrap();
     let connection = dial::welcomed(&endpoint, &identity, class, None, to).await.unwrap();
     (endpoint, connection)
 }

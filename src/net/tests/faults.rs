@@ -80,6 +80,58 @@ fn a_killed_peer_leaves_a_closed_port_which_is_noticed_at_once() {
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
 }
 
+/// Also where only clients' requests are under way to it.
+#[test]
+fn a_peer_that_is_killed_while_it_is_asked_is_noticed_at_once() {
+    let (life, mut b) = mortal(2, LOOPBACK);
+    let (home, mut a) = mortal(1, LOOPBACK);
+    a.knows([b.peer()]);
+    b.knows([a.peer()]);
+    home.block_on(reach(&a, &mut b));
+    let id = b.id();
+    let open = a.net.open(id, StreamKind::Http);
+    let (mut send, _recv) = home.block_on(open).unwrap();
+    // Its tasks and its socket go without another packet.
+    drop(life);
+    drop(b);
+    let began = Instant::now();
+    let asked = async {
+        send.write_all(b"GET / HTTP/1.1").await.unwrap();
+        loop {
+            if let NetEvent::Refused { member } = a.next().await {
+                return member;
+            }
+        }
+    };
+    assert_eq!(home.block_on(asked), id);
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+/// Such a word can be forged; it is believed of nobody that answers, nor of whom nothing was asked.
+#[tokio::test]
+async fn a_forged_refusal_harms_no_peer() {
+    let (mut a, mut b) = pair();
+    reach(&a, &mut b).await;
+    reach(&b, &mut a).await;
+    while a.events.try_recv().is_ok() {}
+    let hub = &a.net.hub;
+    for probed in [true, false] {
+        // Whatever is under way has come back.
+        sleep(Duration::from_millis(200)).await;
+        hub.refused(b.net.local_addr());
+        let until = Instant::now() + Duration::from_millis(500);
+        while Instant::now() < until {
+            if probed {
+                a.net.datagram(b.id(), b"probe".to_vec());
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+    while let Ok(event) = a.events.try_recv() {
+        assert!(!matches!(event, NetEvent::Refused { .. }), "{event:?}");
+    }
+}
+
 #[test]
 fn a_peer_that_crashed_and_restarted_is_found_again_at_once() {
     let (life, mut b) = mortal(2, LOOPBACK);
