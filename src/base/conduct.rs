@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     AppName, Digest, MemberId, MemberName, RuleName, WallTime,
     catalog::{Failover, Policy, VotePolicy},
-    limits, wire,
+    limits,
+    planted::{self, Bug},
+    wire,
 };
 
 /// How bad it is that a rule acts.
@@ -277,6 +279,9 @@ impl Conduct {
     pub fn let_go(&mut self, member: MemberId) {
         self.waiting.remove(&member);
         self.resting.remove(&member);
+        if planted::is(Bug::OperatorOverruled) {
+            return;
+        }
         for episode in &mut self.episodes {
             episode.brought.retain(|brought| *brought != member);
         }

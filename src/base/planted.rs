@@ -56,11 +56,19 @@ pub enum Bug {
     RemovedStillHeard,
     /// A refusal does not say that the change may still come into force.
     DoubtUnsaid,
+    /// A rule begins to act whatever stands there: another judge may have been quicker.
+    BegunTwice,
+    /// Whom a rule brought into service stays there when the rule is over.
+    BroughtStays,
+    /// What an operator puts somewhere is still taken for what a rule brought in.
+    OperatorOverruled,
+    /// A rule takes a member out of service however few are left.
+    TooFewStay,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 28] = [
         Self::QuorumOfThoseInView,
         Self::MajorityOffByOne,
         Self::SkippedSync,
@@ -85,7 +93,15 @@ impl Bug {
         Self::NeverTakenBack,
         Self::RemovedStillHeard,
         Self::DoubtUnsaid,
+        Self::BegunTwice,
+        Self::BroughtStays,
+        Self::OperatorOverruled,
+        Self::TooFewStay,
     ];
+
+    /// Those in what rules do: only runs in which rules act can see them.
+    pub const OF_RULES: [Self; 4] =
+        [Self::BegunTwice, Self::BroughtStays, Self::OperatorOverruled, Self::TooFewStay];
 
     /// The bug with this name, as `Debug` writes it.
     pub fn named(name: &str) -> Option<Self> {

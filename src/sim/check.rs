@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Invariant, Situation, Violation,
-    server::{Disk, Server},
+    ledger::Ledger,
+    server::{Disk, Server, latest_wall},
     words::{Words, holds_majority},
 };
 use crate::{
@@ -46,6 +47,8 @@ pub(super) struct Checker {
     refused: BTreeSet<String>,
     /// Windows whose takeover an operator has ordered.
     pub orders: BTreeSet<u64>,
+    /// What rules and operators have asked for.
+    pub ledger: Ledger,
     pub reached: BTreeMap<Situation, u64>,
 }
 
@@ -182,7 +185,11 @@ impl Checker {
         for (app, application) in &next.applications {
             self.application(now, app, before.application(app), application, next, servers)?;
         }
-        self.window(before, next)
+        self.window(before, next)?;
+        for met in self.ledger.follows(latest_wall(now), before, next)? {
+            self.reach(met);
+        }
+        Ok(())
     }
 
     fn application(

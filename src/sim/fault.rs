@@ -9,6 +9,7 @@ use super::{
     Invariant, Situation, Violation,
     check::{electorate, fail, majority_of},
     operate::{Ticket, What},
+    server::SKEW_MS_MAX,
     story::Deed,
     world::{Happening, World},
 };
@@ -182,10 +183,16 @@ impl World {
                 self.say(Some(one), "its disk is slow");
             }
             Deed::ClockJump => {
-                self.servers[one].skew_ms = self.rng.random_range(1_800_000..=5_400_000);
+                self.servers[one].skew_ms = self.rng.random_range(1_800_000..=SKEW_MS_MAX);
                 self.checker.reach(Situation::ClockJumped);
                 self.say(Some(one), "its wall clock jumps");
             }
+            Deed::Service
+            | Deed::Silence
+            | Deed::Judge
+            | Deed::JudgeTwice
+            | Deed::JudgeDies
+            | Deed::StandDown => return self.about_rules(deed),
             operators => return self.operate(operators),
         }
         Ok(())

@@ -47,6 +47,16 @@ pub enum Invariant {
     /// See the sentence.
     ManualIsManual,
     /// See the sentence.
+    ActsOnce,
+    /// See the sentence.
+    BroughtGoesBack,
+    /// See the sentence.
+    OperatorsWin,
+    /// See the sentence.
+    EnoughStay,
+    /// See the sentence.
+    SilenceStands,
+    /// See the sentence.
     AnswersAreTrue,
     /// See the sentence.
     OneAnswer,
@@ -123,6 +133,21 @@ impl Invariant {
             }
             Self::ManualIsManual => {
                 "a window with manual failover is taken over by nobody but an operator's order"
+            }
+            Self::ActsOnce => {
+                "an episode of a rule begins once, on what its judge has seen and never while the rule acts, is over once, and what was told of it stays told: nobody is told twice because two judged"
+            }
+            Self::BroughtGoesBack => {
+                "whom a rule brought into service waits again as soon as it is over, unless nobody else would be in service: no rule that acts no more keeps anybody"
+            }
+            Self::OperatorsWin => {
+                "whom an operator has put into service or out of it no rule moves, and nobody is moved without an operator or a rule that says so: people have the last word"
+            }
+            Self::EnoughStay => {
+                "a rule takes a member out of service only where as many as it keeps, half of all that do not wait, and one stay there, and one after the other: no rule stops the service"
+            }
+            Self::SilenceStands => {
+                "a silence stands until it is over, an operator ends it or its member is gone: maintenance wakes nobody"
             }
             Self::AnswersAreTrue => {
                 "an answer is true: Ok is in the catalog, and what was refused never comes into force unless the refusal says that it may"
@@ -264,11 +289,33 @@ pub enum Situation {
     NotReady,
     /// A version was to come to a few members at a time.
     Rolled,
+    /// A rule began to act and brought somebody into service.
+    RuleBroughtIn,
+    /// A rule was to begin, and another judge had been quicker.
+    JudgesMet,
+    /// A judge died before it knew what came of what it wanted.
+    JudgeDied,
+    /// What it wanted began all the same: somebody else finished it.
+    BegunForDeadJudge,
+    /// An operator drained whom a rule had brought in, while it acted.
+    BroughtThenDrained,
+    /// An operator said of such a one that it is to be in service.
+    BroughtThenResumed,
+    /// A rule about a member took it out of service.
+    TakenOutByRule,
+    /// It was refused, as too few would have stayed.
+    TooFewWouldStay,
+    /// It was refused, as another one was on its way out.
+    OneAfterTheOther,
+    /// A rule was over while it was silenced.
+    EndedInSilence,
+    /// An operator ended a silence.
+    SilenceLifted,
 }
 
 impl Situation {
     /// All of them.
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 63] = [
         Self::CoordinatorDiedBeforeCommit,
         Self::CoordinatorDiedAfterCommit,
         Self::CoordinatorDiedBetweenAcceptAndCommit,
@@ -321,5 +368,16 @@ impl Situation {
         Self::KilledWhileRotating,
         Self::NotReady,
         Self::Rolled,
+        Self::RuleBroughtIn,
+        Self::JudgesMet,
+        Self::JudgeDied,
+        Self::BegunForDeadJudge,
+        Self::BroughtThenDrained,
+        Self::BroughtThenResumed,
+        Self::TakenOutByRule,
+        Self::TooFewWouldStay,
+        Self::OneAfterTheOther,
+        Self::EndedInSilence,
+        Self::SilenceLifted,
     ];
 }

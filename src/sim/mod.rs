@@ -10,12 +10,14 @@
 //! **Invariant:** no clock, thread, file or socket. The same seed and plan
 //! give the same trace, bit by bit.
 
+mod acts;
 mod check;
 mod content;
 mod crowd;
 mod fault;
 mod given;
 mod invariant;
+mod ledger;
 mod measure;
 mod network;
 mod operate;
@@ -65,6 +67,9 @@ pub struct Plan {
     pub long_of_100: u32,
     /// The longest of these, in virtual seconds.
     pub long_s: u64,
+    /// In how many of a hundred runs rules act and are silenced. They are drawn from a generator of
+    /// their own: in the other runs all is as it is without them.
+    pub acts_of_100: u32,
     /// Keep every line of the trace and not only the last ones.
     pub whole_trace: bool,
     /// The bug that is planted.
@@ -82,6 +87,7 @@ impl Default for Plan {
             large_max: 50,
             long_of_100: 5,
             long_s: 3_600,
+            acts_of_100: 60,
             whole_trace: false,
             #[cfg(feature = "planted-bugs")]
             planted: None,

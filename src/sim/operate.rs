@@ -15,13 +15,14 @@ use super::{
 };
 use crate::{
     base::{
-        AppName, Digest, MemberName, Placement, Reason, Refusal,
+        AppName, Digest, MemberName, Placement, Reason, Refusal, RuleName,
         catalog::{AppSpec, Failover, VotePolicy},
         wire::{self, Kind},
     },
     member::{
         Input,
         admission::{Knock, Token, Welcome},
+        change::Act,
         command::{Command, Outcome},
     },
 };
@@ -56,6 +57,29 @@ pub(super) enum What {
     Tags,
     Resolve,
     RotateKey,
+    /// What a judge of a rule about the cluster wants.
+    Act(Act),
+    Service {
+        member: MemberName,
+        on: bool,
+    },
+    Wait {
+        member: MemberName,
+    },
+    Silence {
+        why: String,
+    },
+    Unsilence {
+        app: Option<AppName>,
+        rule: Option<RuleName>,
+        member: Option<MemberName>,
+    },
+    /// What a rule about a member wants of it.
+    StandDown,
+    /// Likewise.
+    Drained,
+    /// Likewise.
+    StandUp,
 }
 
 /// A request under way.
@@ -420,6 +444,7 @@ impl World {
             return fail(Invariant::OneAnswer, format!("ticket {number} is answered twice"));
         };
         self.answered_given(&ticket, &result);
+        self.acted(s, &ticket.what, &result)?;
         if let Some(state) = ticket.minority {
             match &result {
                 Ok(_) if self.network.state() == state && !matches!(ticket.what, What::Close) => {

@@ -142,6 +142,9 @@ pub(super) struct Heard {
     stamp: u64,
 }
 
+/// How wrong a wall clock is at most, in milliseconds ahead of an hour behind.
+pub(super) const SKEW_MS_MAX: u64 = 5_400_000;
+
 /// Questions that are remembered, the highest: more than are ever under way.
 const ASKS_MAX: usize = 64;
 
@@ -252,8 +255,7 @@ impl Server {
 
     /// The server's wall clock.
     pub fn wall(&self, now: u64) -> WallTime {
-        // 2026, an hour early, and as wrong as this clock is.
-        WallTime(1_790_000_000_000 - 3_600_000 + now / 1_000 + self.skew_ms)
+        wall_of(now, self.skew_ms)
     }
 
     /// Notes what the running member is about to be told.
@@ -280,4 +282,15 @@ impl Server {
     pub fn is_up(&self) -> bool {
         self.member.is_some() && self.paused.is_none()
     }
+}
+
+/// What a wall clock shows that is so wrong.
+fn wall_of(now: u64, skew_ms: u64) -> WallTime {
+    // 2026, an hour early, and as wrong as this clock is.
+    WallTime(1_790_000_000_000 - 3_600_000 + now / 1_000 + skew_ms)
+}
+
+/// What no wall clock has shown until `now`, but for the one that is furthest ahead.
+pub(super) fn latest_wall(now: u64) -> WallTime {
+    wall_of(now, SKEW_MS_MAX)
 }

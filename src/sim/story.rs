@@ -87,6 +87,19 @@ pub(super) enum Deed {
     RotateKey,
     /// An operator changes the tags of a member.
     Retag,
+    /// An operator puts a member into service, out of it, or on standby for rules to bring it in.
+    Service,
+    /// An operator silences rules, or ends a silence.
+    Silence,
+    /// The judge of a rule about the cluster wants what comes next of it: that it begins, is told, is
+    /// over, is forgotten.
+    Judge,
+    /// Two members take themselves for the judge of the same rule, at the same moment.
+    JudgeTwice,
+    /// A judge dies before it knows what came of it.
+    JudgeDies,
+    /// A rule about a member takes it out of service, or puts it back; sometimes of two at once.
+    StandDown,
 }
 
 /// Faults and their weights among those that a seed has drawn.
@@ -129,6 +142,19 @@ const ACTIONS: [(Deed, u32); 12] = [
     (Deed::RotateKey, 3),
     (Deed::Retag, 3),
 ];
+
+/// What rules do and what operators do about them, and the weights among those that a seed has drawn.
+const ACTS: [(Deed, u32); 6] = [
+    (Deed::Service, 5),
+    (Deed::Silence, 2),
+    (Deed::Judge, 6),
+    (Deed::JudgeTwice, 3),
+    (Deed::JudgeDies, 3),
+    (Deed::StandDown, 4),
+];
+
+/// What sets the generator of these apart from that of all other steps.
+const ACTS_APART: u64 = 0x7275_6c65_7320_6163;
 
 /// One step of a story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -313,6 +339,7 @@ impl Story {
             }
         };
         series(&mut steps, operate_every / 4, operate_every, storm_us, rng, pick);
+        steps.extend(draw_acts(seed, plan, long, storm_us));
         steps.sort_by_key(|step| step.at_us);
         // What a file can hold.
         let seed = seed & SEED_MAX;
@@ -378,6 +405,27 @@ impl Story {
     }
 }
 
+/// What rules do in the run of `seed`, if anything. The generator is another one than that of all
+/// other steps, which so are what they would be without.
+fn draw_acts(seed: u64, plan: &Plan, long: bool, storm_us: u64) -> Vec<Step> {
+    let rng = &mut SmallRng::seed_from_u64(seed ^ ACTS_APART);
+    let mut steps = Vec::new();
+    if rng.random_range(0..100) >= plan.acts_of_100 {
+        return steps;
+    }
+    let every = match long {
+        true => [60, 180, 600].map(|s| s * SECOND),
+        false => [700_000, 2_000_000, 5_000_000],
+    };
+    let every = every[rng.random_range(0..3)];
+    let acts: Vec<(Deed, u32)> = ACTS.iter().filter(|_| rng.random_bool(0.6)).copied().collect();
+    if !acts.is_empty() {
+        let pick = |rng: &mut SmallRng| weighted(&acts, rng);
+        series(&mut steps, every, every, storm_us, rng, pick);
+    }
+    steps
+}
+
 /// Steps from `first` on, each some time after the one before, until `end`.
 fn series(
     steps: &mut Vec<Step>,
@@ -405,4 +453,24 @@ fn weighted(choices: &[(Deed, u32)], rng: &mut SmallRng) -> Deed {
         drawn -= weight;
     }
     Deed::Hint
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_rules_do_comes_on_top_and_changes_nothing_else() {
+        let of = |acts_of_100| Plan { acts_of_100, ..Plan::default() };
+        let is_act = |step: &Step| ACTS.iter().any(|(deed, _)| *deed == step.what);
+        let mut acts = 0;
+        for seed in 1..200 {
+            let (without, mut with) = (Story::draw(seed, &of(0)), Story::draw(seed, &of(100)));
+            assert!(!without.steps.iter().any(is_act), "seed {seed}");
+            acts += with.steps.iter().filter(|step| is_act(step)).count();
+            with.steps.retain(|step| !is_act(step));
+            assert_eq!(with, without, "seed {seed}");
+        }
+        assert!(acts > 1_000, "{acts} in all");
+    }
 }

@@ -17,7 +17,7 @@ use super::{
     network::{Carrier, Network},
     operate::Ticket,
     rotate::Waiting,
-    server::{Disk, Server, Tag},
+    server::{Disk, SKEW_MS_MAX, Server, Tag},
     story::{Mix, Step},
     trace::Trace,
 };
@@ -379,7 +379,7 @@ impl World {
         let number = self.servers.len();
         let key = SecretKey::from_seed(self.rng.random());
         // Half an hour either way around an hour behind.
-        let skew = self.rng.random_range(1_800_000..=5_400_000);
+        let skew = self.rng.random_range(1_800_000..=SKEW_MS_MAX);
         let skew = if self.mix.skewed_clocks { skew } else { 3_600_000 };
         let server = Server::new(number, self.first_name, key, skew)
             .map_err(|invariant| Violation { invariant, detail: "too many servers".to_owned() })?;
@@ -475,6 +475,7 @@ impl World {
                 self.checker.reach(Situation::ManualWindowLost);
             }
         }
+        self.judge_dies(s);
         let newest = self.checker.newest().map_or(0, |c| c.sequence);
         if self.checker.words.died(id, newest) {
             self.checker.reach(Situation::ProposerDiedBetweenAcceptAndCommit);

@@ -8,7 +8,9 @@ use crate::base::{
     AppName, Digest, MemberId, Reason, Refusal, RuleName, WallTime,
     catalog::{Catalog, Enrolled},
     conduct::{Episode, Rest, Severity},
-    limits, wire,
+    limits,
+    planted::{self, Bug},
+    wire,
 };
 
 /// A rule that begins to act.
@@ -126,10 +128,11 @@ pub(super) fn begin(next: &mut Catalog, begin: &Begin) -> Result<bool, Refusal> 
     if before.is_some_and(|episode| episode.name == *name) {
         return Ok(false);
     }
-    if before.map(|episode| &episode.name) != begin.after.as_ref() {
+    let unseen = planted::is(Bug::BegunTwice);
+    if before.map(|episode| &episode.name) != begin.after.as_ref() && !unseen {
         return Err(conflict("Another member has judged it meanwhile.".to_owned()));
     }
-    if let Some(open) = before.filter(|episode| episode.is_open()) {
+    if let Some(open) = before.filter(|episode| episode.is_open() && !unseen) {
         return Err(conflict(format!("It acts already, since {}.", open.began)));
     }
     // Those of another sentence are none of this one.
@@ -181,7 +184,8 @@ pub(super) fn end(next: &mut Catalog, which: &Which, why: &str, at: WallTime) ->
     // Those that came last go first.
     for member in std::mem::take(&mut episode.brought).into_iter().rev() {
         let is_other = |m: &Enrolled| m.id != member && !m.standby;
-        if next.roster.contains(member) && next.roster.members.iter().any(is_other) {
+        let stays = planted::is(Bug::BroughtStays);
+        if next.roster.contains(member) && next.roster.members.iter().any(is_other) && !stays {
             set_standby(next, member, true);
             next.conduct.wait_again(member);
         }
@@ -261,7 +265,7 @@ pub(super) fn stand_down(
     }
     let left = next.roster.members.iter().filter(|m| m.id != member && !m.standby).count();
     let least = least_in_service(next, keep);
-    if left < least {
+    if left < least && !planted::is(Bug::TooFewStay) {
         return Err(too_few_left(left, least));
     }
     next.conduct.put_to_rest(member, Rest { since: at, drained: false, waited: false });
