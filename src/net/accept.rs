@@ -27,6 +27,9 @@ const MEMBER_HANDSHAKES_MAX: usize = 1_024;
 /// Handshakes under way with all other hosts. Beyond half of it, an address has to
 /// prove itself first.
 const OTHER_HANDSHAKES_MAX: usize = 64;
+/// Connections beside which no other host is let in. Far more than a cluster needs, and those that
+/// began with a packet that ends them count until they are idle (quinn-proto 0.11).
+const OPEN_MAX: usize = 32_768;
 /// A handshake takes no longer.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(4);
 /// One-way streams of one connection that are read at once.
@@ -62,6 +65,10 @@ pub(super) async fn run(hub: Arc<Hub>, ears: Option<Ears>) {
         let gate = if known { &members } else { &others };
         let unproven = !incoming.remote_address_validated();
         let crowded = gate.available_permits() < OTHER_HANDSHAKES_MAX / 2;
+        if !known && endpoint.open_connections() >= OPEN_MAX {
+            incoming.refuse();
+            continue;
+        }
         match gate.clone().try_acquire_owned() {
             Ok(_) if !known && crowded && unproven && incoming.may_retry() => {
                 // It can only fail if a retry came before, which was just checked.

@@ -27,6 +27,7 @@ use super::{
     inlet::Inlet,
     link::{self, Class, Close, LINKS_MAX, Link},
     outbox::{self, Outbox, Tag},
+    quiet::Nowhere,
     refusal::{self, Ears, Refusals, UNANSWERED},
     socket,
 };
@@ -480,6 +481,13 @@ impl Hub {
         endpoint.close(Close::Done.code(), why.as_bytes());
         // Peers that don't hear of it notice by themselves.
         let _ = timeout(CLOSE_TIMEOUT, endpoint.wait_idle()).await;
+        // A connection that isn't done would keep the socket: one that began with a packet that
+        // ends it does until it is idle (quinn-proto 0.11). The one before is kept, too, until
+        // the new one receives something, hence twice.
+        for _ in 0..2 {
+            // Fails only where a socket has no address.
+            let _ = endpoint.rebind_abstract(Arc::new(Nowhere::at(self.local_address)));
+        }
         drop(endpoint);
         // The socket goes with the last task that has it; nothing tells when.
         let freed = async {

@@ -99,8 +99,8 @@ impl AsyncUdpSocket for Socket {
         let is_full = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
         let mut sent = self.state.try_send(socket.into(), transmit);
         if sent.as_ref().is_err_and(|error| !is_full(error)) {
-            // It may be about a packet that was sent before, and then this one was not sent. What is wrong
-            // with this one itself quinn leaves to its retransmissions.
+            // It may be about a packet that was sent before, and then this one was not sent. What
+            // is wrong with this one itself quinn leaves to its retransmissions.
             sent = self.state.send(socket.into(), transmit);
         }
         if sent.as_ref().is_err_and(is_full) {
@@ -176,6 +176,50 @@ impl UdpPoller for Room {
                 Poll::Pending
             }
         }
+    }
+}
+
+/// The socket of an endpoint that is closed: what it sends is lost, and nothing comes.
+#[derive(Debug)]
+pub(super) struct Nowhere(SocketAddr);
+
+impl Nowhere {
+    /// In the place of a socket that was at `address`.
+    pub(super) fn at(address: SocketAddr) -> Self {
+        Self(address)
+    }
+}
+
+impl AsyncUdpSocket for Nowhere {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(NowhereRoom)
+    }
+
+    fn try_send(&self, _transmit: &Transmit<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        _cx: &mut Context<'_>,
+        _buffers: &mut [IoSliceMut<'_>],
+        _meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.0)
+    }
+}
+
+/// There is always room in a [`Nowhere`].
+#[derive(Debug)]
+struct NowhereRoom;
+
+impl UdpPoller for NowhereRoom {
+    fn poll_writable(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -6,8 +6,8 @@
 //! (`IP_RECVERR`, ip(7)), and reads it apart from what its peers send.
 //!
 //! Linux says it to one host six times, and from then on once a second
-//! (`icmp_ratelimit`, icmp(7)). A few retransmissions use that up: so what answers our own packets
-//! has to be heard, and asking again by another socket would mostly be in vain.
+//! (`icmp_ratelimit`, icmp(7)). A few retransmissions use that up: so what answers our own
+//! packets has to be heard, and asking again by another socket would mostly be in vain.
 //!
 //! Who can send packets with a forged origin can forge such a word. It is a
 //! reason to look whether the peer still answers, and no more than that.
@@ -131,8 +131,8 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Whether an error of a socket is such a word, or another one by which a host or a router tells of a packet
-/// that was sent before. The socket is as well as ever.
+/// Whether an error of a socket is such a word, or another one by which a host or a router tells
+/// of a packet that was sent before. The socket is as well as ever.
 pub(super) fn is_word(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error().map(Errno::from_raw),

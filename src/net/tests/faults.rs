@@ -242,3 +242,31 @@ async fn a_member_that_moved_is_dialled_where_it_is_and_streams_survive() {
     drop(recv);
     relaying.abort();
 }
+
+#[tokio::test]
+async fn the_port_is_free_after_a_connection_that_began_with_its_end() {
+    let (stranger, b) = (Node::new(1), Node::new(2));
+    // Who dials here gives up before anybody listens; what it says then comes to b as the first.
+    let hole = tokio::net::UdpSocket::bind(LOOPBACK).await.unwrap();
+    let (_, peer) = b.peer();
+    let config = socket::client_config(&stranger.net.hub.identity, Class::Talk, Some(peer.key));
+    let endpoint = stranger.net.hub.endpoint().unwrap();
+    let to = hole.local_addr().unwrap();
+    let dial = endpoint.connect_with(config.unwrap(), to, identity::SERVER_NAME).unwrap();
+    let mut packet = [0; 2_048];
+    hole.recv_from(&mut packet).await.unwrap();
+    drop(dial);
+    let (size, _) = hole.recv_from(&mut packet).await.unwrap();
+    hole.send_to(&packet[..size], b.net.local_addr()).await.unwrap();
+    let endpoint = b.net.hub.endpoint().unwrap();
+    let begun = async {
+        while endpoint.open_connections() == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), begun).await.expect("it counts as a connection");
+    drop(endpoint);
+    let address = b.net.local_addr();
+    b.net.close("gone").await;
+    UdpSocket::bind(address).expect("the port is free");
+}
