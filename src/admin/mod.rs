@@ -9,13 +9,18 @@
 //! POST /api/v1/command     x                   JSON Command     -> {"ok": Outcome}
 //! POST /api/v1/publish     x                   JSON Publish     -> {"ok": Outcome}
 //! POST /api/v1/publish-edits x                 JSON Edits       -> {"ok": Outcome}
+//! POST /api/v1/secrets     x                   JSON SecretEdits -> {"ok": Outcome}
 //! POST /api/v1/inspect     x                   JSON Question    -> {"ok": Findings}
+//! POST /api/v1/services    x                   JSON {member, ask} -> a line of JSON for each thing told
 //! POST /api/v1/stop        x                                    -> {"ok": "stopping"}
 //! GET  /api/v1/listening   x                                    -> Listening
 //! GET  /api/v1/view        x          x        View
 //! GET  /api/v1/series      x          x        Measured, ?series=PATTERN&from=MS&...
 //! GET  /api/v1/levels      x          x        Levels, ?at=MS&for=MS&app=NAME
-//! GET  /api/v1/events      x          x        [Event], ?after=NUMBER
+//! GET  /api/v1/events      x          x        [Event] of this member, ?after=NUMBER
+//! GET  /api/v1/log         x          x        events of all members, newest first, ?since=MS&limit=N&...
+//! GET  /api/v1/services    x          x        services of all members
+//! GET  /api/v1/acting      x          x        rules that act about single members, of all
 //! GET  /api/v1/metrics     x          x        Metrics
 //! GET  /api/v1/stream      x          x        server-sent events: view, event, metrics
 //! GET  /metrics            x          x        Prometheus text
@@ -28,6 +33,7 @@
 //! no tokens, events are written without them, and the one answer that holds a
 //! token (`Outcome::Invited`) exists on the socket alone.
 
+mod gathered;
 mod guard;
 mod page;
 mod prometheus;

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{guard, page, prometheus, source::Source, stream};
+use super::{gathered, guard, page, prometheus, source::Source, stream};
 use crate::{
     base::{MemberName, Reason, Refusal, limits},
     member::command::Command,
@@ -105,6 +105,9 @@ fn reads<S: Source>() -> Router<Site<S>> {
         .route("/api/v1/metrics", get(metrics::<S>))
         .route("/api/v1/series", get(series::<S>))
         .route("/api/v1/levels", get(levels::<S>))
+        .route("/api/v1/log", get(gathered::log::<S>))
+        .route("/api/v1/services", get(gathered::services::<S>))
+        .route("/api/v1/acting", get(gathered::acting::<S>))
         .route("/api/v1/stream", get(stream::stream::<S>))
 }
 
@@ -297,12 +300,7 @@ async fn series<S: Source>(
     };
     // Each of them may ask every member.
     let Ok(_turn) = site.questions.try_acquire() else {
-        return refuse(&Refusal::new(
-            Reason::Busy,
-            "No measurements were read.",
-            format!("{QUESTIONS_MAX} such questions are under way on this member."),
-            "Ask again in a moment, or ask another member.",
-        ));
+        return refuse(&crowded("No measurements were read."));
     };
     read(site.source.series(question).await)
 }
@@ -325,14 +323,19 @@ async fn levels<S: Source>(
     };
     // A year ahead is some work.
     let Ok(_turn) = site.questions.try_acquire() else {
-        return refuse(&Refusal::new(
-            Reason::Busy,
-            what,
-            format!("{QUESTIONS_MAX} such questions are under way on this member."),
-            "Ask again in a moment, or ask another member.",
-        ));
+        return refuse(&crowded(what));
     };
     read(site.source.levels(question).await)
+}
+
+/// That as many ask all members already as may.
+pub(super) fn crowded(what: &str) -> Refusal {
+    Refusal::new(
+        Reason::Busy,
+        what,
+        format!("{QUESTIONS_MAX} such questions are under way on this member."),
+        "Ask again in a moment, or ask another member.",
+    )
 }
 
 async fn listening<S: Source>(State(site): State<Site<S>>) -> Response {
@@ -394,7 +397,7 @@ fn answer<T: Serialize>(result: Result<T, Refusal>) -> Response {
 }
 
 /// The answer to a question: the thing itself.
-fn read<T: Serialize>(result: Result<T, Refusal>) -> Response {
+pub(super) fn read<T: Serialize>(result: Result<T, Refusal>) -> Response {
     match result {
         Ok(value) => Json(value).into_response(),
         Err(refusal) => refuse(&refusal),

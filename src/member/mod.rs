@@ -1295,8 +1295,21 @@ impl Member {
         kind: EventKind,
         member: MemberId,
         app: Option<AppName>,
-        mut text: String,
+        text: String,
     ) {
+        let event = self.event(severity, kind, member, app, text);
+        effects.push(Effect::Event(event));
+    }
+
+    /// The next event.
+    fn event(
+        &mut self,
+        severity: Severity,
+        kind: EventKind,
+        member: MemberId,
+        app: Option<AppName>,
+        mut text: String,
+    ) -> Event {
         self.events += 1;
         if text.len() > limits::TEXT_MAX {
             text = text.chars().take(limits::TEXT_MAX / 4).collect();
@@ -1304,17 +1317,6 @@ impl Member {
         let member = MemberName::parse(&self.name_of(member)).ok();
         let (number, at) = (self.events, self.wall);
         let (user, cause, episode) = (None, None, None);
-        effects.push(Effect::Event(Event {
-            number,
-            at,
-            severity,
-            kind,
-            member,
-            app,
-            text,
-            user,
-            cause,
-            episode,
-        }));
+        Event { number, at, severity, kind, member, app, text, user, cause, episode }
     }
 }

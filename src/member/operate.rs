@@ -13,7 +13,7 @@ use super::{
     admission::{IS_ENROLLED, Knock, Token, Welcome},
     change::{self, Begin, Change, Open, OpenFor},
     command::{Command, Outcome, Staged},
-    event::{EventKind, Severity},
+    event::{Event, EventKind, Severity},
     io::{ContentFailure, Effect},
     message::{Answer, Message},
 };
@@ -1167,13 +1167,6 @@ impl Member {
                 | Change::Unsilence { .. } => EventKind::Rule,
                 _ => EventKind::Catalog,
             };
-            let app = match &change {
-                Change::Begin(begin) => Some(begin.app.clone()),
-                Change::End { which, .. } => Some(which.app.clone()),
-                Change::Silence(silence) => silence.what.app.clone(),
-                Change::Unsilence { what, .. } => what.app.clone(),
-                _ => None,
-            };
             let text = format!("{text} (catalog {sequence})");
             let severity = match &change {
                 Change::Expire { .. } => Severity::Warning,
@@ -1183,7 +1176,9 @@ impl Member {
                 }),
                 _ => Severity::Info,
             };
-            self.tell(effects, severity, kind, app, text);
+            let (app, episode) = (concerned(self, &change), of_episode(&change));
+            let event = self.event(severity, kind, self.me, app, text);
+            effects.push(Effect::Event(Event { episode, ..event }));
         }
         match purpose {
             Purpose::Reply { ticket, text } => {
@@ -1247,6 +1242,37 @@ pub(super) fn refuse_entry(ticket: u64, refusal: Refusal, effects: &mut Vec<Effe
 }
 
 /// What a committed change is, for the events of the member that proposed it.
+/// The application that `change` was about, which has been committed.
+fn concerned(member: &Member, change: &Change) -> Option<AppName> {
+    match change {
+        Change::Open(open) => open.publication().map(|p| p.app.clone()),
+        Change::Commit { .. } | Change::TakeOver { .. } => {
+            let window = member.catalog().window.as_ref()?;
+            window.publication.as_ref().map(|p| p.app.clone())
+        }
+        Change::Finish { window, .. } => {
+            let outcomes = &member.catalog().outcomes;
+            outcomes.iter().rfind(|outcome| outcome.window == *window)?.app.clone()
+        }
+        Change::AdoptMajority { app, .. } => Some(app.clone()),
+        Change::Begin(begin) => Some(begin.app.clone()),
+        Change::End { which, .. } => Some(which.app.clone()),
+        Change::Silence(silence) => silence.what.app.clone(),
+        Change::Unsilence { what, .. } => what.app.clone(),
+        _ => None,
+    }
+}
+
+/// The episode of a rule that `change` belongs to.
+fn of_episode(change: &Change) -> Option<String> {
+    match change {
+        Change::Begin(begin) => Some(begin.episode.clone()),
+        Change::End { which, .. } => Some(which.episode.clone()),
+        Change::StandDown { because, .. } => Some(because.clone()),
+        _ => None,
+    }
+}
+
 fn told(member: &Member, change: &Change) -> Option<String> {
     let name = |id: &MemberId| member.name_of(*id);
     Some(match change {

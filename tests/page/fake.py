@@ -125,6 +125,30 @@ class Cluster:
         return {"from": first, "to": end, "step": step, "asked": [self.name(i) for i in range(self.members)],
                 "silent": [{"member": name, "why": "It is down."} for name in down], "series": found, "cut": False}
 
+    def log(self):
+        events = [{**self.event(n), "id": n, "from": self.name(n % self.members)} for n in range(self.tick, max(0, self.tick - 200), -1)]
+        for event in events:
+            event["at"] -= (self.tick - event["id"]) * 60_000
+            if event["id"] % 3 == 0:
+                event["cause"] = event["id"] - self.members
+        return {"events": events, "silent": self.silent()}
+
+    def services(self):
+        states = ["ready"] * 20 + ["backing-off"]
+        return {"services": [{"member": self.name(i), "app": f"app-{a:02}", "service": "worker", "version": 5, "state": states[(i + a) % 21],
+                              "pid": 1000 + i, "since": int(self.began * 1000), "restarts": i % 3, "last_exit": None, "port": 40_000 + i}
+                             for i in range(self.members) for a in range(min(self.apps, 3)) if self.state(i) != "down"],
+                "silent": self.silent()}
+
+    def acting(self):
+        return {"acting": [{"member": self.name(i), "key": {"app": "app-01", "rule": "hot"}, "episode": f"app-01-hot-{i}", "severity": "warning",
+                            "began": int(self.began * 1000), "why": f"cpu > 90% (93%) {MARKUP}", "took_out": False, "put_off": i % 2 == 0,
+                            "sentence": "warning when cpu > 90% for 2m then log"} for i in range(3, self.members, 60)],
+                "silent": self.silent()}
+
+    def silent(self):
+        return [{"member": name, "why": "It is down."} for name in self.down()[:1]]
+
     def levels(self):
         now = int(time.time() * 1000)
         return {"now": now, "at": now, "to": now, "members": [
@@ -164,7 +188,8 @@ class Door(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         file = os.path.join(PAGE, os.path.basename(url.path) or "index.html")
-        told = {"/api/v1/view": cluster.view, "/api/v1/series": lambda: cluster.series(query), "/api/v1/levels": cluster.levels}
+        told = {"/api/v1/view": cluster.view, "/api/v1/series": lambda: cluster.series(query), "/api/v1/levels": cluster.levels,
+                "/api/v1/log": cluster.log, "/api/v1/services": cluster.services, "/api/v1/acting": cluster.acting}
         if cluster.deaf:
             self.close_connection = True
         elif url.path == "/api/v1/stream":

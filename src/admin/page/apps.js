@@ -2,7 +2,6 @@
 
 import { appLink, at, badge, cell, commands, count, dim, fact, fill, keyed, make, memberLink, moment, plural, row, said,
   setText, sign, size, some, unseen } from "./dom.js";
-import { state } from "./feed.js";
 import { drawPublication } from "./cluster.js";
 import { drawServices } from "./services.js";
 import { levelRules } from "./rules.js";
@@ -136,7 +135,8 @@ export function drawApp(view, name) {
     v.message ? make("div", "message", said(v.message)) : null,
     make("div", "dim small", `${plural(v.files, "file", "files")} · ${size(v.bytes)} · root `, short(v.root)))));
   drawServices(at("app-services"), at("app-services-note"), (s) => s.app === name, { app: name });
-  drawSecrets(name);
+  // Not even the names of secrets are told without a permission.
+  fill(at("app-secrets-note"), name, () => commands(`Names are told on members alone: \`althing secret list ${name}\`.`));
   levelRules(at("app-rules"), name);
   fill(at("app-do"), [name, app.vote, app.version], () => [
     [`althing history ${name}`, "all versions, and with `--json` who and when"],
@@ -206,15 +206,4 @@ function drawPositions(app) {
     const why = p.rollout_failure || p.trouble;
     fill(tr.children[6], [why], () => [why ? said(why) : dim("–")]);
   });
-}
-
-function drawSecrets(name) {
-  const told = state.secrets && state.secrets.app === name ? state.secrets : null;
-  const names = told && told.secrets ? told.secrets : [];
-  fill(at("app-secrets"), names, () => names.map((s) => make("li", "", make("code", "", s.name),
-    dim(s.services.length ? ` for ${s.services.join(", ")}` : " for nobody"))));
-  const text = !told ? "Asking …" : told.unknown ? `Names are not told at this address. On a member: \`althing secret list ${name}\`.`
-    : told.why ? told.why : names.length ? "" : "None is set.";
-  fill(at("app-secrets-note"), text, () => commands(text));
-  at("app-secrets-note").hidden = text === "";
 }

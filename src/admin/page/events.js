@@ -86,7 +86,6 @@ export function openEvents() {
       // What was told before stays, with a word that it is of before.
       all = answer.ok ? { list: together(answer.ok.events), silent: answer.ok.silent } : { list: all ? all.list : [], ...answer };
       redraw();
-      if (answer.unknown) return;
     }
     wait = window.setTimeout(turn, 10000);
   };
@@ -149,7 +148,6 @@ export function drawEvents(view) {
   setText(at("events-title"), list.length ? `Events (${number})` : "Events");
   const silent = everybody && all && all.silent ? all.silent.map((s) => s.member) : [];
   const note = !everybody || !all ? ""
-    : all.unknown ? "The log of all members is not told at this address. On any member: `althing events --all`."
     : all.why ? `The log of all members is not known anew: ${all.why}`
     : silent.length ? `Without ${plural(silent.length, "member that does", "members that do")} not answer: ${some(silent)}.` : "";
   fill(at("events-note"), note, () => commands(note));

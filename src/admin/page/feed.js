@@ -82,16 +82,8 @@ export function age() {
 
 // ---- Questions -----------------------------------------------------------------------------
 
-// What the status port tells beside views, events, measurements and levels: names of paths below
-// /api/v1/, which stand in the page's head.
-const TOLD = document.querySelector("meta[name=tells]").content.split(" ");
-const ALWAYS = ["series", "levels"];
-
-// The answer, or a sentence why there is none. `unknown` is set where the status port tells no
-// such thing.
+// The answer, or a sentence why there is none.
 export async function ask(path, signal) {
-  const [what] = path.replace("/api/v1/", "").split("?");
-  if (!ALWAYS.includes(what) && !TOLD.includes(what)) return { unknown: true };
   try {
     const response = await fetch(path, { signal, cache: "no-store" });
     if (response.ok) return { ok: await response.json() };
@@ -112,7 +104,6 @@ export function repeat(pathOf, every, take) {
       const answer = await ask(pathOf(), control.signal);
       if (control.signal.aborted) return;
       take(answer);
-      if (answer.unknown) return;
     }
     wait = window.setTimeout(turn, every());
   };

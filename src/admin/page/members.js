@@ -236,7 +236,9 @@ export function drawMembers(view) {
       fill(td, data, () => build(td).filter((child) => child !== null), patch);
     });
   });
-  at("members-known").hidden = !state.actingUnknown;
+  fill(at("members-known"), state.actingWhy || "", () => commands(
+    `Health leaves out rules that members have about themselves: what acts there is not known. ${state.actingWhy} \`althing events --all --kind rule\``));
+  at("members-known").hidden = !state.actingWhy;
   const silent = state.readings ? [...state.readings.silent.keys()] : [];
   at("members-note").hidden = !silent.length && !state.unread;
   fill(at("members-note"), [silent, state.unread], () => [sign("▲ "), state.unread ? `What is measured is not known anew: ${state.unread} ` : "",

@@ -41,8 +41,7 @@ function drawActing(view) {
     }),
     ...(told.length || others.length ? [] : [make("li", "dim", "None that is known here.")]),
   ]);
-  const note = state.actingUnknown
-    ? "Rules that other members have about themselves are not told at this address: `althing events --all --kind rule`."
+  const note = state.actingWhy ? `What acts about other members is not known: ${state.actingWhy}`
     : state.actingSilent && state.actingSilent.length ? `Not told by ${some(state.actingSilent)}.` : "";
   fill(at("acting-note"), note, () => commands(note));
   at("acting-note").hidden = note === "";

@@ -30,7 +30,6 @@ export function drawServices(list, note, wanted, { member = null, app = null }) 
   const command = `althing services${member ? ` --member ${member}` : app ? ` ${app}` : ""}`;
   const silent = told && told.silent ? told.silent.map((s) => s.member).filter((name) => !member || name === member) : [];
   const text = !told ? "Asking …"
-    : told.unknown ? `What runs is not told at this address. On any member: \`${command}\`.`
     : told.why ? `What runs is not known: ${told.why}`
     : silent.length ? `Not told by ${some(silent)}. On any member: \`${command}\`.`
     : found.length ? "" : "It runs none.";

@@ -21,7 +21,7 @@ const VIEWS = {
   member: { draw: drawMember, title: (name) => name, asks: ["readings", "levels", "acting", "services"], tab: "members",
     open: (name) => charts("member", MEMBER, { member: name }) },
   apps: { draw: drawApps, title: () => "Applications", asks: [] },
-  app: { draw: drawApp, title: (name) => name, asks: ["levels", "services", "secrets"], tab: "apps",
+  app: { draw: drawApp, title: (name) => name, asks: ["levels", "services"], tab: "apps",
     open: (name) => charts("app", application(name)) },
   window: { draw: drawWindow, title: () => "Update window", asks: [] },
   charts: { draw: drawCharts, title: () => "Charts", asks: [], open: openCharts },
@@ -40,13 +40,10 @@ const ASKS = {
   }],
   acting: [() => "/api/v1/acting", 10000, (answer) => {
     state.acting = answer.ok ? answer.ok.acting : null; // what acted before may be over
-    state.actingUnknown = Boolean(answer.unknown);
+    state.actingWhy = answer.ok ? "" : answer.why;
     state.actingSilent = answer.ok ? answer.ok.silent.map((s) => s.member) : [];
   }],
   services: [() => "/api/v1/services", 10000, (answer) => { state.services = answer.ok || { ...state.services, ...answer }; }],
-  secrets: [() => `/api/v1/secrets?app=${encodeURIComponent(shown.name)}`, 60000, (answer) => {
-    state.secrets = { app: shown.name, ...(answer.ok || answer) };
-  }],
 };
 
 // ---- Which part is shown ----------------------------------------------------------------------
@@ -84,8 +81,6 @@ function go() {
     if (current) tab.setAttribute("aria-current", "page");
     else tab.removeAttribute("aria-current");
   }
-  // Known to a part is only what was asked for while it is open.
-  state.secrets = null;
   asking = VIEWS[to.view].asks.map((ask) => {
     const [path, every, take] = ASKS[ask];
     return repeat(path, () => every, (answer) => {

@@ -201,6 +201,61 @@ async fn both_doors_answer_reads() {
 }
 
 #[tokio::test]
+async fn what_all_members_tell_is_one_answer_on_both_doors() {
+    let doors = Doors::open().await;
+    let log =
+        json_of(doors.get("/api/v1/log?since=1760000000000&kind=version&limit=3").await).await;
+    let asked = doors.fake.asked.lock().unwrap().pop().unwrap();
+    assert!(asked.contains("since: Some(WallTime(1760000000000))"), "{asked}");
+    assert!(asked.contains("kinds: [Version]") && asked.contains("limit: 3"), "{asked}");
+    let events = log["events"].as_array().unwrap();
+    let told: Vec<_> = events.iter().map(|e| (&e["from"], &e["number"], &e["cause"])).collect();
+    // The newest three of four, each with whose log it is in beside whom it is about.
+    assert_eq!(
+        told,
+        [
+            (&json!("web2"), &json!(12), &json!(1)),
+            (&json!("web1"), &json!(11), &json!(1)),
+            (&json!("web2"), &json!(6), &Value::Null)
+        ]
+    );
+    assert_eq!(
+        (&events[0]["member"], &events[0]["text"]),
+        (&json!("web3"), &json!(sample::HOSTILE))
+    );
+    let silent = json!([{"member": "web3", "why": "Why."}]);
+    assert_eq!(log["silent"], silent);
+
+    let services = json_of(doors.socket(Method::GET, "/api/v1/services", "").await).await;
+    assert_eq!(services["silent"], silent);
+    let services = services["services"].as_array().unwrap();
+    let told: Vec<_> = services.iter().map(|s| (&s["member"], &s["state"])).collect();
+    assert_eq!(
+        told,
+        [(&json!("web1"), &json!("backing-off")), (&json!("web2"), &json!("backing-off"))]
+    );
+    let acting = json_of(doors.get("/api/v1/acting").await).await;
+    assert_eq!(acting["silent"], silent);
+    // By when they began.
+    let told: Vec<_> = acting["acting"].as_array().unwrap().iter().map(|a| &a["member"]).collect();
+    assert_eq!(told, [&json!("web2"), &json!("web1")]);
+    assert_eq!(acting["acting"][0]["key"], json!({"app": "shop", "rule": "hot"}));
+
+    for wrong in ["since=yesterday", "kind=weather", "about=../etc", "limit=-1"] {
+        let response = doors.get(&format!("/api/v1/log?{wrong}")).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{wrong}");
+    }
+    *doors.fake.refusal.lock().unwrap() = Some(sample::refusal(Reason::Busy));
+    assert_eq!(doors.get("/api/v1/services").await.status(), StatusCode::CONFLICT);
+    // What asks a member to do something is on the socket alone.
+    assert_eq!(
+        doors.status(Method::POST, "/api/v1/services", "localhost").await.status(),
+        StatusCode::METHOD_NOT_ALLOWED
+    );
+    doors.close().await;
+}
+
+#[tokio::test]
 async fn every_response_carries_the_security_headers() {
     let doors = Doors::open().await;
     let paths = [

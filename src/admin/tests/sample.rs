@@ -9,7 +9,8 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::{
     admin::Source,
-    base::{AppName, MemberName, Reason, Refusal, WallTime},
+    base::{AppName, MemberName, Reason, Refusal, RuleName, ServiceName, WallTime},
+    driver::services::{ServiceStatus, State},
     gateway::{Served, origins::Counted, tally::Totals},
     member::{
         command::{Command, Outcome},
@@ -25,7 +26,11 @@ use crate::{
         levels::LevelsQuestion,
         telemetry::asking::{Measured, SeriesQuestion},
     },
-    proto::rule::level::{Given, Levels},
+    proto::rule::{
+        bench::{Key, Open},
+        level::{Given, Levels},
+    },
+    store::events::Logged,
 };
 
 /// Text that would do harm where it is taken for markup.
@@ -113,10 +118,15 @@ impl Source for Fake {
         member: Option<MemberName>,
         ask: Ask,
     ) -> Result<mpsc::Receiver<Heard>, Refusal> {
-        let (to, heard) = mpsc::channel(2);
-        let member = member.unwrap_or_else(|| MemberName::parse("web1").unwrap());
-        to.try_send(Heard { member: member.clone(), told: Told::Restarted(1) }).unwrap();
-        to.try_send(Heard { member, told: Told::Done }).unwrap();
+        let (to, heard) = mpsc::channel(16);
+        let web1 = member.unwrap_or_else(|| MemberName::parse("web1").unwrap());
+        let said = match ask {
+            Ask::Events(_) | Ask::Acting | Ask::Status { .. } => told(&ask),
+            _ => vec![(web1.clone(), Told::Restarted(1)), (web1, Told::Done)],
+        };
+        for (member, told) in said {
+            to.try_send(Heard { member, told }).unwrap();
+        }
         self.ask(format!("{ask:?}"), heard)
     }
 
@@ -164,6 +174,47 @@ impl Source for Fake {
         let recent = self.recent.lock().unwrap();
         recent.iter().filter(|event| event.number > after).cloned().collect()
     }
+}
+
+/// What two of three members tell; the third refuses.
+fn told(ask: &Ask) -> Vec<(MemberName, Told)> {
+    let name = |name: &str| MemberName::parse(name).unwrap();
+    let app = AppName::parse("shop").unwrap();
+    let mut said = vec![(name("web3"), Told::Refused(refusal(Reason::Failed)))];
+    for (member, n) in [("web2", 2), ("web1", 1)] {
+        let of_member = match ask {
+            Ask::Events(_) => [(1, 3 * n), (2, 10 + n)]
+                .map(|(id, number)| {
+                    let event = event(number, Severity::Info, HOSTILE);
+                    let cause = (id == 2).then_some(1);
+                    Told::Event(Box::new(Logged { id, cause, event }))
+                })
+                .to_vec(),
+            Ask::Acting => vec![Told::Acting(Box::new(Open {
+                key: Key { app: app.clone(), rule: RuleName::parse("hot").unwrap() },
+                episode: format!("shop-hot-{member}-{n}"),
+                began: WallTime(10 - n),
+                severity: None,
+                why: HOSTILE.to_owned(),
+                took_out: false,
+                sentence: "when cpu > 90% then log".to_owned(),
+                put_off: false,
+            }))],
+            _ => vec![Told::Status(ServiceStatus {
+                app: app.clone(),
+                service: ServiceName::parse("worker").unwrap(),
+                version: 12,
+                state: State::BackingOff,
+                pid: None,
+                since: WallTime(n),
+                restarts: n,
+                last_exit: Some("exited with status 1".to_owned()),
+                port: None,
+            })],
+        };
+        said.extend(of_member.into_iter().chain([Told::Done]).map(|told| (name(member), told)));
+    }
+    said
 }
 
 pub fn refusal(reason: Reason) -> Refusal {

@@ -1,0 +1,169 @@
+//! What all members tell, put together to one answer: their logs, their services, the rules
+//! that act there.
+
+use std::{cmp::Reverse, collections::BTreeMap};
+
+use axum::{
+    extract::{Query, State, rejection::QueryRejection},
+    response::Response,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    routes::{self, Site},
+    source::Source,
+};
+use crate::{
+    base::{AppName, MemberName, Reason, Refusal, WallTime},
+    driver::services::ServiceStatus,
+    member::event::{EventKind, Severity},
+    node::{
+        Ask, Told,
+        telemetry::asking::{EventsQuestion, Silent},
+    },
+    proto::rule::bench::Open,
+    store::events::Logged,
+};
+
+/// Events in one answer, and as many if nothing else is said.
+const LOG_MAX: usize = 1_000;
+/// Services, or rules that act, in one answer.
+const TOLD_MAX: usize = 20_000;
+
+/// One thing that a member tells.
+#[derive(Serialize)]
+struct Of<T> {
+    member: MemberName,
+    #[serde(flatten)]
+    told: T,
+}
+
+/// An event, and whose log it is in: it has a member that it is about.
+#[derive(Serialize)]
+struct Entry {
+    from: MemberName,
+    #[serde(flatten)]
+    logged: Box<Logged>,
+}
+
+/// The newest ones, newest first.
+fn newest(events: &mut Vec<Entry>, limit: usize) {
+    let key = |one: &Entry| (Reverse(one.logged.event.at), Reverse(one.logged.id));
+    events.sort_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.from.cmp(&b.from)));
+    events.truncate(limit);
+}
+
+/// Asks all members that are live, and takes what each tells until it is through. Returns who
+/// didn't tell, or not all.
+async fn gather<S: Source>(
+    site: &Site<S>,
+    ask: Ask,
+    mut take: impl FnMut(MemberName, Told),
+) -> Result<Vec<Silent>, Refusal> {
+    let _turn = site.questions.try_acquire().map_err(|_| routes::crowded("Nobody was asked."))?;
+    let mut heard = site.source.services(None, ask).await?;
+    let mut silent = BTreeMap::new();
+    while let Some(part) = heard.recv().await {
+        match part.told {
+            Told::Refused(refusal) => drop(silent.insert(part.member, refusal.why)),
+            told => take(part.member, told),
+        }
+    }
+    Ok(silent.into_iter().map(|(member, why)| Silent { member, why }).collect())
+}
+
+/// Which events are asked for.
+#[derive(Deserialize)]
+pub(super) struct LogQuestion {
+    since: Option<WallTime>,
+    until: Option<WallTime>,
+    kind: Option<EventKind>,
+    severity: Option<Severity>,
+    app: Option<AppName>,
+    about: Option<MemberName>,
+    limit: Option<usize>,
+}
+
+/// The newest events of all members, newest first.
+pub(super) async fn log<S: Source>(
+    State(site): State<Site<S>>,
+    query: Result<Query<LogQuestion>, QueryRejection>,
+) -> Response {
+    #[derive(Serialize)]
+    struct Log {
+        events: Vec<Entry>,
+        silent: Vec<Silent>,
+    }
+    let question = match query {
+        Ok(Query(question)) => question,
+        Err(rejection) => {
+            return routes::refuse(&Refusal::new(
+                Reason::Invalid,
+                "No events were read.",
+                format!("The question can't be read: {}.", rejection.body_text()),
+                "Give a moment in milliseconds since 1970, and how many: \
+                 /api/v1/log?since=1760000000000&limit=100",
+            ));
+        }
+    };
+    let limit = question.limit.unwrap_or(LOG_MAX).clamp(1, LOG_MAX);
+    let asked = EventsQuestion {
+        since: question.since,
+        until: question.until,
+        kinds: question.kind.into_iter().collect(),
+        severity: question.severity,
+        app: question.app,
+        about: question.about,
+        limit,
+        ..EventsQuestion::default()
+    };
+    let mut events = Vec::new();
+    let gathered = gather(&site, Ask::Events(asked), |from, told| {
+        if let Told::Event(logged) = told {
+            events.push(Entry { from, logged });
+            // A thousand members may tell a thousand each.
+            if events.len() >= 4 * LOG_MAX {
+                newest(&mut events, limit);
+            }
+        }
+    });
+    let gathered = gathered.await;
+    newest(&mut events, limit);
+    routes::read(gathered.map(|silent| Log { events, silent }))
+}
+
+/// How the services of all members are.
+pub(super) async fn services<S: Source>(State(site): State<Site<S>>) -> Response {
+    #[derive(Serialize)]
+    struct Services {
+        services: Vec<Of<ServiceStatus>>,
+        silent: Vec<Silent>,
+    }
+    let mut services: Vec<Of<ServiceStatus>> = Vec::new();
+    let gathered = gather(&site, Ask::Status { app: None }, |member, told| match told {
+        Told::Status(told) if services.len() < TOLD_MAX => services.push(Of { member, told }),
+        _ => {}
+    });
+    let gathered = gathered.await;
+    services.sort_by(|Of { member: m, told: a }, Of { member: n, told: b }| {
+        (&a.app, &a.service, m).cmp(&(&b.app, &b.service, n))
+    });
+    routes::read(gathered.map(|silent| Services { services, silent }))
+}
+
+/// The rules that act about single members, where they are judged.
+pub(super) async fn acting<S: Source>(State(site): State<Site<S>>) -> Response {
+    #[derive(Serialize)]
+    struct Acting {
+        acting: Vec<Of<Box<Open>>>,
+        silent: Vec<Silent>,
+    }
+    let mut acting: Vec<Of<Box<Open>>> = Vec::new();
+    let gathered = gather(&site, Ask::Acting, |member, told| match told {
+        Told::Acting(told) if acting.len() < TOLD_MAX => acting.push(Of { member, told }),
+        _ => {}
+    });
+    let gathered = gathered.await;
+    acting.sort_by(|a, b| (a.told.began, &a.member).cmp(&(b.told.began, &b.member)));
+    routes::read(gathered.map(|silent| Acting { acting, silent }))
+}
