@@ -14,7 +14,10 @@ use super::{
     source::Source,
 };
 use crate::{
-    base::AppName,
+    base::{
+        AppName,
+        metric::{CUSTOM, Series},
+    },
     driver::host::Process,
     gateway::{
         Served,
@@ -23,6 +26,7 @@ use crate::{
     },
     member::view::{ApplicationView, Health, View},
     node::Metrics,
+    proto::telemetry::statsd::{self, Measure},
 };
 
 const MEMBER_STATES: [&str; 4] = ["alive", "suspect", "down", "left"];
@@ -33,19 +37,25 @@ const POSITIONS: [&str; 7] =
 
 /// `GET /metrics`
 pub(super) async fn exposition<S: Source>(State(site): State<Site<S>>) -> Response {
-    let served = site.source.served();
+    let (served, custom) = (site.source.served(), site.source.custom());
     let process = Process::read();
     match (site.source.view().await, site.source.metrics().await) {
         (Ok(view), Ok(metrics)) => {
             let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-            (kind, text(&view, &metrics, &served, &process)).into_response()
+            (kind, text(&view, &metrics, &served, &custom, &process)).into_response()
         }
         (Err(refusal), _) | (_, Err(refusal)) => refuse(&refusal),
     }
 }
 
 /// All families of one member.
-pub(super) fn text(view: &View, metrics: &Metrics, served: &Served, process: &Process) -> String {
+pub(super) fn text(
+    view: &View,
+    metrics: &Metrics,
+    served: &Served,
+    custom: &[(Series, Measure)],
+    process: &Process,
+) -> String {
     let mut page = Page(String::new());
     cluster(&mut page, view);
     applications(&mut page, &view.applications);
@@ -55,6 +65,7 @@ pub(super) fn text(view: &View, metrics: &Metrics, served: &Served, process: &Pr
     gateway(&mut page, served);
     by_application(&mut page, &served.apps);
     by_origin(&mut page, &served.origins);
+    by_others(&mut page, custom);
     of_process(&mut page, process);
     page.0
 }
@@ -346,6 +357,46 @@ fn by_origin(page: &mut Page, origins: &[Counted]) {
     }
 }
 
+/// What services and scripts measure. Their names are labels: as names of families two of them
+/// could be the same one, and Prometheus takes fewer signs.
+fn by_others(page: &mut Page, custom: &[(Series, Measure)]) {
+    let own = |series: &Series, end: &str| {
+        let name = series.name();
+        let name = name.strip_prefix(CUSTOM).unwrap_or(name);
+        (name.strip_suffix(end).unwrap_or(name).to_owned(), series.label().unwrap_or("").to_owned())
+    };
+    let name = "althing_custom";
+    page.family(name, "gauge", "Levels that services and scripts tell.");
+    for (series, measure) in custom {
+        if let Measure::Level(level) = measure {
+            let (own, label) = own(series, "");
+            page.sample(name, &[("name", &own), ("label", &label)], level);
+        }
+    }
+    let name = "althing_custom_total";
+    page.family(name, "counter", "What services and scripts have counted.");
+    for (series, measure) in custom {
+        if let Measure::Total(total) = measure {
+            let (own, label) = own(series, ".total");
+            page.sample(name, &[("name", &own), ("label", &label)], total);
+        }
+    }
+    let name = "althing_custom_duration_seconds";
+    page.family(name, "histogram", "How long things took that services and scripts timed.");
+    let [bucket, sum, count] = ["_bucket", "_sum", "_count"].map(|end| format!("{name}{end}"));
+    for (series, measure) in custom {
+        let Measure::Took(all) = measure else { continue };
+        let (own, label) = own(series, ".seconds");
+        let labels = [("name", own.as_str()), ("label", label.as_str())];
+        let bounds = statsd::BOUNDS.iter().map(f64::to_string).zip(all.within());
+        for (bound, within) in bounds.chain([("+Inf".to_owned(), all.count)]) {
+            page.sample(&bucket, &[labels[0], labels[1], ("le", &bound)], within);
+        }
+        page.sample(&sum, &labels, all.seconds);
+        page.sample(&count, &labels, all.count);
+    }
+}
+
 /// Under the names that libraries of Prometheus give them. What can't be read is left out.
 fn of_process(page: &mut Page, process: &Process) {
     let mut put = |name: &str, kind: &str, help: &str, value: Option<f64>| {
@@ -408,7 +459,7 @@ mod tests {
         let mut view = sample::view();
         view.me = "a\"} 1\nevil 2\\".to_owned();
         let process = Process::read();
-        let page = text(&view, &sample::metrics(), &sample::served(), &process);
+        let page = text(&view, &sample::metrics(), &sample::served(), &sample::custom(), &process);
         let mut declared = std::collections::BTreeSet::new();
         for line in page.lines() {
             if let Some(family) = line.strip_prefix("# TYPE ") {
@@ -436,6 +487,16 @@ mod tests {
         assert!(page.contains(
             "althing_origin_requests_total{origins=\"MX|10.0.0.0/8\",from=\"unknown\"} 10\n"
         ));
+        for line in [
+            "althing_custom{name=\"queue\",label=\"\"} -3.5",
+            "althing_custom_total{name=\"mails\",label=\"a\\\"b\"} 7",
+            "althing_custom_duration_seconds_bucket{name=\"job\",label=\"\",le=\"0.25\"} 1",
+            "althing_custom_duration_seconds_bucket{name=\"job\",label=\"\",le=\"30\"} 2",
+            "althing_custom_duration_seconds_bucket{name=\"job\",label=\"\",le=\"+Inf\"} 3",
+            "althing_custom_duration_seconds_sum{name=\"job\",label=\"\"} 60.25",
+        ] {
+            assert!(page.contains(&format!("{line}\n")), "{line} {page}");
+        }
         assert!(page.contains("process_resident_memory_bytes "));
     }
 
@@ -449,7 +510,8 @@ mod tests {
     #[test]
     fn the_dashboard_and_the_page_of_the_documentation_name_what_is_there() {
         let served = sample::served();
-        let page = text(&sample::view(), &sample::metrics(), &served, &Process::read());
+        let custom = sample::custom();
+        let page = text(&sample::view(), &sample::metrics(), &served, &custom, &Process::read());
         let declared: Vec<&str> = page
             .lines()
             .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())

@@ -6,7 +6,7 @@ use std::{future::Future, sync::Arc};
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::{
-    base::{MemberName, Refusal},
+    base::{MemberName, Refusal, metric::Series},
     gateway::Served,
     member::{
         command::{Command, Outcome},
@@ -19,7 +19,7 @@ use crate::{
         levels::LevelsQuestion,
         telemetry::asking::{Measured, SeriesQuestion},
     },
-    proto::rule::level::Levels,
+    proto::{rule::level::Levels, telemetry::statsd::Measure},
 };
 
 /// What can be asked of a member. See [`Handle`] for what each answers.
@@ -59,6 +59,8 @@ pub trait Source: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Levels, Refusal>> + Send;
     /// See [`Handle::served`].
     fn served(&self) -> Served;
+    /// See [`Handle::custom`].
+    fn custom(&self) -> Vec<(Series, Measure)>;
     /// See [`Handle::listening`].
     fn listening(&self) -> Listening;
     /// See [`Handle::watch`].
@@ -120,6 +122,10 @@ impl Source for Handle {
 
     fn served(&self) -> Served {
         Self::served(self)
+    }
+
+    fn custom(&self) -> Vec<(Series, Measure)> {
+        Self::custom(self)
     }
 
     fn listening(&self) -> Listening {

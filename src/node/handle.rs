@@ -1,6 +1,10 @@
 //! The way into a running member: cheap to clone, safe to hold anywhere.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, PoisonError},
+};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -10,7 +14,10 @@ use super::{
     inspect::{Findings, Question},
     levels::LevelsQuestion,
     services::{Ask, Heard},
-    telemetry::asking::{Measured, SeriesQuestion},
+    telemetry::{
+        asking::{Measured, SeriesQuestion},
+        receive,
+    },
 };
 use crate::{
     base::{AppName, MemberName, Reason, Refusal, metric::Series},
@@ -20,7 +27,10 @@ use crate::{
         event::Event,
         view::View,
     },
-    proto::{rule::level::Levels, telemetry::Reading},
+    proto::{
+        rule::level::Levels,
+        telemetry::{Reading, statsd::Measure},
+    },
 };
 
 /// What the task that owns the member is asked.
@@ -169,6 +179,7 @@ pub struct Handle {
     pub(super) events: broadcast::Sender<Event>,
     pub(super) recent: Arc<std::sync::Mutex<std::collections::VecDeque<Event>>>,
     pub(super) stats: Arc<Stats>,
+    pub(super) custom: receive::Told,
     pub(super) listening: Listening,
 }
 
@@ -232,6 +243,11 @@ impl Handle {
     /// What its gateway counts, by application and by origin. Asks nobody.
     pub fn served(&self) -> Served {
         self.stats.served()
+    }
+
+    /// What services and scripts of this member measure themselves. Asks nobody.
+    pub fn custom(&self) -> Vec<(Series, Measure)> {
+        self.custom.lock().unwrap_or_else(PoisonError::into_inner).measures()
     }
 
     /// Where it listens.

@@ -303,7 +303,8 @@ pub(super) fn open(
         tokio::spawn(receive::from_port(port, custom.clone(), shutdown.clone()));
     }
     let (telemetry, keeping) =
-        telemetry::start(parts.measured.clone(), counted, custom, news).map_err(no_thread)?;
+        telemetry::start(parts.measured.clone(), counted, Arc::clone(&custom), news)
+            .map_err(no_thread)?;
     let (origins_happened, origin_events) = mpsc::unbounded_channel();
     if let Some(origins) = &front.origins {
         origins.tell(move |event| drop(origins_happened.send(event)));
@@ -374,6 +375,7 @@ pub(super) fn open(
         events: standing.events.clone(),
         recent: Arc::clone(&standing.recent),
         stats: Arc::clone(&standing.stats),
+        custom,
         listening,
     };
     Ok((handle, standing, begun))

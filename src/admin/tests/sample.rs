@@ -9,7 +9,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::{
     admin::Source,
-    base::{AppName, MemberName, Reason, Refusal, RuleName, ServiceName, WallTime},
+    base::{AppName, MemberName, Reason, Refusal, RuleName, ServiceName, WallTime, metric::Series},
     driver::services::{ServiceStatus, State},
     gateway::{Served, origins::Counted, tally::Totals},
     member::{
@@ -26,9 +26,12 @@ use crate::{
         levels::LevelsQuestion,
         telemetry::asking::{Measured, SeriesQuestion},
     },
-    proto::rule::{
-        bench::{Key, Open},
-        level::{Given, Levels},
+    proto::{
+        rule::{
+            bench::{Key, Open},
+            level::{Given, Levels},
+        },
+        telemetry::statsd::{Custom, Measure},
     },
     store::events::Logged,
 };
@@ -158,6 +161,10 @@ impl Source for Fake {
         served()
     }
 
+    fn custom(&self) -> Vec<(Series, Measure)> {
+        custom()
+    }
+
     fn listening(&self) -> Listening {
         Listening { sites: Some(([10, 0, 0, 1], 8080).into()), tls: None }
     }
@@ -229,6 +236,14 @@ pub fn served() -> Served {
     let origins = "MX|10.0.0.0/8".parse().unwrap();
     let origins = vec![Counted { origins, from: 60, elsewhere: 30, unknown: 10 }];
     Served { apps: vec![(shop, totals)], origins, ..Served::default() }
+}
+
+/// A level, a count and three durations, of which one is above all bounds.
+pub fn custom() -> Vec<(Series, Measure)> {
+    let mut custom = Custom::default();
+    custom.take(b"queue:-3.5|g\nmails:7|c|#a\"b\njob:250|ms\njob:20000|ms\njob:40000|ms");
+    assert_eq!(custom.refused(), 0);
+    custom.measures()
 }
 
 pub fn metrics() -> Metrics {

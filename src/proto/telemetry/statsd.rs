@@ -142,11 +142,58 @@ fn series(name: &str, label: Option<&str>, said: Said) -> Option<Series> {
     Series::parse(&text).ok().filter(|series| series.kind() == kind)
 }
 
+/// Bounds by which durations are counted for who reads totals, seconds, rising: from a call within
+/// one machine to a job of half a minute.
+pub const BOUNDS: [f64; 13] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+
+/// All that was told of durations.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Durations {
+    /// How many.
+    pub count: u64,
+    /// All together, seconds.
+    pub seconds: f64,
+    /// How many were above the bound before this one, and not above it ([`BOUNDS`]).
+    pub classes: [u64; BOUNDS.len()],
+}
+
+impl Durations {
+    fn observe(&mut self, seconds: f64) {
+        self.count += 1;
+        self.seconds += seconds;
+        if let Some(class) = BOUNDS.iter().position(|bound| seconds <= *bound) {
+            self.classes[class] += 1;
+        }
+    }
+
+    /// How many were not above each of [`BOUNDS`], as Prometheus counts them.
+    pub fn within(&self) -> [u64; BOUNDS.len()] {
+        let mut sum = 0;
+        self.classes.map(|count| {
+            sum += count;
+            sum
+        })
+    }
+}
+
+/// What is told of one series, since it is known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Measure {
+    /// Its level.
+    Level(f64),
+    /// All that was counted.
+    Total(f64),
+    /// How long things took.
+    Took(Durations),
+}
+
 #[derive(Clone, Debug)]
 enum What {
     Level(f64),
     Total(f64),
-    Took(Distribution),
+    /// Since the last measurement, and altogether.
+    Took(Distribution, Box<Durations>),
 }
 
 #[derive(Clone, Debug)]
@@ -194,7 +241,7 @@ impl Custom {
             what: match said {
                 Said::Level(_) | Said::Change(_) => What::Level(0.0),
                 Said::Count(_) => What::Total(0.0),
-                Said::Took(_) => What::Took(Distribution::default()),
+                Said::Took(_) => What::Took(Distribution::default(), Box::default()),
             },
             fresh: true,
             heard: Time::default(),
@@ -212,7 +259,13 @@ impl Custom {
                 let value = *total + more;
                 (total, value)
             }
-            (What::Took(all), Said::Took(seconds)) => return all.observe(seconds).is_ok(),
+            (What::Took(newest, all), Said::Took(seconds)) => {
+                let fits = newest.observe(seconds).is_ok();
+                if fits {
+                    all.observe(seconds);
+                }
+                return fits;
+            }
             _ => return false,
         };
         let fits = Unfit::check(value).is_ok();
@@ -235,11 +288,21 @@ impl Custom {
         let all = self.kept.iter_mut().filter_map(|(series, kept)| {
             let reading = match &mut kept.what {
                 What::Level(number) | What::Total(number) => Reading::Number(*number),
-                What::Took(all) => Reading::Spread(all.take(at)?),
+                What::Took(newest, _) => Reading::Spread(newest.take(at)?),
             };
             Some((series.clone(), reading))
         });
         all.collect()
+    }
+
+    /// Each series with what is told of it, by name.
+    pub fn measures(&self) -> Vec<(Series, Measure)> {
+        let measure = |kept: &Kept| match &kept.what {
+            What::Level(level) => Measure::Level(*level),
+            What::Total(total) => Measure::Total(*total),
+            What::Took(_, all) => Measure::Took(**all),
+        };
+        self.kept.iter().map(|(series, kept)| (series.clone(), measure(kept))).collect()
     }
 
     /// Lines that were not taken, since the start.
