@@ -441,14 +441,20 @@ fn remove(next: &mut Catalog, base: &Catalog, member: MemberId) -> Result<bool, 
 }
 
 /// No change takes an application's last voter from it: nobody would be right about it,
-/// and nobody would have to hold it. One that has none already is not in the way.
+/// and nobody would have to hold it. While none of those that it is placed on has a vote, none
+/// takes the last of these: it may be one with a new key, which holds all of it and gets its
+/// vote again. One that is placed on nobody already is not in the way.
 fn keeps_homes(next: &Catalog, base: &Catalog, what: &str) -> Result<(), Refusal> {
     let staged = next.window.iter().filter_map(|w| w.publication.as_ref());
     let current = next.applications.iter().map(|(app, a)| (app, &a.current().spec));
     let all = current.chain(staged.map(|p| (&p.app, &p.version.spec)));
-    let has_home =
-        |catalog: &Catalog, spec: &AppSpec| catalog.roster.placed(spec).voters().next().is_some();
-    let homeless = |(_, spec): &(&AppName, &AppSpec)| !has_home(next, spec) && has_home(base, spec);
+    let homeless = |(_, spec): &(&AppName, &AppSpec)| {
+        let (before, after) = (base.roster.placed(spec), next.roster.placed(spec));
+        let had_voters = before.voters().next().is_some();
+        let had_members = before.members().next().is_some();
+        (had_voters && after.voters().next().is_none())
+            || (had_members && after.members().next().is_none())
+    };
     let Some((app, spec)) = { all }.find(homeless) else { return Ok(()) };
     let placement = spec.placement.as_ref().map_or("", |placement| placement.as_str());
     Err(Refusal::new(

@@ -410,7 +410,15 @@ fn nobody_takes_an_applications_last_voter_from_it() {
     base.roster.members[0].voter = false;
     assert!(untag(2).apply(&base).is_err());
     base.roster.members[1].voter = false;
-    make(&base, &Change::Remove { member: id(2) });
+    let mut last = make(&base, &Change::Remove { member: id(2) });
+    // But the last one is: with a new key it has no vote for a while, and holds all of it.
+    for change in [untag(1), Change::Remove { member: id(1) }] {
+        let refusal = change.apply(&last).unwrap_err();
+        assert_eq!(refusal.reason, Reason::Conflict);
+        assert!(refusal.why.contains("web is placed on `role == web`"), "{}", refusal.why);
+    }
+    last.roster.members[0].tags.clear();
+    make(&last, &Change::Remove { member: id(1) });
 
     let Change::Open(mut open) = publish(2, 0) else { unreachable!() };
     let OpenFor::Publication(publication) = &mut open.purpose else { unreachable!() };
