@@ -70,6 +70,16 @@ fn events_are_in_the_journal_with_their_fields() {
     ] {
         assert_eq!(switched[field], value, "{field} of {switched}");
     }
+    // What was committed says what it was about: a window that opened, the version, its end.
+    for (kind, part) in [
+        ("window", "a window was opened for web version 1"),
+        ("version", "web version 1 is committed"),
+        ("window", "window 1: "),
+    ] {
+        let is_it = |entry: &&Value| entry["MESSAGE"].as_str().is_some_and(|m| m.contains(part));
+        let entry = entries.iter().find(is_it).unwrap_or_else(|| panic!("{part}: {entries:?}"));
+        assert_eq!((&entry["ALTHING_KIND"], &entry["ALTHING_APP"]), (&kind.into(), &"web".into()));
+    }
 }
 
 #[test]

@@ -361,6 +361,18 @@ fn a_silence_is_seen_by_all_until_it_is_over_or_ended() {
 }
 
 #[test]
+fn what_a_rule_made_of_the_catalog_belongs_to_its_episode() {
+    let mut cluster = Cluster::new(3);
+    let because = "web-hot-m1-1000".to_owned();
+    let at = cluster.wall();
+    cluster.ask(1, Command::StandDown { keep: 1, because: because.clone(), at }).unwrap();
+    let part = "m1 is out of service, on standby, because of a rule";
+    let told = cluster.events.iter().filter(|(_, event)| event.text.contains(part));
+    let episodes: Vec<_> = told.map(|(_, event)| event.episode.clone()).collect();
+    assert_eq!(episodes, [Some(because)]);
+}
+
+#[test]
 fn a_majority_that_does_not_know_it_stops_a_member_and_a_minority_does_not() {
     let mut cluster = Cluster::new(5);
     // Nobody talks to it any more, and those that it dials say why.
