@@ -533,6 +533,57 @@ fn without_a_member_every_command_says_how_to_start_one() {
 
 /// What ends in an error leaves what was there as it was.
 #[test]
+fn a_shell_completes_what_there_is() {
+    let place = TempDir::new().unwrap();
+    let script = place.path().join("althing.bash");
+    let output = althing().args(["completions", "bash"]).env_remove("HOME").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    fs::write(&script, output.stdout).unwrap();
+    // As bash asks: the words so far, and which of them the cursor is in.
+    let completed = |words: &[&str]| -> Vec<String> {
+        let (last, before) = (words.last().unwrap(), words[words.len() - 2]);
+        let ask = format!(
+            "source {}; COMP_WORDS=({}); COMP_CWORD={}; _althing althing {last:?} {before:?}; \
+             printf '%s\n' \"${{COMPREPLY[@]}}\"",
+            script.display(),
+            words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" "),
+            words.len() - 1
+        );
+        let output = Command::new("bash").args(["--norc", "-c", &ask]).output().unwrap();
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    };
+    assert_eq!(completed(&["althing", "pub"]), ["publish"]);
+    assert_eq!(completed(&["althing", "drain", "--wa"]), ["--wait"]);
+    assert_eq!(completed(&["althing", "policy", "re"]), ["remove-after"]);
+    for shell in ["zsh", "fish", "elvish", "powershell"] {
+        let output = althing().args(["completions", shell]).output().unwrap();
+        assert!(String::from_utf8_lossy(&output.stdout).contains("rotate-key"), "{shell}");
+    }
+    let wrong = althing().args(["completions", "tcsh"]).output().unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
+}
+
+#[test]
+fn the_manual_has_a_page_for_each_command() {
+    let place = TempDir::new().unwrap();
+    let pages = place.path().join("man1");
+    let output = althing().args(["man", "--into"]).arg(&pages).env_remove("HOME").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for name in ["althing", "althing-publish", "althing-policy-vote"] {
+        let page = fs::read_to_string(pages.join(format!("{name}.1"))).unwrap();
+        assert!(page.starts_with(".ie ") && page.contains(".SH SYNOPSIS"), "{name}: {page}");
+    }
+    assert!(!pages.join("althing-guard-addresses.1").exists(), "it is for nobody's hands");
+    let one = althing().arg("man").output().unwrap();
+    assert_eq!(one.stdout, fs::read(pages.join("althing.1")).unwrap());
+    // A file stands where the directory is to be.
+    let file = pages.join("althing.1");
+    let refused = refused(althing().args(["--json", "man", "--into"]).arg(&file).output().unwrap());
+    assert_eq!(refused.0, 1);
+}
+
+#[test]
 fn a_member_that_cannot_start_says_why() {
     let dir = TempDir::new().unwrap();
     let data = dir.path().join("one");

@@ -4,6 +4,7 @@
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use super::{export::options::Export, units::Span};
 use crate::{
@@ -625,6 +626,25 @@ Each change is a version of its own; `publish` leaves secrets as they are.")]
     Demo(Demo),
     /// Try a cluster that does not exist yet, in virtual time.
     Sim(Box<Sim>),
+    /// Print what a shell completes commands and options by.
+    #[command(after_help = "Examples:
+  source <(althing completions bash)                  for this shell
+  althing completions bash > /etc/bash_completion.d/althing
+  althing completions zsh > \"${fpath[1]}/_althing\"
+  althing completions fish > ~/.config/fish/completions/althing.fish")]
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Print this help as a page of the manual, or write a page for each command.
+    #[command(after_help = "Examples:
+  althing man | man -l -
+  althing man --into /usr/local/share/man/man1")]
+    Man {
+        /// Write a page for each command into this directory.
+        #[arg(long, value_name = "DIR")]
+        into: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, ClapArgs)]

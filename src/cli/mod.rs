@@ -27,6 +27,7 @@ mod rotate;
 mod rules;
 mod secrets;
 mod services;
+mod shell;
 mod show;
 mod silence;
 mod sim;
@@ -111,9 +112,11 @@ fn runtime(action: &Action) -> std::io::Result<tokio::runtime::Runtime> {
 
 async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
     // A relative path means something else to a member that runs elsewhere.
-    let data = match args.data {
-        Some(data) => absolute(&data)?,
-        None => default_data()?,
+    let data = match (args.data, &args.action) {
+        (Some(data), _) => absolute(&data)?,
+        // Asked for where there is no home, too: where a package is made.
+        (None, Action::Completions { .. } | Action::Man { .. }) => PathBuf::new(),
+        (None, _) => default_data()?,
     };
     let client = Client::new(&data);
     match args.action {
@@ -225,6 +228,8 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
             telemetry::metrics(&client, output, wish).await
         }
         Action::Policy { action } => operate::policy(&client, output, action).await,
+        Action::Completions { shell } => shell::completions(output, shell),
+        Action::Man { into } => shell::man(output, into.as_deref()),
     }
 }
 
