@@ -188,6 +188,25 @@ fn one_member_takes_every_command() {
         assert!(!text.contains('\x1b'), "colours in a pipe: {text:?}");
     }
 
+    // One voter is a note, no warning: nothing is to be mended.
+    // The machine of the tests may have limits that are too low.
+    let output = member.ask(&["--json", "doctor"]);
+    let findings: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let findings = findings.as_array().unwrap();
+    let said = |part: &str| {
+        let is_it = |finding: &&Value| finding["what"].as_str().unwrap().contains(part);
+        findings.iter().find(is_it).unwrap_or_else(|| panic!("{part}: {findings:?}"))
+    };
+    assert_eq!(said("There is one voter")["how"], "note");
+    assert_eq!(said("All clocks agree within")["how"], "ok");
+    assert_eq!(said(&format!("All run version {}", env!("CARGO_PKG_VERSION")))["how"], "ok");
+    fs::set_permissions(&member.data, fs::Permissions::from_mode(0o777)).unwrap();
+    let output = member.ask(&["doctor"]);
+    fs::set_permissions(&member.data, fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("critical") && text.contains("chmod 700"), "{text}");
+
     // A member that is not there is neither well nor unwell, and a monitor has to see that.
     let nowhere = dir.path().join("nobody");
     let unknown = althing().args(["status", "--check", "--data"]).arg(nowhere).output().unwrap();
@@ -532,6 +551,27 @@ fn without_a_member_every_command_says_how_to_start_one() {
 }
 
 /// What ends in an error leaves what was there as it was.
+#[test]
+fn where_no_member_runs_the_doctor_looks_at_what_a_start_needs() {
+    let dir = TempDir::new().unwrap();
+    // Whatever runs on this machine, one of the ports is taken now.
+    let _taken = TcpListener::bind("127.0.0.1:7780");
+    let output =
+        althing().args(["--json", "doctor", "--data"]).arg(dir.path().join("none")).output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let findings: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let findings = findings.as_array().unwrap();
+    let find = |part: &str| {
+        let is_it = |finding: &&Value| finding["what"].as_str().unwrap().contains(part);
+        findings.iter().find(is_it).unwrap_or_else(|| panic!("{part}: {findings:?}"))
+    };
+    assert!(find("No member is running")["todo"].as_str().unwrap().contains("althing up"));
+    assert!(find("127.0.0.1:7780 can't be listened on")["todo"].as_str().unwrap().contains("ss"));
+    assert!(find("of this machine")["how"].is_string());
+    assert!(!dir.path().join("none").exists(), "it changes nothing");
+}
+
 #[test]
 fn a_shell_completes_what_there_is() {
     let place = TempDir::new().unwrap();

@@ -19,7 +19,9 @@ use crate::{
     member::event::{EventKind, Severity},
     node::{
         Ask, Told,
+        checkup::{Checkups, Examined},
         telemetry::asking::{EventsQuestion, Silent},
+        wall_now,
     },
     proto::rule::bench::Open,
     store::events::Logged,
@@ -166,4 +168,19 @@ pub(super) async fn acting<S: Source>(State(site): State<Site<S>>) -> Response {
     let gathered = gathered.await;
     acting.sort_by(|a, b| (a.told.began, &a.member).cmp(&(b.told.began, &b.member)));
     routes::read(gathered.map(|silent| Acting { acting, silent }))
+}
+
+/// What all members find out about their machines.
+pub(super) async fn checkups<S: Source>(State(site): State<Site<S>>) -> Response {
+    let mut members = Vec::new();
+    let asked = wall_now();
+    let gathered = gather(&site, Ask::Checkup, |member, told| match told {
+        Told::Checkup(found) if members.len() < TOLD_MAX => {
+            members.push(Examined::new(member, *found, asked, wall_now()));
+        }
+        _ => {}
+    });
+    let gathered = gathered.await;
+    members.sort_by(|a, b| a.member.cmp(&b.member));
+    routes::read(gathered.map(|silent| Checkups { members, silent }))
 }

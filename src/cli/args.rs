@@ -622,6 +622,12 @@ Each change is a version of its own; `publish` leaves secrets as they are.")]
         #[command(subcommand)]
         action: Option<PolicyAction>,
     },
+    /// Look at everything that a cluster needs, and say what to mend.
+    #[command(after_help = "\
+It looks at the votes, who reaches whom, programs, clocks, disks and limits of all members;
+where no member runs, at what the first start needs. It changes nothing.
+Ends with 1 if there is anything to mend.")]
+    Doctor,
     /// See a whole cluster at work on this machine, and what it survives.
     Demo(Demo),
     /// Try a cluster that does not exist yet, in virtual time.

@@ -27,6 +27,7 @@ use crate::{
     },
     node::{
         Ask, Edits, Heard, Listening, Metrics, Publish, SecretEdits,
+        checkup::Checkups,
         inspect::{Findings, Question},
         levels::LevelsQuestion,
         telemetry::asking::{Measured, SeriesQuestion},
@@ -109,6 +110,11 @@ impl Client {
         let app = app.iter().map(|app| format!("app={app}"));
         let all: Vec<String> = numbers.chain(app).collect();
         self.query(&format!("/api/v1/levels?{}", all.join("&"))).await
+    }
+
+    /// What members find out about their machines.
+    pub async fn checkups(&self) -> Result<Checkups, Refusal> {
+        self.query("/api/v1/checkups").await
     }
 
     /// The events after the one with this number, oldest first.

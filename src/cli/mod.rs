@@ -8,6 +8,7 @@ mod adopt;
 mod args;
 mod client;
 mod demo;
+mod doctor;
 pub mod edits;
 mod export;
 mod fetch;
@@ -227,6 +228,7 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
             let wish = telemetry::Wish { series, since, step, member, each, percentiles };
             telemetry::metrics(&client, output, wish).await
         }
+        Action::Doctor => doctor::run(&client, output).await,
         Action::Policy { action } => operate::policy(&client, output, action).await,
         Action::Completions { shell } => shell::completions(output, shell),
         Action::Man { into } => shell::man(output, into.as_deref()),

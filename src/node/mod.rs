@@ -9,6 +9,7 @@ mod addresses;
 mod adopt;
 mod again;
 mod certificates;
+pub mod checkup;
 pub mod content;
 mod edits;
 mod forwarder;
@@ -53,6 +54,7 @@ pub use rules::{levels, replay};
 pub use scrub::Scrub;
 pub use secrets::{NewSecret, SecretEdits};
 pub use services::{Ask, Heard, Told};
+pub(crate) use start::wall_now;
 pub use start::{listen, start};
 
 /// A member that runs in this process.

@@ -132,6 +132,8 @@ pub(super) struct Parts {
     pub logs: PathBuf,
     /// How virtual addresses are held.
     pub addresses: vip::Config,
+    /// The data directory.
+    pub data: PathBuf,
     /// Where secrets are kept that others have sealed for this member.
     pub secrets: PathBuf,
     /// Where measurements and events are kept.
@@ -452,6 +454,7 @@ fn put_together(
     let runs = work::Runs {
         supervisor: Arc::clone(&standing.supervisor),
         key: parts.key.clone(),
+        data: parts.data,
         secrets: parts.secrets,
         telemetry: standing.telemetry.clone(),
         stats: is_asked.then(|| Arc::clone(&standing.stats)),

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     adopt::Signed,
+    checkup::Checkup,
     content::{Active, ContentError, Defined},
     telemetry::asking::EventsQuestion,
 };
@@ -100,6 +101,8 @@ pub enum Ask {
     Events(EventsQuestion),
     /// Which rules about that member act there: [`Told::Acting`].
     Acting,
+    /// What it finds out about its machine: [`Told::Checkup`].
+    Checkup,
 }
 
 impl Ask {
@@ -151,6 +154,8 @@ pub enum Told {
     Event(Box<Logged>),
     /// That a rule acts there.
     Acting(Box<Open>),
+    /// What it finds out about its machine.
+    Checkup(Box<Checkup>),
     /// There is no answer, or no more of it.
     Refused(Refusal),
     /// This was all.

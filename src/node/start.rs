@@ -209,6 +209,7 @@ pub(super) async fn prepare(options: &Options, kept: &Kept) -> Result<(Parts, Re
             guard: options.guard,
             file: data.record("addresses"),
         },
+        data: data.path().to_owned(),
         secrets: data.secrets(),
         measured: telemetry::Paths {
             series: data.series(),
@@ -427,7 +428,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// Now, by this server's clock.
-pub(super) fn wall_now() -> WallTime {
+pub(crate) fn wall_now() -> WallTime {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     // A clock before 1970 reads as 1970: it is for people only.
     WallTime(now.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))

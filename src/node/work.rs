@@ -119,6 +119,8 @@ pub(super) struct Runs {
     pub supervisor: Arc<Supervisor>,
     /// Whom secrets are sealed for.
     pub key: SecretKey,
+    /// The data directory.
+    pub data: PathBuf,
     /// Where secrets are kept that others have sealed for this member.
     pub secrets: PathBuf,
     pub telemetry: Telemetry,
@@ -168,7 +170,7 @@ impl Work {
         content: Content,
         store: ContentStore,
         network: Net,
-        Runs { supervisor, key, secrets, telemetry, stats, episodes }: Runs,
+        Runs { supervisor, key, data, secrets, telemetry, stats, episodes }: Runs,
         catalog: &Catalog,
         notes: mpsc::UnboundedSender<Note>,
         (scrub, (sending, receiving)): (Option<Scrub>, (Rate, Rate)),
@@ -207,6 +209,7 @@ impl Work {
                 troubles: services::Troubles::default(),
                 telemetry,
                 open: rules::Episodes::default(),
+                data: data.into(),
             },
             hooks,
             certificates: certificates::Troubles::default(),

@@ -146,6 +146,12 @@ class Cluster:
                             "sentence": "warning when cpu > 90% for 2m then log"} for i in range(3, self.members, 60)],
                 "silent": self.silent()}
 
+    def checkups(self):
+        return {"members": [{"member": self.name(i), "althing": "0.0.0", "clock": int(time.time() * 1000), "ahead_ms": 2500 if i % 50 == 7 else i % 4,
+                             "within_ms": 2, "disk": {"total": 10**11, "free": 6 * 10**10, "files": 10**6, "files_free": 9 * 10**5},
+                             "data_mode": 0o700, "open_files_max": 65536, "receive_max": 4194304, "processors": 4}
+                            for i in range(self.members) if self.state(i) != "down"], "silent": self.silent()}
+
     def silent(self):
         return [{"member": name, "why": "It is down."} for name in self.down()[:1]]
 
@@ -189,7 +195,8 @@ class Door(BaseHTTPRequestHandler):
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         file = os.path.join(PAGE, os.path.basename(url.path) or "index.html")
         told = {"/api/v1/view": cluster.view, "/api/v1/series": lambda: cluster.series(query), "/api/v1/levels": cluster.levels,
-                "/api/v1/log": cluster.log, "/api/v1/services": cluster.services, "/api/v1/acting": cluster.acting}
+                "/api/v1/log": cluster.log, "/api/v1/services": cluster.services, "/api/v1/acting": cluster.acting,
+                "/api/v1/checkups": cluster.checkups}
         if cluster.deaf:
             self.close_connection = True
         elif url.path == "/api/v1/stream":

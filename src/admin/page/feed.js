@@ -13,6 +13,7 @@ export const state = {
   readings: null,   // what each member measured last
   levels: null,     // who serves by which rule
   acting: null,     // rules about members that act
+  checkups: null,   // what members found out about their machines
   heard: Date.now(),
   viewed: 0,
 };

@@ -314,6 +314,19 @@ export function drawMember(view, name) {
   ].filter(Boolean).map(([command, why]) => make("li", "", ...commands(`\`${command}\``), " ", dim(why))));
 }
 
+// What it found out about its machine when it was asked last.
+function machine(name) {
+  const told = state.checkups && state.checkups.members.find((one) => one.member === name);
+  if (!told) return [["Program", "not known"], ["Clock", "not known"], ["Room for its data", "not known"]];
+  const off = Math.abs(told.ahead_ms) <= told.within_ms ? "as the one here"
+    : `${span(Math.abs(told.ahead_ms))} ${told.ahead_ms < 0 ? "behind" : "ahead of"} the one here`;
+  return [
+    ["Program", `version ${told.althing}`],
+    ["Clock", `${off}, within ${count(Math.max(1, told.within_ms))} ms`],
+    ["Room for its data", told.disk ? `${size(told.disk.free)} of ${size(told.disk.total)}` : "not known"],
+  ];
+}
+
 function drawFacts(m, view) {
   const r = reading(m);
   const why = whyService(m, view);
@@ -334,6 +347,7 @@ function drawFacts(m, view) {
     ["Memory", r && r["mem.total"] ? `${size(r["mem.used"])} of ${size(r["mem.total"])}` : "not known"],
     ["Disks", r && r.disks.length ? r.disks.slice(0, 4).map((d) => `${d.mount} ${percent(d.used)}`).join(", ") : "not known"],
     ["Requests", known(r?.requests, (v) => `${number(v)}/s`) ?? "not known"],
+    ...machine(m.name),
     ["Id", m.id],
   ];
   keyed(at("member-facts"), facts, ([term]) => term, ([term]) => fact(term, ""), (element, [term, value]) => {

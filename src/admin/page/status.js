@@ -18,7 +18,7 @@ const CLUSTER_SHOWN = 10; // digits of the cluster's id that are shown
 const VIEWS = {
   overview: { draw: drawOverview, title: () => "", asks: ["levels", "acting"], open: () => charts("pulse", SMALL) },
   members: { draw: drawMembers, title: () => "Members", asks: ["readings", "levels", "acting"] },
-  member: { draw: drawMember, title: (name) => name, asks: ["readings", "levels", "acting", "services"], tab: "members",
+  member: { draw: drawMember, title: (name) => name, asks: ["readings", "levels", "acting", "services", "checkups"], tab: "members",
     open: (name) => charts("member", MEMBER, { member: name }) },
   apps: { draw: drawApps, title: () => "Applications", asks: [] },
   app: { draw: drawApp, title: (name) => name, asks: ["levels", "services"], tab: "apps",
@@ -43,6 +43,7 @@ const ASKS = {
     state.actingWhy = answer.ok ? "" : answer.why;
     state.actingSilent = answer.ok ? answer.ok.silent.map((s) => s.member) : [];
   }],
+  checkups: [() => "/api/v1/checkups", 30000, (answer) => { state.checkups = answer.ok || null; }],
   services: [() => "/api/v1/services", 10000, (answer) => { state.services = answer.ok || { ...state.services, ...answer }; }],
 };
 

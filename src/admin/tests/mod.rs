@@ -241,6 +241,14 @@ async fn what_all_members_tell_is_one_answer_on_both_doors() {
     assert_eq!(told, [&json!("web2"), &json!("web1")]);
     assert_eq!(acting["acting"][0]["key"], json!({"app": "shop", "rule": "hot"}));
 
+    let checkups = json_of(doors.get("/api/v1/checkups").await).await;
+    assert_eq!(checkups["silent"], silent);
+    let members = checkups["members"].as_array().unwrap();
+    let told: Vec<_> = members.iter().map(|m| (&m["member"], &m["althing"])).collect();
+    assert_eq!(told, [(&json!("web1"), &json!("1.1.0")), (&json!("web2"), &json!("1.2.0"))]);
+    let ahead = members[0]["ahead_ms"].as_i64().unwrap().abs();
+    assert!(ahead <= 1 + members[0]["within_ms"].as_i64().unwrap(), "it is one clock: {ahead}");
+
     for wrong in ["since=yesterday", "kind=weather", "about=../etc", "limit=-1"] {
         let response = doors.get(&format!("/api/v1/log?{wrong}")).await;
         assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{wrong}");

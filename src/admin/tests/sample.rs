@@ -22,9 +22,11 @@ use crate::{
     },
     node::{
         Ask, Edits, Heard, Listening, Metrics, Publish, SecretEdits, Told,
+        checkup::Checkup,
         inspect::{Findings, Question, Verified},
         levels::LevelsQuestion,
         telemetry::asking::{Measured, SeriesQuestion},
+        wall_now,
     },
     proto::{
         rule::{
@@ -124,7 +126,7 @@ impl Source for Fake {
         let (to, heard) = mpsc::channel(16);
         let web1 = member.unwrap_or_else(|| MemberName::parse("web1").unwrap());
         let said = match ask {
-            Ask::Events(_) | Ask::Acting | Ask::Status { .. } => told(&ask),
+            Ask::Events(_) | Ask::Acting | Ask::Checkup | Ask::Status { .. } => told(&ask),
             _ => vec![(web1.clone(), Told::Restarted(1)), (web1, Told::Done)],
         };
         for (member, told) in said {
@@ -207,6 +209,10 @@ fn told(ask: &Ask) -> Vec<(MemberName, Told)> {
                 sentence: "when cpu > 90% then log".to_owned(),
                 put_off: false,
             }))],
+            Ask::Checkup => {
+                let (althing, clock) = (format!("1.{n}.0"), wall_now());
+                vec![Told::Checkup(Box::new(Checkup { althing, clock, ..Checkup::default() }))]
+            }
             _ => vec![Told::Status(ServiceStatus {
                 app: app.clone(),
                 service: ServiceName::parse("worker").unwrap(),

@@ -1,7 +1,7 @@
 //! Between members: a question goes out on a stream of its own and its answer
 //! comes back as lines of JSON. Both are read with bounds.
 
-use std::{collections::BTreeMap, future::Future, io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, io, path::Path, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader},
@@ -41,6 +41,8 @@ pub(in crate::node) struct Here {
     pub telemetry: Telemetry,
     /// Rules about this member that act.
     pub open: Episodes,
+    /// Its data directory.
+    pub data: Arc<Path>,
 }
 
 /// The member that asks.

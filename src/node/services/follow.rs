@@ -16,7 +16,7 @@ use super::{Ask, Asker, Here, Told};
 use crate::{
     base::{AppName, Reason, Refusal, ServiceName},
     driver::services::{LogLine, Supervisor},
-    node::{adopt, telemetry::asking},
+    node::{adopt, checkup::Checkup, telemetry::asking, wall_now},
 };
 
 /// What is told of the log of one service at once, bytes.
@@ -49,7 +49,7 @@ impl<T> From<mpsc::error::SendError<T>> for Gone {
 }
 
 async fn parts(
-    Here { supervisor, vault, telemetry, open, .. }: Here,
+    Here { supervisor, vault, telemetry, open, data, .. }: Here,
     ask: Ask,
     asker: Option<Asker>,
     to: &mpsc::Sender<Told>,
@@ -106,6 +106,13 @@ async fn parts(
             let open = open.lock().unwrap_or_else(PoisonError::into_inner).clone();
             for open in open {
                 to.send(Told::Acting(Box::new(open))).await?;
+            }
+        }
+        Ask::Checkup => {
+            // A file system that hangs keeps a thread of its own.
+            let look = tokio::task::spawn_blocking(move || Checkup::look(&data, wall_now()));
+            if let Ok(found) = look.await {
+                to.send(Told::Checkup(Box::new(found))).await?;
             }
         }
         Ask::Logs { app, service, lines, follow } => {
