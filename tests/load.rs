@@ -34,8 +34,11 @@ use scenario::{say, scenario};
 use shop::{Client, Told, ready, version};
 
 const HOSTS: [usize; 3] = [1, 2, 3];
-/// How long it takes at most until nobody asks a member any more that is down.
-const KNOWN_WITHIN: Duration = Duration::from_secs(1);
+/// How long it takes at most until nobody asks a member any more that is killed: its host says
+/// that nobody listens there.
+const KILLED_WITHIN: Duration = Duration::from_secs(1);
+/// And one whose link is cut: nobody says anything, and what the settings imply is some 1.6 s.
+const CUT_WITHIN: Duration = Duration::from_secs(2);
 /// Clients of each member.
 const CLIENTS: usize = 2;
 
@@ -206,7 +209,12 @@ fn planned(lan: &Lan) -> String {
 
 /// Members 1 and 2 are asked, 1 has everything answered by others, and `break_off` takes 3
 /// away.
-fn unplanned(lan: &mut Lan, what: &str, break_off: impl FnOnce(&mut Lan)) -> String {
+fn unplanned(
+    lan: &mut Lan,
+    what: &str,
+    known_within: Duration,
+    break_off: impl FnOnce(&mut Lan),
+) -> String {
     lan.member(1).run(&["drain", "m1"]).unwrap();
     lan.service(1, "standby");
     let clients = lan.clients(&[1, 2]);
@@ -225,7 +233,7 @@ fn unplanned(lan: &mut Lan, what: &str, break_off: impl FnOnce(&mut Lan)) -> Str
     say(&format!("{what}: {failures:?}"));
     for failure in &failures {
         let after = failure.asked.saturating_duration_since(broken);
-        assert!(after < KNOWN_WITHIN, "asked {after:?} after: {failure:?}");
+        assert!(after < known_within, "asked {after:?} after: {failure:?}");
         // What may be repeated is, unless an answer had begun.
         let begun = failure.why.starts_with("cut in a body");
         assert!(failure.path == "/api/b" || begun, "{failure:?}");
@@ -235,7 +243,7 @@ fn unplanned(lan: &mut Lan, what: &str, break_off: impl FnOnce(&mut Lan)) -> Str
 }
 
 fn killed(lan: &mut Lan) -> String {
-    let told = unplanned(lan, "killed", |lan| lan.signal(3, Signal::KILL));
+    let told = unplanned(lan, "killed", KILLED_WITHIN, |lan| lan.signal(3, Signal::KILL));
     lan.members[2].kill();
     let plan = lan.members[2].again();
     lan.members[2] = plan.up().unwrap();
@@ -248,7 +256,7 @@ fn killed(lan: &mut Lan) -> String {
 }
 
 fn cut(lan: &mut Lan) -> String {
-    unplanned(lan, "cut off", |lan| {
+    unplanned(lan, "cut off", CUT_WITHIN, |lan| {
         lan.net.unplug(3);
         lan.net.apply();
     })

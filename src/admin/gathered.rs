@@ -8,9 +8,10 @@ use axum::{
     response::Response,
 };
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use super::{
-    routes::{self, Site},
+    routes::{self, Site, TURN_WITHIN},
     source::Source,
 };
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
     member::event::{EventKind, Severity},
     node::{
         Ask, Told,
-        checkup::{Checkups, Examined},
+        checkup::{Checkup, Checkups, Examined},
         telemetry::asking::{EventsQuestion, Silent},
         wall_now,
     },
@@ -62,7 +63,8 @@ async fn gather<S: Source>(
     ask: Ask,
     mut take: impl FnMut(MemberName, Told),
 ) -> Result<Vec<Silent>, Refusal> {
-    let _turn = site.questions.try_acquire().map_err(|_| routes::crowded("Nobody was asked."))?;
+    let turn = timeout(TURN_WITHIN, site.gathering.acquire()).await;
+    let _turn = turn.map_err(|_| routes::crowded("Nobody was asked."))?;
     let mut heard = site.source.services(None, ask).await?;
     let mut silent = BTreeMap::new();
     while let Some(part) = heard.recv().await {
@@ -172,15 +174,29 @@ pub(super) async fn acting<S: Source>(State(site): State<Site<S>>) -> Response {
 
 /// What all members find out about their machines.
 pub(super) async fn checkups<S: Source>(State(site): State<Site<S>>) -> Response {
+    routes::read(examined(&site).await)
+}
+
+/// The same without what would help somebody who means harm.
+pub(super) async fn checkups_for_all<S: Source>(State(site): State<Site<S>>) -> Response {
+    let mut told = examined(&site).await;
+    for member in told.iter_mut().flat_map(|told| &mut told.members) {
+        let Checkup { data_mode, open_files_max, receive_max, .. } = &mut member.found;
+        (*data_mode, *open_files_max, *receive_max) = (None, None, None);
+    }
+    routes::read(told)
+}
+
+async fn examined<S: Source>(site: &Site<S>) -> Result<Checkups, Refusal> {
     let mut members = Vec::new();
     let asked = wall_now();
-    let gathered = gather(&site, Ask::Checkup, |member, told| match told {
+    let silent = gather(site, Ask::Checkup, |member, told| match told {
         Told::Checkup(found) if members.len() < TOLD_MAX => {
             members.push(Examined::new(member, *found, asked, wall_now()));
         }
         _ => {}
     });
-    let gathered = gathered.await;
+    let silent = silent.await?;
     members.sort_by(|a, b| a.member.cmp(&b.member));
-    routes::read(gathered.map(|silent| Checkups { members, silent }))
+    Ok(Checkups { members, silent })
 }

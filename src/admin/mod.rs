@@ -21,7 +21,8 @@
 //! GET  /api/v1/log         x          x        events of all members, newest first, ?since=MS&limit=N&...
 //! GET  /api/v1/services    x          x        services of all members
 //! GET  /api/v1/acting      x          x        rules that act about single members, of all
-//! GET  /api/v1/checkups    x          x        program, clock, disk and limits of all members
+//! GET  /api/v1/checkups    x          x        program, clock and disk of all members; at the
+//!                                              socket limits and permissions, too
 //! GET  /api/v1/metrics     x          x        Metrics
 //! GET  /api/v1/stream      x          x        server-sent events: view, event, metrics
 //! GET  /metrics            x          x        Prometheus text

@@ -4,7 +4,7 @@
 use std::{
     convert::Infallible,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use axum::{
@@ -42,8 +42,10 @@ const EDITS_MAX: usize = 64 << 20;
 const SECRETS_MAX: usize = 12 << 20;
 /// Streams of one door at one time: each costs a view every few seconds.
 const STREAMS_MAX: usize = 64;
-/// Questions about measurements of one door at one time.
+/// Questions about measurements of one door at one time, and as many about what all members know.
 const QUESTIONS_MAX: usize = 8;
+/// How long one waits for its turn.
+pub(super) const TURN_WITHIN: Duration = Duration::from_secs(3);
 
 /// What every route works on.
 #[derive(Clone)]
@@ -53,6 +55,7 @@ pub(super) struct Site<S> {
     pub start: Arc<str>,
     pub streams: Arc<Semaphore>,
     pub questions: Arc<Semaphore>,
+    pub gathering: Arc<Semaphore>,
     pub shutdown: CancellationToken,
 }
 
@@ -64,6 +67,7 @@ impl<S: Source> Site<S> {
             start: format!("{:x}", now.as_millis()).into(),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
+            gathering: Arc::new(Semaphore::new(QUESTIONS_MAX)),
             shutdown,
         }
     }
@@ -84,6 +88,7 @@ pub(super) fn full<S: Source>(site: Site<S>) -> Router {
             post(inspect::<S>).layer(DefaultBodyLimit::max(EDITS_MAX)), // a list may be asked about
         )
         .route("/api/v1/services", post(services::<S>))
+        .route("/api/v1/checkups", get(gathered::checkups::<S>))
         .route("/api/v1/listening", get(listening::<S>))
         .route("/api/v1/stop", post(stop::<S>));
     finish(router, site)
@@ -93,7 +98,8 @@ pub(super) fn full<S: Source>(site: Site<S>) -> Router {
 pub(super) fn read_only<S: Source>(site: Site<S>) -> Router {
     let checked = middleware::from_fn_with_state(site.clone(), guard::host::<S>);
     // Fallbacks first: a layer covers what is there when it is added.
-    let router = with_fallbacks(reads::<S>()).layer(checked);
+    let reads = reads::<S>().route("/api/v1/checkups", get(gathered::checkups_for_all::<S>));
+    let router = with_fallbacks(reads).layer(checked);
     router.layer(middleware::from_fn(guard::headers)).with_state(site)
 }
 
@@ -108,7 +114,6 @@ fn reads<S: Source>() -> Router<Site<S>> {
         .route("/api/v1/log", get(gathered::log::<S>))
         .route("/api/v1/services", get(gathered::services::<S>))
         .route("/api/v1/acting", get(gathered::acting::<S>))
-        .route("/api/v1/checkups", get(gathered::checkups::<S>))
         .route("/api/v1/stream", get(stream::stream::<S>))
 }
 

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     base::{Reason, Refusal},
+    driver::services::descriptors,
     member::view::{Health, MemberView, View},
     node::{
         checkup::{Checkup, Checkups, Examined},
@@ -35,6 +36,9 @@ const ROOM_BYTES: u64 = 512 << 20;
 const FILES_MIN: u64 = 4_096;
 /// What a socket of a member asks to receive ahead, bytes.
 const RECEIVE_MIN: u64 = 2 << 20;
+/// What is told where a question is not answered.
+const OLDER: &str = "A member of an older version does not know this question: upgrade it; \
+                     otherwise see its log.";
 /// Where `up` listens if it is not told.
 const MEMBERS: &str = "0.0.0.0:7700";
 const DOORS: [(&str, &str, &str); 2] =
@@ -70,9 +74,11 @@ fn bad(how: How, what: impl Into<String>, todo: impl Into<String>) -> Finding {
 
 pub(super) async fn run(client: &Client, output: &Output) -> Result<ExitCode, Refusal> {
     let findings = match client.view().await {
-        Ok(view) => of_cluster(&view, &client.checkups().await?),
+        Ok(view) => of_cluster(&view, client.checkups().await.as_ref()),
         Err(refusal) if refusal.reason == Reason::NotFound => {
             let data = client.data();
+            // As `up` does, so that the limit is the one that it will have.
+            descriptors::raise();
             // The first start makes it: what counts is where it will stand.
             let place = data.ancestors().find(|place| place.exists()).unwrap_or(data);
             let found = Checkup::look(place, wall_now());
@@ -121,7 +127,7 @@ fn ports() -> Vec<Finding> {
     std::iter::once(members).chain(doors).collect()
 }
 
-fn of_cluster(view: &View, told: &Checkups) -> Vec<Finding> {
+fn of_cluster(view: &View, told: Result<&Checkups, &Refusal>) -> Vec<Finding> {
     let mut findings = vec![votes(view)];
     // What a member knows to be wrong, in its own words.
     let how = if view.health == Health::Critical { How::Critical } else { How::Warning };
@@ -131,14 +137,23 @@ fn of_cluster(view: &View, told: &Checkups) -> Vec<Finding> {
     if view.reasons.is_empty() {
         findings.push(fine("The health of the cluster is ok."));
     }
-    findings.extend(told.silent.iter().map(|silent| {
-        bad(
-            How::Critical,
-            format!("{} did not answer: {}", silent.member, silent.why),
-            "See that it runs there and that UDP gets there and back.",
-        )
-    }));
     findings.extend(reach(view));
+    let told = match told {
+        Ok(told) => told,
+        Err(refusal) => {
+            let what = format!(
+                "What members find out about their machines is not known: {} {}",
+                refusal.what, refusal.why
+            );
+            findings.push(bad(How::Warning, what, OLDER));
+            return findings;
+        }
+    };
+    // Whether it is reached is said above.
+    findings.extend(told.silent.iter().map(|silent| {
+        let what = format!("{} says nothing of its machine: {}", silent.member, silent.why);
+        bad(How::Warning, what, OLDER)
+    }));
     findings.push(programs(&told.members));
     findings.extend(clocks(&told.members));
     for member in &told.members {
@@ -207,7 +222,9 @@ fn programs(members: &[Examined]) -> Finding {
         versions.iter().map(|(version, who)| format!("{version} on {}", who.join(", "))).collect();
     match versions.len() {
         0 => bad(How::Critical, "No member told its version.", "See `althing members`."),
-        1 => fine(format!("All run version {}.", versions.keys().next().unwrap_or(&""))),
+        1 => {
+            fine(format!("All that answer run version {}.", versions.keys().next().unwrap_or(&"")))
+        }
         _ => bad(
             How::Warning,
             format!("Members run several versions: {}.", told.join("; ")),
@@ -327,11 +344,11 @@ mod tests {
         view.reasons.clear();
         (view.health, view.voters_live) = (Health::Ok, 5);
         let members: Vec<Examined> = (1..=7).map(|n| well(&format!("web{n}"), n)).collect();
-        let findings = of_cluster(&view, &Checkups { members, silent: Vec::new() });
+        let findings = of_cluster(&view, Ok(&Checkups { members, silent: Vec::new() }));
         assert_eq!(wrong(&findings), []);
         let said: Vec<&str> = findings.iter().map(|finding| finding.what.as_str()).collect();
         assert!(said.contains(&"All clocks agree within 10 ms."), "{said:?}");
-        assert!(said.contains(&"All run version 1.2.0."), "{said:?}");
+        assert!(said.contains(&"All that answer run version 1.2.0."), "{said:?}");
         assert!(findings.iter().all(|finding| finding.todo.is_empty()));
     }
 
@@ -347,12 +364,12 @@ mod tests {
             why: "It said nothing.".to_owned(),
         };
         let told = Checkups { members: vec![well("web1", 0), other], silent: vec![silent] };
-        let findings = of_cluster(&view, &told);
+        let findings = of_cluster(&view, Ok(&told));
         let wrong = wrong(&findings);
         for (how, part) in [
             (How::Critical, "2 of 5 voters are live, and 3 are a majority"),
             (How::Critical, "web6 is down."),
-            (How::Critical, "web5 did not answer: It said nothing."),
+            (How::Warning, "web5 says nothing of its machine: It said nothing."),
             (How::Warning, "web2 gets no answer from web3, web4."),
             (How::Warning, "1.1.0 on web2; 1.2.0 on web1"),
             (How::Warning, "The clock of web2 is 90.0 s behind the one here."),
@@ -363,6 +380,11 @@ mod tests {
             );
         }
         assert!(findings.iter().all(|one| (one.how == How::Ok) == one.todo.is_empty()));
+        // What the member itself knows is said, though the others can't be asked.
+        let refusal = Refusal::new(Reason::NotFound, "Nobody was asked.", "No such thing.", "");
+        let fewer = of_cluster(&view, Err(&refusal));
+        assert_eq!(fewer[0], findings[0]);
+        assert!(fewer.last().unwrap().what.contains("No such thing."), "{fewer:?}");
     }
 
     #[test]

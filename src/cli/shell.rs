@@ -45,7 +45,9 @@ pub(super) fn man(output: &Output, into: Option<&Path>) -> Result<ExitCode, Refu
         return Ok(ExitCode::SUCCESS);
     }
     let mut page = Vec::new();
-    let made = clap_mangen::Man::new(Args::command()).render(&mut page);
+    // As in the pages of commands: none is written for `help`.
+    let command = Args::command().disable_help_subcommand(true);
+    let made = clap_mangen::Man::new(command).render(&mut page);
     made.map_err(|error| refusal(format!("The page can't be made: {error}.")))?;
     let page = String::from_utf8_lossy(&page);
     if output.json {

@@ -463,7 +463,8 @@ fn keeps_homes(next: &Catalog, base: &Catalog, what: &str) -> Result<(), Refusal
         format!("{app} is placed on `{placement}`, and no other member with a vote is that."),
         format!(
             "Give another member the tags that it needs (`althing tags`), or publish {app} with \
-             another placement, and try again."
+             another placement, and try again. A member with a new key has its vote again in a \
+             moment."
         ),
     ))
 }

@@ -1241,7 +1241,6 @@ pub(super) fn refuse_entry(ticket: u64, refusal: Refusal, effects: &mut Vec<Effe
     effects.push(Effect::Answer { ticket, bytes });
 }
 
-/// What a committed change is, for the events of the member that proposed it.
 /// The application that `change` was about, which has been committed.
 fn concerned(member: &Member, change: &Change) -> Option<AppName> {
     match change {
@@ -1273,6 +1272,7 @@ fn of_episode(change: &Change) -> Option<String> {
     }
 }
 
+/// What a committed change is, for the events of the member that proposed it.
 fn told(member: &Member, change: &Change) -> Option<String> {
     let name = |id: &MemberId| member.name_of(*id);
     Some(match change {

@@ -3,7 +3,13 @@
 //!
 //! It has succeeded when the other side's welcome was read, not before.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use quinn::Connection;
 use tokio::time::timeout;
@@ -24,12 +30,13 @@ pub(super) async fn run(hub: Arc<Hub>, dial: Dial) {
         let endpoint = hub.endpoint().ok_or(NetError::Closing)?;
         // Before anything is sent there.
         let said = hub.refusals.listen();
+        let is_heard = AtomicBool::new(false);
         tokio::select! {
             biased;
             outcome = welcomed(
-                &endpoint, &hub.identity, dial.class, Some(dial.key), dial.address,
+                &endpoint, &hub.identity, dial.class, Some(dial.key), dial.address, &is_heard,
             ) => outcome,
-            () = refusal::refusal(said, dial.address) => {
+            () = refusal::refusal(said, dial.address, &is_heard) => {
                 Err(NetError::NobodyListens { address: dial.address })
             }
         }
@@ -70,21 +77,27 @@ pub(super) async fn run(hub: Arc<Hub>, dial: Dial) {
 
 /// Connects and waits for the welcome, for each no longer than [`DIAL_TIMEOUT`]: a
 /// member that has answered but is overloaded deserves more patience than one
-/// that hasn't.
+/// that hasn't. `is_heard` is set as soon as anything has come from there.
 pub(super) async fn welcomed(
     endpoint: &quinn::Endpoint,
     identity: &Identity,
     class: Class,
     expected: Option<PublicKey>,
     address: SocketAddr,
+    is_heard: &AtomicBool,
 ) -> Result<Connection, NetError> {
     let config = socket::client_config(identity, class, expected)?;
-    let connecting = endpoint
+    let mut connecting = endpoint
         .connect_with(config, address, SERVER_NAME)
         .map_err(|error| NetError::Unreachable { address, cause: error.to_string() })?;
     let late = |_| link::unanswered(address);
     let failed = |error| link::dial_error(address, &error);
-    let connection = timeout(DIAL_TIMEOUT, connecting).await.map_err(late)?.map_err(failed)?;
+    let connected = async {
+        // Whatever is wrong is told by the connection itself.
+        is_heard.store(connecting.handshake_data().await.is_ok(), Ordering::Relaxed);
+        connecting.await
+    };
+    let connection = timeout(DIAL_TIMEOUT, connected).await.map_err(late)?.map_err(failed)?;
     let welcome = timeout(DIAL_TIMEOUT, hear_welcome(&connection)).await.map_err(late)?;
     if welcome == Some(WELCOME) {
         return Ok(connection);

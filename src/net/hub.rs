@@ -530,13 +530,16 @@ impl Hub {
 async fn doubt(hub: Arc<Hub>, member: MemberId, address: SocketAddr, links: Vec<Link>) {
     let before: Vec<(u64, u64)> = links.iter().map(Link::traffic).collect();
     sleep(refusal::SENT_AGAIN).await;
+    // What leaves by now was sent, or is sent again, for an answer: all that is only acknowledged
+    // has been.
+    let by_now: Vec<u64> = links.iter().map(|link| link.traffic().0).collect();
+    let far = links.iter().map(|link| link.connection.rtt() * 2).max().unwrap_or_default();
+    sleep(UNANSWERED.max(far)).await;
     // Nothing has to come back where nothing was sent.
     let asked = links
         .iter()
-        .zip(&before)
-        .any(|(link, (sent, _))| link.traffic().0 > *sent || link.unanswered_for().is_some());
-    let far = links.iter().map(|link| link.connection.rtt() * 2).max().unwrap_or_default();
-    sleep(UNANSWERED.max(far)).await;
+        .zip(by_now)
+        .any(|(link, sent)| link.traffic().0 > sent || link.unanswered_for().is_some());
     let silent = links.iter().zip(&before).all(|(link, (_, heard))| link.traffic().1 == *heard);
     hub.lock().doubted.remove(&address);
     if asked && silent && links.iter().any(Link::is_alive) {

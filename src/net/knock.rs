@@ -4,7 +4,7 @@
 //! key, so that no member between can put another key in its place. What a
 //! knock says is not judged here.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::atomic::AtomicBool, time::Duration};
 
 use quinn::{Connection, Endpoint};
 use tokio::{
@@ -78,7 +78,9 @@ async fn at_the_door(
     to: SocketAddr,
 ) -> Result<Connection, NetError> {
     loop {
-        match dial::welcomed(endpoint, identity, Class::Join, None, to).await {
+        match dial::welcomed(endpoint, identity, Class::Join, None, to, &AtomicBool::default())
+            .await
+        {
             Err(NetError::Refused { reason, .. }) if reason == Close::Busy.text() => {
                 sleep(BUSY_PAUSE).await;
             }

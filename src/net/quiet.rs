@@ -96,17 +96,24 @@ impl AsyncUdpSocket for Socket {
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let socket = self.fd.get_ref();
-        let is_full = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
         let mut sent = self.state.try_send(socket.into(), transmit);
-        if sent.as_ref().is_err_and(|error| !is_full(error)) {
-            // It may be about a packet that was sent before, and then this one was not sent. What
-            // is wrong with this one itself quinn leaves to its retransmissions.
-            sent = self.state.send(socket.into(), transmit);
+        if sent.as_ref().is_err_and(refusal::is_word_of_another) {
+            // This one was not sent.
+            sent = self.state.try_send(socket.into(), transmit);
         }
-        if sent.as_ref().is_err_and(is_full) {
-            self.full.store(true, Ordering::Relaxed);
+        match sent {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.full.store(true, Ordering::Relaxed);
+                Err(error)
+            }
+            // What is wrong with this one itself is left to retransmissions: an error here would
+            // end the connection.
+            Err(error) => {
+                tracing::debug!(%error, to = %transmit.destination, "a packet was not sent");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
-        sent
     }
 
     fn poll_recv(

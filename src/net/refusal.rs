@@ -16,6 +16,7 @@ use std::{
     io,
     net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket},
     os::fd::AsRawFd,
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -36,8 +37,10 @@ use tokio::{
 /// How long a peer of which it is said that it is not there may leave everything unanswered. QUIC
 /// acknowledges within 25 ms and a round trip.
 pub(super) const UNANSWERED: Duration = Duration::from_millis(120);
-/// Within this time something is sent to it again, if it was sent anything at all: QUIC's first
-/// retransmissions.
+/// The same of one that is dialled: what it says first takes a round trip, of a length that nobody
+/// knows yet.
+const UNHEARD: Duration = Duration::from_millis(300);
+/// After this time all that it had sent is acknowledged, and what is not answered is sent again.
 pub(super) const SENT_AGAIN: Duration = Duration::from_millis(60);
 /// Words that are read at a time.
 const READ_MAX: usize = 64;
@@ -60,14 +63,19 @@ impl Ears {
     pub(super) fn open(socket: &UdpSocket) -> io::Result<Self> {
         let again = socket.try_clone()?;
         again.set_nonblocking(true)?;
-        // A socket of IPv6 has peers of both kinds.
-        setsockopt(socket, Ipv4RecvErr, &true)?;
-        if socket.local_addr()?.is_ipv6() {
-            setsockopt(socket, Ipv6RecvErr, &true)?;
-        }
         // SAFETY: a `UdpSocket` owns its descriptor, which stays open and the same until it is
         // dropped; `AsyncFd` takes it out of the selector before that.
         let fd = unsafe { AsyncFd::register_with_interest(again, Interest::ERROR)? };
+        // Last, and both or neither: words that nobody reads would fill the socket. One of IPv6
+        // has peers of both kinds.
+        if socket.local_addr()?.is_ipv6() {
+            setsockopt(socket, Ipv6RecvErr, &true)?;
+        }
+        if let Err(error) = setsockopt(socket, Ipv4RecvErr, &true) {
+            // Fails where it is not one of IPv6.
+            let _ = setsockopt(socket, Ipv6RecvErr, &false);
+            return Err(error.into());
+        }
         Ok(Self { fd })
     }
 
@@ -151,6 +159,12 @@ pub(super) fn is_word(error: &io::Error) -> bool {
     )
 }
 
+/// The same, as an answer to a packet that is about to be sent: that is too large by itself, and by
+/// no host's word.
+pub(super) fn is_word_of_another(error: &io::Error) -> bool {
+    is_word(error) && error.raw_os_error() != Some(Errno::EMSGSIZE as i32)
+}
+
 /// Passes the words on to the dials that are under way.
 pub(super) struct Refusals(broadcast::Sender<SocketAddr>);
 
@@ -170,12 +184,22 @@ impl Refusals {
     }
 }
 
-/// Ends a while after it was said that nobody listens at `address`; otherwise never.
-pub(super) async fn refusal(mut said: broadcast::Receiver<SocketAddr>, address: SocketAddr) {
+/// Ends a while after it was said that nobody listens at `address`, unless it `is_heard` by then;
+/// otherwise never.
+pub(super) async fn refusal(
+    mut said: broadcast::Receiver<SocketAddr>,
+    address: SocketAddr,
+    is_heard: &AtomicBool,
+) {
     let address = canonical(address);
     loop {
         match said.recv().await {
-            Ok(refused) if refused == address => return sleep(UNANSWERED).await,
+            Ok(refused) if refused == address => {
+                sleep(UNHEARD).await;
+                if !is_heard.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
             // What was missed of many: it is said again.
             Ok(_) | Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return std::future::pending().await,
@@ -227,6 +251,9 @@ mod tests {
     #[tokio::test]
     async fn a_socket_of_ipv6_hears_of_both_kinds() {
         let here = IpAddr::from(Ipv6Addr::LOCALHOST);
+        if UdpSocket::bind((here, 0)).is_err() {
+            return eprintln!("not tried: this machine has no IPv6");
+        }
         let to = closed(here);
         hears(Ipv6Addr::UNSPECIFIED.into(), to, to).await;
         let old = closed(Ipv4Addr::LOCALHOST.into());
@@ -239,11 +266,15 @@ mod tests {
         let refusals = Refusals::new();
         let to = SocketAddr::from(([192, 0, 2, 1], 7_000));
         let other = SocketAddr::from(([192, 0, 2, 1], 7_001));
-        let dial = refusal(refusals.listen(), to);
+        let (heard, unheard) = (AtomicBool::new(true), AtomicBool::new(false));
+        let answered = refusal(refusals.listen(), to, &heard);
+        let dial = refusal(refusals.listen(), to, &unheard);
         refusals.tell(other);
         tokio::pin!(dial);
         assert!(timeout(Duration::from_secs(60), &mut dial).await.is_err());
         refusals.tell(to);
         timeout(Duration::from_secs(1), dial).await.unwrap();
+        // Whoever answers is there, whatever is said.
+        assert!(timeout(Duration::from_secs(60), answered).await.is_err());
     }
 }

@@ -209,7 +209,8 @@ async fn raw(
 ) -> (quinn::Endpoint, quinn::Connection) {
     let identity = Identity::new(key, cluster(1)).unwrap();
     let endpoint = socket::dialler(LOOPBACK, key).unwrap();
-    let connection = dial::welcomed(&endpoint, &identity, class, None, to).await.unwrap();
+    let connection =
+        dial::welcomed(&endpoint, &identity, class, None, to, &Default::default()).await.unwrap();
     (endpoint, connection)
 }
 

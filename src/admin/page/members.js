@@ -318,8 +318,9 @@ export function drawMember(view, name) {
 function machine(name) {
   const told = state.checkups && state.checkups.members.find((one) => one.member === name);
   if (!told) return [["Program", "not known"], ["Clock", "not known"], ["Room for its data", "not known"]];
-  const off = Math.abs(told.ahead_ms) <= told.within_ms ? "as the one here"
-    : `${span(Math.abs(told.ahead_ms))} ${told.ahead_ms < 0 ? "behind" : "ahead of"} the one here`;
+  const by = Math.abs(told.ahead_ms);
+  const off = by <= told.within_ms ? "as the one here"
+    : `${by < 10000 ? `${count(by)} ms` : span(by)} ${told.ahead_ms < 0 ? "behind" : "ahead of"} the one here`;
   return [
     ["Program", `version ${told.althing}`],
     ["Clock", `${off}, within ${count(Math.max(1, told.within_ms))} ms`],

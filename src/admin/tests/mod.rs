@@ -246,6 +246,9 @@ async fn what_all_members_tell_is_one_answer_on_both_doors() {
     let members = checkups["members"].as_array().unwrap();
     let told: Vec<_> = members.iter().map(|m| (&m["member"], &m["althing"])).collect();
     assert_eq!(told, [(&json!("web1"), &json!("1.1.0")), (&json!("web2"), &json!("1.2.0"))]);
+    assert!(members[0]["data_mode"].is_null(), "this door tells it to nobody");
+    let known = json_of(doors.socket(Method::GET, "/api/v1/checkups", "").await).await;
+    assert_eq!(known["members"][0]["data_mode"], 0o700);
     let ahead = members[0]["ahead_ms"].as_i64().unwrap().abs();
     assert!(ahead <= 1 + members[0]["within_ms"].as_i64().unwrap(), "it is one clock: {ahead}");
 

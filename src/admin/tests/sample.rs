@@ -211,7 +211,9 @@ fn told(ask: &Ask) -> Vec<(MemberName, Told)> {
             }))],
             Ask::Checkup => {
                 let (althing, clock) = (format!("1.{n}.0"), wall_now());
-                vec![Told::Checkup(Box::new(Checkup { althing, clock, ..Checkup::default() }))]
+                let data_mode = Some(0o700);
+                let found = Checkup { althing, clock, data_mode, ..Checkup::default() };
+                vec![Told::Checkup(Box::new(found))]
             }
             _ => vec![Told::Status(ServiceStatus {
                 app: app.clone(),

@@ -24,6 +24,9 @@ const TAIL_BYTES_MAX: usize = 4 << 20;
 /// How often is looked for services that are new.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// Held while this machine is looked at.
+static LOOKING: Semaphore = Semaphore::const_new(1);
+
 /// Answers `ask`, which another member may have asked, into `to`, with [`Told::Done`] at
 /// the end. It ends early when nobody listens.
 pub(in crate::node) async fn answer(
@@ -109,10 +112,16 @@ async fn parts(
             }
         }
         Ask::Checkup => {
-            // A file system that hangs keeps a thread of its own.
-            let look = tokio::task::spawn_blocking(move || Checkup::look(&data, wall_now()));
-            if let Ok(found) = look.await {
-                to.send(Told::Checkup(Box::new(found))).await?;
+            // A file system that hangs keeps one thread, however many ask.
+            let Ok(turn) = LOOKING.acquire().await else { return Err(Gone) };
+            let look = tokio::task::spawn_blocking(move || {
+                let found = Checkup::look(&data, wall_now());
+                drop(turn);
+                found
+            });
+            match look.await {
+                Ok(found) => to.send(Told::Checkup(Box::new(found))).await?,
+                Err(_) => return Err(Gone), // the runtime ends
             }
         }
         Ask::Logs { app, service, lines, follow } => {
