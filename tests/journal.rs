@@ -74,7 +74,7 @@ fn events_are_in_the_journal_with_their_fields() {
     for (kind, part) in [
         ("window", "a window was opened for web version 1"),
         ("version", "web version 1 is committed"),
-        ("window", "window 1: "),
+        ("window", "web version 1 is in force on all 1 live members"),
     ] {
         let is_it = |entry: &&Value| entry["MESSAGE"].as_str().is_some_and(|m| m.contains(part));
         let entry = entries.iter().find(is_it).unwrap_or_else(|| panic!("{part}: {entries:?}"));
