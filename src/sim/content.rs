@@ -264,8 +264,10 @@ impl World {
             match work {
                 // A merge has no note of its own to lose.
                 Work::Activate { root, keep_edits: false, .. } if chance == 0 => {
-                    // The trees were exchanged, and the note of it was lost.
+                    // The trees were exchanged, and the note of it was lost. That it was begun
+                    // stands in the record, also where nothing was live before.
                     if self.servers[s].disk.whole.contains(&root) {
+                        self.servers[s].disk.activated.entry(app.clone()).or_insert(0);
                         self.servers[s].disk.set_live(now, &app, Some(root));
                         self.checker.reach(Situation::CrashAfterSwitch);
                     }
