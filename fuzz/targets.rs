@@ -16,12 +16,13 @@ use std::{
 
 use althing::{
     base::{
-        AppName, Digest, MemberId, MemberName, Network, PublicKey, Reason, Refusal, RelPath,
-        RuleName, SecretKey, Signature, Time, WallTime,
+        AppName, Digest, MemberId, MemberName, Network, OperatorName, PublicKey, Reason, Refusal,
+        RelPath, RuleName, SecretKey, Signature, Time, WallTime,
         catalog::{AppSpec, Catalog, Enrolled, Invite, Origin, Publication, Version},
         conduct::{Severity, Silence, Silenced},
         limits,
         metric::{Pattern, Series},
+        operator::{Operator, OperatorToken},
         tree::{self, Chunk, Entry, Node, Tree},
         wire::{self, Kind},
     },
@@ -247,7 +248,19 @@ fn changes() -> Vec<Change> {
             until: WallTime(3_600_008),
         })),
         Change::Unsilence { what: silenced(), at: WallTime(9) },
+        Change::AddOperator(Box::new(Operator {
+            name: alice(),
+            token: OperatorToken::new([7; 32]).hash(),
+            by: enrolled(2).name,
+            since: WallTime(10),
+            until: Some(WallTime(2_010)),
+        })),
+        Change::RemoveOperator { name: alice(), at: WallTime(11) },
     ]
+}
+
+fn alice() -> OperatorName {
+    OperatorName::parse("alice").expect("a name")
 }
 
 fn silenced() -> Silenced {
@@ -268,7 +281,13 @@ fn founded() -> Catalog {
 fn full_catalog() -> Catalog {
     let mut base = founded();
     for change in changes().into_iter().filter(|c| {
-        !matches!(c, Change::Remove { .. } | Change::Forget { .. } | Change::Unsilence { .. })
+        !matches!(
+            c,
+            Change::Remove { .. }
+                | Change::Forget { .. }
+                | Change::Unsilence { .. }
+                | Change::RemoveOperator { .. }
+        )
     }) {
         if let Ok(Some(next)) = change.apply(&base) {
             base = Catalog { sequence: base.sequence + 1, ..next };
@@ -1283,6 +1302,11 @@ fn json_seeds() -> Vec<Vec<u8>> {
             member: None,
             for_s: 3_600,
             why: "a disk is replaced".into(),
+        },
+        Command::OperatorAdd {
+            name: alice(),
+            token: OperatorToken::new([7; 32]).hash(),
+            valid_s: Some(3_600),
         },
     ];
     let publish = Publish {

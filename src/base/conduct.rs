@@ -1,5 +1,6 @@
 //! What a cluster does by itself: its policies, the rules about it that act, the members that
-//! wait to be brought into service, and the silences that keep rules from doing anything.
+//! wait to be brought into service, the silences that keep rules from doing anything, and the
+//! operators that may act over the network.
 //!
 //! A rule about one member is judged by that member. One about the cluster is judged by whoever is
 //! first in the failover list and lives, and that may be another one in the middle of it. So that
@@ -11,9 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AppName, Digest, MemberId, MemberName, RuleName, WallTime,
+    AppName, Digest, MemberId, MemberName, OperatorName, RuleName, WallTime,
     catalog::{Failover, Policy, VotePolicy},
     limits,
+    operator::{Operator, TokenHash},
     planted::{self, Bug},
     wire,
 };
@@ -187,6 +189,8 @@ pub struct Conduct {
     resting: BTreeMap<MemberId, Rest>,
     /// In the order of what they are about, which no two have in common.
     silences: Vec<Silence>,
+    /// In the order of their names, which no two have in common; nor a token.
+    operators: Vec<Operator>,
 }
 
 impl Conduct {
@@ -319,6 +323,49 @@ impl Conduct {
         self.silences.retain(|silence| at < silence.until);
     }
 
+    /// Who may act over the network, those whose time is over included until another change.
+    pub fn operators(&self) -> &[Operator] {
+        &self.operators
+    }
+
+    /// Whose token has this hash.
+    pub fn operator_with(&self, token: &TokenHash) -> Option<&Operator> {
+        // All are looked at, wherever it is found, so that the time it takes says nothing.
+        let mut found = None;
+        for operator in &self.operators {
+            if operator.token == *token {
+                found = Some(operator);
+            }
+        }
+        found
+    }
+
+    /// Adds `operator`, unless there are too many or one has its name or its token.
+    #[must_use]
+    pub fn add_operator(&mut self, operator: Operator) -> bool {
+        let at = self.operators.binary_search_by(|one| one.name.cmp(&operator.name));
+        match at {
+            Err(at)
+                if self.operators.len() < limits::OPERATORS_MAX
+                    && self.operator_with(&operator.token).is_none() =>
+            {
+                self.operators.insert(at, operator);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes out the operator called `name`.
+    pub fn remove_operator(&mut self, name: &OperatorName) {
+        self.operators.retain(|operator| operator.name != *name);
+    }
+
+    /// Takes out those whose time is over at `at`.
+    pub fn end_operators(&mut self, at: WallTime) {
+        self.operators.retain(|operator| !operator.is_over(at));
+    }
+
     /// `member` is called `to` from now on.
     pub fn rename(&mut self, member: MemberId, to: MemberId) {
         let silences = self.silences.iter_mut().map(|silence| &mut silence.what.member);
@@ -356,6 +403,12 @@ enum Form {
         Acting,
         #[serde(deserialize_with = "wire::bounded::<_, _, { limits::SILENCES_MAX }>")] Vec<Silence>,
     ),
+    Operating(
+        Acting,
+        #[serde(deserialize_with = "wire::bounded::<_, _, { limits::SILENCES_MAX }>")] Vec<Silence>,
+        #[serde(deserialize_with = "wire::bounded::<_, _, { limits::OPERATORS_MAX }>")]
+        Vec<Operator>,
+    ),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -373,10 +426,10 @@ struct Acting {
 
 impl From<Conduct> for Form {
     fn from(conduct: Conduct) -> Self {
-        let Conduct { policy, episodes, waiting, resting, silences } = conduct;
+        let Conduct { policy, episodes, waiting, resting, silences, operators } = conduct;
         let Policy { failover, vote, remove_after_s } = policy;
         let is_quiet = episodes.is_empty() && waiting.is_empty() && resting.is_empty();
-        if !is_quiet || !silences.is_empty() {
+        if !is_quiet || !silences.is_empty() || !operators.is_empty() {
             let acting = Acting {
                 failover,
                 vote,
@@ -385,9 +438,10 @@ impl From<Conduct> for Form {
                 waiting: waiting.into_iter().collect(),
                 resting: resting.into_iter().collect(),
             };
-            return match silences.is_empty() {
-                true => Self::Acting(acting),
-                false => Self::Silencing(acting, silences),
+            return match (silences.is_empty(), operators.is_empty()) {
+                (true, true) => Self::Acting(acting),
+                (false, true) => Self::Silencing(acting, silences),
+                (_, false) => Self::Operating(acting, silences, operators),
             };
         }
         match (remove_after_s, failover) {
@@ -406,12 +460,13 @@ impl TryFrom<Form> for Conduct {
             policy: Policy { failover, vote, remove_after_s },
             ..Self::default()
         };
-        let (acting, silences) = match form {
+        let (acting, silences, operators) = match form {
             Form::Auto(vote) => return Ok(plain(Failover::Auto, vote, None)),
             Form::Manual(vote) => return Ok(plain(Failover::Manual, vote, None)),
             Form::Removing(failover, vote, s) => return Ok(plain(failover, vote, Some(s))),
-            Form::Acting(acting) => (acting, None),
-            Form::Silencing(acting, silences) => (acting, Some(silences)),
+            Form::Acting(acting) => (acting, None, None),
+            Form::Silencing(acting, silences) => (acting, Some(silences), None),
+            Form::Operating(acting, silences, all) => (acting, Some(silences), Some(all)),
         };
         let Acting { failover, vote, remove_after_s, episodes, waiting, resting } = acting;
         // There is one way to write each, as signatures are about bytes.
@@ -426,9 +481,24 @@ impl TryFrom<Form> for Conduct {
             None if episodes.is_empty() && waiting.is_empty() && resting.is_empty() => {
                 return Err("it has no episodes, and neither waiting nor resting members");
             }
-            Some(silences) if silences.is_empty() => return Err("it has no silences"),
+            Some(silences) if silences.is_empty() && operators.is_none() => {
+                return Err("it has no silences");
+            }
             silences => silences.unwrap_or_default(),
         };
+        let operators = match operators {
+            Some(operators) if operators.is_empty() => return Err("it has no operators"),
+            operators => operators.unwrap_or_default(),
+        };
+        if !operators.is_sorted_by(|one, next| one.name < next.name) {
+            return Err("its operators are not in order");
+        }
+        let twice = |(at, one): (usize, &Operator)| {
+            operators[..at].iter().any(|before| before.token == one.token)
+        };
+        if operators.iter().enumerate().any(twice) {
+            return Err("two of its operators have one token");
+        }
         if !silences.is_sorted_by(|one, next| one.what < next.what) {
             return Err("its silences are not in order");
         }
@@ -437,14 +507,14 @@ impl TryFrom<Form> for Conduct {
         }
         let (waiting, resting) = (waiting.into_iter().collect(), resting.into_iter().collect());
         let plain = plain(failover, vote, remove_after_s);
-        Ok(Self { episodes, waiting, resting, silences, ..plain })
+        Ok(Self { episodes, waiting, resting, silences, operators, ..plain })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::wire::Kind;
+    use crate::base::{operator::OperatorToken, wire::Kind};
 
     fn episode(app: &str, rule: &str) -> Episode {
         Episode {
@@ -486,6 +556,16 @@ mod tests {
         }
     }
 
+    fn operator(name: &str, n: u8) -> Operator {
+        Operator {
+            name: OperatorName::parse(name).unwrap(),
+            token: OperatorToken::new([n; 32]).hash(),
+            by: MemberName::parse("alpha").unwrap(),
+            since: WallTime(100),
+            until: Some(WallTime(200)),
+        }
+    }
+
     #[test]
     fn without_news_it_is_written_as_before() {
         for failover in [Failover::Auto, Failover::Manual] {
@@ -506,7 +586,13 @@ mod tests {
                     assert!(silent.silence(silence(None, None, Some(1))));
                     let mut all = acting.clone();
                     assert!(all.silence(silence(Some("web"), Some("hot"), None)));
-                    for conduct in [quiet, acting, waiting, resting, silent, all] {
+                    let mut over_the_network = quiet.clone();
+                    assert!(over_the_network.add_operator(operator("alice", 1)));
+                    let mut both = all.clone();
+                    assert!(both.add_operator(operator("alice", 1)));
+                    let more = [over_the_network, both];
+                    let those = [quiet, acting, waiting, resting, silent, all];
+                    for conduct in those.into_iter().chain(more) {
                         let bytes = wire::encode(Kind::Record, &conduct);
                         assert_eq!(wire::decode::<Conduct>(Kind::Record, &bytes), Ok(conduct));
                     }
@@ -561,6 +647,55 @@ mod tests {
         }
         let long = Silence { why: "a".repeat(limits::SILENCE_WHY_MAX + 1), ..b };
         assert!(!reads(&written(vec![], vec![long])));
+    }
+
+    #[test]
+    fn there_is_one_way_to_write_operators() {
+        let written = |silences: Vec<Silence>, operators: Vec<Operator>| {
+            let (failover, vote) = (Failover::Auto, VotePolicy::Majority);
+            let (episodes, waiting, resting) = (Vec::new(), Vec::new(), Vec::new());
+            let acting =
+                Acting { failover, vote, remove_after_s: None, episodes, waiting, resting };
+            wire::encode(Kind::Record, &Form::Operating(acting, silences, operators))
+        };
+        let reads = |bytes: &[u8]| wire::decode::<Conduct>(Kind::Record, bytes).is_ok();
+        let (a, b) = (operator("alice", 1), operator("bob", 2));
+        assert!(reads(&written(vec![], vec![a.clone(), b.clone()])));
+        assert!(reads(&written(vec![silence(Some("web"), None, None)], vec![a.clone()])));
+        assert!(!reads(&written(vec![], vec![])));
+        assert!(!reads(&written(vec![silence(Some("web"), None, None)], vec![])));
+        assert!(!reads(&written(vec![], vec![b, a.clone()])));
+        assert!(!reads(&written(vec![], vec![a.clone(), a.clone()])));
+        assert!(!reads(&written(vec![], vec![a, operator("bob", 1)])), "one token for two");
+    }
+
+    #[test]
+    fn operators_are_found_by_their_tokens_and_are_not_too_many() {
+        let mut conduct = Conduct::default();
+        let hash = |n: u8| OperatorToken::new([n; 32]).hash();
+        for (name, n) in [("carol", 3), ("alice", 1), ("bob", 2)] {
+            assert!(conduct.add_operator(operator(name, n)));
+        }
+        assert!(!conduct.add_operator(operator("alice", 4)), "the name is taken");
+        assert!(!conduct.add_operator(operator("dave", 1)), "the token is");
+        let found = |conduct: &Conduct, n: u8| {
+            conduct.operator_with(&hash(n)).map(|operator| operator.name.to_string())
+        };
+        assert_eq!(found(&conduct, 2).as_deref(), Some("bob"));
+        assert_eq!(found(&conduct, 9), None);
+        conduct.remove_operator(&operator("bob", 2).name);
+        assert_eq!(found(&conduct, 2), None);
+        assert_eq!(found(&conduct, 3).as_deref(), Some("carol"));
+        conduct.end_operators(WallTime(199));
+        assert_eq!(conduct.operators().len(), 2);
+        conduct.end_operators(WallTime(200));
+        assert_eq!(conduct, Conduct::default());
+        for n in 0..limits::OPERATORS_MAX {
+            assert!(conduct.add_operator(operator(&format!("o{n}"), n as u8)));
+        }
+        assert!(!conduct.add_operator(operator("one-more", 99)));
+        let bytes = wire::encode(Kind::Record, &conduct);
+        assert_eq!(wire::decode::<Conduct>(Kind::Record, &bytes), Ok(conduct));
     }
 
     #[test]

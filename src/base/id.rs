@@ -159,6 +159,15 @@ name!(
 );
 
 name!(
+    /// The name of somebody who may act over the network: events tell by it who did what.
+    OperatorName,
+    40,
+    "an operator",
+    |c| c.is_ascii_alphanumeric() || c == '-' || c == '.' || c == '_',
+    "use 1 to 40 letters, digits, hyphens, dots and underscores, with a letter or digit at both ends"
+);
+
+name!(
     /// The name by which the rules of an application tell somebody: by mail, or by a request.
     ContactName,
     64,
@@ -181,5 +190,7 @@ mod tests {
         assert!(ServiceName::parse(&"a".repeat(40)).is_ok());
         assert!(MemberName::parse("Server-1.example.org").is_ok());
         assert!(MemberName::parse("..").is_err());
+        assert!(OperatorName::parse("alice.b").is_ok());
+        assert!(OperatorName::parse("alice b").is_err());
     }
 }

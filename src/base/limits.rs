@@ -68,6 +68,10 @@ pub const SILENCE_WHY_MAX: usize = 256;
 pub const SILENCE_MIN_S: u64 = 60;
 /// The longest one, seconds: 30 days. What is to be silent for ever is no rule.
 pub const SILENCE_MAX_S: u64 = 30 * 24 * 3_600;
+/// Operators that may act over the network, 200 bytes each at most.
+pub const OPERATORS_MAX: usize = 64;
+/// The longest time that one is given, seconds: ten years. Without an end it is for ever.
+pub const OPERATOR_VALID_MAX_S: u64 = 3_650 * 24 * 3_600;
 /// Tags of one member.
 pub const TAGS_MAX: usize = 32;
 /// Length of the name of a tag, bytes.

@@ -15,6 +15,7 @@ pub mod limits;
 pub mod merge;
 pub mod metric;
 pub mod network;
+pub mod operator;
 pub mod origin;
 pub mod path;
 pub mod placement;
@@ -30,7 +31,8 @@ pub use address::VirtualAddress;
 pub use conduct::Conduct;
 pub use digest::Digest;
 pub use id::{
-    AppName, ClusterId, ContactName, MemberId, MemberName, RuleName, SecretName, ServiceName,
+    AppName, ClusterId, ContactName, MemberId, MemberName, OperatorName, RuleName, SecretName,
+    ServiceName,
 };
 pub use key::{PublicKey, SecretKey, Signature};
 pub use network::Network;

@@ -8,13 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     base::{
-        AppName, MemberId, PublicKey, Reason, Refusal, WallTime,
+        AppName, MemberId, OperatorName, PublicKey, Reason, Refusal, WallTime,
         catalog::{
             AppSpec, Application, Catalog, Enrolled, Failover, Invite, Publication, Version,
             VotePolicy, Window, WindowMode, WindowOutcome, check_tags,
         },
         conduct::{Silence, Silenced},
         limits,
+        operator::Operator,
         planted::{self, Bug},
         wire,
     },
@@ -22,6 +23,7 @@ use crate::{
 };
 
 pub(super) mod acting;
+mod operator;
 pub(super) mod rotate;
 mod silence;
 
@@ -222,6 +224,15 @@ pub enum Change {
         /// The clock of the member that was asked: silences that are over are dropped.
         at: WallTime,
     },
+    /// Somebody may act over the network, with a token.
+    AddOperator(Box<Operator>),
+    /// Nobody may any more under this name.
+    RemoveOperator {
+        /// Which.
+        name: OperatorName,
+        /// The clock of the member that was asked: those whose time is over are dropped.
+        at: WallTime,
+    },
 }
 
 /// A request to open a window.
@@ -331,6 +342,14 @@ impl Transition for Change {
             }
             Self::Unsilence { what, at } => {
                 silence::unsilence(&mut next, what, *at);
+                next != *base
+            }
+            Self::AddOperator(operator) => {
+                operator::add(&mut next, operator)?;
+                next != *base
+            }
+            Self::RemoveOperator { name, at } => {
+                operator::remove(&mut next, name, *at);
                 next != *base
             }
         };

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::change::Act;
 use crate::base::{
-    AppName, Digest, MemberName, RuleName, WallTime,
+    AppName, Digest, MemberName, OperatorName, RuleName, WallTime,
     catalog::{AppSpec, Failover, VotePolicy},
+    operator::TokenHash,
 };
 
 /// A command.
@@ -171,6 +172,21 @@ pub enum Command {
         /// Likewise.
         #[serde(default)]
         member: Option<MemberName>,
+    },
+    /// Let somebody act over the network.
+    OperatorAdd {
+        /// By this name events tell of it.
+        name: OperatorName,
+        /// The hash of a token that the shell has drawn: the member never sees the token.
+        token: TokenHash,
+        /// For how long, in seconds; until it is removed if not given.
+        #[serde(default)]
+        valid_s: Option<u64>,
+    },
+    /// Nobody may any more under this name.
+    OperatorRemove {
+        /// Which.
+        name: OperatorName,
     },
 }
 

@@ -44,6 +44,8 @@ pub enum EventKind {
     User,
     /// A rule began to act, acted, or was over.
     Rule,
+    /// An operator did something over the network, or may do so from now on, or no more.
+    Operator,
 }
 
 impl EventKind {
@@ -62,6 +64,7 @@ impl EventKind {
             Self::Address => "address",
             Self::User => "user",
             Self::Rule => "rule",
+            Self::Operator => "operator",
         }
     }
 }
@@ -128,6 +131,7 @@ mod tests {
             Address,
             User,
             Rule,
+            Operator,
         ] {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.word());
         }

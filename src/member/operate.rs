@@ -25,6 +25,7 @@ use crate::{
             AppSpec, Catalog, Enrolled, Invite, Origin, Publication, Version, Window, check_tags,
         },
         conduct, limits,
+        operator::Operator,
         planted::{self, Bug},
         wire::{self, Kind},
     },
@@ -317,6 +318,28 @@ impl Member {
                 }
                 let text = format!("silenced no more: {}", self.told_of(&what));
                 (Change::Unsilence { what, at: self.wall }, text)
+            }
+            Command::OperatorAdd { name, token, valid_s } => {
+                let by = self.catalog().roster.get(self.me).map(|me| me.name.clone());
+                let by = by.ok_or_else(not_enrolled_any_more)?;
+                let since = self.wall;
+                let ends = |s: u64| WallTime(since.0.saturating_add(s.saturating_mul(1_000)));
+                let operator = Operator { name, token, by, since, until: valid_s.map(ends) };
+                let text = operator.told();
+                (Change::AddOperator(Box::new(operator)), text)
+            }
+            Command::OperatorRemove { name } => {
+                let mut all = self.catalog().conduct.operators().iter();
+                if !all.any(|operator| operator.name == name) {
+                    return Err(Refusal::new(
+                        Reason::NotFound,
+                        "No operator was removed.",
+                        format!("None is called {name}."),
+                        "See `althing operator list` for those there are.",
+                    ));
+                }
+                let text = format!("operator {name} may not act over the network any more");
+                (Change::RemoveOperator { name, at: self.wall }, text)
             }
             Command::StandDown { keep, because, at } => {
                 let text = format!("{} is out of service", self.name_of(self.me));
@@ -1165,6 +1188,7 @@ impl Member {
                 | Change::End { .. }
                 | Change::Silence(_)
                 | Change::Unsilence { .. } => EventKind::Rule,
+                Change::AddOperator(_) | Change::RemoveOperator { .. } => EventKind::Operator,
                 _ => EventKind::Catalog,
             };
             let text = format!("{text} (catalog {sequence})");
@@ -1359,6 +1383,10 @@ fn told(member: &Member, change: &Change) -> Option<String> {
             format!("{}: {}", member.told_of(&silence.what), silence.told())
         }
         Change::Unsilence { what, .. } => format!("silenced no more: {}", member.told_of(what)),
+        Change::AddOperator(operator) => operator.told(),
+        Change::RemoveOperator { name, .. } => {
+            format!("operator {name} may not act over the network any more")
+        }
         // These are for the next judge, and for who goes next.
         Change::Told { .. } | Change::Forget { .. } | Change::Drained { .. } => return None,
         // Everybody tells of it.

@@ -319,6 +319,35 @@ fn tags_are_changed_by_any_member() {
 }
 
 #[test]
+fn operators_are_known_to_all_and_told_without_their_tokens() {
+    use crate::base::{OperatorName, Reason, operator::OperatorToken};
+    let mut cluster = Cluster::new(3);
+    let name = OperatorName::parse("alice").unwrap();
+    let token = OperatorToken::new([7; 32]).hash();
+    let add = |valid_s| Command::OperatorAdd { name: name.clone(), token, valid_s };
+    let remove = || Command::OperatorRemove { name: name.clone() };
+    let seen = |cluster: &Cluster, who: usize| {
+        let view = cluster.members[who].as_ref().unwrap().view(cluster.now);
+        let all = view.operators.into_iter();
+        all.map(|o| (o.name, o.by, o.until_ms.is_some(), o.is_over)).collect::<Vec<_>>()
+    };
+    assert_eq!(cluster.ask(0, remove()).unwrap_err().reason, Reason::NotFound);
+    assert_eq!(cluster.ask(0, add(Some(0))).unwrap_err().reason, Reason::Invalid);
+    cluster.ask(0, add(Some(600))).unwrap();
+    for who in 0..3 {
+        let expected = ("alice".to_owned(), "m0".to_owned(), true, false);
+        assert_eq!(seen(&cluster, who), [expected]);
+        let found = cluster.catalog(who).conduct.operator_with(&token).map(|o| o.name.clone());
+        assert_eq!(found, Some(name.clone()));
+    }
+    assert_eq!(cluster.told("operator alice may act over the network until 1970-01-01"), 1);
+    assert_eq!(cluster.ask(1, add(None)).unwrap_err().reason, Reason::Conflict);
+    cluster.ask(2, remove()).unwrap();
+    assert!((0..3).all(|who| seen(&cluster, who).is_empty()));
+    assert_eq!(cluster.told("operator alice may not act over the network any more"), 1);
+}
+
+#[test]
 fn a_silence_is_seen_by_all_until_it_is_over_or_ended() {
     use crate::base::Reason;
     let mut cluster = Cluster::new(3);

@@ -16,6 +16,7 @@ use crate::{
             AppSpec, Application, Catalog, Enrolled, Failover, Origin, Policy, Window, WindowMode,
         },
         conduct::Silence,
+        operator::Operator,
     },
     proto::{
         balance::choice::Candidate,
@@ -63,6 +64,9 @@ pub struct View {
     /// What keeps rules from doing anything at the moment.
     #[serde(default)]
     pub silences: Vec<SilenceView>,
+    /// Who may act over the network.
+    #[serde(default)]
+    pub operators: Vec<OperatorView>,
 }
 
 /// Whether everything is well.
@@ -315,6 +319,23 @@ pub struct SilenceView {
     pub until: String,
 }
 
+/// Somebody who may act over the network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorView {
+    /// By this name events tell of it.
+    pub name: String,
+    /// The member that was asked to add the operator.
+    pub by: String,
+    /// Since when, as text.
+    pub since: String,
+    /// Until when, in milliseconds since 1970; for ever if not given.
+    pub until_ms: Option<u64>,
+    /// Until when, as text.
+    pub until: Option<String>,
+    /// Whether that is over.
+    pub is_over: bool,
+}
+
 /// What the gateway routes by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SiteRoute {
@@ -449,6 +470,7 @@ impl Member {
             addresses: self.address_views(now),
             policy: policy_view(&catalog.conduct.policy),
             silences: self.silence_views(catalog),
+            operators: self.operator_views(catalog),
         };
         self.judge(&mut view);
         view
@@ -468,6 +490,18 @@ impl Member {
             until: until.to_string(),
         };
         stand.map(view).collect()
+    }
+
+    fn operator_views(&self, catalog: &Catalog) -> Vec<OperatorView> {
+        let view = |operator: &Operator| OperatorView {
+            name: operator.name.to_string(),
+            by: operator.by.to_string(),
+            since: operator.since.to_string(),
+            until_ms: operator.until.map(|until| until.0),
+            until: operator.until.map(|until| until.to_string()),
+            is_over: operator.is_over(self.wall),
+        };
+        catalog.conduct.operators().iter().map(view).collect()
     }
 
     fn member_views(&self, now: Time, catalog: &Catalog) -> Vec<MemberView> {
