@@ -2,16 +2,18 @@
 //!
 //! Two doors to the same reads. The Unix socket in the data directory has full
 //! power: whoever may open it administers the member. The status port (TCP)
-//! only reads; a request that changes something has no route there.
+//! only reads, unless an operator's token is shown: `permit.rs` says what may be
+//! done with one, `operator.rs` who is let in, and that each act is told first.
 //!
 //! ```text
 //!                        socket   status port
-//! POST /api/v1/command     x                   JSON Command     -> {"ok": Outcome}
-//! POST /api/v1/publish     x                   JSON Publish     -> {"ok": Outcome}
+//! GET  /api/v1/whoami                 token    {"operator", "expires", "member"}
+//! POST /api/v1/command     x          token    JSON Command     -> {"ok": Outcome}
+//! POST /api/v1/publish     x          token    JSON Publish     -> {"ok": Outcome}
 //! POST /api/v1/publish-edits x                 JSON Edits       -> {"ok": Outcome}
 //! POST /api/v1/secrets     x                   JSON SecretEdits -> {"ok": Outcome}
-//! POST /api/v1/inspect     x                   JSON Question    -> {"ok": Findings}
-//! POST /api/v1/services    x                   JSON {member, ask} -> a line of JSON for each thing told
+//! POST /api/v1/inspect     x          token    JSON Question    -> {"ok": Findings}
+//! POST /api/v1/services    x          token    JSON {member, ask} -> a line of JSON for each thing told
 //! POST /api/v1/stop        x                                    -> {"ok": "stopping"}
 //! GET  /api/v1/listening   x                                    -> Listening
 //! GET  /api/v1/view        x          x        View
@@ -29,15 +31,20 @@
 //! GET  /                   x          x        the status page
 //! ```
 //!
+//! `token`: over the loopback interface, with `Authorization: Bearer althing-op-...`, and not
+//! everything that the socket takes.
+//!
 //! Whatever is not answered with what was asked for is `{"error": Refusal}`.
 //!
 //! **Invariant:** nothing secret is reachable by a read. A view has no keys and
-//! no tokens, events are written without them, and the one answer that holds a
+//! no tokens, nor their hashes, events are written without them, and the one answer that holds a
 //! token (`Outcome::Invited`) exists on the socket alone.
 
 mod gathered;
 mod guard;
+mod operator;
 mod page;
+mod permit;
 mod prometheus;
 mod routes;
 mod serve;

@@ -21,15 +21,21 @@ use axum::{
 };
 use futures_util::stream::unfold;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{gathered, guard, page, prometheus, source::Source, stream};
+use super::{
+    gathered, guard,
+    operator::{self, Gate},
+    page, prometheus,
+    source::Source,
+    stream,
+};
 use crate::{
     base::{MemberName, Reason, Refusal, limits},
     member::command::Command,
     node::{
-        Ask, Edits, Publish, SecretEdits, inspect::Question, levels::LevelsQuestion,
+        Ask, Edits, Heard, Publish, SecretEdits, inspect::Question, levels::LevelsQuestion,
         telemetry::asking::SeriesQuestion,
     },
 };
@@ -56,6 +62,7 @@ pub(super) struct Site<S> {
     pub streams: Arc<Semaphore>,
     pub questions: Arc<Semaphore>,
     pub gathering: Arc<Semaphore>,
+    pub gate: Arc<Gate>,
     pub shutdown: CancellationToken,
 }
 
@@ -68,6 +75,7 @@ impl<S: Source> Site<S> {
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
             gathering: Arc::new(Semaphore::new(QUESTIONS_MAX)),
+            gate: Arc::default(),
             shutdown,
         }
     }
@@ -94,12 +102,13 @@ pub(super) fn full<S: Source>(site: Site<S>) -> Router {
     finish(router, site)
 }
 
-/// What only reads: for the status port.
-pub(super) fn read_only<S: Source>(site: Site<S>) -> Router {
+/// What reads, and what an operator may do who shows a token: for the status port.
+pub(super) fn status<S: Source>(site: Site<S>) -> Router {
     let checked = middleware::from_fn_with_state(site.clone(), guard::host::<S>);
     // Fallbacks first: a layer covers what is there when it is added.
     let reads = reads::<S>().route("/api/v1/checkups", get(gathered::checkups_for_all::<S>));
-    let router = with_fallbacks(reads).layer(checked);
+    let both = reads.merge(operator::routes(site.clone()));
+    let router = with_fallbacks(both).layer(checked);
     router.layer(middleware::from_fn(guard::headers)).with_state(site)
 }
 
@@ -129,7 +138,7 @@ fn with_fallbacks<S: Source>(router: Router<Site<S>>) -> Router<Site<S>> {
                 Reason::Invalid,
                 "This can't be done here.",
                 "The address exists, and not for this method.",
-                "Read with GET; commands go to the socket in the member's data directory.",
+                "Read with GET; commands are sent with POST, by the command line.",
             );
             refuse_with(StatusCode::METHOD_NOT_ALLOWED, &refusal)
         })
@@ -140,7 +149,7 @@ fn no_such_thing() -> Refusal {
     Refusal::new(
         Reason::NotFound,
         "There is nothing at this address.",
-        "Commands exist on the socket alone, and reads are the ones of the documentation.",
+        "Reads and commands are those of the documentation, and some exist on the socket alone.",
         "Open / for the status page, or ask /api/v1/view.",
     )
 }
@@ -169,7 +178,8 @@ async fn publish<S: Source>(
     }
 }
 
-fn check(publish: &Publish) -> Result<(), Refusal> {
+/// Whether a directory can be published at all.
+pub(super) fn check(publish: &Publish) -> Result<(), Refusal> {
     let invalid = |why: String, todo: &str| {
         Err(Refusal::new(Reason::Invalid, "Nothing was published.", why, todo))
     };
@@ -243,9 +253,9 @@ async fn inspect<S: Source>(
 
 /// Who is asked about services, and what.
 #[derive(Deserialize)]
-struct AskMember {
-    member: Option<MemberName>,
-    ask: Ask,
+pub(super) struct AskMember {
+    pub member: Option<MemberName>,
+    pub ask: Ask,
 }
 
 /// The answer is a line of JSON for each thing that a member tells.
@@ -257,11 +267,15 @@ async fn services<S: Source>(
         Ok(question) => question,
         Err(response) => return *response,
     };
-    let heard = match site.source.services(member, ask).await {
-        Ok(heard) => heard,
-        Err(refusal) => return refuse(&refusal),
-    };
-    let lines = unfold(Some((heard, site.shutdown)), async |state| {
+    match site.source.services(member, ask).await {
+        Ok(heard) => lines(heard, site.shutdown),
+        Err(refusal) => refuse(&refusal),
+    }
+}
+
+/// What members tell, a line for each thing, until `shutdown`.
+pub(super) fn lines(heard: mpsc::Receiver<Heard>, shutdown: CancellationToken) -> Response {
+    let lines = unfold(Some((heard, shutdown)), async |state| {
         let (mut heard, shutdown) = state?;
         let next = tokio::select! {
             () = shutdown.cancelled() => return None,
@@ -369,7 +383,9 @@ async fn events<S: Source>(
     }
 }
 
-fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Box<Response>> {
+pub(super) fn parse<T: DeserializeOwned>(
+    body: Result<Bytes, BytesRejection>,
+) -> Result<T, Box<Response>> {
     parse_within(body, BODY_MAX)
 }
 
@@ -394,7 +410,7 @@ fn parse_within<T: DeserializeOwned>(
 }
 
 /// The answer to something that was to be done.
-fn answer<T: Serialize>(result: Result<T, Refusal>) -> Response {
+pub(super) fn answer<T: Serialize>(result: Result<T, Refusal>) -> Response {
     #[derive(Serialize)]
     struct Done<T> {
         ok: T,

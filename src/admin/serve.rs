@@ -14,7 +14,7 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     serve::{Listener, ListenerExt},
 };
 use hyper::server::conn::http1;
@@ -31,6 +31,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    operator::Peer,
     routes::{self, Site},
     source::Source,
 };
@@ -61,12 +62,13 @@ pub async fn serve_socket<S: Source>(
     let mine = Mine::of(path)?;
     let router = routes::full(Site::new(source, shutdown.clone()));
     // No longest life here: a publication of terabytes waits for its answer.
-    accept_loop(listener, router, None, shutdown).await;
+    accept_loop(listener, router, |router, _| router, None, shutdown).await;
     mine.remove();
     Ok(())
 }
 
-/// Serves what only reads on `listener`. Ends when `shutdown` is cancelled.
+/// Serves what reads on `listener`, and what operators with a token may do. Ends when `shutdown`
+/// is cancelled.
 ///
 /// # Errors
 /// None today; the listener's passing errors are logged and waited out.
@@ -75,13 +77,14 @@ pub async fn serve_status<S: Source>(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let router = routes::read_only(Site::new(source, shutdown.clone()));
+    let router = routes::status(Site::new(source, shutdown.clone()));
     let listener = listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::trace!(%error, "a connection stays as it is");
         }
     });
-    accept_loop(listener, router, Some(STATUS_CONNECTION_MAX), shutdown).await;
+    let known = |router: Router, peer| router.layer(Extension(Peer(peer)));
+    accept_loop(listener, router, known, Some(STATUS_CONNECTION_MAX), shutdown).await;
     Ok(())
 }
 
@@ -153,11 +156,12 @@ impl Mine {
     }
 }
 
-/// Accepts until `shutdown`, then waits for the answers under way. The
-/// listener itself waits out what fails (no descriptor left, most often).
+/// Accepts until `shutdown`, then waits for the answers under way. `known` tells the router who is
+/// connected. The listener itself waits out what fails (no descriptor left, most often).
 async fn accept_loop<L: Listener>(
     mut listener: L,
     router: Router,
+    known: impl Fn(Router, L::Addr) -> Router,
     life_max: Option<Duration>,
     shutdown: CancellationToken,
 ) {
@@ -170,11 +174,11 @@ async fn accept_loop<L: Listener>(
                 place.expect("the semaphore is never closed: it lives in this function")
             }
         };
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             () = shutdown.cancelled() => break,
-            (stream, _) = listener.accept() => stream,
+            accepted = listener.accept() => accepted,
         };
-        let (router, shutdown) = (router.clone(), shutdown.clone());
+        let (router, shutdown) = (known(router.clone(), peer), shutdown.clone());
         connections.spawn(async move {
             let connection = connection(stream, router, shutdown);
             match life_max {

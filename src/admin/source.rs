@@ -6,7 +6,11 @@ use std::{future::Future, sync::Arc};
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::{
-    base::{MemberName, Refusal, metric::Series},
+    base::{
+        MemberName, Refusal,
+        metric::Series,
+        operator::{Operator, TokenHash},
+    },
     gateway::Served,
     member::{
         command::{Command, Outcome},
@@ -14,7 +18,7 @@ use crate::{
         view::View,
     },
     node::{
-        Ask, Edits, Handle, Heard, Listening, Metrics, Publish, SecretEdits,
+        Acted, Ask, Edits, Handle, Heard, Listening, Metrics, Publish, SecretEdits,
         inspect::{Findings, Question},
         levels::LevelsQuestion,
         telemetry::asking::{Measured, SeriesQuestion},
@@ -43,6 +47,13 @@ pub trait Source: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<mpsc::Receiver<Heard>, Refusal>> + Send;
     /// See [`Handle::stop`].
     fn stop(&self) -> impl Future<Output = ()> + Send;
+    /// See [`Handle::operator`].
+    fn operator(
+        &self,
+        token: TokenHash,
+    ) -> impl Future<Output = Result<Option<Operator>, Refusal>> + Send;
+    /// See [`Handle::acted`].
+    fn acted(&self, acted: Acted) -> impl Future<Output = Result<u64, Refusal>> + Send;
     /// See [`Handle::view`].
     fn view(&self) -> impl Future<Output = Result<View, Refusal>> + Send;
     /// See [`Handle::metrics`].
@@ -102,6 +113,14 @@ impl Source for Handle {
 
     async fn stop(&self) {
         Self::stop(self).await;
+    }
+
+    async fn operator(&self, token: TokenHash) -> Result<Option<Operator>, Refusal> {
+        Self::operator(self, token).await
+    }
+
+    async fn acted(&self, acted: Acted) -> Result<u64, Refusal> {
+        Self::acted(self, acted).await
     }
 
     async fn view(&self) -> Result<View, Refusal> {

@@ -20,11 +20,15 @@ use super::{
     },
 };
 use crate::{
-    base::{AppName, MemberName, Reason, Refusal, metric::Series},
+    base::{
+        AppName, MemberName, Reason, Refusal,
+        metric::Series,
+        operator::{Operator, TokenHash},
+    },
     gateway::{Served, Stats},
     member::{
         command::{Command, Outcome},
-        event::Event,
+        event::{Event, Severity},
         view::View,
     },
     proto::{
@@ -47,6 +51,10 @@ pub(super) enum Request {
     Levels(LevelsQuestion, oneshot::Sender<Result<Levels, Refusal>>),
     /// What is to be measured once a second.
     Readings(std::sync::mpsc::SyncSender<Vec<(Series, Reading)>>),
+    /// Who shows this token.
+    Operator(TokenHash, oneshot::Sender<Option<Operator>>),
+    /// What an operator does, or what came of it.
+    Acted(Acted, oneshot::Sender<u64>),
     /// Somebody subscribed to views.
     Watched,
     Stop(oneshot::Sender<()>),
@@ -68,6 +76,19 @@ pub struct Publish {
     /// Where its live tree is to stand; as the manifest says if not given.
     #[serde(default)]
     pub place: Option<String>,
+}
+
+/// What is told of an operator that acts over the network: before it is done, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acted {
+    /// How much it matters.
+    pub severity: Severity,
+    /// The application that it is about.
+    pub app: Option<AppName>,
+    /// A sentence, without anything of a token.
+    pub text: String,
+    /// The number of the event that tells what was asked for, where this is what came of it.
+    pub cause: Option<u64>,
 }
 
 /// What the shell counts.
@@ -228,6 +249,17 @@ impl Handle {
     /// Who serves at a moment, by the rules that bring members in.
     pub async fn levels(&self, question: LevelsQuestion) -> Result<Levels, Refusal> {
         self.ask(|answer| Request::Levels(question, answer)).await?
+    }
+
+    /// Who shows a token with this hash, as far as this member knows; whose time is over
+    /// included.
+    pub async fn operator(&self, token: TokenHash) -> Result<Option<Operator>, Refusal> {
+        self.ask(|answer| Request::Operator(token, answer)).await
+    }
+
+    /// Leaves an event of what an operator does, and returns its number.
+    pub async fn acted(&self, acted: Acted) -> Result<u64, Refusal> {
+        self.ask(|answer| Request::Acted(acted, answer)).await
     }
 
     /// Everything, now.

@@ -28,7 +28,7 @@ use super::{
     certificates,
     content::Content,
     forwarder::{Forwarder, Tunnel},
-    handle::Request,
+    handle::{Acted, Request},
     hooks,
     inspect::Question,
     keys::NextKeys,
@@ -1135,6 +1135,27 @@ impl Loop {
                 let is_live = |id| id == me || self.member.is_live(id);
                 let seen = rules::levels::Seen::new(self.member.catalog(), is_live);
                 self.work.levels(question, seen, answer);
+            }
+            Request::Operator(token, answer) => {
+                let operator = self.member.catalog().conduct.operator_with(&token).cloned();
+                drop(answer.send(operator));
+            }
+            Request::Acted(Acted { severity, app, text, cause }, answer) => {
+                let me = self.member.catalog().roster.get(self.member.id());
+                self.tell(Event {
+                    number: 0,
+                    at: wall_now(),
+                    severity,
+                    kind: EventKind::Operator,
+                    member: me.map(|me| me.name.clone()),
+                    app,
+                    text,
+                    user: None,
+                    cause,
+                    episode: None,
+                });
+                // It has gone on to whoever keeps it: now it may be done. Whoever asked may have gone.
+                let _ = answer.send(self.event_number);
             }
             Request::Watched => self.view_dirty = true,
             Request::Stop(answer) => self.stop_soon(Stopping::Stop(answer)),

@@ -9,7 +9,11 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::{
     admin::Source,
-    base::{AppName, MemberName, Reason, Refusal, RuleName, ServiceName, WallTime, metric::Series},
+    base::{
+        AppName, MemberName, OperatorName, Reason, Refusal, RuleName, ServiceName, WallTime,
+        metric::Series,
+        operator::{Operator, OperatorToken, TokenHash},
+    },
     driver::services::{ServiceStatus, State},
     gateway::{Served, origins::Counted, tally::Totals},
     member::{
@@ -21,7 +25,7 @@ use crate::{
         },
     },
     node::{
-        Ask, Edits, Heard, Listening, Metrics, Publish, SecretEdits, Told,
+        Acted, Ask, Edits, Heard, Listening, Metrics, Publish, SecretEdits, Told,
         checkup::Checkup,
         inspect::{Findings, Question, Verified},
         levels::LevelsQuestion,
@@ -139,6 +143,20 @@ impl Source for Fake {
         self.asked.lock().unwrap().push("stop".to_owned());
     }
 
+    async fn operator(&self, token: TokenHash) -> Result<Option<Operator>, Refusal> {
+        Ok([operator("alice", 7, None), operator("bob", 8, Some(WallTime(1_000)))]
+            .into_iter()
+            .find(|operator| operator.token == token))
+    }
+
+    async fn acted(&self, acted: Acted) -> Result<u64, Refusal> {
+        let Acted { severity, text, cause, .. } = acted;
+        let mut asked = self.asked.lock().unwrap();
+        let cause = cause.map_or(String::new(), |cause| format!(" because of {cause}"));
+        asked.push(format!("tell {severity:?}{cause}: {text}"));
+        Ok(asked.len() as u64)
+    }
+
     async fn view(&self) -> Result<View, Refusal> {
         Ok(View::clone(&self.views.borrow()))
     }
@@ -182,6 +200,17 @@ impl Source for Fake {
     fn recent_events(&self, after: u64) -> Vec<Event> {
         let recent = self.recent.lock().unwrap();
         recent.iter().filter(|event| event.number > after).cloned().collect()
+    }
+}
+
+/// Whose token is made of this byte.
+fn operator(name: &str, n: u8, until: Option<WallTime>) -> Operator {
+    Operator {
+        name: OperatorName::parse(name).unwrap(),
+        token: OperatorToken::new([n; 32]).hash(),
+        by: MemberName::parse("web1").unwrap(),
+        since: WallTime(0),
+        until,
     }
 }
 
