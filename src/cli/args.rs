@@ -9,7 +9,7 @@ use clap_complete::Shell;
 use super::{export::options::Export, units::Span};
 use crate::{
     base::{
-        AppName, MemberName, Network, RuleName, SecretName, ServiceName,
+        AppName, MemberName, Network, OperatorName, RuleName, SecretName, ServiceName,
         catalog::{Failover, VotePolicy, check_tags},
         quantity,
     },
@@ -43,7 +43,7 @@ Exit codes:
 /// Every member is equal and runs this same program. What is published to one
 /// is held, served and watched by all; what differs is put right by majority
 /// vote. `up` runs a member; every other command asks the member that runs on
-/// this machine, and any member takes any command.
+/// this machine, or with --via another one, and any member takes any command.
 #[derive(Debug, Parser)]
 #[command(name = "althing", version, after_help = AFTER, max_term_width = 100)]
 pub(super) struct Args {
@@ -54,6 +54,16 @@ pub(super) struct Args {
     /// $XDG_DATA_HOME/althing or ~/.local/share/althing].
     #[arg(long, global = true, value_name = "DIR", env = "ALTHING_DATA")]
     pub data: Option<PathBuf>,
+    /// Ask a member by its status port (7780 if not given), and not the one on this machine. What
+    /// acts needs an operator's token, which is taken over the loopback interface: reach another
+    /// machine by `ssh -L 7780:127.0.0.1:7780 HOST`, and give 127.0.0.1. Not for `up`, nor for what
+    /// is only done on the machine itself.
+    #[arg(long, global = true, value_name = "HOST[:PORT]", env = "ALTHING_VIA")]
+    pub via: Option<String>,
+    /// A file with what `althing operator add` printed, for --via. Without it the token is in the
+    /// variable ALTHING_OPERATOR_TOKEN.
+    #[arg(long, global = true, value_name = "FILE", env = "ALTHING_OPERATOR_TOKEN_FILE")]
+    pub operator_token_file: Option<PathBuf>,
     #[command(subcommand)]
     pub action: Action,
 }
@@ -390,6 +400,19 @@ Rules are judged all the same, events tell of them, and `althing status` shows t
 What a rule has done before is undone when it is over. What still acts at the end of the silence is
 done then. Kept in the catalog: a change needs a majority.")]
     Silence(Hush),
+    /// Let people act over the network, each with a token; show who may.
+    #[command(after_help = "Examples:
+  althing operator add alice --expires 30d   prints a token, once
+  althing operator list
+  althing operator remove alice              the token counts for nothing any more
+
+The token is good for the status page and for --via, on every member, over the loopback interface.
+Whoever has it can publish a directory of a member's machine, with the programs that it defines: it is
+as good as a login as the user that the member runs as. See docs/operators.md.")]
+    Operator {
+        #[command(subcommand)]
+        action: OperatorAction,
+    },
     /// Tell the member here what a script has measured.
     #[command(after_help = "Examples:
   althing measure queue 42                          a level, until another one is told
@@ -783,6 +806,25 @@ impl std::str::FromStr for Tag {
 }
 
 #[derive(Debug, Subcommand)]
+pub(super) enum OperatorAction {
+    /// Add one, and print the token.
+    Add {
+        /// By this name events tell of what was done.
+        name: OperatorName,
+        /// For how long, as 12h or 30d; ten years at most [default: until removed].
+        #[arg(long, value_name = "SPAN")]
+        expires: Option<Span>,
+    },
+    /// List them.
+    List,
+    /// Remove one.
+    Remove {
+        /// Which.
+        name: OperatorName,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(super) enum TagsAction {
     /// Give these tags these values; others stay.
     Set {
@@ -878,6 +920,7 @@ pub(super) enum KindWord {
     Address,
     User,
     Rule,
+    Operator,
 }
 
 impl From<KindWord> for EventKind {
@@ -895,6 +938,7 @@ impl From<KindWord> for EventKind {
             KindWord::Address => Self::Address,
             KindWord::User => Self::User,
             KindWord::Rule => Self::Rule,
+            KindWord::Operator => Self::Operator,
         }
     }
 }
@@ -1433,6 +1477,9 @@ mod tests {
             "althing levels --at 2026-12-24T18:00 --zone America/New_York --for 2d --app shop",
             "althing why server3 --since 2h",
             "althing tags",
+            "althing operator add alice --expires 30d",
+            "althing operator list --via 127.0.0.1:7780 --operator-token-file f",
+            "althing --via server1 resolve web --member alpha",
             "althing tags set role=web zone=a=b",
             "althing tags beta unset role zone",
             "althing up --tag role=web --tag zone=",
@@ -1471,6 +1518,8 @@ mod tests {
             "althing sim --time 10ms",
             "althing recover --rejoin --keep a",
             "althing tags set",
+            "althing operator add",
+            "althing operator add a/b",
             "althing tags set role",
             "althing up --tag =x",
             "althing events --kind x",

@@ -1,25 +1,37 @@
-//! The way to the local member: HTTP over the Unix socket in its data
-//! directory, which only its owner may open. One connection for each request.
+//! The way to a member: HTTP over the Unix socket in the data directory of the
+//! one on this machine, which only its owner may open, or to the status port of
+//! any. One connection for each request.
 //!
-//! What answers is the owner's own process, yet its answers are bounded.
+//! What answers the former is the owner's own process, yet its answers are bounded.
 
 use std::{
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, Response, body::Incoming, header};
+use hyper::{
+    Method, Request, Response,
+    body::Incoming,
+    header::{self, HeaderValue},
+    http::request,
+};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::via::Via;
 use crate::{
-    base::{MemberName, Reason, Refusal},
+    base::{MemberName, Reason, Refusal, operator::OperatorToken},
     member::{
         command::{Command, Outcome},
         event::Event,
@@ -40,11 +52,26 @@ const ANSWER_MAX: usize = 64 << 20;
 /// What only reads is answered at once.
 const READ_WITHIN: Duration = Duration::from_secs(15);
 
-/// Asks the member that runs on one data directory.
+/// A status port answers at once, or is not there.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
+/// Asks a member.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
-    socket: PathBuf,
+    data: PathBuf,
+    way: Way,
 }
+
+#[derive(Clone, Debug)]
+enum Way {
+    /// The socket in the data directory.
+    Socket(PathBuf),
+    /// A status port.
+    Via(Via),
+}
+
+/// A request under way. The connection ends with what comes beside the response.
+type Sent = (Response<Incoming>, AbortOnDropHandle<hyper::Result<()>>);
 
 /// How the member answers a request to do something.
 #[derive(Deserialize)]
@@ -61,14 +88,19 @@ struct Failure {
 }
 
 impl Client {
+    /// Asks the member that runs on this data directory.
     pub fn new(data: &Path) -> Self {
-        Self { socket: data.join("socket") }
+        Self { data: data.to_owned(), way: Way::Socket(data.join("socket")) }
     }
 
-    /// The data directory of that member.
+    /// Asks the member of a status port. `data` is what this machine has.
+    pub fn via(data: &Path, via: Via) -> Self {
+        Self { data: data.to_owned(), way: Way::Via(via) }
+    }
+
+    /// The data directory of this machine's member.
     pub fn data(&self) -> &Path {
-        // The socket stands in it.
-        self.socket.parent().unwrap_or(&self.socket)
+        &self.data
     }
 
     pub async fn view(&self) -> Result<View, Refusal> {
@@ -186,7 +218,7 @@ impl Client {
     }
 
     async fn query<T: DeserializeOwned>(&self, path: &str) -> Result<T, Refusal> {
-        let answer = tokio::time::timeout(READ_WITHIN, self.send(Method::GET, path, Bytes::new()));
+        let answer = timeout(READ_WITHIN, self.send(Method::GET, path, Bytes::new()));
         let bytes = answer.await.map_err(|_| {
             Refusal::new(
                 Reason::Failed,
@@ -220,26 +252,25 @@ impl Client {
         Ok(body.map_err(broken)?.to_bytes())
     }
 
-    /// Sends a request. The connection ends with what comes beside the response.
-    async fn request(
-        &self,
-        method: Method,
-        path: &str,
-        body: Bytes,
-    ) -> Result<(Response<Incoming>, AbortOnDropHandle<hyper::Result<()>>), Refusal> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(&e))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        let connection = AbortOnDropHandle::new(tokio::spawn(connection));
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, "localhost")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
-            .map_err(broken)?;
-        let response = sender.send_request(request).await.map_err(broken)?;
-        Ok((response, connection))
+    /// Sends a request.
+    async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Sent, Refusal> {
+        let via = match &self.way {
+            Way::Socket(socket) => {
+                let stream = UnixStream::connect(socket).await.map_err(|e| self.unreachable(&e))?;
+                return exchange(stream, named("localhost", method, path), body).await;
+            }
+            Way::Via(via) => via,
+        };
+        // What only reads is answered without a token, and then it goes nowhere.
+        let token = (method != Method::GET).then(|| via.token()).transpose()?;
+        let connected = timeout(CONNECT_WITHIN, TcpStream::connect(via.address)).await;
+        let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let stream = connected.map_err(|error| nobody_there(via.address, &error))?;
+        let mut head = named(&via.address.to_string(), method, path);
+        if let Some(token) = token {
+            head = head.header(header::AUTHORIZATION, bearer(token)?);
+        }
+        exchange(stream, head, body).await
     }
 
     fn unreachable(&self, error: &io::Error) -> Refusal {
@@ -265,6 +296,45 @@ impl Client {
             ),
         }
     }
+}
+
+/// The beginning of a request.
+fn named(host: &str, method: Method, path: &str) -> request::Builder {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, host)
+        .header(header::CONTENT_TYPE, "application/json")
+}
+
+fn bearer(token: &OperatorToken) -> Result<HeaderValue, Refusal> {
+    let mut value =
+        HeaderValue::from_str(&format!("Bearer {}", token.to_text())).map_err(broken)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+async fn exchange<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: T,
+    head: request::Builder,
+    body: Bytes,
+) -> Result<Sent, Refusal> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let request = head.body(Full::new(body)).map_err(broken)?;
+    let response = sender.send_request(request).await.map_err(broken)?;
+    Ok((response, connection))
+}
+
+fn nobody_there(address: SocketAddr, error: &io::Error) -> Refusal {
+    Refusal::new(
+        Reason::NotFound,
+        format!("No member answers at {address}."),
+        format!("Its status port can't be connected to: {error}."),
+        "See that the member runs and where its status page is (`althing up --status`); if \
+         `ssh -L` is to lead there, that it still runs.",
+    )
 }
 
 fn broken(error: impl std::fmt::Display) -> Refusal {
@@ -329,6 +399,62 @@ mod tests {
         assert_eq!(client.view().await, Err(expected.clone()));
         assert_eq!(client.command(&Command::Leave).await, Err(expected.clone()));
         assert_eq!(client.events(0).await, Err(expected));
+    }
+
+    /// A status port that answers with what it was sent.
+    async fn echoing() -> SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = [0; 4096];
+                let length = stream.read(&mut head).await.unwrap();
+                let said = String::from_utf8_lossy(&head[..length]).to_ascii_lowercase();
+                let answer = serde_json::json!({
+                    "error": {"reason": "busy", "what": said, "why": "", "todo": ""}
+                });
+                let answer = answer.to_string();
+                let length = answer.len();
+                let text = format!("HTTP/1.1 409 C\r\ncontent-length: {length}\r\n\r\n{answer}");
+                stream.write_all(text.as_bytes()).await.unwrap();
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_token_is_shown_where_something_is_done_and_nowhere_else() {
+        let address = echoing().await;
+        let token = OperatorToken::new([7; 32]);
+        let here = Path::new("/nowhere");
+        let client = Client::via(here, Via::with(address, Some(token.clone())));
+        let said = client.view().await.unwrap_err().what;
+        assert!(said.starts_with("get /api/v1/view http/1.1\r\n"), "{said}");
+        assert!(said.contains(&format!("host: {address}\r\n")), "{said}");
+        assert!(!said.contains("authorization"), "{said}");
+        let said = client.command(&Command::WindowClose).await.unwrap_err().what;
+        assert!(said.starts_with("post /api/v1/command http/1.1\r\n"), "{said}");
+        let shown = format!("authorization: bearer {}\r\n", token.to_text().to_ascii_lowercase());
+        assert!(said.contains(&shown), "{said}");
+
+        let without = Client::via(here, Via::with(address, None));
+        assert_eq!(without.events(0).await.unwrap_err().reason, Reason::Busy, "it only reads");
+        let refusal = without.command(&Command::WindowClose).await.unwrap_err();
+        assert_eq!(refusal.reason, Reason::Forbidden);
+        // Nothing listens here, and nothing is sent.
+        let elsewhere = Via::with("192.0.2.1:7780".parse().unwrap(), Some(token));
+        let refusal = Client::via(here, elsewhere).command(&Command::WindowClose).await;
+        assert!(refusal.unwrap_err().todo.contains("ssh -N -L"));
+    }
+
+    #[tokio::test]
+    async fn where_nobody_listens_it_says_what_to_look_for() {
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let refusal = Client::via(Path::new("/nowhere"), Via::with(gone, None)).view().await;
+        let refusal = refusal.unwrap_err();
+        assert_eq!(refusal.reason, Reason::NotFound);
+        assert!(refusal.what.contains(&gone.to_string()), "{refusal:?}");
     }
 
     #[tokio::test]

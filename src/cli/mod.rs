@@ -1,5 +1,5 @@
 //! F6, the command line: `up` is a member, every other command asks the local
-//! one through its socket. It decides nothing itself and keeps nothing.
+//! one through its socket, or with `--via` another one at its status port. It decides nothing itself and keeps nothing.
 //!
 //! Exit codes follow from the kind of a refusal, so that scripts need not
 //! read sentences; `--json` has both.
@@ -19,6 +19,7 @@ mod lists;
 mod log;
 mod measure;
 mod operate;
+mod operator;
 mod output;
 mod publish;
 mod reach;
@@ -36,6 +37,7 @@ mod table;
 mod telemetry;
 mod units;
 mod up;
+mod via;
 
 use std::{
     path::{Path, PathBuf},
@@ -49,6 +51,7 @@ use self::{
     args::{Action, Args, EventsArgs, MetricsArgs, RulesAction},
     client::Client,
     output::Output,
+    via::Via,
 };
 use crate::{
     base::{Reason, Refusal},
@@ -112,14 +115,25 @@ fn runtime(action: &Action) -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
+    let via = match &args.via {
+        Some(text) if via::asks(&args.action)? => Some(text),
+        _ => None,
+    };
     // A relative path means something else to a member that runs elsewhere.
     let data = match (args.data, &args.action) {
         (Some(data), _) => absolute(&data)?,
         // Asked for where there is no home, too: where a package is made.
         (None, Action::Completions { .. } | Action::Man { .. }) => PathBuf::new(),
+        // Another machine is asked: this one may have none.
+        (None, _) if via.is_some() => default_data().unwrap_or_default(),
         (None, _) => default_data()?,
     };
-    let client = Client::new(&data);
+    let client = match via {
+        Some(text) => {
+            Client::via(&data, Via::new(text, args.operator_token_file.as_deref()).await?)
+        }
+        None => Client::new(&data),
+    };
     match args.action {
         Action::Up(options) => up::run(*options, data, output).await,
         Action::Demo(options) => demo::run(options, output).await,
@@ -191,6 +205,7 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
         Action::Resume { member } => {
             operate::order(&client, output, &Command::Service { member, on: true }).await
         }
+        Action::Operator { action } => operator::run(&client, output, action).await,
         Action::Silence(hush) => silence::run(&client, output, hush).await,
         Action::Measure(wish) => measure::tell(&data, output, &wish),
         Action::Event { name, payload } => {

@@ -29,7 +29,11 @@ pub(super) async fn invite(
     uses: u32,
     valid: Span,
 ) -> Result<ExitCode, Refusal> {
-    let command = Command::Invite { seed: draw_seed()?, uses, valid_s: valid.0.as_secs() };
+    let command = Command::Invite {
+        seed: draw_seed("No invitation was issued.")?,
+        uses,
+        valid_s: valid.0.as_secs(),
+    };
     let Outcome::Invited { token, expires_at, uses } = client.command(&command).await? else {
         return Err(unexpected());
     };
@@ -52,13 +56,14 @@ pub(super) async fn invite(
     Ok(ExitCode::SUCCESS)
 }
 
-/// The private half of an invitation: from the operating system alone.
-pub(super) fn draw_seed() -> Result<[u8; 32], Refusal> {
+/// What guards an invitation or an operator's token: from the operating system alone. `what` is
+/// what does not happen without.
+pub(super) fn draw_seed(what: &str) -> Result<[u8; 32], Refusal> {
     let mut seed = [0; 32];
     SystemRandom::new().fill(&mut seed).map_err(|_| {
         Refusal::new(
             Reason::Failed,
-            "No invitation was issued.",
+            what,
             "The operating system gave no random bytes.",
             "See whether getrandom(2) is allowed to this process.",
         )

@@ -99,7 +99,11 @@ impl Story {
         founder.ready().await?;
         let founded_ms = millis(start);
         let uses = u32::try_from(count - 1)?;
-        let invite = Command::Invite { seed: draw_seed().map_err(say)?, uses, valid_s: 3_600 };
+        let invite = Command::Invite {
+            seed: draw_seed("No invitation was issued.").map_err(say)?,
+            uses,
+            valid_s: 3_600,
+        };
         let outcome = founder.client().command(&invite).await.map_err(say)?;
         let Outcome::Invited { token, .. } = outcome else {
             return Err(Failure("The invitation was answered with something else.".to_owned()));
