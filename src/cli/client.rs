@@ -418,6 +418,8 @@ mod tests {
                 let length = answer.len();
                 let text = format!("HTTP/1.1 409 C\r\ncontent-length: {length}\r\n\r\n{answer}");
                 stream.write_all(text.as_bytes()).await.unwrap();
+                // Until the client hangs up: what is not read would cut off the answer.
+                while stream.read(&mut head).await.is_ok_and(|length| length > 0) {}
             }
         });
         address
