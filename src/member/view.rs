@@ -251,6 +251,15 @@ pub struct PublicationView {
     pub app: String,
     /// Which version it will be.
     pub version: u64,
+    /// What its publisher wrote.
+    #[serde(default)]
+    pub message: String,
+    /// The member that it is published through.
+    #[serde(default)]
+    pub publisher: String,
+    /// Files of the version.
+    #[serde(default)]
+    pub files: u64,
     /// staging or switching.
     pub phase: String,
     /// Bytes of the version.
@@ -707,6 +716,9 @@ impl Member {
             PublicationView {
                 app: p.app.to_string(),
                 version: p.version.number,
+                message: p.version.message.clone(),
+                publisher: self.name_of(p.version.publisher),
+                files: p.version.files,
                 phase: if p.committed { "switching" } else { "staging" }.to_owned(),
                 bytes: p.version.bytes,
                 whole: whole.into_iter().map(|m| self.name_of(m)).collect(),

@@ -2,24 +2,29 @@
 """Uses the status page as a person would, in a real browser, before a member that is made up (fake.py).
 
     tests/page/check.py
+    tests/page/check.py --only drained          those whose names have that in them
+    tests/page/check.py --axe axe.min.js        each part and dialog by axe-core's rules, instead
 
-It needs Debian's `chromium` and nothing else, and takes two minutes. It ends with 1 if something is not as it should be.
+It needs Debian's `chromium` and nothing else, and takes three minutes. It ends with 1 if something is not as it should be.
+axe-core is not kept here: `npm pack axe-core` brings it, and the file is `package/axe.min.js` in that.
 """
 
+import argparse
 import os
 import sys
 import time
+from collections import Counter
 
-from fake import MARKUP, Cluster, serve
+from fake import MARKUP, OPERATOR, TOKEN, Cluster, serve
 from shoot import Tab
 
 PARTS = ["", "members", "apps", "window", "charts", "events", "rules", "member/web-001", "app/app-00"]
-KEYS = {"ArrowLeft": 37, "Home": 36, "Escape": 27, "/": 191}
+KEYS = {"ArrowLeft": 37, "Home": 36, "Escape": 27, "/": 191, "Enter": 13}
 
 
 def press(tab, key):
     code = {"key": key, "windowsVirtualKeyCode": KEYS[key]}
-    tab.do("Input.dispatchKeyEvent", type="keyDown", text=key if len(key) == 1 else "", **code)
+    tab.do("Input.dispatchKeyEvent", type="keyDown", text="\r" if key == "Enter" else key if len(key) == 1 else "", **code)
     tab.do("Input.dispatchKeyEvent", type="keyUp", **code)
 
 
@@ -138,6 +143,210 @@ def an_outage_is_told_and_mended(tab, address, cluster):
     tab.complaints()
 
 
+# ---- Acts --------------------------------------------------------------------------------------
+
+WHAT = "document.querySelector('#ask-result').textContent"
+CLOSED = "!document.querySelector('#ask').open"
+BACK = "document.activeElement.dataset.act"  # where the focus is, by what its button does
+
+
+def sign_in(tab, token=TOKEN):
+    tab.until("document.readyState === 'complete' && !document.body.classList.contains('waiting')")
+    tab.run("document.querySelector('#sign').click()")
+    tab.do("Input.insertText", text=token)
+    press(tab, "Enter")
+    tab.until(f"{WHAT}.includes('Signed in') || {WHAT}.includes('refused')")
+    return tab.run(WHAT)
+
+
+def ask(tab, act):
+    """Opens what is asked about an act; the dialog's words."""
+    tab.run("document.querySelector('#ask').close()")
+    shown = f"[...document.querySelectorAll('main [data-act=\"{act}\"]')].find((one) => one.offsetParent)"
+    tab.until(f"Boolean({shown})")
+    tab.run(f"{{ const one = {shown}; one.focus(); one.click(); }}")
+    assert tab.run("document.querySelector('#ask').open && document.querySelector('#ask').contains(document.activeElement)")
+    return tab.run("document.querySelector('#ask').textContent")
+
+
+def confirm(tab, name=None):
+    """Types the name if one is asked for, and presses the button; what came of it."""
+    wanted = tab.run("document.querySelector('#ask-sure').hidden ? '' : document.querySelector('#ask-name').textContent")
+    assert wanted == (name or ""), f"{wanted!r} is to be typed"
+    if name:
+        for text, disabled in ((name[:-1], True), (name[-1], False)):
+            tab.run("document.querySelector('#ask-typed').focus()")
+            tab.do("Input.insertText", text=text)
+            assert tab.run("document.querySelector('#ask-yes').disabled") == disabled
+    tab.run("document.querySelector('#ask-yes').click()")
+    tab.until(f"/done|refused/.test({WHAT})")
+    return tab.run(WHAT)
+
+
+def without_a_token_nothing_can_be_done(tab, address, _):
+    for part in PARTS:
+        tab.open(f"{address}?{part}#/{part}")
+        time.sleep(0.3)
+        assert tab.run("[...document.querySelectorAll('.act')].filter((b) => b.offsetParent).map((b) => b.id).join()") == "sign", part
+
+
+def a_token_is_kept_in_the_tab_alone(tab, address, cluster):
+    tab.open(f"{address}#/members")
+    tab.run("document.querySelector('#sign').click()")
+    tab.do("Input.insertText", text="something else")
+    assert tab.run("document.querySelector('#ask-yes').disabled"), "what is no token can be sent"
+    press(tab, "Escape")
+    tab.until(CLOSED)
+    assert tab.run("document.activeElement.id") == "sign"
+    assert "not known" in sign_in(tab, TOKEN + "x")
+    assert tab.run("sessionStorage.length") == 0
+    press(tab, "Escape")
+    tab.until(CLOSED)
+    sign_in(tab)
+    press(tab, "Escape")
+    tab.until(CLOSED)
+    # The name stands in the header; the token neither in the document, nor in the address, nor where it outlives the tab.
+    tab.until(f"document.querySelector('#sign').textContent === 'Signed in as {OPERATOR}'")
+    assert not tab.run(f"(document.documentElement.outerHTML + location.href + JSON.stringify(localStorage)).includes('{TOKEN}')")
+    assert not tab.run(f"[...document.querySelectorAll('input')].some((input) => input.value.includes('{TOKEN}'))")
+    tab.open(f"{address}?again#/members")
+    tab.until("document.querySelectorAll('#members .act').length === 200")
+    tab.run("document.querySelector('#sign').click()")
+    confirm(tab)
+    tab.until("document.querySelectorAll('#members .act').length === 0")
+    assert tab.run("sessionStorage.length") == 0
+    cluster.near = False
+    press(tab, "Escape")
+    tab.until(CLOSED)
+    assert "ssh -L" in sign_in(tab)
+    tab.complaints()
+
+
+def a_member_is_drained_and_resumed_by_the_keyboard(tab, address, cluster):
+    tab.open(f"{address}#/member/web-005")
+    sign_in(tab)
+    words = ask(tab, "service web-005")
+    assert "taken over by web-000" in words and "althing drain web-005" in words and "last one" not in words
+    press(tab, "Escape")
+    tab.until(CLOSED)
+    assert tab.run(BACK) == "service web-005" and not cluster.commands
+    press(tab, "Enter")
+    tab.until("document.querySelector('#ask').open")
+    assert tab.run("document.activeElement.id") == "ask-field-wait"
+    press(tab, "Enter")
+    tab.until(f"{WHAT}.includes('web-005 is on standby')")
+    assert cluster.commands == [(OPERATOR, {"service": {"member": "web-005", "on": False}})]
+    tab.until("document.querySelector('#member-acts .act').textContent.startsWith('Resume')")
+    press(tab, "Enter")
+    tab.until(CLOSED)
+    assert tab.run(BACK) == "service web-005", "the focus did not come back to the button"
+    assert "is given requests again" in ask(tab, "service web-005")
+    confirm(tab)
+    assert 5 not in cluster.aside
+    # The same in the table, and with rules that may bring it in.
+    go(tab, "members")
+    ask(tab, "service web-006")
+    tab.run("document.querySelector('#ask-field-wait').click()")
+    assert tab.run("document.querySelector('#ask-command').textContent") == "althing drain web-006 --wait"
+    confirm(tab)
+    assert cluster.commands[-1][1] == {"wait": {"member": "web-006"}}
+
+
+def the_last_one_in_service_is_drained_by_its_name_alone(tab, address, cluster):
+    cluster.aside = set(range(1, cluster.members))
+    tab.open(f"{address}#/member/web-000")
+    sign_in(tab)
+    assert "last one in service" in ask(tab, "service web-000")
+    confirm(tab, "web-000")
+    assert 0 in cluster.aside
+
+
+def why_a_member_is_on_standby_is_told(tab, address, _):
+    tab.open(f"{address}#/member/web-199")
+    words = "document.querySelector('#member-standby').textContent"
+    tab.until(f"{words}.includes('because of a rule (app-01-hot-7)')")
+    assert "althing resume web-199" in tab.run(words)
+    go(tab, "member/web-001")
+    tab.until("document.querySelector('#member-standby').hidden")
+
+
+def an_application_is_published_rolled_back_and_resolved(tab, address, cluster):
+    tab.open(f"{address}#/app/app-00")
+    sign_in(tab)
+    words = ask(tab, "rollback app-00 3")
+    assert "from version 5 to the content of version 3" in words and "becomes version 6" in words and MARKUP in words
+    assert "app-00 version 6 is in force" in confirm(tab, "app-00")
+    assert cluster.commands[-1] == (OPERATOR, {"rollback": {"app": "app-00", "version": 3}})
+    tab.until("document.querySelector('#app-badges').textContent.includes('version 6')")
+    ask(tab, "publish app-00")
+    assert tab.run("document.querySelector('#ask-yes').disabled"), "nothing is named"
+    tab.do("Input.insertText", text="/nowhere")
+    assert MARKUP in confirm(tab), "the refusal is not told"
+    tab.run("document.querySelector('#ask-field-source').select()")
+    tab.do("Input.insertText", text="/srv/a site")
+    tab.run("document.querySelector('#ask-field-message').focus()")
+    tab.do("Input.insertText", text="it's new")
+    said = tab.run("document.querySelector('#ask-command').textContent")
+    assert said == r"""althing publish '/srv/a site' --app app-00 --base 6 --message 'it'\''s new'""", said
+    assert "version 7 is in force" in confirm(tab)
+    assert cluster.commands[-1][1] == {"app": "app-00", "source": "/srv/a site", "message": "it's new", "base": 6, "hosts": [], "place": None}
+    assert tab.run("document.querySelectorAll('main img, dialog img').length") == 0
+    go(tab, "app/app-29")
+    ask(tab, "resolve app-29")
+    tab.run("{ const choice = document.querySelector('#ask-field-member'); choice.value = 'web-002'; "
+            "choice.dispatchEvent(new Event('input', { bubbles: true })) }")
+    assert "What web-002 holds becomes version 6" in tab.run("document.querySelector('#ask-says').textContent")
+    confirm(tab, "app-29")
+    assert cluster.commands[-1][1] == {"resolve": {"app": "app-29", "member": "web-002"}}
+    tab.run("document.querySelector('#ask').close()")
+    tab.until("!document.querySelector('[data-act^=resolve]')")
+    # What is not possible any more can't be confirmed.
+    ask(tab, "rollback app-29 4")
+    cluster.window = {"id": 9, "coordinator": "web-001", "coordinator_live": True, "takeovers": 0, "opened_by": "web-000", "scope": [],
+                      "opened_at": "2026-02-03T10:00:00Z", "failover": "auto", "held": True, "automatic": False, "publication": None, "state": "held"}
+    tab.until("document.querySelector('#ask-says').textContent.includes('Window #9 is open')")
+    tab.complaints()
+
+
+def a_window_is_opened_taken_over_and_closed(tab, address, cluster):
+    tab.open(f"{address}#/window")
+    sign_in(tab)
+    ask(tab, "window")
+    tab.run("for (const [id, value] of [['app', 'app-01'], ['failover', 'manual']]) document.querySelector(`#ask-field-${id}`).value = value; "
+            "document.querySelector('#ask-field-automatic').click()")
+    assert "published to all" in tab.run("document.querySelector('#ask-says').textContent")
+    assert tab.run("document.querySelector('#ask-command').textContent") == "althing window open --app app-01 --failover manual --automatic"
+    confirm(tab)
+    assert cluster.commands[-1][1] == {"window-open": {"scope": ["app-01"], "failover": "manual", "automatic": True}}
+    cluster.window["coordinator_live"] = False
+    assert "in the place of web-001" in ask(tab, "window takeover")
+    confirm(tab, "web-000")
+    assert cluster.commands[-1][1] == "window-takeover"
+    tab.until("!document.querySelector('[data-act=\"window takeover\"]')")
+    assert "put back" in ask(tab, "window")
+    confirm(tab)
+    assert cluster.window is None
+
+
+def what_comes_of_an_act_is_told_when_its_dialog_is_closed(tab, address, cluster):
+    cluster.slow = 2.0
+    tab.open(f"{address}#/members")
+    sign_in(tab)
+    ask(tab, "service web-008")
+    tab.run("document.querySelector('#ask-yes').click()")
+    tab.until(f"{WHAT}.includes('under way')")
+    press(tab, "Escape")
+    tab.until(CLOSED)
+    tab.until("document.querySelector('#told').textContent.includes('under way')")
+    tab.until("document.querySelector('#told').textContent.includes('web-008 is on standby')")
+    # A token that is not known any more: nothing is done, and no button stays.
+    cluster.slow, cluster.known = 0, {}
+    ask(tab, "service web-009")
+    assert "not known" in confirm(tab) and 9 not in cluster.aside
+    tab.until("document.querySelectorAll('#members .act').length === 0 && sessionStorage.length === 0")
+    tab.complaints()
+
+
 def two_hundred_members_do_not_stutter(tab, address, cluster):
     cluster.every = 1.0
     for part in ("members", "", "app/app-02"):
@@ -152,14 +361,79 @@ def two_hundred_members_do_not_stutter(tab, address, cluster):
         assert share < 0.25, part
 
 
+def restored(cluster):
+    fresh = Cluster(cluster.members, cluster.apps)
+    for name in ("aside", "window", "taken", "commands", "slow", "near", "known", "mute", "deaf"):
+        setattr(cluster, name, getattr(fresh, name))
+
+
+def by_the_rules_of_axe(tab, address, source, told):
+    """Runs axe-core on each part, with a token so that every button is there, and on the dialogs; the number of violations."""
+    with open(source, encoding="utf-8") as file:
+        axe = file.read()
+
+    def look(place):
+        found = tab.run("axe.run(document, { resultTypes: ['violations', 'incomplete'] }).then((r) => "
+                        "({ v: r.violations.map((v) => [v.id, v.impact, v.nodes.map((n) => n.html.slice(0, 160)), v.nodes[0].failureSummary]), "
+                        "p: r.passes.length, "
+                        "i: r.incomplete.flatMap((v) => v.nodes.flatMap((n) => n.any.map((one) => `${v.id}: ${one.message}`))) }))")
+        told.append(found["p"])
+        print(f"  {place}: {found['p']} rules passed", flush=True)
+        for rule, impact, nodes, why in found["v"]:
+            print(f"{place}: {rule} ({impact}), {len(nodes)} times: {nodes[0]}\n    {why}", flush=True)
+        unsure.update(found["i"])
+        return sum(len(nodes) for _, _, nodes, _ in found["v"])
+
+    wrong, unsure = 0, Counter()
+    for dark in (False, True):
+        for width in (1440, 390):
+            tab.do("Page.navigate", url="about:blank")
+            tab.open(f"{address}#/", width, dark)
+            if not tab.run("sessionStorage.length"):
+                sign_in(tab)
+            tab.run(axe)
+            tab.run("document.querySelector('#ask').close()")
+            tab.until(f"document.querySelector('#sign').textContent.includes('{OPERATOR}')")
+            shown = f"{'dark' if dark else 'light'} {width}"
+            for part in [*PARTS, "member/web-199", "app/app-03"]:
+                go(tab, part)
+                time.sleep(1.5)
+                wrong += look(f"{shown} {part or 'overview'}")
+            for part, act in (("app/app-03", "resolve app-03"), ("app/app-00", "publish app-00"), ("app/app-00", "rollback app-00 4"),
+                              ("member/web-005", "service web-005"), ("window", "window")):
+                go(tab, part)
+                ask(tab, act)
+                wrong += look(f"{shown} dialog: {act}")
+                tab.run("document.querySelector('#ask').close()")
+            tab.run("document.querySelector('#sign').click()")
+            wrong += look(f"{shown} dialog: sign")
+            tab.run("document.querySelector('#ask').close()")
+    for what, times in unsure.most_common():
+        print(f"  not decided, {times} times: {what}")
+    return wrong
+
+
 def main():
-    cluster = Cluster(200, 30)
+    asked = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    asked.add_argument("--only", default="", help="a part of the tests' names")
+    asked.add_argument("--axe", metavar="FILE", help="axe.min.js")
+    given = asked.parse_args()
+    cluster = Cluster(200, 4 if given.axe else 30)
     server, address = serve(cluster)
+    browser = os.environ.get("BROWSER", "chromium")
+    if given.axe:
+        tab, told = Tab(browser), []
+        try:
+            wrong = by_the_rules_of_axe(tab, address, given.axe, told)
+        finally:
+            tab.close()
+        print(f"{wrong} violations in {len(told)} looks, {sum(told)} rules passed")
+        return 1 if wrong else 0
     tests = [value for name, value in globals().items() if callable(value) and getattr(value, "__module__", "") == "__main__"
-             and value.__code__.co_varnames[:2] == ("tab", "address")]
+             and value.__code__.co_varnames[:2] == ("tab", "address") and value.__code__.co_argcount == 3 and given.only in name]
     failed = 0
     for test in tests:
-        tab = Tab(os.environ.get("BROWSER", "chromium"))
+        tab = Tab(browser)
         try:
             test(tab, address, cluster)
             print(f"ok    {test.__name__}", flush=True)
@@ -167,7 +441,7 @@ def main():
             failed += 1
             print(f"FAIL  {test.__name__}: {error or type(error).__name__}", flush=True)
         finally:
-            cluster.mute = cluster.deaf = False
+            restored(cluster)
             tab.close()
     server.shutdown()
     print(f"{len(tests) - failed} passed, {failed} failed")

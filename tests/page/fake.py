@@ -5,7 +5,8 @@ and a cluster of any size, so that 200 members can be looked at without 200 of t
     tests/page/fake.py --members 200 --apps 30 --port 7790
 
 What it tells is told in the form of `/api/v1/` (src/admin/routes.rs). Two members in a hundred are down, some are late,
-one differs; names and texts have markup in them, as a hostile cluster's would.
+one differs; the vote on the last application is hung; names and texts have markup in them, as a hostile
+cluster's would. It takes acts with the token below, and does what they say to what it tells.
 """
 
 import argparse
@@ -29,6 +30,16 @@ MARKUP = "<img src=x onerror=alert(1)>"
 LEVELS = {"cpu": 40, "load": 2, "mem.used": 6e9, "mem.total": 16e9, "requests": 55, "errors": 0.1, "requests.refused": 0.5,
           "requests.forwarded": 3, "disk.used /": 55, "latency": 0.02, "net.in": 4e6, "net.out": 9e6, "swap.used": 0}
 NOT_TOLD = {"swap.used"}
+TOKEN = "althing-op-made-up"
+OPERATOR = "alice"
+
+
+class Refused(Exception):
+    """What is not done: the status, and the sentences that say why."""
+
+    def __init__(self, status, reason, what, why, todo):
+        super().__init__(what)
+        self.status, self.told = status, {"reason": reason, "what": what, "why": why, "todo": todo}
 
 
 class Cluster:
@@ -40,6 +51,13 @@ class Cluster:
         self.mute = False   # whether the stream says nothing any more
         self.deaf = False   # whether nothing is answered at all
         self.start = "1"
+        self.aside = set(range(members - members // 20, members))  # those on standby
+        self.window = None
+        self.taken = {}      # versions that acts have made, by application: newest first
+        self.commands = []   # what was asked for, and by whom
+        self.slow = 0.0      # seconds that an act takes
+        self.near = True     # whether acts are taken from where the browser is
+        self.known = {TOKEN: OPERATOR}
 
     def name(self, i):
         return f"web-{i:03}"
@@ -51,7 +69,7 @@ class Cluster:
         return [self.name(i) for i in range(self.members) if self.state(i) == "down"]
 
     def member(self, i):
-        state, standby = self.state(i), i >= self.members - self.members // 20
+        state, standby = self.state(i), i in self.aside
         service = "out" if state == "down" else "standby" if standby else "receiving" if i % 100 == 55 else "in service"
         return {"name": self.name(i), "id": f"{i:064x}", "address": f"10.0.{i // 250}.{i % 250 + 1}:7700", "state": state,
                 "reached": state == "alive", "unreached": [], "round_trip_us": None if i == 0 else 300 + (i * 37 + self.tick * 11) % 900,
@@ -62,17 +80,24 @@ class Cluster:
     def application(self, a, members):
         name, root = f"app-{a:02}", f"{a + 16:02x}" * 32
 
+        hung = a == self.apps - 1 and self.members > 3 and name not in self.taken
+
         def position(i, m):
             if m["state"] == "down":
                 return "silent"
+            if hung and i < 4:
+                return "differs"
             return "late" if m["service"] == "receiving" and a < 4 else "differs" if i % 100 == 77 and a == 2 else "agrees"
         versions = [{"number": n, "root": root, "files": 120, "bytes": 4_000_000, "publisher": self.name(0),
                      "published_at_ms": int(self.began * 1000) - (5 - n) * 3_600_000, "published_at": "", "origin": "published",
                      "message": f"Version {n} {MARKUP}"} for n in (5, 4, 3)]
-        return {"name": name, "version": 5, "root": root, "files": 120, "bytes": 4_000_000, "hosts": [f"{name}.example.org"],
-                "default": a == 0, "path": None, "placement": None, "vote": "agreed" if a == 2 else "unanimous",
+        versions = self.taken.get(name, []) + versions
+        number = versions[0]["number"]
+        return {"name": name, "version": number, "root": root, "files": 120, "bytes": 4_000_000, "hosts": [f"{name}.example.org"],
+                "default": a == 0, "path": None, "placement": None, "vote": "hung" if hung else "agreed" if a == 2 else "unanimous",
                 "ballots": min(7, self.members), "electorate": min(7, self.members), "work": None, "error": None, "versions": versions,
-                "positions": [{"member": m["name"], "position": position(i, m), "root": root, "version": 5, "voter": m["voter"],
+                "positions": [{"member": m["name"], "position": position(i, m), "voter": m["voter"], "version": number,
+                               "root": f"{i // 2 + 1:02x}" * 32 if hung and i < 4 else root,
                                "rollout": "ready"} for i, m in enumerate(members)]}
 
     def view(self):
@@ -81,7 +106,7 @@ class Cluster:
         return {"althing": "0.0.0", "me": self.name(0), "cluster": "c0ffee" * 8, "sequence": 412 + self.tick // 10, "voters": voters,
                 "majority": voters // 2 + 1, "voters_live": voters, "health": "warning" if self.down() else "ok",
                 "reasons": [f"{name} is down." for name in self.down()], "members": members,
-                "applications": [self.application(a, members) for a in range(self.apps)], "window": None, "outcomes": [
+                "applications": [self.application(a, members) for a in range(self.apps)], "window": self.window, "outcomes": [
                     {"window": 7, "app": "app-00", "version": 5, "coordinator": self.name(0), "takeovers": 0, "why": f"in force {MARKUP}"}],
                 "addresses": [], "policy": {"failover": "auto", "vote": "majority", "remove_after_s": None}, "silences": []}
 
@@ -131,7 +156,62 @@ class Cluster:
             event["at"] -= (self.tick - event["id"]) * 60_000
             if event["id"] % 3 == 0:
                 event["cause"] = event["id"] - self.members
+        aside = f"{self.name(self.members - 1)} is out of service, on standby, because of a rule (app-01-hot-7) (catalog 400)"
+        events.append({**self.event(0), "id": 10**6, "from": self.name(self.members - 1), "kind": "catalog", "text": aside})
         return {"events": events, "silent": self.silent()}
+
+    # ---- Acts, as the status port takes them: src/admin/routes.rs ------------------------------------
+
+    def operator(self, headers):
+        kind, _, token = headers.get("Authorization", "").partition(" ")
+        if not self.near:
+            raise Refused(403, "forbidden", "Nothing was done.", "Acts are taken on this member's own machine alone.",
+                          "Open it through `ssh -L 7780:127.0.0.1:7780 web-000`.")
+        if kind != "Bearer" or token not in self.known:
+            raise Refused(401, "forbidden", "This token is not known.", "It is wrong, was taken back, or is over.", "Ask for another one.")
+        return self.known[token]
+
+    def command(self, who, command):
+        time.sleep(self.slow)
+        self.commands.append((who, command))
+        kind, it = (command, {}) if isinstance(command, str) else next(iter(command.items()))
+        number = {self.name(i): i for i in range(self.members)}
+        if kind in ("service", "wait"):
+            on = it.get("on", False)
+            (self.aside.discard if on else self.aside.add)(number[it["member"]])
+            text = f"{it['member']} is {'in service' if on else 'on standby: it answers only if nobody is in service'}"
+        elif kind in ("rollback", "resolve"):
+            return self.next_version(it["app"], f"{kind} {it.get('version') or it.get('member')}")
+        elif kind == "window-open":
+            if self.window:
+                raise Refused(409, "busy", "No window was opened.", "One is open.", "Close it: `althing window close`.")
+            self.window = {"id": 8, "coordinator": self.name(1), "coordinator_live": True, "takeovers": 0, "opened_by": self.name(0),
+                           "opened_at": "2026-02-03T10:00:00Z", "scope": it["scope"], "failover": it["failover"] or "auto", "held": True,
+                           "automatic": it["automatic"], "publication": None, "state": "held open by an operator; voting on its scope pauses"}
+            text = "window 8 is open"
+        elif kind == "window-takeover":
+            self.window.update(coordinator=self.name(0), coordinator_live=True)
+            text = "window 8 is taken over"
+        elif kind == "window-close":
+            self.window, text = None, "window 8 is closed"
+        else:
+            raise Refused(400, "invalid", "Nothing was done.", f"{kind} is no command.", "See the documentation.")
+        return {"done": {"sequence": 413, "text": text}}
+
+    def publish(self, who, publish):
+        time.sleep(self.slow)
+        self.commands.append((who, publish))
+        if not publish["source"].startswith("/srv"):
+            raise Refused(404, "not-found", "Nothing was published.", f"There is no {publish['source']} {MARKUP}.", "Name a directory that is there.")
+        return self.next_version(publish["app"] or "app-00", publish["message"])
+
+    def next_version(self, name, message):
+        made = self.taken.setdefault(name, [])
+        version = 6 + len(made)
+        made.insert(0, {"number": version, "root": f"{version:02x}" * 32, "files": 120, "bytes": 4_000_000, "publisher": self.name(0),
+                        "published_at_ms": int(time.time() * 1000), "published_at": "", "origin": "published", "message": message})
+        return {"published": {"app": name, "version": version, "root": made[0]["root"], "window": 8, "takeovers": 0,
+                              "why": "every live member has switched"}}
 
     def services(self):
         states = ["ready"] * 20 + ["backing-off"]
@@ -168,8 +248,8 @@ class Door(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-    def begin(self, kind, length=None):
-        self.send_response(200)
+    def begin(self, kind, length=None, status=200):
+        self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Security-Policy", POLICY)
         self.send_header("Cache-Control", "no-store")
@@ -180,9 +260,29 @@ class Door(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(length))
         self.end_headers()
 
-    def answer(self, kind, body):
-        self.begin(kind, len(body))
+    def answer(self, kind, body, status=200):
+        self.begin(kind, len(body), status)
         self.wfile.write(body)
+
+    def tell(self, act):
+        try:
+            self.answer("application/json", json.dumps(act()).encode())
+        except Refused as refused:
+            self.answer("application/json", json.dumps({"error": refused.told}).encode(), refused.status)
+
+    def do_POST(self):
+        cluster, acts = self.server.cluster, {"/api/v1/command": "command", "/api/v1/publish": "publish"}
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+
+        def act():
+            who = cluster.operator(self.headers)
+            if self.headers["Content-Type"] != "application/json" or self.path not in acts:
+                raise Refused(400, "invalid", "Nothing was done.", "This is no act.", "See the documentation.")
+            return {"ok": getattr(cluster, acts[self.path])(who, json.loads(body))}
+        try:
+            self.tell(act)
+        except OSError:
+            pass  # who asked has gone
 
     def do_GET(self):
         try:
@@ -201,6 +301,8 @@ class Door(BaseHTTPRequestHandler):
             self.close_connection = True
         elif url.path == "/api/v1/stream":
             self.stream(cluster)
+        elif url.path == "/api/v1/whoami":
+            self.tell(lambda: {"operator": cluster.operator(self.headers), "expires": int(time.time() * 1000) + 3_600_000, "member": cluster.name(0)})
         elif url.path in told:
             self.answer("application/json", json.dumps(told[url.path]()).encode())
         elif os.path.isfile(file):

@@ -5,6 +5,8 @@ import { appLink, at, badge, cell, commands, count, dim, fact, fill, keyed, make
 import { drawPublication } from "./cluster.js";
 import { drawServices } from "./services.js";
 import { levelRules } from "./rules.js";
+import { fillActs, publishAct, resolveAct, rollbackAct } from "./acts.js";
+import { state } from "./feed.js";
 
 const MANY = 40;       // from this many members on, lists scroll in a frame
 const ROOT_SHOWN = 10; // digits of a signature that are shown
@@ -47,6 +49,7 @@ export function drawApps(view) {
   const text = at("app-filter").value.trim().toLowerCase();
   const shown = view.applications.filter((app) => `${app.name} ${app.vote} ${app.hosts.join(" ")}`.toLowerCase().includes(text));
   at("apps-empty").hidden = view.applications.length > 0;
+  fillActs(at("apps-acts"), "", () => [publishAct("")]);
   at("legend").hidden = view.applications.length === 0;
   const all = view.applications.length;
   setText(at("apps-title"), all ? `Applications (${shown.length === all ? all : `${shown.length} of ${all}`})` : "Applications");
@@ -124,14 +127,16 @@ export function drawApp(view, name) {
   const [kind, word, why] = VOTES[app.vote] || ["warn", app.vote, ""];
   fill(at("app-badges"), [app.version, app.vote, app.work, app.error], () => [
     make("span", "tag", `version ${app.version}`), badge(kind, word), ...here(app)]);
+  fillActs(at("app-acts"), [name, app.version], () => [publishAct(name), app.vote === "hung" ? resolveAct(name) : null].filter(Boolean));
   drawFacts(app);
   drawComing(view, app);
   fill(at("app-vote"), [app.vote, app.ballots, app.electorate], () => [
     ...commands(why.charAt(0).toUpperCase() + why.slice(1)), dim(`. ${app.ballots} of ${app.electorate} ballots are in hand.`)]);
   drawPositions(app);
-  fill(at("app-versions"), [app.versions, app.version], () => app.versions.map((v, i) => make("li", "",
+  fill(at("app-versions"), [app.versions, app.version, Boolean(state.operator)], () => app.versions.map((v, i) => make("li", "",
     make("div", "", make("strong", "", `version ${v.number}`), i === 0 ? make("span", "tag", "in force") : null,
-      v.origin === "published" ? null : make("span", "tag", v.origin), " ", moment(v.published_at_ms), dim(" through "), said(v.publisher)),
+      v.origin === "published" ? null : make("span", "tag", v.origin), " ", moment(v.published_at_ms), dim(" through "), said(v.publisher),
+      i && state.operator ? rollbackAct(name, v.number) : null),
     v.message ? make("div", "message", said(v.message)) : null,
     make("div", "dim small", `${plural(v.files, "file", "files")} · ${size(v.bytes)} · root `, short(v.root)))));
   drawServices(at("app-services"), at("app-services-note"), (s) => s.app === name, { app: name });

@@ -7,6 +7,7 @@ import { state } from "./feed.js";
 import { bySeverity, concerns, isLive, isServing } from "./members.js";
 import { marks, VOTES } from "./apps.js";
 import { eventItem } from "./events.js";
+import { fillActs, windowActs } from "./acts.js";
 
 const HEALTH = {
   "ok": ["✓", "Everything is well", "Every member is live and holds what it should."],
@@ -170,6 +171,7 @@ function drawSquares(view) {
 
 export function drawWindow(view) {
   const w = view.window;
+  fillActs(at("window-acts"), w && w.id, () => windowActs(view));
   if (fill(at("window-state"), w || "none", () => (w ? commands(w.state)
     : commands("No window is open: the majority is right, and a member that differs is repaired. `althing publish` opens one by itself.")))) {
     at("publication").hidden = !w || !w.publication;
@@ -211,8 +213,9 @@ export function drawPublication(view, p, title, bars) {
   const left = timeLeft(view, p, whole, placed);
   fill(title, [p.app, p.version, p.phase, p.bytes, p.needed, whole.size, left && Math.round(left / 1000)], () => [
     appLink(p.app), ` version ${p.version}: ${p.phase} `,
-    dim(`${size(p.bytes)} · whole on ${all.filter((name) => whole.has(name)).length} of ${all.length}, needed on ${p.needed}` +
+    dim(`${p.files ? `${plural(p.files, "file", "files")}, ` : ""}${size(p.bytes)}${p.publisher ? `, published through ${p.publisher}` : ""} · whole on ${all.filter((name) => whole.has(name)).length} of ${all.length}, needed on ${p.needed}` +
       (left === null ? "" : ` · about ${span(left)} left`)),
+    p.message ? make("div", "message", said(p.message)) : "",
   ]);
   const names = all.filter((name) => !whole.has(name)).concat(all.filter((name) => whole.has(name)));
   keyed(bars, names, (name) => name, (name) => {

@@ -1,5 +1,5 @@
 // What the member tells: the stream of views and events, and questions that are asked while
-// somebody looks at the answer. Nothing here can change anything.
+// somebody looks at the answer. Nothing here can change anything: see acts.js.
 
 export const EVENTS_MAX = 500;    // events that are kept
 const STALE_AFTER_S = 12;         // a view comes every five seconds
@@ -14,6 +14,8 @@ export const state = {
   levels: null,     // who serves by which rule
   acting: null,     // rules about members that act
   checkups: null,   // what members found out about their machines
+  roster: null,     // what the logs of all members say about who was taken aside
+  operator: null,   // who is signed in
   heard: Date.now(),
   viewed: 0,
 };

@@ -1,8 +1,9 @@
 // Members: the table of all, and a page for each.
 
-import { appLink, at, badge, cell, commands, count, dim, fact, fill, keyed, make, memberLink, number, percent, plural,
+import { appLink, at, badge, cell, commands, count, dim, fact, fill, keyed, make, memberLink, moment, number, percent, plural,
   row, said, setAttribute, setText, sign, size, some, span } from "./dom.js";
 import { state } from "./feed.js";
+import { fillActs, memberAct } from "./acts.js";
 import { POSITIONS } from "./apps.js";
 import { eventItem } from "./events.js";
 import { drawServices } from "./services.js";
@@ -103,7 +104,8 @@ const COLUMNS = [
   ["state", "State", (m) => STATES.indexOf(m.state), (m) => [m.state, () => [badge(STATE_KIND[m.state] || "warn", m.state)]]],
   ["service", "Service", (m) => m.service, (m, view) => {
     const why = whyService(m, view);
-    return [[m.service, why], () => [badge(SERVICE_KIND[m.service] || "warn", m.service), why ? make("div", "dim small", why) : null]];
+    return [[m.service, why, m.standby, Boolean(state.operator)], () => [badge(SERVICE_KIND[m.service] || "warn", m.service),
+      why ? make("div", "dim small", why) : null, memberAct(m)]];
   }],
   ["health", "Health", (m, view) => HEALTHS.indexOf(bySeverity(concerns(m, view))), (m, view) => {
     const found = concerns(m, view);
@@ -279,6 +281,8 @@ export function drawMember(view, name) {
     m.me ? make("span", "tag", "tells all this") : null,
     m.voter ? null : make("span", "tag", "no vote"),
   ].filter(Boolean));
+  fillActs(at("member-acts"), [name, m.standby], () => [memberAct(m)]);
+  drawStandby(m);
   const found = concerns(m, view);
   fill(at("member-concerns"), found, () => (found.length
     ? found.map((one) => make("li", "", badge(HEALTH_KIND[one.severity], one.severity), " ", said(one.text)))
@@ -312,6 +316,28 @@ export function drawMember(view, name) {
       : [`althing drain ${name}`, "take it out of service; it goes on holding everything"],
     m.state === "down" ? [`althing remove ${name}`, "only if its server is gone for good"] : null,
   ].filter(Boolean).map(([command, why]) => make("li", "", ...commands(`\`${command}\``), " ", dim(why))));
+}
+
+// Why it is on standby, by the logs of all, and what brings it into service.
+function drawStandby(m) {
+  const box = at("member-standby");
+  box.hidden = !m.standby;
+  if (!m.standby) return;
+  const log = state.roster;
+  const said_ = Array.isArray(log) ? log.filter((e) => [" is out of service", " is on standby", " waits again"].some((words) =>
+    e.text.startsWith(m.name + words))).sort((a, b) => b.at - a.at)[0] : null;
+  const { rules = [], changes = [] } = state.levels || {};
+  const next = changes.find((turn) => turn.begins && !turn.silenced && turn.members.includes(m.name));
+  const able = m.waits ? rules.filter((one) => one.more && !one.silenced) : [];
+  fill(box, [m.name, m.waits, log ? said_ || log.why || "" : "asking", next, able], () => [
+    make("p", "", dim("Why it is on standby: "), ...(said_ ? [said(said_.text), " ", moment(said_.at), dim(" by the log of "), memberLink(said_.from)]
+      : [!log ? "asking all members …" : log.why ? `the logs are not known: ${log.why}`
+        : "no log that was asked says it; it may have been started with --standby, or it is long ago."])),
+    make("p", "", dim("What brings it in: "), ...(next ? [said(`rule ${next.rule.rule} of ${next.rule.app}, `), moment(next.at), "; "] : []),
+      ...able.flatMap((one) => [said(`rule ${one.rule.rule} of ${one.rule.app}: `), make("code", "", one.sentence), "; "]),
+      ...commands(`an operator: \`althing resume ${m.name}\`.${m.waits ? "" : " No rule does: it was taken aside."} ` +
+        "Where nobody is in service it answers all the same.")),
+  ]);
 }
 
 // What it found out about its machine when it was asked last.

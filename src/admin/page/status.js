@@ -1,5 +1,5 @@
 // The status page. It follows /api/v1/stream and shows what arrives, and asks for what is
-// measured while somebody looks at it; it can change nothing.
+// measured while somebody looks at it. What changes something is in acts.js.
 //
 // The part that is shown is chosen by the address behind the #. Only that part is drawn.
 
@@ -11,6 +11,7 @@ import { drawMember, drawMembers, setUpMembers } from "./members.js";
 import { drawApp, drawApps, setUpApps } from "./apps.js";
 import { chooseEvents, closeEvents, drawEvents, openEvents, setUpEvents } from "./events.js";
 import { drawRules } from "./rules.js";
+import { drawSign, setUpActs } from "./acts.js";
 
 const CLUSTER_SHOWN = 10; // digits of the cluster's id that are shown
 
@@ -18,7 +19,7 @@ const CLUSTER_SHOWN = 10; // digits of the cluster's id that are shown
 const VIEWS = {
   overview: { draw: drawOverview, title: () => "", asks: ["levels", "acting"], open: () => charts("pulse", SMALL) },
   members: { draw: drawMembers, title: () => "Members", asks: ["readings", "levels", "acting"] },
-  member: { draw: drawMember, title: (name) => name, asks: ["readings", "levels", "acting", "services", "checkups"], tab: "members",
+  member: { draw: drawMember, title: (name) => name, asks: ["readings", "levels", "acting", "services", "checkups", "roster"], tab: "members",
     open: (name) => charts("member", MEMBER, { member: name }) },
   apps: { draw: drawApps, title: () => "Applications", asks: [] },
   app: { draw: drawApp, title: (name) => name, asks: ["levels", "services"], tab: "apps",
@@ -44,6 +45,7 @@ const ASKS = {
     state.actingSilent = answer.ok ? answer.ok.silent.map((s) => s.member) : [];
   }],
   checkups: [() => "/api/v1/checkups", 30000, (answer) => { state.checkups = answer.ok || null; }],
+  roster: [() => "/api/v1/log?kind=catalog&limit=500", 30000, (answer) => { state.roster = answer.ok ? answer.ok.events : { why: answer.why }; }],
   services: [() => "/api/v1/services", 10000, (answer) => { state.services = answer.ok || { ...state.services, ...answer }; }],
 };
 
@@ -182,6 +184,7 @@ function draw() {
   const part = VIEWS[shown.view].title(shown.name);
   document.title = `${document.body.classList.contains("is-stale") ? "(?) " : sign}${part ? `${part} – ` : ""}${view.me} – Althing`;
   VIEWS[shown.view].draw(view, shown.name);
+  drawSign();
 }
 
 // Once a second: how old what is shown is.
@@ -251,6 +254,7 @@ setUpCharts();
 setUpMembers(() => draw());
 setUpApps(() => draw());
 setUpEvents(() => draw(), readdress);
+setUpActs();
 window.addEventListener("hashchange", go);
 go();
 connect(draw);

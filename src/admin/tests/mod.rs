@@ -22,6 +22,7 @@ use self::sample::Fake;
 use super::{page, serve};
 use crate::{
     base::{Reason, Refusal},
+    gateway::encoding::compress,
     member::event::{Event, Severity},
     member::view::View,
 };
@@ -532,9 +533,47 @@ fn the_page_takes_no_text_for_markup_and_needs_nothing_foreign() {
         let id = part.split('"').next().unwrap();
         assert!(page::INDEX.contains(&format!("id=\"{id}\"")), "no element {id}");
     }
-    // It is light, also where the way to it is long.
+    // It is light, also where the way to it is long: this is what goes over the wire, and what
+    // goes to the few that take nothing compressed.
+    let packed = |text: &str| compress(text.as_bytes()).unwrap().len();
+    let bytes: usize = files.iter().map(|(_, text)| packed(text)).sum();
+    assert!(bytes < 60_000, "{bytes} bytes compressed");
     let bytes: usize = files.iter().map(|(_, text)| text.len()).sum();
-    assert!(bytes < 150_000, "{bytes} bytes");
+    assert!(bytes < 180_000, "{bytes} bytes");
+}
+
+/// The same bytes as a client gets that takes nothing compressed.
+#[tokio::test]
+async fn the_page_is_compressed_for_those_that_take_it() {
+    let doors = Doors::open().await;
+    for path in ["/", "/status.css", "/members.js"] {
+        let plain = doors.get(path).await;
+        assert!(plain.headers().get(header::CONTENT_ENCODING).is_none(), "{path}");
+        assert_eq!(plain.headers()[header::VARY], "accept-encoding");
+        let kind = plain.headers()[header::CONTENT_TYPE].clone();
+        let plain = text_of(plain).await;
+        for accepted in ["gzip, deflate, br", "br, gzip;q=0"] {
+            let stream = TcpStream::connect(doors.status).await.unwrap();
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+            tokio::spawn(connection);
+            let request = Request::get(path)
+                .header(header::HOST, "localhost")
+                .header(header::ACCEPT_ENCODING, accepted)
+                .body(Full::new(Bytes::new()))
+                .unwrap();
+            let response = sender.send_request(request).await.unwrap();
+            assert_eq!(response.headers()[header::CONTENT_TYPE], kind);
+            let is_packed = response.headers().get(header::CONTENT_ENCODING).is_some();
+            assert_eq!(is_packed, accepted.starts_with("gzip"), "{path}");
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            let expected = match is_packed {
+                true => compress(plain.as_bytes()).unwrap(),
+                false => plain.clone().into_bytes(),
+            };
+            assert_eq!(body, expected, "{path}");
+        }
+    }
+    doors.close().await;
 }
 
 /// Every module that is imported is served, and told to the browser beforehand: a chain of imports is

@@ -466,6 +466,9 @@ fn window() -> WindowView {
         publication: Some(PublicationView {
             app: "media".to_owned(),
             version: 32,
+            message: "the films of the summer".to_owned(),
+            publisher: "web1".to_owned(),
+            files: 12,
             phase: "staging".to_owned(),
             bytes: 912_000_000,
             whole: vec!["web1".to_owned(), "web2".to_owned()],
