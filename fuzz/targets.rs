@@ -247,6 +247,12 @@ fn changes() -> Vec<Change> {
             until: WallTime(3_600_008),
         })),
         Change::Unsilence { what: silenced(), at: WallTime(9) },
+        Change::Address {
+            member: key(2).member(),
+            was: "127.0.0.2:7700".parse().expect("an address"),
+            address: "[2001:db8::2]:7700".parse().expect("an address"),
+            gone: Some(me),
+        },
     ]
 }
 
