@@ -556,7 +556,8 @@ impl Member {
     ) {
         for want in wants {
             match want {
-                membership::Effect::Send { to, bytes, .. } => {
+                membership::Effect::Send { to, address, bytes } => {
+                    self.dial_anew(to, address, effects);
                     effects.push(Effect::Packet { to, bytes });
                 }
                 membership::Effect::Changed { member, before, state } => {

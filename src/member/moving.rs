@@ -202,6 +202,19 @@ impl Member {
         effects.extend(moved.moved().map(|(member, address)| Effect::Address { member, address }));
     }
 
+    /// A member that is not live and may be in two places is knocked at in one after the other: the
+    /// transport has to dial there.
+    pub(super) fn dial_anew(
+        &self,
+        member: MemberId,
+        address: SocketAddr,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.membership.is_live(member) && self.membership.directory().is_moved(&member) {
+            effects.push(Effect::Address { member, address });
+        }
+    }
+
     /// Gossip says that `member` is reached elsewhere.
     pub(super) fn on_moved(
         &mut self,

@@ -80,8 +80,8 @@ pub(in crate::member) fn allowed(
         );
     }
     let is_taken = |id| gone != Some(id) && !planted::is(Bug::AddressTaken);
-    let others = roster.members.iter().filter(|m| m.id != member && m.address == address);
-    if let Some(other) = others.into_iter().find(|m| is_taken(m.id)) {
+    let mut others = roster.members.iter().filter(|m| m.id != member && m.address == address);
+    if let Some(other) = others.find(|m| is_taken(m.id)) {
         return refuse(
             Reason::Conflict,
             format!("{address} is the address of {} there.", other.name),

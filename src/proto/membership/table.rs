@@ -315,6 +315,11 @@ impl<'a> Directory<'a> {
         enrolled.map(|(slot, address)| (self.0.id(*slot), *address))
     }
 
+    /// Whether `id` is elsewhere than the roster says.
+    pub fn is_moved(&self, id: &MemberId) -> bool {
+        self.0.slot(*id).is_some_and(|slot| self.0.moved.contains_key(&slot))
+    }
+
     /// Whether `id` is enrolled and not this member.
     pub fn contains_key(&self, id: &MemberId) -> bool {
         self.0.slot(*id).is_some()
