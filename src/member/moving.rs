@@ -63,6 +63,8 @@ pub(super) struct Moving {
     due: Time,
     pending: bool,
     failures: u32,
+    /// Whether an operator knows that something stands in the way.
+    told: bool,
     /// Where the roster says that each member is.
     enrolled: BTreeMap<MemberId, SocketAddr>,
     /// Where members are that are known to be elsewhere.
@@ -79,6 +81,7 @@ impl Moving {
             due: now,
             pending: false,
             failures: 0,
+            told: false,
             enrolled: BTreeMap::new(),
             seen: BTreeMap::new(),
         }
@@ -116,7 +119,8 @@ impl Member {
         let address = plain(self.address);
         let gone = self.gone_from(roster, address);
         if let Err(refusal) = allowed(roster, self.me, (was, address), gone) {
-            if self.moving.failures == TOLD_AFTER {
+            if self.moving.failures >= TOLD_AFTER && !self.moving.told {
+                self.moving.told = true;
                 let text = format!(
                     "this member runs at {address}, and the roster keeps {was} for it: {}",
                     refusal.why
@@ -134,7 +138,7 @@ impl Member {
     pub(super) fn address_ended(&mut self, now: Time, done: bool) {
         self.moving.pending = false;
         if done {
-            self.moving.failures = 0;
+            (self.moving.failures, self.moving.told) = (0, false);
             self.moving.due = now + AGAIN;
         } else {
             self.try_address_later(now);
@@ -164,13 +168,12 @@ impl Member {
         catalog: &Catalog,
         effects: &mut Vec<Effect>,
     ) {
-        let mut enrolled = std::mem::take(&mut self.moving.enrolled);
-        enrolled.retain(|id, _| catalog.roster.contains(*id));
-        self.moving.seen.retain(|id, _| enrolled.contains_key(id));
+        let mut known = std::mem::take(&mut self.moving.enrolled);
         let mut has_changed = false;
         for entry in &catalog.roster.members {
-            let before = enrolled.insert(entry.id, entry.address);
-            let Some(before) = before.filter(|before| *before != entry.address) else { continue };
+            self.moving.enrolled.insert(entry.id, entry.address);
+            let before = known.remove(&entry.id).filter(|before| *before != entry.address);
+            let Some(before) = before else { continue };
             has_changed = true;
             // Of a member that is heard, gossip tells.
             if entry.id != self.me && !self.membership.is_live(entry.id) {
@@ -180,7 +183,8 @@ impl Member {
                 }
             }
         }
-        self.moving.enrolled = enrolled;
+        let Moving { enrolled, seen, .. } = &mut self.moving;
+        seen.retain(|id, _| enrolled.contains_key(id));
         if has_changed {
             self.readdress(effects);
         }
