@@ -256,6 +256,12 @@ fn changes() -> Vec<Change> {
             until: Some(WallTime(2_010)),
         })),
         Change::RemoveOperator { name: alice(), at: WallTime(11) },
+        Change::Address {
+            member: key(2).member(),
+            was: "127.0.0.2:7700".parse().expect("an address"),
+            address: "[2001:db8::2]:7700".parse().expect("an address"),
+            gone: Some(me),
+        },
     ]
 }
 

@@ -179,6 +179,7 @@ fn many_seeds() {
         None => println!("{count} seeds from {first} on"),
     }
     plan.acts_of_100 = from_env("ALTHING_ACTS").map_or(plan.acts_of_100, |n| n as u32);
+    plan.moves_of_100 = from_env("ALTHING_MOVES").map_or(plan.moves_of_100, |n| n as u32);
     let begun = Instant::now();
     let sum = run(Batch { first, count, within }, &plan);
     println!(
@@ -209,8 +210,8 @@ fn many_seeds() {
 
 #[test]
 fn what_once_broke_holds() {
-    // As they were when they broke it, before rules acted.
-    let plan = Plan { acts_of_100: 0, ..Plan::default() };
+    // As they were when they broke it, before rules acted and servers moved.
+    let plan = Plan { acts_of_100: 0, moves_of_100: 0, ..Plan::default() };
     let reports: Vec<Report> = REGRESSIONS.iter().map(|(seed, _)| sim::run(*seed, &plan)).collect();
     assert_eq!(show_failures(&reports, &plan), 0);
 }
@@ -275,10 +276,16 @@ mod planted {
     const SEEDS_MAX: u64 = 3_000;
 
     fn with(bug: Bug) -> Plan {
-        // Where rules have no part in it the runs are what they were before rules acted.
-        let acts_of_100 = if Bug::OF_RULES.contains(&bug) { 100 } else { 0 };
-        let planted = Some(bug);
-        Plan { planted, acts_of_100, long_of_100: 0, large_of_100: 0, ..Plan::default() }
+        // Where rules or moves have no part in it the runs are what they were before there were any.
+        let all_if = |is_of_them: bool| if is_of_them { 100 } else { 0 };
+        Plan {
+            planted: Some(bug),
+            acts_of_100: all_if(Bug::OF_RULES.contains(&bug)),
+            moves_of_100: all_if(Bug::OF_MOVES.contains(&bug)),
+            long_of_100: 0,
+            large_of_100: 0,
+            ..Plan::default()
+        }
     }
 
     /// The first seed that sees `bug`, and what it sees.

@@ -35,6 +35,8 @@ pub const REMOVE_AFTER_MIN_S: u64 = 600;
 pub const VOTERS_KEPT_MIN: usize = 3;
 /// Next keys of a member of which it is not known whether they will be used.
 pub const NEXT_KEYS_MAX: usize = 8;
+/// Addresses at which a member that starts looks for the others (`--join`).
+pub const SEEDS_MAX: usize = 16;
 /// Open invitations.
 pub const INVITES_MAX: usize = 256;
 /// Roster changes that the lineage keeps. A member that was away for more of

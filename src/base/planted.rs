@@ -64,11 +64,13 @@ pub enum Bug {
     OperatorOverruled,
     /// A rule takes a member out of service however few are left.
     TooFewStay,
+    /// A member has its address put into the roster whoever has that address there.
+    AddressTaken,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::QuorumOfThoseInView,
         Self::MajorityOffByOne,
         Self::SkippedSync,
@@ -97,11 +99,15 @@ impl Bug {
         Self::BroughtStays,
         Self::OperatorOverruled,
         Self::TooFewStay,
+        Self::AddressTaken,
     ];
 
     /// Those in what rules do: only runs in which rules act can see them.
     pub const OF_RULES: [Self; 4] =
         [Self::BegunTwice, Self::BroughtStays, Self::OperatorOverruled, Self::TooFewStay];
+
+    /// Those in what is done about members that move: only runs in which they do can see them.
+    pub const OF_MOVES: [Self; 1] = [Self::AddressTaken];
 
     /// The bug with this name, as `Debug` writes it.
     pub fn named(name: &str) -> Option<Self> {

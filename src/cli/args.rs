@@ -685,7 +685,8 @@ Ends with 1 if there is anything to mend.")]
              --listen 127.0.0.2:8080 --status 127.0.0.2:7780    a second one on this machine
 
 A member that was in a cluster before needs none of --name, --join and --token:
-it finds its way back from its data directory.")]
+it finds its way back from its data directory. Where all members were moved to
+other addresses, --join with the new address of one brings them together.")]
 pub(super) struct Up {
     /// Its name in the cluster [default: the host name].
     #[arg(long)]
@@ -734,7 +735,8 @@ pub(super) struct Up {
     /// Where the status page is served, TCP; `none` for nowhere.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7780")]
     pub status: Listen,
-    /// A live member of the cluster to join; may be given several times.
+    /// A live member of the cluster to join; may be given several times. A member that returns
+    /// looks for the others there as well, if it finds no majority where they were.
     #[arg(long, value_name = "HOST[:PORT]")]
     pub join: Vec<String>,
     /// The token that `althing invite` printed.

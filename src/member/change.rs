@@ -2,7 +2,10 @@
 //! against. Each can be applied twice and says so the second time, because a
 //! proposer that lost touch proposes again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +26,7 @@ use crate::{
 };
 
 pub(super) mod acting;
+pub(super) mod address;
 mod operator;
 pub(super) mod rotate;
 mod silence;
@@ -233,6 +237,19 @@ pub enum Change {
         /// The clock of the member that was asked: those whose time is over are dropped.
         at: WallTime,
     },
+    /// A member is reached at another address. It is proposed by that member only, and goes to
+    /// nobody else as a change: members that don't know it read the roster that it makes.
+    Address {
+        /// Which.
+        member: MemberId,
+        /// What the roster said when that was decided: if it says something else it is not done.
+        was: SocketAddr,
+        /// Where it is reached.
+        address: SocketAddr,
+        /// Who has that address in the roster, and is seen elsewhere by the one that proposes it.
+        /// It gets the other one, until it says its own.
+        gone: Option<MemberId>,
+    },
 }
 
 /// A request to open a window.
@@ -351,6 +368,9 @@ impl Transition for Change {
             Self::RemoveOperator { name, at } => {
                 operator::remove(&mut next, name, *at);
                 next != *base
+            }
+            Self::Address { member, was, address, gone } => {
+                address::readdress(&mut next, *member, (*was, *address), *gone)?
             }
         };
         Ok(changed.then_some(next))

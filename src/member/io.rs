@@ -96,6 +96,15 @@ pub enum Input {
         /// What.
         bytes: Vec<u8>,
     },
+    /// Who answered to the question of [`Effect::Seek`], and what.
+    Found {
+        /// As given.
+        address: SocketAddr,
+        /// Who answered, by the key that it has proven to hold.
+        by: MemberId,
+        /// What.
+        bytes: Vec<u8>,
+    },
     /// Some of a fetch has arrived.
     Fetching {
         /// Of what.
@@ -343,6 +352,14 @@ pub enum Effect {
         /// Whom.
         to: MemberId,
         /// Where the roster says that it is.
+        address: SocketAddr,
+    },
+    /// Knock with this member's key at an address where somebody of the cluster may be, say
+    /// [`IS_ENROLLED`] and bring the answer back as [`Input::Found`].
+    ///
+    /// [`IS_ENROLLED`]: super::admission::IS_ENROLLED
+    Seek {
+        /// Where.
         address: SocketAddr,
     },
     /// Bring `root` whole into the store.

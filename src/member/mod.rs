@@ -48,6 +48,7 @@ pub mod event;
 mod expiry;
 mod io;
 mod message;
+mod moving;
 mod operate;
 mod parting;
 mod rollout;
@@ -104,6 +105,9 @@ pub struct Config {
     pub address: SocketAddr,
     /// How many processors it may use, from 1.
     pub processors: u16,
+    /// Where somebody of the cluster may be, for a member that finds nobody where it was: at most
+    /// [`limits::SEEDS_MAX`].
+    pub seeds: Vec<SocketAddr>,
     /// Feeds every choice by chance.
     pub seed: u64,
 }
@@ -184,6 +188,7 @@ pub struct Member {
     parting: Option<Parting>,
     rotating: rotation::Rotating,
     astray: astray::Astray,
+    moving: moving::Moving,
 }
 
 impl Member {
@@ -196,7 +201,7 @@ impl Member {
         restored: Restored,
         effects: &mut Vec<Effect>,
     ) -> Self {
-        let Config { key, address, processors, seed } = config;
+        let Config { key, address, processors, seeds, seed } = config;
         let me = key.member();
         let mut rng = SmallRng::seed_from_u64(seed);
         let Restored { record, generation, whole, activated, next_keys } = restored;
@@ -254,6 +259,7 @@ impl Member {
             parting: None,
             rotating: rotation::Rotating::new(next_keys),
             astray: astray::Astray::new(now),
+            moving: moving::Moving::new(now, seeds),
         };
         effects.push(Effect::Generation(generation));
         let committed = Arc::clone(member.register.committed());
@@ -352,6 +358,9 @@ impl Member {
             Input::Command { ticket, command } => self.on_command(now, ticket, command, effects),
             Input::NextKey { key, sequence } => self.on_next_key(now, &key, sequence, effects),
             Input::Told { id, by, bytes } => self.on_told(now, id, by, &bytes, effects),
+            Input::Found { address, by, bytes } => {
+                self.on_found(now, address, by, &bytes, effects);
+            }
             Input::Fetching { root, bytes } => {
                 self.content.fetching(root, bytes);
                 if now >= self.progress_at {
@@ -438,6 +447,7 @@ impl Member {
             self.expiry_due(),
             self.unfinished_due(),
             Some(self.astray.due),
+            self.moving_due(),
             self.ballot_due,
             Some(self.ballot_repeat),
             // Held back after a failure: to be woken before that would be vain.
@@ -473,6 +483,7 @@ impl Member {
         self.heed_register(now, wants, effects);
         if let Some((_, roster)) = self.farewell.take_if(|(at, _)| now >= *at) {
             effects.push(Effect::Peers(roster));
+            self.readdress(effects);
         }
         self.asks_tick(now, effects);
         if self.coming.tick(now) {
@@ -523,6 +534,8 @@ impl Member {
         self.finish_what_was_accepted(now, catalog, effects);
         self.step_window(now, catalog, effects);
         self.look_for_the_others(now, catalog, effects);
+        self.look_at_seeds(now, catalog, effects);
+        self.propose_address(now, catalog, effects);
         self.drive_addresses(now, catalog, effects);
         self.ask_for_vote(now, effects);
     }
@@ -543,7 +556,8 @@ impl Member {
     ) {
         for want in wants {
             match want {
-                membership::Effect::Send { to, bytes, .. } => {
+                membership::Effect::Send { to, address, bytes } => {
+                    self.dial_anew(to, address, effects);
                     effects.push(Effect::Packet { to, bytes });
                 }
                 membership::Effect::Changed { member, before, state } => {
@@ -566,7 +580,7 @@ impl Member {
                     self.on_reached(member, reached, effects);
                 }
                 membership::Effect::Moved { member, address } => {
-                    effects.push(Effect::Address { member, address });
+                    self.on_moved(member, address, effects);
                 }
                 membership::Effect::Generation(generation) => {
                     effects.push(Effect::Generation(generation));
@@ -760,6 +774,7 @@ impl Member {
         let mut wants = Vec::new();
         self.membership.set_roster(now, &catalog.roster, &mut wants);
         self.heed_membership(now, wants, effects);
+        self.note_addresses(now, catalog, effects);
         self.votes.retain(catalog);
         self.rumors.retain(&catalog.roster);
         self.troubles.retain(catalog);

@@ -68,6 +68,8 @@ pub(super) enum Purpose {
     Expiry,
     /// What another proposer left behind.
     Unfinished,
+    /// Where this member is reached.
+    Address,
 }
 
 /// Requests to open a window that are under way.
@@ -393,7 +395,8 @@ impl Member {
         let (removed, todo) = match (self.unknown_to(), self.gone_to_another_cluster()) {
             (None, None) => (
                 String::new(),
-                "Bring the missing members back, and try again; if they are lost for ever, see \
+                "Bring the missing members back, and try again; if they have moved, start this member \
+                 with --join and the new address of one; if they are lost for ever, see \
                  `althing recover`.",
             ),
             (Some(names), _) => (
@@ -483,7 +486,9 @@ impl Member {
         let expires_at = WallTime(self.wall.0 + valid_s * 1_000);
         let mut addresses = vec![self.address];
         let others = self.catalog().roster.members.iter().filter(|m| m.id != self.me);
-        addresses.extend(others.filter(|m| self.is_live(m.id)).map(|m| m.address).take(7));
+        let directory = self.membership.directory();
+        let reached = |m: &Enrolled| directory.get(&m.id).map_or(m.address, |c| c.address);
+        addresses.extend(others.filter(|m| self.is_live(m.id)).map(reached).take(7));
         let token = Token {
             cluster: self.catalog().cluster,
             sequence: 0, // set when the invitation is committed
@@ -938,6 +943,7 @@ impl Member {
                 | Purpose::Vote
                 | Purpose::Expiry
                 | Purpose::Unfinished
+                | Purpose::Address
                 | Purpose::Adoption => {}
             }
         }
@@ -1245,6 +1251,7 @@ impl Member {
             Purpose::Adoption => self.adoption_pending = false,
             Purpose::Expiry => self.expiry_ended(now, result.is_ok()),
             Purpose::Unfinished => self.unfinished_ended(),
+            Purpose::Address => self.address_ended(now, result.is_ok()),
         }
     }
 }
@@ -1391,6 +1398,9 @@ fn told(member: &Member, change: &Change) -> Option<String> {
         Change::Told { .. } | Change::Forget { .. } | Change::Drained { .. } => return None,
         // Everybody tells of it.
         Change::Rotate(_) => return None,
+        Change::Address { member: of, was, address, .. } => {
+            format!("the roster has {address} for {} now: it was {was}", name(of))
+        }
         Change::Confirm => "what a proposer had left unfinished is settled".to_owned(),
     })
 }

@@ -230,7 +230,8 @@ impl Member {
 
     /// Asks a member that does not know this id whether it knows a next one.
     pub(super) fn ask_as_next(&mut self, now: Time, to: MemberId, effects: &mut Vec<Effect>) {
-        let Some(address) = self.catalog().roster.get(to).map(|m| m.address) else { return };
+        // It may have moved.
+        let Some(address) = self.membership.directory().get(&to).map(|c| c.address) else { return };
         let soon = |at: &Time| now.since(*at) < ASK_AS_EVERY;
         if self.rotating.next.is_empty() || self.rotating.asked.get(&to).is_some_and(soon) {
             return;
@@ -268,7 +269,9 @@ impl Member {
                 self.heed_register(now, wants, effects);
             }
             Ok(Welcome::Refused(refusal)) if refusal.reason == Reason::Forbidden => {
-                self.rotating.unknown_to.entry(id).or_default().insert(by);
+                if self.catalog().roster.contains(by) {
+                    self.rotating.unknown_to.entry(id).or_default().insert(by);
+                }
             }
             // It could not say: it is asked again.
             Ok(Welcome::Refused(_)) | Err(_) => {}

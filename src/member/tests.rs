@@ -14,6 +14,7 @@ use crate::{
     proto::catalog::{BallotNumber, Certificate, Lineage, Record},
 };
 
+mod moving;
 mod rotation;
 
 /// How long a message is on its way.
@@ -37,6 +38,8 @@ struct Cluster {
     forgotten: Vec<usize>,
     asked_as: Vec<(usize, MemberId, MemberId)>,
     rotated: Vec<(usize, MemberId)>,
+    /// Who looked for others, and where.
+    sought: Vec<(usize, SocketAddr)>,
 }
 
 impl Cluster {
@@ -78,10 +81,12 @@ impl Cluster {
             forgotten: Vec::new(),
             asked_as: Vec::new(),
             rotated: Vec::new(),
+            sought: Vec::new(),
         };
         for (n, key) in keys.iter().enumerate() {
             let address = format!("127.0.0.1:{}", 1_000 + n).parse().unwrap();
-            let config = Config { key: key.clone(), address, processors: 2, seed: n as u64 };
+            let (key, seeds, seed) = (key.clone(), Vec::new(), n as u64);
+            let config = Config { key, address, processors: 2, seeds, seed };
             let restored = Restored {
                 record: record.clone(),
                 generation: 1,
@@ -137,6 +142,7 @@ impl Cluster {
                 Effect::ForgetKeys { .. } => self.forgotten.push(who),
                 Effect::AskAs { id, to, .. } => self.asked_as.push((who, id, to)),
                 Effect::Rotated { to } => self.rotated.push((who, to)),
+                Effect::Seek { address } => self.sought.push((who, address)),
                 _ => {}
             }
         }

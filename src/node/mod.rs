@@ -36,6 +36,7 @@ pub mod telemetry;
 pub mod transfer;
 mod watchdog;
 mod watching;
+mod whereabouts;
 mod work;
 
 use std::net::SocketAddr;

@@ -25,7 +25,7 @@ pub struct Options {
     /// Where programs tell what they measure, UDP, beside the socket for that; nowhere if not
     /// given.
     pub statsd: Option<SocketAddr>,
-    /// Members to join by, in this order.
+    /// Members to join by, in this order; where a member that returns looks for the others.
     pub join: Vec<SocketAddr>,
     /// The token to join with.
     pub token: Option<String>,

@@ -116,6 +116,8 @@ pub(super) struct Parts {
     pub key: SecretKey,
     pub next_keys: NextKeys,
     pub address: SocketAddr,
+    /// Where somebody of the cluster may be, as the operator says.
+    pub seeds: Vec<SocketAddr>,
     pub restored: Restored,
     pub network: Net,
     pub network_events: mpsc::Receiver<NetEvent>,
@@ -402,6 +404,7 @@ fn make_member(parts: &Parts) -> Made {
         key: parts.key.clone(),
         address: parts.address,
         processors: u16::try_from(processors).unwrap_or(u16::MAX),
+        seeds: parts.seeds.clone(),
         seed: rand::random(),
     };
     let restored = parts.restored.clone();
@@ -1352,7 +1355,8 @@ impl Loop {
                     self.next_keys.forget(sequence);
                     self.keep_next_keys(None);
                 }
-                Effect::AskAs { id, to, address } => self.ask_as(id, to, address),
+                Effect::AskAs { id, address, .. } => self.ask_as(id, address),
+                Effect::Seek { address } => self.look_who_is_at(address),
                 Effect::Rotated { to } => self.ended = Some(Ended::Rotated(to)),
                 Effect::Expelled { left } => {
                     self.ended = Some(if left { Ended::Left } else { Ended::Removed });
@@ -1373,21 +1377,37 @@ impl Loop {
         let _sent = self.writes.send(Write::NextKeys { bytes: self.next_keys.to_bytes(), then });
     }
 
-    /// Asks a member at its door, as a stranger would, whether it knows a key.
-    fn ask_as(&self, id: MemberId, to: MemberId, address: SocketAddr) {
+    /// Asks a member at its door, as a stranger would, whether it knows a key. Another one than
+    /// was meant may answer: who it is, its key says.
+    fn ask_as(&self, id: MemberId, address: SocketAddr) {
         let own = (id == self.member.id()).then(|| self.key.clone());
         let Some(key) = own.or_else(|| self.next_keys.get(id)) else { return };
+        self.ask_at(key, address, move |by, bytes| Input::Told { id, by, bytes });
+    }
+
+    /// Asks the same with this member's key where anybody of the cluster may be.
+    fn look_who_is_at(&self, address: SocketAddr) {
+        let found = move |by, bytes| Input::Found { address, by, bytes };
+        self.ask_at(self.key.clone(), address, found);
+    }
+
+    fn ask_at(
+        &self,
+        key: SecretKey,
+        address: SocketAddr,
+        told: impl FnOnce(MemberId, Vec<u8>) -> Input + Send + 'static,
+    ) {
         let cluster = self.member.catalog().cluster;
         let bind = SocketAddr::new(self.network.local_addr().ip(), 0);
         let notes = self.notes.clone();
         tokio::spawn(async move {
             let build = |_exporter, _server| IS_ENROLLED.to_vec();
             match net::knock(&key, cluster, bind, address, build, ASK_AS_WITHIN).await {
-                Ok((_, bytes)) => {
-                    let _loop_may_be_gone =
-                        notes.send(Note::Input(Input::Told { id, by: to, bytes }));
+                Ok((server, bytes)) => {
+                    let input = told(MemberId::of(&server), bytes);
+                    let _loop_may_be_gone = notes.send(Note::Input(input));
                 }
-                Err(error) => tracing::debug!(%to, %error, "asked in vain at the door"),
+                Err(error) => tracing::debug!(%address, %error, "asked in vain at the door"),
             }
         });
     }
@@ -1535,7 +1555,7 @@ pub(super) fn peers_of(roster: &Roster, me: MemberId) -> BTreeMap<MemberId, Peer
 fn doing(input: &Input) -> Doing {
     match input {
         Input::Packet { .. } => Doing::Packet,
-        Input::Message { .. } | Input::Told { .. } => Doing::Message,
+        Input::Message { .. } | Input::Told { .. } | Input::Found { .. } => Doing::Message,
         Input::Knock { .. } => Doing::Knock,
         Input::Command { .. } => Doing::Command,
         Input::Persisted { .. } | Input::NextKey { .. } => Doing::Persisted,

@@ -19,7 +19,7 @@ use super::{
     rate::Rate,
     recover::{self, Succession},
     run::{self, Parts},
-    telemetry,
+    telemetry, whereabouts,
 };
 use crate::{
     base::{
@@ -113,7 +113,7 @@ pub(super) async fn prepare(options: &Options, kept: &Kept) -> Result<(Parts, Re
             if advertise.ip().is_unspecified() {
                 tracing::info!("no --advertise is given: the address of the default route is used");
             }
-            let founder = enrolled(&key, options, reachable(advertise));
+            let founder = enrolled(&key, options, whereabouts::reachable(advertise));
             (Record::found(rand::random(), &key, founder), Origin::Founded)
         }
         None => (join(options, &key, advertise).await?, Origin::Joined),
@@ -162,11 +162,9 @@ pub(super) async fn prepare(options: &Options, kept: &Kept) -> Result<(Parts, Re
     network.set_peers(run::peers_of(&record.committed.catalog.roster, me));
     let address = match options.advertise {
         Some(address) => address,
-        // The roster knows where this member said that it is reached.
         None if options.bind.ip().is_unspecified() => {
-            let mut address = known;
-            address.set_port(network.local_addr().port());
-            address
+            let (path, port) = (data.record("own-address"), network.local_addr().port());
+            blocking(move || Ok(whereabouts::of_this_server(&path, known, port))).await?
         }
         None => network.local_addr(),
     };
@@ -193,6 +191,7 @@ pub(super) async fn prepare(options: &Options, kept: &Kept) -> Result<(Parts, Re
         key,
         next_keys,
         address,
+        seeds: options.join.clone(),
         restored,
         network,
         network_events,
@@ -344,18 +343,6 @@ fn enrolled(key: &SecretKey, options: &Options, address: SocketAddr) -> Enrolled
         voter: true,
         standby: options.standby,
     }
-}
-
-/// `0.0.0.0` is where one listens and not where one is reached: the address
-/// that the system would send from stands in for it. Nothing is sent.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        let found = std::net::UdpSocket::bind("0.0.0.0:0")
-            .and_then(|socket| socket.connect("198.51.100.1:9").map(|()| socket))
-            .and_then(|socket| socket.local_addr());
-        address.set_ip(found.map_or(std::net::Ipv4Addr::LOCALHOST.into(), |a| a.ip()));
-    }
-    address
 }
 
 pub(super) fn load_record(path: &Path) -> Result<Option<Record>, Refusal> {

@@ -77,6 +77,7 @@ impl World {
         for server in &mut self.servers {
             server.slow_until = 0;
         }
+        self.name_seeds();
         for s in 0..self.servers.len() {
             let run = self.servers[s].run;
             let after = self.rng.random_range(0..SECOND);
@@ -193,6 +194,7 @@ impl World {
             | Deed::JudgeTwice
             | Deed::JudgeDies
             | Deed::StandDown => return self.about_rules(deed),
+            Deed::Move | Deed::Swap | Deed::MoveAll => return self.move_servers(deed),
             operators => return self.operate(operators),
         }
         Ok(())
@@ -279,7 +281,7 @@ impl World {
         Ok(())
     }
 
-    fn a_while(&mut self) -> u64 {
+    pub(super) fn a_while(&mut self) -> u64 {
         let most = self.mix.fault_us_max.max(SECOND);
         let longest = [SECOND / 2, most / 4, most][self.rng.random_range(0..3)];
         self.rng.random_range(SECOND / 20..=longest.max(SECOND / 10))
@@ -454,6 +456,7 @@ impl World {
             }
             looks += 1;
             if looks.is_multiple_of(6) {
+                self.join_the_lost()?;
                 self.help()?;
             }
             self.run_until(self.now + LOOK_EVERY)?;
@@ -493,6 +496,9 @@ impl World {
             if newest.roster.get(server.id).is_some_and(|m| !m.voter) {
                 return Some(format!("{} has no vote yet", server.name));
             }
+        }
+        if let Some(trouble) = self.not_where_it_is_enrolled() {
+            return Some(trouble);
         }
         let rotten =
             self.servers.iter().find(|s| s.rotten && newest.roster.named(&s.name).is_some());

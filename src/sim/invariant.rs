@@ -27,6 +27,8 @@ pub enum Invariant {
     /// See the sentence.
     KeyKept,
     /// See the sentence.
+    AddressIsOwn,
+    /// See the sentence.
     VersionsCount,
     /// See the sentence.
     MajorityAdopts,
@@ -104,6 +106,9 @@ impl Invariant {
             Self::KeyKept => {
                 "a member's next key is on its own disk before anybody enrols it, and stays there until it is its key"
             }
+            Self::AddressIsOwn => {
+                "a member's address in the roster is no other member's, and one at which it has run, unless it has changed it with one that took its place: whoever starts finds the others"
+            }
             Self::VersionsCount => {
                 "versions of an application count up by one and never change: two publishers never both win"
             }
@@ -158,7 +163,7 @@ impl Invariant {
             }
             Self::NoSpin => "a member never asks to be woken at once without end",
             Self::Healed => {
-                "once faults end, all members hold the newest catalog and what is placed on them and nothing else, no window stays open, and a publication succeeds"
+                "once faults end, all members hold the newest catalog and what is placed on them and nothing else, the roster has each where it runs, no window stays open, and a publication succeeds"
             }
             Self::NoPanic => "no assertion of the core fails",
             Self::Simulator => "the simulator's own bounds hold",
@@ -311,11 +316,17 @@ pub enum Situation {
     EndedInSilence,
     /// An operator ended a silence.
     SilenceLifted,
+    /// A member that was moved had its new address put into the roster.
+    MemberMoved,
+    /// Two that had changed places had their addresses changed in one step.
+    AddressesExchanged,
+    /// All were moved at once, and found each other by addresses that operators named.
+    AllMoved,
 }
 
 impl Situation {
     /// All of them.
-    pub const ALL: [Self; 63] = [
+    pub const ALL: [Self; 66] = [
         Self::CoordinatorDiedBeforeCommit,
         Self::CoordinatorDiedAfterCommit,
         Self::CoordinatorDiedBetweenAcceptAndCommit,
@@ -379,5 +390,8 @@ impl Situation {
         Self::OneAfterTheOther,
         Self::EndedInSilence,
         Self::SilenceLifted,
+        Self::MemberMoved,
+        Self::AddressesExchanged,
+        Self::AllMoved,
     ];
 }

@@ -19,6 +19,7 @@ mod given;
 mod invariant;
 mod ledger;
 mod measure;
+mod moves;
 mod network;
 mod operate;
 mod rolled;
@@ -70,6 +71,9 @@ pub struct Plan {
     /// In how many of a hundred runs rules act and are silenced. They are drawn from a generator of
     /// their own: in the other runs all is as it is without them.
     pub acts_of_100: u32,
+    /// In how many of a hundred runs servers come back at other addresses, likewise drawn from a
+    /// generator of their own.
+    pub moves_of_100: u32,
     /// Keep every line of the trace and not only the last ones.
     pub whole_trace: bool,
     /// The bug that is planted.
@@ -88,6 +92,7 @@ impl Default for Plan {
             long_of_100: 5,
             long_s: 3_600,
             acts_of_100: 60,
+            moves_of_100: 40,
             whole_trace: false,
             #[cfg(feature = "planted-bugs")]
             planted: None,

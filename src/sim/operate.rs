@@ -363,7 +363,7 @@ impl World {
         }
         self.ticket_next += 1;
         let ticket = self.ticket_next;
-        self.knocks.insert(ticket, Waiting { at: to, from, asks: None });
+        self.knocks.insert(ticket, Waiting { at: to, from, asks: None, seeks: None });
         let (key, from) = (self.servers[from].key.public(), self.servers[from].address);
         self.feed(to, Input::Knock { ticket, key, exporter, from, bytes }, Tag::Other)
     }
@@ -380,7 +380,11 @@ impl World {
         let newcomer = waiting.from;
         if let Some((id, run)) = waiting.asks {
             let delay = self.network.delay(&mut self.rng);
-            let input = Input::Told { id, by: self.servers[s].id, bytes };
+            let by = self.servers[s].id;
+            let input = match waiting.seeks {
+                Some(address) => Input::Found { address, by, bytes },
+                None => Input::Told { id, by, bytes },
+            };
             if self.network.connects(s, newcomer) {
                 self.later(delay, Happening::Own { server: newcomer, run, input });
             }

@@ -1,5 +1,7 @@
 //! New keys of members: what their servers do about them, and the checks on it.
 
+use std::net::SocketAddr;
+
 use rand::Rng;
 
 use super::{
@@ -21,6 +23,8 @@ pub(super) struct Waiting {
     pub from: usize,
     /// The key that it asks whether it is enrolled by, and the run that does.
     pub asks: Option<(MemberId, u64)>,
+    /// Where it looks for whoever is there, if it does.
+    pub seeks: Option<SocketAddr>,
 }
 
 impl World {
@@ -42,17 +46,21 @@ impl World {
     }
 
     /// `s` asks another one with its key or a next one.
-    pub(super) fn ask_as(&mut self, s: usize, id: MemberId, to: MemberId) {
+    pub(super) fn ask_as(&mut self, s: usize, id: MemberId, to: MemberId, address: SocketAddr) {
         let server = &self.servers[s];
         let keys = server.disk.next_keys.iter().map(|(key, _)| key).chain([&server.key]);
         let Some(key) = keys.map(SecretKey::public).find(|key| MemberId::of(key) == id) else {
             return;
         };
-        let Some(&to) = self.index.get(&to) else { return };
+        let Some(&meant) = self.index.get(&to) else { return };
+        let at_home = self.servers[meant].address == address;
+        let Some(to) = (if at_home { Some(meant) } else { self.lives_at(address) }) else {
+            return;
+        };
         let run = self.servers[s].run;
         if self.network.connects(s, to) {
             let delay = self.network.delay(&mut self.rng);
-            self.later(delay, Happening::AskedAs { to, from: s, run, id, key });
+            self.later(delay, Happening::AskedAs { to, from: s, run, id, key, seeks: None });
         }
     }
 
@@ -62,13 +70,14 @@ impl World {
         from: usize,
         asks: (MemberId, u64),
         key: PublicKey,
+        seeks: Option<SocketAddr>,
     ) -> Result<(), Violation> {
         if !self.servers[to].is_up() {
             return Ok(());
         }
         self.ticket_next += 1;
         let ticket = self.ticket_next;
-        self.knocks.insert(ticket, Waiting { at: to, from, asks: Some(asks) });
+        self.knocks.insert(ticket, Waiting { at: to, from, asks: Some(asks), seeks });
         let (exporter, bytes) = ([0; 32], IS_ENROLLED.to_vec());
         let from = self.servers[from].address;
         self.feed(to, Input::Knock { ticket, key, exporter, from, bytes }, Tag::Other)

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
 };
 
-use super::Invariant;
+use super::{Invariant, moves::Dialled};
 use crate::{
     base::{
         AppName, Digest, MemberId, MemberName, SecretKey, Time, WallTime,
@@ -176,6 +176,14 @@ pub(super) struct Server {
     pub skew_ms: u64,
     /// Whom its transport accepts.
     pub peers: BTreeSet<MemberId>,
+    /// Where it dials them.
+    pub dials: BTreeMap<MemberId, Dialled>,
+    /// The servers that have a connection to this run of it, each with its run.
+    pub callers: BTreeMap<usize, u64>,
+    /// Where its next run looks for others.
+    pub seeds: Vec<SocketAddr>,
+    /// Where it ever ran.
+    pub was_at: BTreeSet<SocketAddr>,
     pub tick_at: Option<u64>,
     /// Ticks in a row after which it wanted another one at once.
     pub spins: u32,
@@ -230,6 +238,10 @@ impl Server {
             slow: false,
             skew_ms,
             peers: BTreeSet::new(),
+            dials: BTreeMap::new(),
+            callers: BTreeMap::new(),
+            seeds: Vec::new(),
+            was_at: BTreeSet::new(),
             tick_at: None,
             spins: 0,
             paused: None,

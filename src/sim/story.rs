@@ -100,6 +100,12 @@ pub(super) enum Deed {
     JudgeDies,
     /// A rule about a member takes it out of service, or puts it back; sometimes of two at once.
     StandDown,
+    /// A process dies and comes back at another address.
+    Move,
+    /// Two come back at each other's.
+    Swap,
+    /// All come back at other addresses, all but one with the new address of that one.
+    MoveAll,
 }
 
 /// Faults and their weights among those that a seed has drawn.
@@ -155,6 +161,12 @@ const ACTS: [(Deed, u32); 6] = [
 
 /// What sets the generator of these apart from that of all other steps.
 const ACTS_APART: u64 = 0x7275_6c65_7320_6163;
+
+/// How servers come back at other addresses, and the weights among those that a seed has drawn.
+const MOVES: [(Deed, u32); 3] = [(Deed::Move, 5), (Deed::Swap, 2), (Deed::MoveAll, 3)];
+
+/// What sets the generator of these apart.
+const MOVES_APART: u64 = 0x6164_6472_6573_7365;
 
 /// One step of a story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -340,6 +352,7 @@ impl Story {
         };
         series(&mut steps, operate_every / 4, operate_every, storm_us, rng, pick);
         steps.extend(draw_acts(seed, plan, long, storm_us));
+        steps.extend(draw_moves(seed, plan, long, storm_us));
         steps.sort_by_key(|step| step.at_us);
         // What a file can hold.
         let seed = seed & SEED_MAX;
@@ -426,6 +439,26 @@ fn draw_acts(seed: u64, plan: &Plan, long: bool, storm_us: u64) -> Vec<Step> {
     steps
 }
 
+/// Who is moved in the run of `seed`, if anybody: from a generator apart, as what rules do.
+fn draw_moves(seed: u64, plan: &Plan, long: bool, storm_us: u64) -> Vec<Step> {
+    let rng = &mut SmallRng::seed_from_u64(seed ^ MOVES_APART);
+    let mut steps = Vec::new();
+    if rng.random_range(0..100) >= plan.moves_of_100 {
+        return steps;
+    }
+    let every = match long {
+        true => [300, 600, 1_200].map(|s| s * SECOND),
+        false => [3, 8, 15].map(|s| s * SECOND),
+    };
+    let every = every[rng.random_range(0..3)];
+    let moves: Vec<(Deed, u32)> = MOVES.iter().filter(|_| rng.random_bool(0.7)).copied().collect();
+    if !moves.is_empty() {
+        let pick = |rng: &mut SmallRng| weighted(&moves, rng);
+        series(&mut steps, every, every, storm_us, rng, pick);
+    }
+    steps
+}
+
 /// Steps from `first` on, each some time after the one before, until `end`.
 fn series(
     steps: &mut Vec<Step>,
@@ -472,5 +505,20 @@ mod tests {
             assert_eq!(with, without, "seed {seed}");
         }
         assert!(acts > 1_000, "{acts} in all");
+    }
+
+    #[test]
+    fn moves_come_on_top_and_change_nothing_else() {
+        let of = |moves_of_100| Plan { moves_of_100, ..Plan::default() };
+        let is_move = |step: &Step| MOVES.iter().any(|(deed, _)| *deed == step.what);
+        let mut moves = 0;
+        for seed in 1..200 {
+            let (without, mut with) = (Story::draw(seed, &of(0)), Story::draw(seed, &of(100)));
+            assert!(!without.steps.iter().any(is_move), "seed {seed}");
+            moves += with.steps.iter().filter(|step| is_move(step)).count();
+            with.steps.retain(|step| !is_move(step));
+            assert_eq!(with, without, "seed {seed}");
+        }
+        assert!(moves > 300, "{moves} in all");
     }
 }

@@ -5,6 +5,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap},
+    net::SocketAddr,
 };
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
@@ -106,6 +107,8 @@ pub(super) enum Happening {
         run: u64,
         id: MemberId,
         key: PublicKey,
+        /// Where it looks for whoever is there, if it does.
+        seeks: Option<SocketAddr>,
     },
     Crash {
         server: usize,
@@ -150,6 +153,12 @@ pub(super) struct World {
     pub servers_max: Option<usize>,
     /// The number in the name of the founder.
     pub first_name: usize,
+    /// Whether any server was ever moved.
+    pub moved: bool,
+    /// Whether all were at once.
+    pub moved_all: bool,
+    /// New addresses so far.
+    pub address_next: u16,
     /// Where a scenario says what happens.
     pub given: Option<Box<Given>>,
     /// What is going to happen: when, in which order, and where in `happenings`.
@@ -193,6 +202,9 @@ impl World {
             last_published: None,
             servers_max: None,
             first_name: 0,
+            moved: false,
+            moved_all: false,
+            address_next: 0,
             given: None,
             queue: BinaryHeap::new(),
             happenings: Vec::new(),
@@ -211,7 +223,9 @@ impl World {
         self.begin_storm();
         self.run_until(self.now + self.storm_us)?;
         self.end_storm()?;
-        self.heal()
+        self.heal()?;
+        self.all_found_each_other();
+        Ok(())
     }
 
     /// Events so far.
@@ -296,6 +310,7 @@ impl World {
                 if !accepted {
                     return if caller == sender.id { self.disown(to, from) } else { Ok(()) };
                 }
+                self.is_called(to, from);
                 self.feed(to, input, tag)
             }
             Happening::Own { server, run, input } if self.servers[server].run == run => {
@@ -330,8 +345,8 @@ impl World {
             Happening::Knocked { to, from, exporter, bytes } => {
                 self.knocked(to, from, exporter, bytes)
             }
-            Happening::AskedAs { to, from, run, id, key } => {
-                self.asked_as(to, from, (id, run), key)
+            Happening::AskedAs { to, from, run, id, key, seeks } => {
+                self.asked_as(to, from, (id, run), key, seeks)
             }
             Happening::Answered { server, by, bytes } => self.answered(server, by, &bytes),
             Happening::Crash { server } => {
@@ -407,6 +422,9 @@ impl World {
         server.refuses = false;
         server.boot = now;
         server.peers.clear();
+        server.dials.clear();
+        server.callers.clear();
+        server.was_at.insert(server.address);
         server.heard.clear();
         server.asks.clear();
         server.tick_at = None;
@@ -438,7 +456,8 @@ impl World {
         }
         server.disk.rotten.clear();
         let (key, address) = (server.key.clone(), server.address);
-        let config = Config { key, address, processors: 1 + (s % 4) as u16, seed };
+        let (processors, seeds) = (1 + (s % 4) as u16, server.seeds.clone());
+        let config = Config { key, address, processors, seeds, seed };
         let mut effects = Vec::new();
         let mut member = Member::new(server.time(now), wall, config, restored, &mut effects);
         if let Some(given) = &self.given {
@@ -646,10 +665,15 @@ impl World {
             }
             Effect::Peers(roster) => {
                 self.servers[s].peers = roster.members.iter().map(|m| m.id).collect();
+                self.servers[s].dial_roster(&roster);
+                Ok(())
+            }
+            Effect::Address { member, address } => {
+                self.servers[s].dial_at(member, address);
                 Ok(())
             }
             // The simulator knows no interfaces: leases have a simulation of their own.
-            Effect::Address { .. } | Effect::Addresses { .. } => Ok(()),
+            Effect::Addresses { .. } => Ok(()),
             Effect::NextKey { sequence } => {
                 self.draw_next_key(s, sequence);
                 Ok(())
@@ -658,8 +682,12 @@ impl World {
                 self.servers[s].disk.next_keys.retain(|(_, at)| *at >= sequence);
                 Ok(())
             }
-            Effect::AskAs { id, to, .. } => {
-                self.ask_as(s, id, to);
+            Effect::AskAs { id, to, address } => {
+                self.ask_as(s, id, to, address);
+                Ok(())
+            }
+            Effect::Seek { address } => {
+                self.look_who_is_at(s, address);
                 Ok(())
             }
             Effect::Answer { ticket, bytes } => self.answer(s, ticket, bytes),
@@ -762,6 +790,9 @@ impl World {
         if !self.network.reaches(from, to) || self.servers[to].id != meant {
             return;
         }
+        if !self.has_a_way(from, to, meant) {
+            return;
+        }
         if self.servers[to].member.is_none() {
             self.refuse(from, to);
             return;
@@ -802,6 +833,7 @@ impl World {
             );
             self.say(Some(s), &text);
             self.keys_are_kept(catalog)?;
+            self.addresses_are_own(catalog)?;
             self.review_given();
         }
         self.servers[s].writes.push_back((token, record));

@@ -427,3 +427,43 @@ fn nobody_takes_an_applications_last_voter_from_it() {
     assert_eq!(refusal.reason, Reason::Invalid);
     assert!(refusal.why.contains("`role == mail`"), "{}", refusal.why);
 }
+
+#[test]
+fn a_member_has_an_address_of_its_own() {
+    let mut base = catalog();
+    let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+    for (n, entry) in base.roster.members.iter_mut().enumerate() {
+        entry.address = at(&format!("192.0.2.{}:7700", n + 1));
+    }
+    let (first, second) = (base.roster.members[0].address, base.roster.members[1].address);
+    let change = |was, address, gone| Change::Address { member: id(1), was, address, gone };
+    let there = at("198.51.100.1:7700");
+    let moved = make(&base, &change(first, there, None));
+    assert_eq!(moved.roster.members[0].address, there);
+    assert_eq!(moved.roster.members[1..], base.roster.members[1..]);
+    assert!(moved.roster.voters().eq(&moved.roster.members), "who votes stays the same");
+
+    // What an earlier run of it decided is late.
+    let late = change(first, at("198.51.100.2:7700"), None);
+    assert_eq!(late.apply(&moved).unwrap_err().reason, Reason::Conflict);
+    // Another member's, unless that one is gone from there: then they change.
+    let taken = change(first, second, None);
+    assert_eq!(taken.apply(&base).unwrap_err().reason, Reason::Conflict);
+    assert_eq!(
+        change(first, second, Some(id(3))).apply(&base).unwrap_err().reason,
+        Reason::Conflict
+    );
+    let exchanged = make(&base, &change(first, second, Some(id(2))));
+    let addresses: Vec<SocketAddr> = exchanged.roster.members.iter().map(|m| m.address).collect();
+    assert_eq!(addresses, [second, first, base.roster.members[2].address]);
+    // Whoever is named for nothing keeps its own.
+    assert_eq!(make(&base, &change(first, there, Some(id(2)))), moved);
+
+    for bad in ["0.0.0.0:7700", "198.51.100.1:0", "224.0.0.1:7700", "127.0.0.1:7700", "[::]:7700"] {
+        let refusal = change(first, at(bad), None).apply(&base).unwrap_err();
+        assert_eq!(refusal.reason, Reason::Invalid, "{bad}");
+        assert!(refusal.todo.contains("--advertise"), "{refusal}");
+    }
+    let unknown = Change::Address { member: id(9), was: first, address: there, gone: None };
+    assert_eq!(unknown.apply(&base).unwrap_err().reason, Reason::NotFound);
+}

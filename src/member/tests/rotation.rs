@@ -18,12 +18,25 @@ impl Cluster {
 
     /// `who` stops and starts again with its first record and these next keys.
     fn start_as_at_first(&mut self, who: usize, next_keys: BTreeMap<MemberId, u64>) {
-        let key = SecretKey::from_seed([who as u8 + 1; 32]);
         let address = format!("127.0.0.1:{}", 1_000 + who).parse().unwrap();
-        let config = Config { key, address, processors: 2, seed: 77 };
+        self.start_at(who, address, vec![], next_keys);
+    }
+
+    /// As [`Cluster::start_as_at_first`], at `address`, to look for others at `seeds`.
+    pub(super) fn start_at(
+        &mut self,
+        who: usize,
+        address: SocketAddr,
+        seeds: Vec<SocketAddr>,
+        next_keys: BTreeMap<MemberId, u64>,
+    ) {
+        let key = SecretKey::from_seed([who as u8 + 1; 32]);
+        let config = Config { key, address, processors: 2, seeds, seed: 76 + who as u64 };
         let (whole, activated) = (Vec::new(), BTreeMap::new());
         let record = self.record.clone();
-        let restored = Restored { record, generation: 1 << 40, whole, activated, next_keys };
+        // Higher each time.
+        let generation = (1 << 40) + self.now.0;
+        let restored = Restored { record, generation, whole, activated, next_keys };
         let mut effects = Vec::new();
         let member = Member::new(self.now, self.wall(), config, restored, &mut effects);
         self.members[who] = Some(member);

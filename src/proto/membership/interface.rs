@@ -38,6 +38,14 @@ pub enum Input {
         /// What it says.
         bytes: Vec<u8>,
     },
+    /// Somebody who proved to be `member` answers at `address`: it is knocked at there, if it is
+    /// not live. It is no sign of life in the sense of SWIM.
+    Found {
+        /// Who.
+        member: MemberId,
+        /// Where.
+        address: SocketAddr,
+    },
 }
 
 /// What is to be done.

@@ -5,10 +5,10 @@
 //! foca announces when it is told to and to the dead now and then, but never
 //! to an island that it has not heard of: the roster has.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
-use super::{Due, Effect, Membership, settings};
-use crate::base::Time;
+use super::{Due, Effect, Membership, packet::plain, settings};
+use crate::base::{MemberId, Time};
 
 impl Membership {
     /// Newcomers are knocked at within 2 ms each, so that a thousand make no burst.
@@ -44,6 +44,25 @@ impl Membership {
         self.table.peer_mut(slot).knocks = 0;
         let at = self.now + after + self.random.duration_below(settings::KNOCK_FIRST);
         self.knock_at(slot, at);
+    }
+
+    /// Who `member` is, was proven; that it is a member of the cluster is for the roster to say,
+    /// and where a live one is, it says itself.
+    pub(super) fn found_at(
+        &mut self,
+        member: MemberId,
+        address: SocketAddr,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(slot) = self.table.slot(member) else { return };
+        if self.table.peer(slot).state.is_live() {
+            return;
+        }
+        let address = plain(address);
+        if self.table.set_address(slot, address) {
+            effects.push(Effect::Moved { member, address });
+        }
+        self.knock_afresh(slot, Duration::ZERO);
     }
 
     pub(super) fn knock_at(&mut self, slot: u32, at: Time) {

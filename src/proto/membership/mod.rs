@@ -18,6 +18,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::Arc,
+    time::Duration,
 };
 
 use foca::{Foca, Incarnation, Member, Message, NoCustomBroadcast, Timer};
@@ -55,8 +56,8 @@ use report::Report;
 use run::{ME, Run, RunCodec};
 use settle::Outbox;
 use suspicion::Suspicion;
-use table::Table;
 pub use table::{Directory, Index};
+use table::{Table, Turnover};
 use verdict::Dispute;
 
 /// What a timer is for.
@@ -176,7 +177,7 @@ impl Membership {
         if self.left {
             return;
         }
-        let (new, gone) = self.table.set_index(index, self.now, now);
+        let Turnover { new, gone, moved } = self.table.set_index(index, self.now, now);
         for slot in gone {
             self.forget(slot);
         }
@@ -185,6 +186,9 @@ impl Membership {
             self.knock_first(new);
         } else {
             self.knock_all(new);
+        }
+        for slot in moved {
+            self.knock_afresh(slot, Duration::ZERO);
         }
         // Refused only where a period changes, and ours are constant.
         let accepted = self.foca.set_config(settings::config(self.table.size()));
@@ -216,6 +220,7 @@ impl Membership {
             Input::Lost { member } => self.suspect_by_hint(member, false, effects),
             Input::Refused { member } => self.suspect_by_hint(member, true, effects),
             Input::Exchange { from, bytes } => self.on_exchange(from, &bytes, effects),
+            Input::Found { member, address } => self.found_at(member, address, effects),
         }
         self.settle(effects);
     }

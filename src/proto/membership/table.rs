@@ -125,6 +125,17 @@ impl Peer {
     }
 }
 
+/// What a newer roster changes, by slot.
+#[derive(Debug, Default)]
+pub struct Turnover {
+    /// Newcomers.
+    pub new: Vec<u32>,
+    /// Those that are not enrolled any more.
+    pub gone: Vec<u32>,
+    /// Those that are not live and have another address in the roster.
+    pub moved: Vec<u32>,
+}
+
 /// All of them.
 pub struct Table {
     pub me: MemberId,
@@ -146,13 +157,13 @@ impl Table {
         Self { me, address, index, my_slot: ME, peers, moved }
     }
 
-    /// Takes over who is enrolled. Returns the slots of newcomers and of those that are gone.
-    pub fn set_index(&mut self, index: Arc<Index>, now: Time, since: Time) -> (Vec<u32>, Vec<u32>) {
+    /// Takes over who is enrolled.
+    pub fn set_index(&mut self, index: Arc<Index>, now: Time, since: Time) -> Turnover {
         let before = std::mem::replace(&mut self.index, index);
         self.peers.resize(self.index.ids.len() + 1, Peer::unseen(now, since));
         self.my_slot = self.index.find(self.me).map_or(ME, |at| at as u32 + 1);
         let was = |position: usize| before.enrolled.get(position).copied().unwrap_or(false);
-        let (mut new, mut gone) = (Vec::new(), Vec::new());
+        let Turnover { mut new, mut gone, mut moved } = Turnover::default();
         for (position, &is) in self.index.enrolled.iter().enumerate() {
             let slot = position as u32 + 1;
             match (was(position), is) {
@@ -162,10 +173,22 @@ impl Table {
                     new.push(slot);
                 }
                 (true, false) => gone.push(slot),
+                (true, true) if before.addresses[position] != self.index.addresses[position] => {
+                    if self.peers[slot as usize].state.is_live() {
+                        // Where it is heard counts more than what the roster says.
+                        let heard = self.moved.get(&slot).copied();
+                        self.moved.insert(slot, heard.unwrap_or(before.addresses[position]));
+                    } else {
+                        self.moved.remove(&slot);
+                        moved.push(slot);
+                    }
+                }
                 _ => {}
             }
         }
-        (new, gone)
+        let index = &self.index;
+        self.moved.retain(|slot, address| index.addresses[*slot as usize - 1] != *address);
+        Turnover { new, gone, moved }
     }
 
     /// Members of the cluster, this one included.
@@ -286,6 +309,17 @@ impl<'a> Directory<'a> {
         self.0.slot(*id).map(|slot| self.0.contact(slot))
     }
 
+    /// Those that are elsewhere than the roster says.
+    pub fn moved(&self) -> impl Iterator<Item = (MemberId, SocketAddr)> + '_ {
+        let enrolled = self.0.moved.iter().filter(|(slot, _)| self.0.is_enrolled(**slot));
+        enrolled.map(|(slot, address)| (self.0.id(*slot), *address))
+    }
+
+    /// Whether `id` is elsewhere than the roster says.
+    pub fn is_moved(&self, id: &MemberId) -> bool {
+        self.0.slot(*id).is_some_and(|slot| self.0.moved.contains_key(&slot))
+    }
+
     /// Whether `id` is enrolled and not this member.
     pub fn contains_key(&self, id: &MemberId) -> bool {
         self.0.slot(*id).is_some()
@@ -307,5 +341,41 @@ impl<'a> Directory<'a> {
     /// Everybody's id, in order.
     pub fn keys(&self) -> impl Iterator<Item = MemberId> + '_ {
         self.iter().map(|(id, _)| id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::sim::{address, id, roster},
+        *,
+    };
+
+    #[test]
+    fn where_a_live_member_is_heard_counts_more_than_a_newer_roster() {
+        let now = Time(1);
+        let mut table = Table::new(id(0), address(0));
+        let mut roster = roster(0..3);
+        let index = Arc::new(Index::new(&roster));
+        let Turnover { new, moved, .. } = table.set_index(Arc::clone(&index), now, now);
+        assert_eq!((new.len(), moved.len()), (2, 0));
+        let (live, dead) = (table.slot(id(1)).unwrap(), table.slot(id(2)).unwrap());
+        table.peer_mut(live).state = State::Alive;
+        for member in &mut roster.members {
+            member.address.set_port(member.address.port() + 1);
+        }
+        let newer = Arc::new(index.extended(&roster));
+        assert_eq!(table.set_index(Arc::clone(&newer), now, now).moved, [dead]);
+        assert_eq!(table.address_of(live), address(1), "it is heard there");
+        assert_eq!(table.address_of(dead), table.roster_address(dead));
+        let elsewhere: Vec<_> = Directory(&table).moved().collect();
+        assert_eq!(elsewhere, [(id(1), address(1))]);
+        // Where the roster comes to say what was heard, nothing is left to remember.
+        for member in &mut roster.members {
+            member.address.set_port(member.address.port() - 1);
+        }
+        let back = Arc::new(newer.extended(&roster));
+        table.set_index(back, now, now);
+        assert_eq!(Directory(&table).moved().count(), 0);
     }
 }

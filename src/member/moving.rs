@@ -1,0 +1,296 @@
+//! A member that comes back at another address: a new server, another network, another lease.
+//!
+//! Others hear of it by gossip as soon as one of them hears the member. What this file adds is for
+//! the time after: the member has its address put right in the roster, so that whoever starts next
+//! finds it, and addresses that an operator names (`--join`) lead members back to each other that
+//! were all moved at once. What answers at such an address proves by its key who it is, and what it
+//! hands over is checked from this member's own record on: an address is never trusted.
+//!
+//! A member speaks for itself alone, once it has run for a while and sees a majority, so a member
+//! that is started again and again does not fill the lineage with its addresses. An address of an
+//! earlier run that comes into force late does no harm: one run at a time has the data directory,
+//! so the one that runs is the newest, and it says its own address again.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use rand::Rng;
+
+use super::{
+    Member,
+    change::{Change, address::allowed},
+    event::{EventKind, Severity},
+    io::Effect,
+    operate::Purpose,
+};
+use crate::{
+    base::{
+        MemberId, Time,
+        catalog::{Catalog, Roster},
+        limits,
+    },
+    proto::{
+        election,
+        membership::{self, packet::plain},
+    },
+};
+
+/// For how long a member runs at an address before it has it put into the roster.
+const SETTLED: Duration = Duration::from_secs(5);
+/// For each member of the cluster that much more at most, so that not all that were moved begin at once.
+const APART: Duration = Duration::from_millis(50);
+/// How soon it is looked at again; twice as long after each failure.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How often that doubles.
+const DOUBLINGS_MAX: u32 = 5;
+/// After how many failures an operator is told: others may be about to say where they are now.
+const TOLD_AFTER: u32 = 4;
+/// How long a member that has started looks for the others without the addresses it was given.
+const SEEK_AFTER: Duration = Duration::from_millis(500);
+/// How often it asks there while it sees no majority.
+const SEEK_EVERY: Duration = Duration::from_secs(2);
+/// So many members may say their address however large the cluster is.
+const MOVERS_MIN: usize = 3;
+
+/// Where this stands.
+#[derive(Debug)]
+pub(super) struct Moving {
+    /// Where somebody of the cluster may be.
+    seeds: Vec<SocketAddr>,
+    seek_at: Time,
+    /// The roster's address of this member, where that is not the one at which it runs.
+    was: Option<SocketAddr>,
+    /// Not before this it is proposed.
+    due: Time,
+    pending: bool,
+    failures: u32,
+    /// Whether an operator knows that something stands in the way.
+    told: bool,
+    /// Where the roster says that each member is.
+    enrolled: BTreeMap<MemberId, SocketAddr>,
+    /// Where members are that are known to be elsewhere.
+    seen: BTreeMap<MemberId, SocketAddr>,
+}
+
+impl Moving {
+    pub fn new(now: Time, mut seeds: Vec<SocketAddr>) -> Self {
+        seeds.truncate(limits::SEEDS_MAX);
+        Self {
+            seeds,
+            seek_at: now + SEEK_AFTER,
+            was: None,
+            due: now,
+            pending: false,
+            failures: 0,
+            told: false,
+            enrolled: BTreeMap::new(),
+            seen: BTreeMap::new(),
+        }
+    }
+}
+
+impl Member {
+    pub(super) fn moving_due(&self) -> Option<Time> {
+        let moving = &self.moving;
+        let propose = moving.was.is_some() && !moving.pending && !self.leaving;
+        let seek = (!moving.seeds.is_empty()).then_some(moving.seek_at);
+        propose.then_some(moving.due).into_iter().chain(seek).min()
+    }
+
+    // Its own address.
+
+    /// Has the address of this member put right in the roster, in its time.
+    pub(super) fn propose_address(
+        &mut self,
+        now: Time,
+        catalog: &Catalog,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(was) = self.moving.was.filter(|_| now >= self.moving.due) else { return };
+        if self.moving.pending || self.leaving {
+            return;
+        }
+        self.moving.due = now + AGAIN;
+        let roster = &catalog.roster;
+        let (live, majority) = election::quorum_in_view(roster, |m| self.is_live(m));
+        // A new key is signed for one catalog: another change would make it void.
+        if live < majority || self.rotating.is_under_way() || !is_told_of(roster, self.me) {
+            return;
+        }
+        let address = plain(self.address);
+        let gone = self.gone_from(roster, address);
+        if let Err(refusal) = allowed(roster, self.me, (was, address), gone) {
+            if self.moving.failures >= TOLD_AFTER && !self.moving.told {
+                self.moving.told = true;
+                let text = format!(
+                    "this member runs at {address}, and the roster keeps {was} for it: {}",
+                    refusal.why
+                );
+                self.tell(effects, Severity::Warning, EventKind::Catalog, None, text);
+            }
+            self.try_address_later(now);
+            return;
+        }
+        self.moving.pending = true;
+        let change = Change::Address { member: self.me, was, address, gone };
+        self.propose(now, change, Purpose::Address, effects);
+    }
+
+    pub(super) fn address_ended(&mut self, now: Time, done: bool) {
+        self.moving.pending = false;
+        if done {
+            (self.moving.failures, self.moving.told) = (0, false);
+            self.moving.due = now + AGAIN;
+        } else {
+            self.try_address_later(now);
+        }
+    }
+
+    fn try_address_later(&mut self, now: Time) {
+        let doublings = self.moving.failures.min(DOUBLINGS_MAX);
+        self.moving.failures = self.moving.failures.saturating_add(1);
+        self.moving.due = now + AGAIN * 2_u32.pow(doublings);
+    }
+
+    /// Who has `address` in the roster and is seen to live elsewhere.
+    fn gone_from(&self, roster: &Roster, address: SocketAddr) -> Option<MemberId> {
+        let directory = self.membership.directory();
+        let elsewhere = |id| directory.get(&id).is_some_and(|c| c.address != address);
+        let mut others = roster.members.iter().filter(|m| m.id != self.me && m.address == address);
+        others.find(|m| self.is_live(m.id) && elsewhere(m.id)).map(|m| m.id)
+    }
+
+    // A newer catalog, and what gossip says.
+
+    /// Takes over where the roster says that members are, and tells of those that moved.
+    pub(super) fn note_addresses(
+        &mut self,
+        now: Time,
+        catalog: &Catalog,
+        effects: &mut Vec<Effect>,
+    ) {
+        let mut known = std::mem::take(&mut self.moving.enrolled);
+        let mut has_changed = false;
+        for entry in &catalog.roster.members {
+            self.moving.enrolled.insert(entry.id, entry.address);
+            let before = known.remove(&entry.id).filter(|before| *before != entry.address);
+            let Some(before) = before else { continue };
+            has_changed = true;
+            // Of a member that is heard, gossip tells.
+            if entry.id != self.me && !self.membership.is_live(entry.id) {
+                let seen = self.moving.seen.remove(&entry.id).unwrap_or(before);
+                if seen != entry.address {
+                    self.tell_of_move(entry.id, seen, entry.address, effects);
+                }
+            }
+        }
+        let Moving { enrolled, seen, .. } = &mut self.moving;
+        seen.retain(|id, _| enrolled.contains_key(id));
+        if has_changed {
+            self.readdress(effects);
+        }
+        let entry = catalog.roster.get(self.me);
+        let address = plain(self.address);
+        let was = entry.map(|m| m.address).filter(|was| plain(*was) != address);
+        if was.is_some() && self.moving.was.is_none() {
+            let members = u32::try_from(catalog.roster.members.len()).unwrap_or(u32::MAX);
+            let apart = self.rng.random_range(Duration::ZERO..APART.saturating_mul(members));
+            self.moving.due = now + SETTLED + apart;
+        }
+        self.moving.was = was;
+    }
+
+    /// The transport takes an address of the roster that is new to it for the newest. Where a
+    /// member is heard elsewhere, that counts.
+    pub(super) fn readdress(&self, effects: &mut Vec<Effect>) {
+        let moved = self.membership.directory();
+        effects.extend(moved.moved().map(|(member, address)| Effect::Address { member, address }));
+    }
+
+    /// A member that is not live and may be in two places is knocked at in one after the other: the
+    /// transport has to dial there.
+    pub(super) fn dial_anew(
+        &self,
+        member: MemberId,
+        address: SocketAddr,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.membership.is_live(member) && self.membership.directory().is_moved(&member) {
+            effects.push(Effect::Address { member, address });
+        }
+    }
+
+    /// Gossip says that `member` is reached elsewhere.
+    pub(super) fn on_moved(
+        &mut self,
+        member: MemberId,
+        address: SocketAddr,
+        effects: &mut Vec<Effect>,
+    ) {
+        effects.push(Effect::Address { member, address });
+        let enrolled = self.moving.enrolled.get(&member).copied();
+        let before = self.moving.seen.insert(member, address).or(enrolled);
+        if let Some(before) = before.filter(|before| plain(*before) != address) {
+            self.tell_of_move(member, before, address, effects);
+        }
+    }
+
+    fn tell_of_move(
+        &mut self,
+        member: MemberId,
+        before: SocketAddr,
+        address: SocketAddr,
+        effects: &mut Vec<Effect>,
+    ) {
+        let name = self.name_of(member);
+        let text = format!("{name} is reached at {address} now; it was at {before}");
+        self.tell_of(effects, Severity::Info, EventKind::Membership, member, None, text);
+    }
+
+    // Others, by addresses that an operator named.
+
+    /// Asks at the addresses that it was started with who is there, while it sees no majority.
+    pub(super) fn look_at_seeds(
+        &mut self,
+        now: Time,
+        catalog: &Catalog,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.moving.seeds.is_empty() || now < self.moving.seek_at {
+            return;
+        }
+        self.moving.seek_at = now + SEEK_EVERY;
+        let (live, majority) = election::quorum_in_view(&catalog.roster, |m| self.is_live(m));
+        if live < majority {
+            effects.extend(self.moving.seeds.iter().map(|&address| Effect::Seek { address }));
+        }
+    }
+
+    /// `by`, whose key was checked, answers at `address`.
+    pub(super) fn on_found(
+        &mut self,
+        now: Time,
+        address: SocketAddr,
+        by: MemberId,
+        bytes: &[u8],
+        effects: &mut Vec<Effect>,
+    ) {
+        if by == self.me {
+            // A list that is the same on all members names this one as well.
+            self.moving.seeds.retain(|seed| *seed != address);
+            return;
+        }
+        self.on_told(now, self.me, by, bytes, effects);
+        let input = membership::Input::Found { member: by, address };
+        self.tell_membership(now, input, effects);
+    }
+}
+
+/// Whether the roster is told where `member` is. Each change is a link of the lineage with the
+/// accepts of a majority, and in a large cluster that was moved as a whole they would push out
+/// what those need that are away. So there only the first of the failover list say it, as many as
+/// take a quarter of the room: whoever starts finds one of these, and it tells of the rest.
+fn is_told_of(roster: &Roster, member: MemberId) -> bool {
+    let link = 512 + 100 * roster.voters().count();
+    let first = (limits::LINEAGE_BYTES_MAX / 4 / link).max(MOVERS_MIN);
+    roster.members.iter().take(first).any(|m| m.id == member)
+}
