@@ -27,7 +27,7 @@ pub(super) fn is_written(file: &str, page: &str) {
     let written = std::fs::read_to_string(&path).unwrap();
     assert!(
         written == page,
-        "docs/{file} is not what the code says; ALTHING_WRITE_DOCS=1 cargo test --lib writes it anew"
+        "docs/{file} is not what the code says: ALTHING_WRITE_DOCS=1 cargo test --lib writes it"
     );
 }
 
@@ -55,9 +55,10 @@ fn the_page_of_rule_words_is_the_language() {
 fn series() -> String {
     let mut page = format!(
         "# Series\n\n{MADE}\n\n\
-         What every member measures of itself, once a second. [Telemetry](telemetry.md) says how it \
-         is kept and asked for; `althing metrics NAME` shows it, and [rules](rules.md) compare it. \
-         A series is written as its name and, where there is one, its label: `disk.free /srv`.\n\n\
+         What every member measures of itself, once a second. [Telemetry](telemetry.md) says how \
+         it is kept and asked for; `althing metrics NAME` shows it, and [rules](rules.md) compare \
+         it. A series is written as its name and, where there is one, its label: `disk.free \
+         /srv`.\n\n\
          The last column has the families of [Prometheus](prometheus.md) that say the same, in its \
          own way: counters as totals, labels by name. What is told of the whole machine is left to \
          an exporter of the machine.\n\n\
@@ -85,9 +86,9 @@ fn series() -> String {
          | {} | a total, which begins anew at 0 with what counts | its rate a second |\n\
          | {} | each value | how many, average, extremes, and how they are distributed |\n\n\
          ## What services measure\n\n\
-         [Services and scripts](telemetry.md#what-services-measure-themselves) name their own, with \
-         any label. A name is lower-case letters, digits, `_` and `-` with dots between, {} bytes \
-         at most with the `{CUSTOM}`; a label has {} bytes at most.\n\n\
+         [Services and scripts](telemetry.md#what-services-measure-themselves) name their own, \
+         with any label. A name is lower-case letters, digits, `_` and `-` with dots between, {} \
+         bytes at most with the `{CUSTOM}`; a label has {} bytes at most.\n\n\
          | name | kind | unit | Prometheus |\n|---|---|---|---|\n\
          | `{CUSTOM}NAME` | gauge | | `althing_custom` |\n\
          | `{CUSTOM}NAME.total` | counter | | `althing_custom_total` |\n\
@@ -140,11 +141,11 @@ fn events() -> String {
     let mut page = format!(
         "# Events\n\n{MADE}\n\n\
          Whatever acts leaves an event that says why. Each member keeps its own, over restarts; \
-         `althing events --all` asks all of them, `--kind` and `--severity` choose, `--follow` goes \
-         on, and `althing why` tells how one came of another. With `--json`, and at \
-         `/api/v1/log` of the status port, each has `number`, `at` (milliseconds since 1970), \
-         `severity`, `kind`, `member`, `app`, `text` and, where it belongs to one, the `episode` of \
-         its rule.\n\n\
+         `althing events --all` asks all of them, `--kind` and `--severity` choose, `--follow` \
+         goes on, and `althing why` tells how one came of another. At `/api/v1/log` of the status \
+         port each has `id` (its number in the log of its member), `at` (milliseconds since 1970), \
+         `severity`, `kind`, `member`, `app`, `text` and, where there is one, `cause`, the `id` of \
+         what brought it about, and `episode`, that of its rule.\n\n\
          Rules count them: `count(events service shop, 10m) > 3`. Words and fields stay as they \
          are; texts are for people and may change.\n\n\
          | severity | what it says |\n|---|---|\n"
@@ -185,12 +186,13 @@ fn severity_word(severity: Severity) -> String {
 fn rule_words() -> String {
     let mut page = format!(
         "# Words of rules\n\n{MADE}\n\n\
-         Every word of the language in which [rules](rules.md) are written, in the order in which one \
-         meets them. Each example is a whole rule, and is read by the parser in the test that makes \
-         this page. What is measured is called by the names of [series](series.md), what happened by \
-         the kinds of [events](events.md).\n\n\
-         A rule has {TEXT_MAX} bytes at most, {PARTS_MAX} comparisons and times, {DEPTH_MAX} brackets \
-         within each other, and {ACTIONS_MAX} actions. A window is from 10 s to 7 days long.\n"
+         Every word of the language in which [rules](rules.md) are written, in the order in which \
+         one meets them. Each example is a whole rule, and is read by the parser in the test that \
+         makes this page. What is measured is called by the names of [series](series.md), what \
+         happened by the kinds of [events](events.md).\n\n\
+         A rule has {TEXT_MAX} bytes at most, {PARTS_MAX} comparisons and times, {DEPTH_MAX} \
+         brackets within each other, and {ACTIONS_MAX} actions. A window is from 10 s to 7 days \
+         long.\n"
     );
     for Group { title, entries } in groups() {
         write!(page, "\n## {title}\n\n| word | what it means | example |\n|---|---|---|\n")

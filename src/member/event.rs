@@ -95,8 +95,8 @@ kinds! {
     }
     Membership "membership" "Another member: whether it is live, and whether it is reached." {
         Info
-            "It is live, is suspected, answers after all, has left, or answers this member directly \
-             again."
+            "It is live, is suspected, answers after all, has left, or answers this member \
+             directly again."
             "Nothing. Many suspicions about one member that come to nothing say that it, or its \
              link, is slow."
         Warning
@@ -105,7 +105,7 @@ kinds! {
             "Start it again, or see to the network: `althing members --reach` says who does not \
              reach whom. One that is gone for good is taken out with `althing remove`."
     }
-    Catalog "catalog" "A change of what all members agree on: roster, tags, invitations, policies." {
+    Catalog "catalog" "What all members agree on: roster, tags, invitations, policies." {
         Info
             "A member was admitted, has a vote, was removed, has a new key, other tags, or was put \
              in or out of service; the failover list or a policy was changed; an invitation was \
@@ -117,8 +117,8 @@ kinds! {
             "Issue another invitation if the newcomer was expected. Whoever was removed by the \
              policy joins anew."
         Critical
-            "The cluster was recovered from the loss of its majority: it is the successor of the one \
-             before."
+            "The cluster was recovered from the loss of its majority: it is the successor of the \
+             one before."
             "Rejoin the members that are left with `althing recover --rejoin`, and never start the \
              others again with what they held."
     }
@@ -136,13 +136,13 @@ kinds! {
             "It did not get ready on a member, and was brought back or held. Its hook after the \
              switch failed. What was edited gave way to it, or can't be published yet. What is \
              placed on others can't be taken away."
-            "Read the logs of what did not get ready, `althing logs APP`, and publish a version that \
-             does. What gave way is kept aside: `althing restore APP`."
+            "Read the logs of what did not get ready, `althing logs APP`, and publish a version \
+             that does. What gave way is kept aside: `althing restore APP`."
         Critical
             "This member could not switch to it: its disk is full, its hook before the switch \
              refuses, or something stands in the way."
-            "Do what the event says. It is tried again by itself, and until then this member serves \
-             the version before, or passes requests on."
+            "Do what the event says. It is tried again by itself, and until then this member \
+             serves the version before, or passes requests on."
     }
     Vote "vote" "Who holds what: a difference, its end, or no decision." {
         Info
@@ -165,16 +165,16 @@ kinds! {
             "Find out who changed them. What was replaced is kept aside: `althing restore APP`."
         Critical
             "It could not be repaired."
-            "Do what the event says: a full disk and wrong permissions are the usual reasons. It is \
-             tried again by itself."
+            "Do what the event says: a full disk and wrong permissions are the usual reasons. It \
+             is tried again by itself."
     }
     Replication "replication" "Content on its way between members, and in this member's store." {
         Warning
             "A fetch from a member ended before its time; others are asked. The scrub found pieces \
              of the store rotten or lost. Live files can't be watched, so edits are noticed a few \
              seconds later."
-            "Nothing at once: what is lacking is fetched again. Rot that comes again is a disk to be \
-             replaced; for watches, raise `fs.inotify.max_user_watches`."
+            "Nothing at once: what is lacking is fetched again. Rot that comes again is a disk to \
+             be replaced; for watches, raise `fs.inotify.max_user_watches`."
     }
     Service "service" "A program of an application, a port of its own, or its certificate." {
         Info
@@ -184,15 +184,15 @@ kinds! {
             "Nothing."
         Warning
             "It ended, was killed, can't be started, is not ready in time, or does not answer its \
-             checks. A port can't be had. A certificate expires soon, or is not made out for a host \
-             name."
+             checks. A port can't be had. A certificate expires soon, or is not made out for a \
+             host name."
             "Read its log: `althing logs APP SERVICE`. It is started again by itself, with longer \
              and longer pauses. Set a new certificate with `althing secret set`."
         Critical
             "It ended so often that it is not started again. What the version defines can't be \
              used. A certificate has expired or can't be used, and nobody can come by TLS."
-            "Publish a version that works, or go back: `althing rollback APP`. `althing restart APP` \
-             begins anew."
+            "Publish a version that works, or go back: `althing rollback APP`. `althing restart \
+             APP` begins anew."
     }
     Address "address" "A virtual address." {
         Info
@@ -218,8 +218,8 @@ kinds! {
         Warning
             "A rule with `warning` acts. What a rule is to do failed. A set of origins can't be \
              counted, so that rules about it never act."
-            "Look at what was measured, which stands behind the bound; at who could not be told; at \
-             how many sets of origins there are."
+            "Look at what was measured, which stands behind the bound; at who could not be told; \
+             at how many sets of origins there are."
         Critical
             "A rule with `critical` acts. Or a rule acts on half of all members at once, and does \
              nothing about them."

@@ -99,8 +99,8 @@ impl Publish {
     /// on every member.
     ///
     /// # Errors
-    /// What [`Definition::check`] says of it, or a sentence if it can't be told apart from Althing's
-    /// own: [`Definition::NAME`] has to begin with `x-`.
+    /// What [`Definition::check`] says of it, or a sentence if it can't be told apart from
+    /// Althing's own: [`Definition::NAME`] has to begin with `x-`.
     pub fn define<D: Definition>(mut self, definition: &D) -> Result<Self, Vec<String>> {
         definition.check()?;
         if let Some(text) = definition.text() {

@@ -105,8 +105,8 @@ words! {
     /// How many samples become one number.
     FoldWord {
         Avg "avg" "when avg(cpu, 5m) > 70% then log"
-            "The average over the span behind the comma. With `cluster` over members, and over time \
-             as well where a span is given."
+            "The average over the span behind the comma. With `cluster` over members, and over \
+             time as well where a span is given."
         Min "min" "warning when cluster min(disk.free /srv) < 10% then mail ops"
             "The lowest, over the same."
         Max "max" "when max(load, 10m) > 8 then log"
