@@ -16,25 +16,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 async fn main() -> Result<(), Box<dyn Error>> {
     let scratch = tempfile::tempdir()?;
     let options = |name: &str, ip: &str| -> Result<Options, Box<dyn Error>> {
-        Ok(Options {
-            data: scratch.path().join(name),
-            name: MemberName::parse(name)?,
-            bind: format!("{ip}:0").parse()?,
-            advertise: None,
-            listen: Some(format!("{ip}:0").parse()?),
-            listen_tls: None,
-            front: Default::default(),
-            statsd: None,
-            join: Vec::new(),
-            token: None,
-            tags: Default::default(),
-            standby: false,
-            send_rate: None,
-            receive_rate: None,
-            scrub: None,
-            pace: 1,
-            guard: false,
-        })
+        // What `althing up` has, but for two addresses: any free port of this machine.
+        let mut options = Options::new(scratch.path().join(name), MemberName::parse(name)?);
+        options.bind = format!("{ip}:0").parse()?;
+        options.listen = Some(format!("{ip}:0").parse()?);
+        Ok(options)
     };
 
     // The first member founds the cluster; any member can invite another.
@@ -67,11 +53,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 async fn publish(member: &Running, site: &Path) -> Result<Outcome, Box<dyn Error>> {
     let publish = Publish {
         app: Some(AppName::parse("hello")?),
-        source: site.to_owned(),
         message: "the first version".to_owned(),
-        base: None,
-        hosts: Vec::new(),
-        place: None,
+        ..Publish::new(site)
     };
     Ok(member.handle().publish(publish).await?)
 }

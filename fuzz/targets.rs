@@ -1322,6 +1322,7 @@ fn json_seeds() -> Vec<Vec<u8>> {
         base: Some(u64::MAX),
         hosts: vec!["a.example".into()],
         place: Some("/srv/www".to_owned()),
+        definitions: [("x-own.toml".to_owned(), "[own]".to_owned())].into(),
     };
     let mut seeds: Vec<Vec<u8>> =
         commands.iter().map(|c| serde_json::to_vec(c).expect("plain data")).collect();
@@ -1329,6 +1330,7 @@ fn json_seeds() -> Vec<Vec<u8>> {
     let questions = [
         Question::Diff { app: app(), from: Some(1), to: None, live: true, text: true },
         Question::Restore { app: app(), number: 3, into: "/tmp/lost".into() },
+        Question::Definition { app: app(), name: "x-own.toml".to_owned() },
     ];
     seeds.extend(questions.iter().map(|q| serde_json::to_vec(q).expect("plain data")));
     let changes = lists_from_outside::parse(&by_url().0, &app()).expect("a good list");

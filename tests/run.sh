@@ -36,7 +36,9 @@ if ! $quick; then
 fi
 step "${tested[@]}" --test simulation planted:: -- --nocapture
 step "${tested[@]}" --doc
-step cargo run --locked --features planted-bugs --example embedded
+for example in embedded driver action; do
+    step cargo run --locked --features planted-bugs --example "$example"
+done
 
 if $quick; then
     echo "=== left out by --quick: the demo and the idle benchmark, in release"

@@ -53,5 +53,7 @@ mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
 
+#[cfg(test)]
+pub(crate) use prometheus::families_of;
 pub use serve::{bind_socket, serve_socket, serve_status};
 pub use source::Source;

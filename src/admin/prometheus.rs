@@ -13,6 +13,8 @@ use super::{
     routes::{Site, refuse},
     source::Source,
 };
+#[cfg(test)]
+use crate::base::metric::Known;
 use crate::{
     base::{
         AppName,
@@ -416,6 +418,66 @@ fn of_process(page: &mut Page, process: &Process) {
     put("process_threads", "gauge", "Threads of this process.", process.threads);
 }
 
+/// The families that say the same as a line of the catalogue of series, as Prometheus would say
+/// it; for docs/series.md. What exporters of the machine tell is not told a second time.
+#[cfg(test)]
+pub(crate) fn families_of(known: Known) -> &'static [&'static str] {
+    match known {
+        Known::ProcessCpu => &["process_cpu_seconds_total"],
+        Known::ProcessMem => &["process_resident_memory_bytes"],
+        Known::ProcessThreads => &["process_threads"],
+        Known::FdUsed => &["process_open_fds"],
+        Known::FdShare => &["process_open_fds", "process_max_fds"],
+        Known::Requests => &["althing_application_requests_total"],
+        Known::Errors => &["althing_application_errors_total"],
+        Known::Refused => &["althing_application_refused_total"],
+        Known::Latency => &["althing_application_request_duration_seconds"],
+        Known::BytesOut => &["althing_application_sent_bytes_total"],
+        Known::Connections => &["althing_client_connections"],
+        Known::Forwarded => &["althing_application_forwarded_total"],
+        Known::RequestsFrom | Known::RequestsElsewhere | Known::RequestsUnknown => {
+            &["althing_origin_requests_total"]
+        }
+        Known::GossipBytes => &["althing_sent_bytes_total"],
+        Known::Repairs => &["althing_repairs_total"],
+        Known::VotesHung => &["althing_application_vote"],
+        Known::VotesDiffering => &["althing_application_members"],
+        Known::MembersLive | Known::MembersDown => &["althing_members"],
+        Known::Queue => &["althing_queue"],
+        Known::Stalls => &["althing_stalls_total"],
+        Known::Cpu
+        | Known::CpuUser
+        | Known::CpuSystem
+        | Known::CpuWait
+        | Known::CpuSteal
+        | Known::CpuThrottled
+        | Known::CpuPressure
+        | Known::CpuCount
+        | Known::Load
+        | Known::MemTotal
+        | Known::MemUsed
+        | Known::MemAvailable
+        | Known::MemPressure
+        | Known::SwapUsed
+        | Known::IoPressure
+        | Known::DiskTotal
+        | Known::DiskUsed
+        | Known::DiskFree
+        | Known::DiskInodes
+        | Known::NetIn
+        | Known::NetOut
+        | Known::NetErrors
+        | Known::Uptime
+        | Known::ReplicationBytes
+        | Known::ServiceRestarts
+        | Known::ServiceReady
+        | Known::ServiceCpu
+        | Known::ServiceMem
+        | Known::CertificateDays
+        | Known::SeriesRefused => &[],
+    }
+}
+
 /// The text as it grows.
 struct Page(String);
 
@@ -524,6 +586,9 @@ mod tests {
                 let known = declared.contains(&name) || of.is_some_and(|n| declared.contains(&n));
                 assert!(known, "{place} has {name}, and /metrics has not");
             }
+        }
+        for name in Known::ALL.iter().flat_map(|known| families_of(*known)) {
+            assert!(declared.contains(name), "{name} is said of a series, and /metrics has it not");
         }
         for name in declared {
             assert!(names(words).contains(name), "docs/prometheus.md does not say what {name} is");

@@ -133,8 +133,8 @@ pub(super) async fn run(
         let why = format!("{} is no text.", path.display());
         refuse(Reason::Invalid, why, "Give it another name.".to_owned())
     })?;
-    let publish =
-        Publish { app: Some(app), source: path, message, base: None, hosts, place: Some(place) };
+    let place = Some(place);
+    let publish = Publish { app: Some(app), message, hosts, place, ..Publish::new(path) };
     publish::directory(client, output, &publish, ReadyWithin::default()).await
 }
 

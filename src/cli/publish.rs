@@ -54,7 +54,7 @@ pub(super) async fn run(
         (_, app) => {
             // Without a list there is a directory: the arguments were checked.
             let source = super::absolute(&source.unwrap_or_default())?;
-            let publish = Publish { app, source, message, base, hosts, place: None };
+            let publish = Publish { app, message, base, hosts, ..Publish::new(source) };
             return directory(client, output, &publish, ready).await;
         }
     };

@@ -574,6 +574,18 @@ mod tests {
         }
     }
 
+    /// Whoever embeds a member gets what the command line has, but for the guard.
+    #[tokio::test]
+    async fn the_defaults_of_the_library_are_those_of_the_command() {
+        let line = ["althing", "up", "--name", "a"];
+        let parsed = <args::Args as clap::Parser>::try_parse_from(line).unwrap();
+        let args::Action::Up(up) = parsed.action else { panic!("another command") };
+        let resolved = resolve(*up, "/data".into()).await.unwrap();
+        let name = MemberName::parse("a").unwrap();
+        let own = node::Options { guard: true, ..node::Options::new("/data", name) };
+        assert_eq!(format!("{resolved:?}"), format!("{own:?}"));
+    }
+
     #[test]
     fn a_token_file_that_is_not_there_is_a_refusal() {
         let refusal = read_token(Path::new("/nonexistent/token")).unwrap_err();

@@ -1,6 +1,7 @@
 //! The way into a running member: cheap to clone, safe to hold anywhere.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, PoisonError},
@@ -13,7 +14,7 @@ use super::{
     Edits, SecretEdits,
     inspect::{Findings, Question},
     levels::LevelsQuestion,
-    services::{Ask, Heard},
+    services::{Ask, Heard, Told},
     telemetry::{
         asking::{Measured, SeriesQuestion},
         receive,
@@ -21,10 +22,12 @@ use super::{
 };
 use crate::{
     base::{
-        AppName, MemberName, Reason, Refusal,
+        AppName, MemberName, Reason, Refusal, RelPath,
         metric::Series,
         operator::{Operator, TokenHash},
+        path::DEFINITIONS,
     },
+    driver::{DEFINITION_MAX, Definition},
     gateway::{Served, Stats},
     member::{
         command::{Command, Outcome},
@@ -32,7 +35,7 @@ use crate::{
         view::View,
     },
     proto::{
-        rule::level::Levels,
+        rule::{bench::Open, level::Levels},
         telemetry::{Reading, statsd::Measure},
     },
 };
@@ -76,6 +79,86 @@ pub struct Publish {
     /// Where its live tree is to stand; as the manifest says if not given.
     #[serde(default)]
     pub place: Option<String>,
+    /// Texts of definitions that only the program knows which embeds the member, by the names of
+    /// their files. See [`Publish::define`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub definitions: BTreeMap<String, String>,
+}
+
+/// Definitions of its own that a publication may bring.
+const OWN_DEFINITIONS_MAX: usize = 16;
+
+impl Publish {
+    /// The directory `source`, an absolute path, as its manifest says.
+    pub fn new(source: impl Into<PathBuf>) -> Self {
+        Self {
+            app: None,
+            source: source.into(),
+            message: String::new(),
+            base: None,
+            hosts: Vec::new(),
+            place: None,
+            definitions: BTreeMap::new(),
+        }
+    }
+
+    /// The same with what `definition` says: a text below `.althing` of the tree, which is signed,
+    /// copied, voted on and repaired as everything else, and never served. It is part of this
+    /// version alone: a version that is published without it has none. [`Handle::defined`] reads it
+    /// on every member.
+    ///
+    /// # Errors
+    /// What [`Definition::check`] says of it, or a sentence if it can't be told apart from
+    /// Althing's own: [`Definition::NAME`] has to begin with `x-`.
+    pub fn define<D: Definition>(mut self, definition: &D) -> Result<Self, Vec<String>> {
+        definition.check()?;
+        if let Some(text) = definition.text() {
+            self.definitions.insert(D::NAME.to_owned(), text);
+        }
+        self.own_texts().map_err(|why| vec![why])?;
+        Ok(self)
+    }
+
+    /// Its own definitions as files of the tree; a sentence if one of them can't be. They may have
+    /// come through the socket.
+    pub(super) fn own_texts(&self) -> Result<Vec<(RelPath, String)>, String> {
+        if self.definitions.len() > OWN_DEFINITIONS_MAX {
+            return Err(format!("It brings more than {OWN_DEFINITIONS_MAX} definitions."));
+        }
+        let text = |(name, text): (&String, &String)| {
+            if text.len() as u64 > DEFINITION_MAX {
+                return Err(format!("Its definition {name:?} is larger than 4 MiB."));
+            }
+            Ok((own_path(name)?, text.clone()))
+        };
+        self.definitions.iter().map(text).collect()
+    }
+}
+
+/// Where a definition of this name lies in a tree, if Althing itself never has one of that name.
+pub(super) fn own_path(name: &str) -> Result<RelPath, String> {
+    let is_own = name.starts_with(OWN_DEFINITION) && !name.contains('/') && name.len() <= 100;
+    let path = RelPath::parse(format!("{DEFINITIONS}/{name}").as_bytes()).ok();
+    path.filter(|_| is_own).ok_or_else(|| {
+        let shown: String = name.chars().take(100).collect();
+        format!(
+            "{shown:?} is no name of a definition: a plain file name of up to 100 bytes that \
+             begins with {OWN_DEFINITION}, as {OWN_DEFINITION}reminders.toml, is never one of \
+             Althing's."
+        )
+    })
+}
+
+/// What names of definitions begin with that Althing does not know.
+const OWN_DEFINITION: &str = "x-";
+
+/// What the version of an application that is live on a member defines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Live<D> {
+    /// Which version.
+    pub version: u64,
+    /// What it defines; none if it says nothing of that.
+    pub definition: Option<D>,
 }
 
 /// What is told of an operator that acts over the network: before it is done, and what came of it.
@@ -231,6 +314,49 @@ impl Handle {
         self.ask(|answer| Request::Inspect(question, answer)).await?
     }
 
+    /// What the version of `app` that is live on this member says of `D`, which was published with
+    /// [`Publish::define`]. It changes with the version: [`Handle::watch`] says when to look.
+    ///
+    /// # Errors
+    /// The application is not there, not live on this member yet, or what its version has under
+    /// that name can't be read as a `D`.
+    pub async fn defined<D: Definition>(&self, app: &AppName) -> Result<Live<D>, Refusal> {
+        let question = Question::Definition { app: app.clone(), name: D::NAME.to_owned() };
+        let Findings::Definition(found) = self.inspect(question).await? else {
+            return Err(misunderstood("The definition can't be read."));
+        };
+        let read = found.text.map(|text| D::read(text.as_bytes())).transpose();
+        let definition = read.map_err(|why| {
+            Refusal::new(
+                Reason::Invalid,
+                "The definition can't be used.",
+                format!("{} of version {} of {app}: {why}", D::NAME, found.version),
+                "Publish a version that this program understands.",
+            )
+        })?;
+        Ok(Live { version: found.version, definition })
+    }
+
+    /// The rules about this member that act on it now, as it judges them, those first that began
+    /// first. An action of one's own goes by [`Open::episode`], which is the same from the
+    /// beginning to the end; [`Handle::events`] says when to look. Rules about the cluster are not
+    /// among them.
+    pub async fn acting(&self) -> Result<Vec<Open>, Refusal> {
+        let what = "It is not known which rules act.";
+        let me = MemberName::parse(&self.view().await?.me).map_err(|_| misunderstood(what))?;
+        let mut heard = self.services(Some(me), Ask::Acting).await?;
+        let mut acting = Vec::new();
+        while let Some(part) = heard.recv().await {
+            match part.told {
+                Told::Acting(open) => acting.push(*open),
+                Told::Refused(refusal) => return Err(refusal),
+                _ => {}
+            }
+        }
+        acting.sort_by(|a, b| (a.began, &a.episode).cmp(&(b.began, &b.episode)));
+        Ok(acting)
+    }
+
     /// Asks about the services that run: on one member, or on all that are live. What
     /// they tell comes as it comes; see [`Told`](super::Told) for how it ends.
     pub async fn services(
@@ -331,5 +457,72 @@ impl Handle {
         let sent = self.requests.send(request(answer)).await;
         sent.map_err(|_| stopping("Nothing was changed."))?;
         answered.await.map_err(|_| stopping("It is not known whether it was done."))
+    }
+}
+
+/// The member answered another question: never, unless there is a mistake in it.
+fn misunderstood(what: &str) -> Refusal {
+    let why = "This member answered something else than it was asked.";
+    Refusal::new(Reason::Failed, what, why, "Please report this.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a program defines beside what Althing knows.
+    struct Own(&'static str);
+
+    impl Definition for Own {
+        const NAME: &'static str = "x-own.txt";
+
+        fn parse(_: &str) -> Result<Self, String> {
+            Ok(Self("read"))
+        }
+
+        fn text(&self) -> Option<String> {
+            (!self.0.is_empty()).then(|| self.0.to_owned())
+        }
+
+        fn check(&self) -> Result<(), Vec<String>> {
+            if self.0 == "wrong" { Err(vec!["it is wrong".to_owned()]) } else { Ok(()) }
+        }
+    }
+
+    #[test]
+    fn a_publication_brings_definitions_of_its_own() {
+        let publish = Publish::new("/srv/www").define(&Own("text")).unwrap();
+        let texts = publish.own_texts().unwrap();
+        let [(path, text)] = texts.as_slice() else { panic!("{texts:?}") };
+        assert_eq!((path.to_string().as_str(), text.as_str()), (".althing/x-own.txt", "text"));
+        let json = serde_json::to_string(&publish).unwrap();
+        assert_eq!(serde_json::from_str::<Publish>(&json).unwrap(), publish);
+
+        // Who says nothing brings nothing, and one of the release before does not say so.
+        let silent = Publish::new("/srv/www").define(&Own("")).unwrap();
+        assert_eq!(silent.own_texts(), Ok(Vec::new()));
+        let before = serde_json::to_string(&silent).unwrap();
+        assert!(!before.contains("definitions"), "{before}");
+        assert_eq!(serde_json::from_str::<Publish>(&before).unwrap(), silent);
+        assert!(Publish::new("/srv/www").define(&Own("wrong")).is_err());
+    }
+
+    #[test]
+    fn althings_own_definitions_are_nobody_elses() {
+        let long = format!("x-{}", "a".repeat(99));
+        for name in ["rules.toml", "secrets.age", "x-a/b", "x-/../a", "../x-a", "x-a\0b", "", &long]
+        {
+            assert!(own_path(name).is_err(), "{name:?}");
+            let mut publish = Publish::new("/srv/www");
+            publish.definitions.insert(name.to_owned(), "text".to_owned());
+            assert!(publish.own_texts().is_err(), "{name:?}");
+        }
+        let mut many = Publish::new("/srv/www");
+        many.definitions = (0..17).map(|n| (format!("x-{n}"), String::new())).collect();
+        assert!(many.own_texts().unwrap_err().contains("more than 16"));
+        let mut large = Publish::new("/srv/www");
+        let text = "a".repeat(DEFINITION_MAX as usize + 1);
+        large.definitions.insert("x-large".to_owned(), text);
+        assert!(large.own_texts().unwrap_err().contains("4 MiB"));
     }
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     content::{Content, ContentError, Defined},
     edits::{self, Edits},
+    handle::own_path,
 };
 use crate::{
     base::{
@@ -94,6 +95,14 @@ pub enum Question {
     /// Whether a list of changes fits the current version, and what content it needs that
     /// is not here: asked before that is brought from elsewhere. [`Findings::Lacking`].
     Lacking(Edits),
+    /// What the version that is live here says of something that only the program knows which
+    /// embeds the member. [`Findings::Definition`].
+    Definition {
+        /// Which application.
+        app: AppName,
+        /// The name of its file below `.althing`: see [`Publish::define`](super::Publish::define).
+        name: String,
+    },
 }
 
 impl Question {
@@ -106,7 +115,8 @@ impl Question {
             | Self::Restore { app, .. }
             | Self::Settings { app }
             | Self::Secrets { app }
-            | Self::Compare { app, .. } => app,
+            | Self::Compare { app, .. }
+            | Self::Definition { app, .. } => app,
             Self::Lacking(edits) => &edits.app,
         }
     }
@@ -127,7 +137,8 @@ impl Question {
             Self::Verify { .. }
             | Self::Kept { .. }
             | Self::Restore { .. }
-            | Self::Compare { .. } => true,
+            | Self::Compare { .. }
+            | Self::Definition { .. } => true,
         }
     }
 }
@@ -152,6 +163,19 @@ pub enum Findings {
     Compared(Compared),
     /// See [`Question::Lacking`]: signatures, each once.
     Lacking(Vec<String>),
+    /// See [`Question::Definition`].
+    Definition(DefinitionFound),
+}
+
+/// What a version says of something, as it is written there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefinitionFound {
+    /// Of which application.
+    pub app: AppName,
+    /// The version that is live on this member.
+    pub version: u64,
+    /// The text; none if it says nothing of that.
+    pub text: Option<String>,
 }
 
 /// What the programs of an application are set to.
@@ -295,6 +319,7 @@ pub(super) fn answer(
             let lacking = edits::lacking(store, &edits, application)?;
             Findings::Lacking(lacking.iter().map(ToString::to_string).collect())
         }
+        Question::Definition { app, name } => Findings::Definition(view.definition(app, &name)?),
     })
 }
 
@@ -402,6 +427,17 @@ impl View<'_> {
         };
         let settings = defined.settings.0.into_iter().map(setting).collect();
         Ok(SettingsFound { app, version: self.application.current().number, settings })
+    }
+
+    fn definition(&self, app: AppName, name: &str) -> Result<DefinitionFound, Refusal> {
+        let what = "The definition can't be read.";
+        let path = own_path(name).map_err(|why| {
+            Refusal::new(Reason::Invalid, what, why, "Give the name that it was published with.")
+        })?;
+        let found = self.content.text_of_live(&app, &path).map_err(|e| failed(what, &e))?;
+        let (version, text) =
+            found.ok_or_else(|| failed(what, &ContentError::NotActive(app.clone())))?;
+        Ok(DefinitionFound { app, version, text })
     }
 
     fn secrets(&self, app: AppName) -> Result<SecretsFound, Refusal> {

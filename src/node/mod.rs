@@ -47,7 +47,7 @@ use crate::base::{MemberId, Refusal};
 
 pub use adopt::{Signed, ignored};
 pub use edits::Edits;
-pub use handle::{Acted, Handle, Listening, Metrics, Publish};
+pub use handle::{Acted, Handle, Listening, Live, Metrics, Publish};
 pub use inherited::unclaimed;
 pub use options::Options;
 pub use recover::{Holding, Recovered, Recovery, Survey};

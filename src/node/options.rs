@@ -1,12 +1,19 @@
 //! What a member is started with.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use super::Scrub;
 use crate::{base::MemberName, gateway::Front};
 
-/// The options of `althing up`, with their defaults resolved by the caller.
+/// The options of `althing up`. [`Options::new`] has its defaults; every field may be changed
+/// then. A later version may have more of them.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Options {
     /// Where everything of this member is kept.
     pub data: PathBuf,
@@ -44,4 +51,37 @@ pub struct Options {
     pub pace: u32,
     /// Whether a guard of virtual addresses is started: only where this program is `althing`.
     pub guard: bool,
+}
+
+impl Options {
+    /// A member called `name` that keeps everything in `data`, with the defaults of
+    /// `althing up`: the cluster's traffic on UDP port 7700 and sites on TCP port 8080 of all
+    /// addresses, every byte read again once a day at 8 MB/s. It founds a cluster, or goes on
+    /// with what it finds in `data`.
+    ///
+    /// Two things are not started here: the status page, which is
+    /// [`serve_status`](crate::admin::serve_status), and the guard of virtual addresses, which
+    /// starts this very program anew, and so has to be `althing` itself.
+    pub fn new(data: impl Into<PathBuf>, name: MemberName) -> Self {
+        let everywhere = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        Self {
+            data: data.into(),
+            name,
+            bind: everywhere(7700),
+            advertise: None,
+            listen: Some(everywhere(8080)),
+            listen_tls: None,
+            front: Front::default(),
+            statsd: None,
+            join: Vec::new(),
+            token: None,
+            tags: BTreeMap::new(),
+            standby: false,
+            scrub: Some(Scrub { every: Duration::from_secs(86_400), rate: 8_000_000 }),
+            send_rate: None,
+            receive_rate: None,
+            pace: 1,
+            guard: false,
+        }
+    }
 }

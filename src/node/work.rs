@@ -860,6 +860,10 @@ fn stage(
     let Resolved { app, spec, mut texts } =
         manifest.resolve(publish.app.clone(), publish.hosts.clone(), is_first)?;
     let what = format!("{app} was not published; its version stays as it was.");
+    let own = publish.own_texts().map_err(|why| {
+        Refusal::new(Reason::Invalid, &what, why, "Correct that definition, and publish again.")
+    })?;
+    texts.extend(own);
     let refuse = |error: ContentError| {
         let reason = if error.is_full() { Reason::Failed } else { Reason::Invalid };
         Refusal::new(reason, &what, format!("{error}."), "Mend the cause, and publish again.")

@@ -537,11 +537,8 @@ async fn order(
 ) -> Result<Result<Outcome, Refusal>, Failure> {
     let publish = Publish {
         app: Some(AppName::parse(APP)?),
-        source: directory.to_owned(),
         message: format!("the demonstration's version {number}"),
-        base: None,
-        hosts: Vec::new(),
-        place: None,
+        ..Publish::new(directory)
     };
     tokio::time::timeout(PUBLISH_WITHIN, client.publish(&publish)).await.map_err(|_| {
         let seconds = PUBLISH_WITHIN.as_secs();

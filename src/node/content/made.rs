@@ -184,16 +184,29 @@ pub(super) fn read<D: Definition>(
     tree: &Tree,
 ) -> Result<Result<Option<D>, String>, StoreError> {
     let unusable = |why: String| format!("{} can't be used: {why}", D::path());
-    let chunks = match tree.get(&D::path()) {
+    Ok(match bytes_of(store, tree, &D::path())? {
+        Ok(None) => Ok(None),
+        Ok(Some(bytes)) => D::read(&bytes).map(Some).map_err(unusable),
+        Err(why) => Err(unusable(why.to_owned())),
+    })
+}
+
+/// The bytes of a definition of `tree`, if it is there.
+fn bytes_of(
+    store: &ContentStore,
+    tree: &Tree,
+    path: &RelPath,
+) -> Result<Result<Option<Vec<u8>>, &'static str>, StoreError> {
+    let chunks = match tree.get(path) {
         None => return Ok(Ok(None)),
         Some(Node::File { size, chunks, .. }) if *size <= DEFINITION_MAX => chunks,
-        Some(_) => return Ok(Err(unusable("it is no file, or too large".to_owned()))),
+        Some(_) => return Ok(Err("it is no file, or too large")),
     };
     let mut bytes = Vec::new();
     for chunk in chunks {
         bytes.extend(store.read(&chunk.digest)?);
     }
-    Ok(D::read(&bytes).map(Some).map_err(unusable))
+    Ok(Ok(Some(bytes)))
 }
 
 /// `tree` with a file or another node at `path`, and the directories that it needs.
@@ -246,6 +259,25 @@ impl Content {
             Ok(defined) => Ok(Some((active, defined))),
             Err(why) => Err(ContentError::Definition { app: app.clone(), why }),
         }
+    }
+
+    /// The text at `path` of the live version of `app`, with that version's number. None where it
+    /// is not active here.
+    pub fn text_of_live(
+        &self,
+        app: &AppName,
+        path: &RelPath,
+    ) -> Result<Option<(u64, Option<String>)>, ContentError> {
+        let Some(active) = locked(&self.app(app).shown).active.clone() else { return Ok(None) };
+        let _hold = self.inner.store.hold();
+        let tree = self.tree(&active.root)?;
+        let unusable = |why: &str| ContentError::Definition {
+            app: app.clone(),
+            why: format!("{path} can't be used: {why}"),
+        };
+        let bytes = bytes_of(&self.inner.store, &tree, path)?.map_err(unusable)?;
+        let text = bytes.map(String::from_utf8).transpose();
+        Ok(Some((active.version, text.map_err(|_| unusable("it is no text"))?)))
     }
 
     /// What the tree `root` defines. The inner error is a sentence without its point

@@ -25,6 +25,7 @@ mod show;
 mod tests;
 mod unit;
 pub mod wide;
+pub mod words;
 
 pub use crate::base::conduct::Severity;
 pub use parse::{Wrong, parse};

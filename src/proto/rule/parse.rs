@@ -32,6 +32,7 @@ use super::{
         span, word,
     },
     unit::Number,
+    words::{ActionWord, ContinentWord, DayWord, FoldWord, OptionWord, PerWord, Sign, Word},
 };
 use crate::base::{
     AppName, Network, ServiceName,
@@ -75,15 +76,17 @@ pub fn parse(text: &str) -> Result<Rule, Wrong> {
 }
 
 fn rule(input: &mut Input<'_>) -> Read<Rule> {
-    let severity =
-        alt((word("warning").value(Severity::Warning), word("critical").value(Severity::Critical)));
+    let severity = alt((
+        word(Word::Warning).value(Severity::Warning),
+        word(Word::Critical).value(Severity::Critical),
+    ));
     let severity = opt(severity).parse_next(input)?;
     let begins = if severity.is_some() { "`when`" } else { "`when`, `warning` or `critical`" };
-    named(begins, word("when")).parse_next(input)?;
+    named(begins, word(Word::When)).parse_next(input)?;
     let mut parts = 0;
     let when = held(input, &mut parts, None)?;
     let only = when.condition.only();
-    let until = match opt(word("until")).parse_next(input)? {
+    let until = match opt(word(Word::Until)).parse_next(input)? {
         Some(()) => Some(held(input, &mut parts, Some(only))?),
         None => None,
     };
@@ -91,11 +94,11 @@ fn rule(input: &mut Input<'_>) -> Read<Rule> {
         None => "`and`, `or`, `for`, `until` or `then`",
         Some(_) => "`and`, `or`, `for` or `then`",
     };
-    named(next, word("then")).parse_next(input)?;
+    named(next, word(Word::Then)).parse_next(input)?;
     space(input)?;
     let at = input.current_token_start();
     let then: Vec<Action> =
-        separated(1..=ACTIONS_MAX, must(action), sign(",")).parse_next(input)?;
+        separated(1..=ACTIONS_MAX, must(action), sign(Sign::Comma)).parse_next(input)?;
     let options = options(input)?;
     let rule = Rule { severity, when, until, then, options };
     check(&rule).map_err(|why| Complaint::said(at, why))?;
@@ -152,7 +155,7 @@ fn check_wide(rule: &Rule) -> Result<(), String> {
 /// `only` is the one comparison of what it ends, if it has just one.
 fn held(input: &mut Input<'_>, parts: &mut usize, only: Option<Option<&Measured>>) -> Read<Held> {
     let condition = any_of(input, parts, only, 0)?;
-    let lasting = match opt(word("for")).parse_next(input)? {
+    let lasting = match opt(word(Word::For)).parse_next(input)? {
         Some(()) => span(input)?,
         None => Duration::ZERO,
     };
@@ -168,7 +171,7 @@ fn any_of(
     depth: usize,
 ) -> Read<Condition> {
     let mut all = vec![all_of(input, parts, only, depth)?];
-    while opt(word("or")).parse_next(input)?.is_some() {
+    while opt(word(Word::Or)).parse_next(input)?.is_some() {
         all.push(all_of(input, parts, only, depth)?);
     }
     Ok(if all.len() == 1 { all.remove(0) } else { Condition::Any(all) })
@@ -181,7 +184,7 @@ fn all_of(
     depth: usize,
 ) -> Read<Condition> {
     let mut all = vec![one(input, parts, only, depth)?];
-    while opt(word("and")).parse_next(input)?.is_some() {
+    while opt(word(Word::And)).parse_next(input)?.is_some() {
         all.push(one(input, parts, only, depth)?);
     }
     Ok(if all.len() == 1 { all.remove(0) } else { Condition::All(all) })
@@ -193,12 +196,12 @@ fn one(input: &mut Input<'_>, parts: &mut usize, only: Only<'_>, depth: usize) -
     if depth > DEPTH_MAX {
         return Err(Complaint::said(at, "there are too many brackets within each other"));
     }
-    if opt(word("not")).parse_next(input)?.is_some() {
+    if opt(word(Word::Not)).parse_next(input)?.is_some() {
         return Ok(Condition::Not(Box::new(one(input, parts, only, depth + 1)?)));
     }
-    if opt(sign("(")).parse_next(input)?.is_some() {
+    if opt(sign(Sign::Opens)).parse_next(input)?.is_some() {
         let inner = any_of(input, parts, only, depth + 1)?;
-        must(named("`and`, `or` or `)`", sign(")"))).parse_next(input)?;
+        must(named("`and`, `or` or `)`", sign(Sign::Closes))).parse_next(input)?;
         return Ok(inner);
     }
     *parts += 1;
@@ -206,7 +209,7 @@ fn one(input: &mut Input<'_>, parts: &mut usize, only: Only<'_>, depth: usize) -
         let why = format!("a rule has at most {PARTS_MAX} comparisons: make two of it");
         return Err(Complaint::said(at, why));
     }
-    if opt(word("time")).parse_next(input)?.is_some() {
+    if opt(word(Word::Time)).parse_next(input)?.is_some() {
         return during(input).map(Condition::During);
     }
     compare(input, only).map(Condition::Compare)
@@ -222,10 +225,10 @@ fn compare(input: &mut Input<'_>, only: Only<'_>) -> Read<Compare> {
         _ => measured(input)?,
     };
     let op = alt((
-        sign("<=").value(Op::AtMost),
-        sign("<").value(Op::Below),
-        sign(">=").value(Op::AtLeast),
-        sign(">").value(Op::Above),
+        sign(Sign::AtMost).value(Op::AtMost),
+        sign(Sign::Below).value(Op::Below),
+        sign(Sign::AtLeast).value(Op::AtLeast),
+        sign(Sign::Above).value(Op::Above),
     ));
     let op = must(named("`<`, `<=`, `>` or `>=`", op)).parse_next(input)?;
     let bound = |text| number(text).and_then(|number| number.bound(&of));
@@ -235,12 +238,12 @@ fn compare(input: &mut Input<'_>, only: Only<'_>) -> Read<Compare> {
 
 fn number(text: &str) -> Result<Number<'_>, String> {
     let expected = || format!("`{}` is no number: write 90%, 1.5GB, 250ms or 500/s", shown(text));
-    let (rest, per) = match text.split_once('/') {
+    let (rest, per) = match text.find('/') {
         None => (text, None),
-        Some((rest, "s")) => (rest, Some(1.0)),
-        Some((rest, "m")) => (rest, Some(60.0)),
-        Some((rest, "h")) => (rest, Some(3_600.0)),
-        Some(_) => return Err(expected()),
+        Some(at) => {
+            let (rest, per) = text.split_at(at);
+            (rest, Some(PerWord::read(per).ok_or_else(expected)?.seconds()))
+        }
     };
     let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
     let (digits, unit) = rest.split_at(end);
@@ -251,24 +254,25 @@ fn number(text: &str) -> Result<Number<'_>, String> {
 
 fn measured(input: &mut Input<'_>) -> Read<Measured> {
     let scope = alt((
-        word("cluster").value(Scope::Cluster),
-        word("any").value(Scope::Any),
-        word("every").value(Scope::Every),
-        word("member").value(Scope::Member),
+        word(Word::Cluster).value(Scope::Cluster),
+        word(Word::Any).value(Scope::Any),
+        word(Word::Every).value(Scope::Every),
+        word(Word::Member).value(Scope::Member),
     ));
     let scope = opt(scope).parse_next(input)?.unwrap_or(Scope::Member);
     space(input)?;
     let at = input.current_token_start();
-    let fold = opt((of_run(fold_of), sign("(")).map(|(fold, ())| fold)).parse_next(input)?;
+    let fold =
+        opt((of_run(fold_of), sign(Sign::Opens)).map(|(fold, ())| fold)).parse_next(input)?;
     let (what, window) = match fold {
         None => (What::Series(series(input)?), None),
         Some(fold) => {
             let what = within(input, fold)?;
-            let window = match opt(sign(",")).parse_next(input)? {
+            let window = match opt(sign(Sign::Comma)).parse_next(input)? {
                 Some(()) => Some(span(input)?),
                 None => None,
             };
-            must(named("`,` and a span of time, or `)`", sign(")"))).parse_next(input)?;
+            must(named("`,` and a span of time, or `)`", sign(Sign::Closes))).parse_next(input)?;
             (what, window)
         }
     };
@@ -278,16 +282,17 @@ fn measured(input: &mut Input<'_>) -> Read<Measured> {
 }
 
 fn fold_of(text: &str) -> Option<Fold> {
-    Some(match text {
-        "avg" => Fold::Avg,
-        "min" => Fold::Min,
-        "max" => Fold::Max,
-        "sum" => Fold::Sum,
-        "rms" => Fold::Rms,
-        "rate" => Fold::Rate,
-        "count" => Fold::Count,
-        "share" => Fold::Share,
-        _ => {
+    Some(match FoldWord::read(text) {
+        Some(FoldWord::Avg) => Fold::Avg,
+        Some(FoldWord::Min) => Fold::Min,
+        Some(FoldWord::Max) => Fold::Max,
+        Some(FoldWord::Sum) => Fold::Sum,
+        Some(FoldWord::Rms) => Fold::Rms,
+        Some(FoldWord::Rate) => Fold::Rate,
+        Some(FoldWord::Count) => Fold::Count,
+        Some(FoldWord::Share) => Fold::Share,
+        // `pN` stands for all of them.
+        Some(FoldWord::Percentile) | None => {
             let of = text.strip_prefix('p').filter(|of| of.bytes().all(|b| b.is_ascii_digit()))?;
             Fold::Percentile(of.parse().ok().filter(|of| (1..=99).contains(of))?)
         }
@@ -298,7 +303,7 @@ fn fold_of(text: &str) -> Option<Fold> {
 fn within(input: &mut Input<'_>, fold: Fold) -> Read<What> {
     match fold {
         Fold::Count => {
-            must(named("`events`, as in count(events service, 10m)", word("events")))
+            must(named("`events`, as in count(events service, 10m)", word(Word::Events)))
                 .parse_next(input)?;
             let kind = must(checked("a kind of event", |text| {
                 let fine = text.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
@@ -314,7 +319,7 @@ fn within(input: &mut Input<'_>, fold: Fold) -> Read<What> {
             Ok(What::Events { kind, app: app.parse_next(input)? })
         }
         Fold::Share | Fold::Rate => {
-            let from = opt((word("requests"), word("from"))).parse_next(input)?;
+            let from = opt((word(Word::Requests), word(Word::From))).parse_next(input)?;
             match from {
                 Some(_) => origins(input).map(What::From),
                 None if fold == Fold::Share => {
@@ -336,15 +341,12 @@ fn origins(input: &mut Input<'_>) -> Read<Vec<String>> {
         let known = code || text.parse::<Network>().is_ok();
         let why = "is no origin: write the two capital letters of a country, as MX, `continent:` \
                    and those of one, as continent:EU, or a network, as 10.0.0.0/8";
-        let continent = text.strip_prefix("continent:");
-        let known = known || continent.is_some_and(|c| CONTINENTS.contains(&c));
+        let continent = text.strip_prefix(Word::Continent.word());
+        let known = known || continent.is_some_and(|c| ContinentWord::read(c).is_some());
         if known { Ok(text.to_owned()) } else { Err(format!("`{}` {why}", shown(text))) }
     };
-    separated(1..=32, must(checked("an origin, as MX,", one)), sign("|")).parse_next(input)
+    separated(1..=32, must(checked("an origin, as MX,", one)), sign(Sign::Bar)).parse_next(input)
 }
-
-/// As GeoNames abbreviates them.
-const CONTINENTS: [&str; 7] = ["AF", "AN", "AS", "EU", "NA", "OC", "SA"];
 
 /// `NAME`, `NAME LABEL` or `NAME "LABEL WITH SPACES"`.
 fn series(input: &mut Input<'_>) -> Read<Series> {
@@ -352,9 +354,9 @@ fn series(input: &mut Input<'_>) -> Read<Series> {
     let at = input.current_token_start();
     let name = must(named("what is measured, as cpu,", run)).parse_next(input)?;
     let quoted = |input: &mut Input<'_>| -> Read<String> {
-        sign("\"").parse_next(input)?;
+        sign(Sign::Quote).parse_next(input)?;
         let label = take_while(0.., |c: char| c != '"' && !c.is_control()).parse_next(input)?;
-        must(named("a closing quote", "\"".void())).parse_next(input)?;
+        must(named("a closing quote", Sign::Quote.word().void())).parse_next(input)?;
         Ok(label.to_owned())
     };
     space(input)?;
@@ -421,8 +423,6 @@ const WINDOW_MIN: Duration = Duration::from_secs(10);
 /// More is asked of the disk each time.
 const WINDOW_MAX: Duration = Duration::from_secs(7 * 86_400);
 
-const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
-
 fn during(input: &mut Input<'_>) -> Read<During> {
     let times = must(checked("a time of the day, as 18:00-23:00,", |text| {
         let none = || format!("`{}` is no time of the day: write 18:00-23:00", shown(text));
@@ -466,7 +466,7 @@ fn minute(text: &str) -> Option<u16> {
 
 /// `mon-fri`, `sat+sun`, `fri-mon`.
 fn days_of(text: &str) -> Option<[bool; 7]> {
-    let day = |name: &str| DAYS.iter().position(|day| *day == name);
+    let day = |name: &str| DayWord::ALL.iter().position(|day| day.word() == name);
     let mut days = [false; 7];
     for part in text.split('+') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -488,20 +488,25 @@ fn action(input: &mut Input<'_>) -> Read<Action> {
     let at = input.current_token_start();
     let expected = "an action: `mail`, `webhook`, `run`, `out`, `in`, `restart`, `sync` or `log`,";
     let verb = named(expected, run).parse_next(input)?;
+    let Some(verb) = ActionWord::read(verb) else {
+        return Err(Complaint { at, expected: vec![expected], said: None, cut: true });
+    };
     Ok(match verb {
-        "mail" => Action::Mail(name(input, "whom, by a name of the settings,")?),
-        "webhook" => Action::Webhook(name(input, "where to, by a name of the settings,")?),
-        "run" => Action::Run(name(input, "which script, by its name,")?),
-        "out" => Action::Out,
-        "log" => Action::Log,
-        "in" => {
+        ActionWord::Mail => Action::Mail(name(input, "whom, by a name of the settings,")?),
+        ActionWord::Webhook => {
+            Action::Webhook(name(input, "where to, by a name of the settings,")?)
+        }
+        ActionWord::Run => Action::Run(name(input, "which script, by its name,")?),
+        ActionWord::Out => Action::Out,
+        ActionWord::Log => Action::Log,
+        ActionWord::In => {
             let count: u16 = number_of(input, "how many members, as 2,")?;
             if count == 0 {
                 return Err(Complaint::said(at, "`in 0` brings in nobody: give at least 1"));
             }
             Action::In(count)
         }
-        "restart" => {
+        ActionWord::Restart => {
             let read = |text: &str| {
                 let (app, service) = match text.split_once('/') {
                     Some((app, service)) => (app, Some(service)),
@@ -514,16 +519,13 @@ fn action(input: &mut Input<'_>) -> Read<Action> {
             };
             must(checked("an application, or APPLICATION/SERVICE,", read)).parse_next(input)?
         }
-        "sync" => {
+        ActionWord::Sync => {
             let app = opt(of_run(|text| {
-                let is_option = ["keep", "cooldown", "repeat", "at-most"].contains(&text);
+                let is_option = OptionWord::read(text).is_some();
                 AppName::parse(text).ok().filter(|_| !is_option)
             }));
             let mut app = app;
             Action::Sync(app.parse_next(input)?)
-        }
-        _ => {
-            return Err(Complaint { at, expected: vec![expected], said: None, cut: true });
         }
     })
 }
@@ -545,15 +547,14 @@ fn options(input: &mut Input<'_>) -> Read<Options> {
     loop {
         space(input)?;
         let at = input.current_token_start();
-        let option = of_run(|text| {
-            ["keep", "cooldown", "repeat", "at-most"].into_iter().find(|option| *option == text)
-        });
-        let mut option = opt(option);
+        let mut option = opt(of_run(OptionWord::read));
         let Some(option) = option.parse_next(input)? else { return Ok(options) };
         let is_twice = match option {
-            "keep" => options.keep.replace(number_of(input, "how many, as 2,")?).is_some(),
-            "cooldown" => options.cooldown.replace(span(input)?).is_some(),
-            "repeat" => {
+            OptionWord::Keep => {
+                options.keep.replace(number_of(input, "how many, as 2,")?).is_some()
+            }
+            OptionWord::Cooldown => options.cooldown.replace(span(input)?).is_some(),
+            OptionWord::Repeat => {
                 let every = span(input)?;
                 if every < Duration::from_secs(60) {
                     return Err(Complaint::said(
@@ -563,9 +564,9 @@ fn options(input: &mut Input<'_>) -> Read<Options> {
                 }
                 options.repeat.replace(every).is_some()
             }
-            _ => {
+            OptionWord::AtMost => {
                 let times: u16 = number_of(input, "how often, as 3,")?;
-                must(named("`in` and a span of time, as in at-most 3 in 1h,", word("in")))
+                must(named("`in` and a span of time, as in at-most 3 in 1h,", word(Word::In)))
                     .parse_next(input)?;
                 if times == 0 {
                     return Err(Complaint::said(
@@ -577,7 +578,7 @@ fn options(input: &mut Input<'_>) -> Read<Options> {
             }
         };
         if is_twice {
-            return Err(Complaint::said(at, format!("`{option}` is there twice")));
+            return Err(Complaint::said(at, format!("`{}` is there twice", option.word())));
         }
     }
 }

@@ -10,7 +10,10 @@ use winnow::{
     token::take_while,
 };
 
-use super::parse::Wrong;
+use super::{
+    parse::Wrong,
+    words::{Sign, Word},
+};
 use crate::base::quantity;
 
 pub(super) type Input<'a> = LocatingSlice<&'a str>;
@@ -147,15 +150,15 @@ pub(super) fn checked<'a, T>(
 }
 
 /// One word.
-pub(super) fn word<'a>(wanted: &'static str) -> impl Parser<Input<'a>, (), Complaint> {
-    of_run(move |text| (text == wanted).then_some(()))
+pub(super) fn word<'a>(wanted: Word) -> impl Parser<Input<'a>, (), Complaint> {
+    of_run(move |text| (text == wanted.word()).then_some(()))
 }
 
 /// One character, or two.
-pub(super) fn sign<'a>(wanted: &'static str) -> impl Parser<Input<'a>, (), Complaint> {
+pub(super) fn sign<'a>(wanted: Sign) -> impl Parser<Input<'a>, (), Complaint> {
     move |input: &mut Input<'a>| {
         space(input)?;
-        wanted.void().parse_next(input)
+        wanted.word().void().parse_next(input)
     }
 }
 

@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use super::{
     Action, Compare, Condition, During, Fold, Held, Measured, Op, Rule, Scope, Severity, What,
     judge::{Number, Readings},
+    words::DayWord,
 };
 use crate::base::{
     metric::{Kind, Unit},
@@ -186,8 +187,8 @@ impl fmt::Display for During {
         let time = |minute: u16| format!("{:02}:{:02}", minute / 60, minute % 60);
         write!(f, "time {}-{}", time(self.from), time(self.to))?;
         if self.days != [true; 7] {
-            const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
-            let days = DAYS.iter().zip(self.days).filter(|(_, on)| *on).map(|(day, _)| *day);
+            let days = DayWord::ALL.iter().zip(self.days).filter(|(_, on)| *on);
+            let days = days.map(|(day, _)| day.word());
             write!(f, " {}", days.collect::<Vec<_>>().join("+"))?;
         }
         match &self.zone {

@@ -1,6 +1,9 @@
 //! Numbers with their units, and whether they fit what is measured.
 
-use super::{Bound, Fold, Measured, What};
+use super::{
+    Bound, Fold, Measured, What,
+    words::{PerWord, UnitWord},
+};
 use crate::base::metric::{Kind, Unit};
 
 /// A number as it stands in a rule.
@@ -30,18 +33,18 @@ impl Number<'_> {
             return Err(format!("what is measured is no rate: leave out `/`{}", counts.example()));
         }
         let value = self.value / self.per.unwrap_or(1.0);
-        let scaled = match (counts.unit, self.unit) {
-            (Unit::Percent, "%") => Some(value),
-            (Unit::Bytes, "%") if counts.has_total => {
+        let scaled = match (counts.unit, UnitWord::read(self.unit)) {
+            (Unit::Percent, Some(UnitWord::Percent)) => Some(value),
+            (Unit::Bytes, Some(UnitWord::Percent)) if counts.has_total => {
                 if value > 100.0 {
                     return Err("there is no more than 100% of it".to_owned());
                 }
                 return Ok(Bound { value, of_total: true });
             }
-            (Unit::Bytes, unit) => bytes(unit).map(|each| value * each),
-            (Unit::Seconds, unit) => seconds(unit).map(|each| value * each),
-            (Unit::Days, "d") => Some(value),
-            (Unit::Count, "") => Some(value),
+            (Unit::Bytes, Some(unit)) => unit.bytes().map(|each| value * each),
+            (Unit::Seconds, Some(unit)) => unit.seconds().map(|each| value * each),
+            (Unit::Days, Some(UnitWord::Day)) => Some(value),
+            (Unit::Count, None) if self.unit.is_empty() => Some(value),
             _ => None,
         };
         scaled.map(plain).ok_or_else(|| match counts.unit {
@@ -89,29 +92,60 @@ pub(super) fn total_of(name: &str) -> Option<&'static str> {
     }
 }
 
-fn bytes(unit: &str) -> Option<f64> {
-    Some(match unit {
-        "B" => 1.0,
-        "kB" | "KB" => 1e3,
-        "MB" => 1e6,
-        "GB" => 1e9,
-        "TB" => 1e12,
-        "KiB" => 1024.0,
-        "MiB" => 1_048_576.0,
-        "GiB" => 1_073_741_824.0,
-        "TiB" => 1_099_511_627_776.0,
-        _ => return None,
-    })
+impl UnitWord {
+    /// How many bytes one of it is, if it is a unit of them.
+    pub(super) fn bytes(self) -> Option<f64> {
+        Some(match self {
+            Self::Byte => 1.0,
+            Self::KiloByte | Self::KiloByteToo => 1e3,
+            Self::MegaByte => 1e6,
+            Self::GigaByte => 1e9,
+            Self::TeraByte => 1e12,
+            Self::KibiByte => 1024.0,
+            Self::MebiByte => 1_048_576.0,
+            Self::GibiByte => 1_073_741_824.0,
+            Self::TebiByte => 1_099_511_627_776.0,
+            Self::Percent
+            | Self::Microsecond
+            | Self::Millisecond
+            | Self::Second
+            | Self::Minute
+            | Self::Hour
+            | Self::Day => return None,
+        })
+    }
+
+    /// How many seconds one of it is, if it is a unit of time.
+    pub(super) fn seconds(self) -> Option<f64> {
+        Some(match self {
+            Self::Microsecond => 1e-6,
+            Self::Millisecond => 1e-3,
+            Self::Second => 1.0,
+            Self::Minute => 60.0,
+            Self::Hour => 3_600.0,
+            Self::Day => 86_400.0,
+            Self::Percent
+            | Self::Byte
+            | Self::KiloByte
+            | Self::KiloByteToo
+            | Self::MegaByte
+            | Self::GigaByte
+            | Self::TeraByte
+            | Self::KibiByte
+            | Self::MebiByte
+            | Self::GibiByte
+            | Self::TebiByte => return None,
+        })
+    }
 }
 
-fn seconds(unit: &str) -> Option<f64> {
-    Some(match unit {
-        "us" => 1e-6,
-        "ms" => 1e-3,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3_600.0,
-        "d" => 86_400.0,
-        _ => return None,
-    })
+impl PerWord {
+    /// How many seconds it is for.
+    pub(super) fn seconds(self) -> f64 {
+        match self {
+            Self::Second => 1.0,
+            Self::Minute => 60.0,
+            Self::Hour => 3_600.0,
+        }
+    }
 }
