@@ -247,6 +247,8 @@ fn changes() -> Vec<Change> {
             until: WallTime(3_600_008),
         })),
         Change::Unsilence { what: silenced(), at: WallTime(9) },
+        Change::Withdraw { invite: Some(key(5).public()), at: WallTime(9) },
+        Change::Withdraw { invite: None, at: WallTime(9) },
     ]
 }
 
@@ -268,7 +270,13 @@ fn founded() -> Catalog {
 fn full_catalog() -> Catalog {
     let mut base = founded();
     for change in changes().into_iter().filter(|c| {
-        !matches!(c, Change::Remove { .. } | Change::Forget { .. } | Change::Unsilence { .. })
+        !matches!(
+            c,
+            Change::Remove { .. }
+                | Change::Forget { .. }
+                | Change::Unsilence { .. }
+                | Change::Withdraw { .. }
+        )
     }) {
         if let Ok(Some(next)) = change.apply(&base) {
             base = Catalog { sequence: base.sequence + 1, ..next };
@@ -1274,6 +1282,7 @@ fn json(bytes: &[u8]) {
 fn json_seeds() -> Vec<Vec<u8>> {
     let commands = [
         Command::Invite { seed: [1; 32], uses: 2, valid_s: 60 },
+        Command::Withdraw { id: Some("3f9c2a".into()) },
         Command::Leave,
         Command::Rollback { app: app(), version: Some(1) },
         Command::WindowOpen { scope: vec![app()], failover: None, automatic: true },

@@ -14,6 +14,7 @@ mod export;
 mod fetch;
 mod init;
 mod inspect;
+mod invites;
 mod levels;
 mod lists;
 mod log;
@@ -125,6 +126,7 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
         Action::Demo(options) => demo::run(options, output).await,
         Action::Sim(options) => sim::run(&options, output),
         Action::Invite { uses, valid } => operate::invite(&client, output, uses, valid).await,
+        Action::Invites { action } => invites::run(&client, output, action).await,
         Action::Init { directory, app, host } => init::run(output, &directory, app, &host),
         Action::Adopt { app, path, host: hosts, mine, dry_run } => {
             let wanted = adopt::Wanted { app, path, hosts, mine, dry_run };

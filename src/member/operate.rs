@@ -14,6 +14,7 @@ use super::{
     change::{self, Begin, Change, Open, OpenFor},
     command::{Command, Outcome, Staged},
     event::{Event, EventKind, Severity},
+    inviting,
     io::{ContentFailure, Effect},
     message::{Answer, Message},
 };
@@ -186,6 +187,10 @@ impl Member {
         let (change, text) = match command {
             Command::Invite { seed, uses, valid_s } => {
                 return self.invite(now, ticket, seed, uses, valid_s, effects);
+            }
+            Command::Withdraw { id } => {
+                let (invite, text) = self.withdrawn(id.as_deref())?;
+                (Change::Withdraw { invite, at: self.wall }, text)
             }
             Command::Remove { name } => {
                 let member = self.enrolled(&name, "The member was not removed.")?;
@@ -1282,6 +1287,10 @@ fn told(member: &Member, change: &Change) -> Option<String> {
         Change::Invite { invite, .. } => {
             format!("an invitation for {} was issued", invite.uses_left)
         }
+        Change::Withdraw { invite: Some(key), .. } => {
+            format!("invitation {} was withdrawn", inviting::short(key))
+        }
+        Change::Withdraw { invite: None, .. } => "all open invitations were withdrawn".to_owned(),
         Change::Failover { .. } => "the failover list was changed".to_owned(),
         Change::Tags { member: of, .. } => {
             let tags = &member.catalog().roster.get(*of)?.tags;

@@ -63,6 +63,9 @@ pub struct View {
     /// What keeps rules from doing anything at the moment.
     #[serde(default)]
     pub silences: Vec<SilenceView>,
+    /// The invitations that somebody can still join with, oldest first.
+    #[serde(default)]
+    pub invites: Vec<InviteView>,
 }
 
 /// Whether everything is well.
@@ -315,6 +318,21 @@ pub struct SilenceView {
     pub until: String,
 }
 
+/// An open invitation. What lets somebody in is in its token, which nobody keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteView {
+    /// What `althing invites withdraw` names it by, 64 hex digits.
+    pub id: String,
+    /// The member that issued it.
+    pub by: String,
+    /// How many may still join with it.
+    pub uses_left: u32,
+    /// Until when, in milliseconds since 1970.
+    pub expires_ms: u64,
+    /// Until when, as text.
+    pub expires: String,
+}
+
 /// What the gateway routes by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SiteRoute {
@@ -449,6 +467,7 @@ impl Member {
             addresses: self.address_views(now),
             policy: policy_view(&catalog.conduct.policy),
             silences: self.silence_views(catalog),
+            invites: self.invite_views(catalog),
         };
         self.judge(&mut view);
         view

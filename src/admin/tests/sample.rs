@@ -339,6 +339,7 @@ pub fn view() -> View {
             remove_after_s: None,
         },
         silences: vec![],
+        invites: vec![],
     }
 }
 

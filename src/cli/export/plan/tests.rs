@@ -84,6 +84,7 @@ fn view(members: Vec<MemberView>, applications: Vec<ApplicationView>) -> View {
             remove_after_s: None,
         },
         silences: vec![],
+        invites: vec![],
     }
 }
 
