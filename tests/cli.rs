@@ -547,6 +547,9 @@ fn refusals_have_three_sentences_and_a_code_of_their_own() {
     let output = member.ask(&["remove", "nobody"]);
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains("\n  why: ") && text.contains("\n  do:  "), "{text}");
+    // What it names can be run as it stands there.
+    let one = dir.path().join("one");
+    assert!(text.contains(&format!("`althing members --data {}`", one.display())), "{text}");
     assert!(output.stdout.is_empty());
 }
 

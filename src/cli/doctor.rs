@@ -103,7 +103,7 @@ pub(super) async fn run(client: &Client, output: &Output) -> Result<ExitCode, Re
             };
             output.painted(paint, word, what);
             if !todo.is_empty() {
-                output.line(&format!("          {todo}"));
+                output.hint(&format!("          {todo}"));
             }
         }
     }

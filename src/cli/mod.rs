@@ -12,6 +12,7 @@ mod doctor;
 pub mod edits;
 mod export;
 mod fetch;
+mod hints;
 mod init;
 mod inspect;
 mod invites;
@@ -120,6 +121,7 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
         (None, Action::Completions { .. } | Action::Man { .. }) => PathBuf::new(),
         (None, _) => default_data()?,
     };
+    hints::begin(&data, default_data().ok().as_deref());
     let client = Client::new(&data);
     match args.action {
         Action::Up(options) => up::run(*options, data, output).await,

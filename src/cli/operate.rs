@@ -10,7 +10,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::{
     args::{FailoverAction, PolicyAction, Tag, TagsAction, WindowAction},
     client::Client,
-    invites,
+    hints, invites,
     output::{Output, Paint},
     show,
     table::{Cell, Table},
@@ -48,11 +48,17 @@ pub(super) async fn invite(
     } else {
         output.line(&join);
         let servers = count(uses.into(), "server");
-        super::output::note(&format!(
-            "Run it on the next server. Good for {servers} until {expires_at}; whoever has it can \
-             join, so keep it to yourself. To take it back: `althing invites withdraw {}`.",
+        // Which directory is right there is not known here.
+        let place = match hints::is_elsewhere() {
+            true => " Add --data DIR if its data are not to lie where they do by default.",
+            false => "",
+        };
+        let text = format!(
+            "Run it on the next server.{place} Good for {servers} until {expires_at}; whoever has \
+             it can join, so keep it to yourself. To take it back: `althing invites withdraw {}`.",
             invites::short(&id)
-        ));
+        );
+        super::output::note(&hints::copyable(&text));
     }
     Ok(ExitCode::SUCCESS)
 }
