@@ -9,7 +9,10 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::{
     admin::Source,
-    base::{AppName, MemberName, Reason, Refusal, RuleName, ServiceName, WallTime, metric::Series},
+    base::{
+        AppName, MemberName, Reason, Refusal, RuleName, ServiceName, WallTime,
+        durations::Durations, metric::Series,
+    },
     driver::services::{ServiceStatus, State},
     gateway::{Served, origins::Counted, tally::Totals},
     member::{
@@ -238,8 +241,9 @@ pub fn refusal(reason: Reason) -> Refusal {
 
 /// A hundred requests for the shop, of which one took longer than all bounds.
 pub fn served() -> Served {
-    let mut totals = Totals { requests: 100, errors: 2, timed: 99, ..Totals::default() };
-    (totals.seconds, totals.classes[3], totals.classes[4]) = (12.5, 90, 8);
+    let mut latencies = Durations { count: 99, seconds: 12.5, ..Durations::default() };
+    (latencies.classes[3], latencies.classes[4]) = (90, 8);
+    let totals = Totals { requests: 100, errors: 2, latencies, ..Totals::default() };
     let shop = AppName::parse("shop").unwrap();
     let origins = "MX|10.0.0.0/8".parse().unwrap();
     let origins = vec![Counted { origins, from: 60, elsewhere: 30, unknown: 10 }];
