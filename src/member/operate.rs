@@ -1281,11 +1281,14 @@ fn of_episode(change: &Change) -> Option<String> {
 fn told(member: &Member, change: &Change) -> Option<String> {
     let name = |id: &MemberId| member.name_of(*id);
     Some(match change {
-        Change::Admit { entry, .. } => format!("{} joined, invited", entry.name),
+        Change::Admit { entry, invite, .. } => {
+            format!("{} joined with invitation {}", entry.name, inviting::short(invite))
+        }
         Change::Enfranchise { member } => format!("{} has a vote now", name(member)),
         Change::Remove { member } => format!("{} is no longer enrolled", name(member)),
         Change::Invite { invite, .. } => {
-            format!("an invitation for {} was issued", invite.uses_left)
+            let id = inviting::short(&invite.key);
+            format!("invitation {id} was issued, for {}", invite.uses_left)
         }
         Change::Withdraw { invite: Some(key), .. } => {
             format!("invitation {} was withdrawn", inviting::short(key))

@@ -336,6 +336,7 @@ fn invitations_are_seen_by_all_until_they_are_withdrawn_or_over() {
     for who in 0..3 {
         assert_eq!(seen(&cluster, who), expected);
     }
+    assert_eq!(cluster.told(&format!("invitation {} was issued, for 3", &id(51)[..12])), 1);
 
     // Any member takes it back, by what its id begins with, in either case.
     let said = |outcome| match outcome {
