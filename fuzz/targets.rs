@@ -262,6 +262,8 @@ fn changes() -> Vec<Change> {
             address: "[2001:db8::2]:7700".parse().expect("an address"),
             gone: Some(me),
         },
+        Change::Withdraw { invite: Some(key(5).public()), at: WallTime(9) },
+        Change::Withdraw { invite: None, at: WallTime(9) },
     ]
 }
 
@@ -293,6 +295,7 @@ fn full_catalog() -> Catalog {
                 | Change::Forget { .. }
                 | Change::Unsilence { .. }
                 | Change::RemoveOperator { .. }
+                | Change::Withdraw { .. }
         )
     }) {
         if let Ok(Some(next)) = change.apply(&base) {
@@ -1299,6 +1302,7 @@ fn json(bytes: &[u8]) {
 fn json_seeds() -> Vec<Vec<u8>> {
     let commands = [
         Command::Invite { seed: [1; 32], uses: 2, valid_s: 60 },
+        Command::Withdraw { id: Some("3f9c2a".into()) },
         Command::Leave,
         Command::Rollback { app: app(), version: Some(1) },
         Command::WindowOpen { scope: vec![app()], failover: None, automatic: true },

@@ -166,6 +166,13 @@ fn one_member_takes_every_command() {
     let command = invited["command"].as_str().unwrap();
     assert!(command.starts_with("althing up --join 127.0.0.1:"), "{command}");
     assert!(command.ends_with(invited["token"].as_str().unwrap()));
+    let open = member.json(&["invites"]);
+    assert_eq!((&open[0]["by"], &open[0]["uses_left"]), (&"one".into(), &2.into()), "{open}");
+    assert_eq!((&open[0]["id"], &open[1]), (&invited["id"], &Value::Null));
+    let secret = invited["token"].as_str().unwrap();
+    assert!(!open.to_string().contains(secret), "nobody is shown a token again");
+    member.json(&["invites", "withdraw", &invited["id"].as_str().unwrap()[..8]]);
+    assert_eq!(member.json(&["invites"]), serde_json::json!([]));
     until("the vote is unanimous", || member.json(&["votes", "web"])[0]["vote"] == "unanimous");
     assert_eq!(member.json(&["status"])["me"], "one");
     assert!(!member.json(&["events"]).as_array().unwrap().is_empty());
@@ -179,6 +186,7 @@ fn one_member_takes_every_command() {
         (&["votes"], "agrees"),
         (&["window"], "No window is open"),
         (&["failover"], "would preside"),
+        (&["invites"], "No invitation is open."),
         (&["history", "web"], "rollback to 1"),
         (&["events"], "web switched to version 3"),
     ] {
@@ -527,6 +535,7 @@ fn refusals_have_three_sentences_and_a_code_of_their_own() {
         (&["remove", "one"], 3, "invalid"),
         (&["failover", "set", "nobody"], 4, "not-found"),
         (&["invite", "--uses", "0"], 3, "invalid"),
+        (&["invites", "withdraw", "3f9c"], 4, "not-found"),
     ] {
         let (found, error) = member.refused(arguments);
         assert_eq!((found, &error["reason"]), (code, &reason.into()), "{arguments:?}: {error}");
@@ -538,6 +547,9 @@ fn refusals_have_three_sentences_and_a_code_of_their_own() {
     let output = member.ask(&["remove", "nobody"]);
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains("\n  why: ") && text.contains("\n  do:  "), "{text}");
+    // What it names can be run as it stands there.
+    let one = dir.path().join("one");
+    assert!(text.contains(&format!("`althing members --data {}`", one.display())), "{text}");
     assert!(output.stdout.is_empty());
 }
 

@@ -99,6 +99,17 @@ fn a_token_is_used_up_and_expires() {
     other.up().map(|_| ()).unwrap_err().is(7, "forbidden", "used up");
     assert!(!has_joined(&data));
 
+    // One that is taken back, on the other member than it was issued on.
+    let open = first.run(&["invite", "--uses", "3"]).unwrap();
+    let id = open["id"].as_str().unwrap();
+    // It may not have heard of it yet.
+    until("the other member takes it back", || {
+        second.run(&["invites", "withdraw", id]).map(drop).map_err(|refused| format!("{refused:?}"))
+    });
+    let withdrawn = lab.plan("late").joining(first.address(), open["token"].as_str().unwrap());
+    withdrawn.up().map(|_| ()).unwrap_err().is(7, "forbidden", "it was withdrawn");
+    assert!(!has_joined(&data));
+
     let brief = first.run(&["invite", "--valid", "1s"]).unwrap();
     let expires = Duration::from_millis(brief["expires_ms"].as_u64().unwrap());
     until("the token has expired", || {

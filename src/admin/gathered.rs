@@ -1,7 +1,10 @@
 //! What all members tell, put together to one answer: their logs, their services, the rules
 //! that act there.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use axum::{
     extract::{Query, State, rejection::QueryRejection},
@@ -57,7 +60,7 @@ fn newest(events: &mut Vec<Entry>, limit: usize) {
 }
 
 /// Asks all members that are live, and takes what each tells until it is through. Returns who
-/// didn't tell, or not all.
+/// didn't tell, or not all; those that are down are among them.
 async fn gather<S: Source>(
     site: &Site<S>,
     ask: Ask,
@@ -66,11 +69,24 @@ async fn gather<S: Source>(
     let turn = timeout(TURN_WITHIN, site.gathering.acquire()).await;
     let _turn = turn.map_err(|_| routes::crowded("Nobody was asked."))?;
     let mut heard = site.source.services(None, ask).await?;
-    let mut silent = BTreeMap::new();
+    let (mut known, mut silent) = (BTreeSet::new(), BTreeMap::new());
     while let Some(part) = heard.recv().await {
         match part.told {
             Told::Refused(refusal) => drop(silent.insert(part.member, refusal.why)),
-            told => take(part.member, told),
+            told => {
+                if !known.contains(&part.member) {
+                    known.insert(part.member.clone());
+                }
+                take(part.member, told);
+            }
+        }
+    }
+    // Nobody waits for those that are down, and nobody is to forget them.
+    let members = site.source.view().await?.members.into_iter();
+    let down = members.filter(|member| !matches!(member.state.as_str(), "alive" | "suspect"));
+    for name in down.filter_map(|member| MemberName::parse(&member.name).ok()) {
+        if !known.contains(&name) {
+            silent.entry(name).or_insert_with(|| "It is down.".to_owned());
         }
     }
     Ok(silent.into_iter().map(|(member, why)| Silent { member, why }).collect())

@@ -18,17 +18,14 @@ use crate::base::metric::Known;
 use crate::{
     base::{
         AppName,
+        durations::{BOUNDS, Durations},
         metric::{CUSTOM, Series},
     },
     driver::host::Process,
-    gateway::{
-        Served,
-        origins::Counted,
-        tally::{BOUNDS, Totals},
-    },
+    gateway::{Served, origins::Counted, tally::Totals},
     member::view::{ApplicationView, Health, View},
     node::Metrics,
-    proto::telemetry::statsd::{self, Measure},
+    proto::telemetry::statsd::Measure,
 };
 
 const MEMBER_STATES: [&str; 4] = ["alive", "suspect", "down", "left"];
@@ -332,16 +329,8 @@ fn by_application(page: &mut Page, apps: &[(AppName, Totals)]) {
     }
     let name = "althing_application_request_duration_seconds";
     page.family(name, "histogram", "From a request's head to its answer's last byte.");
-    let (bucket, sum, count) =
-        (format!("{name}_bucket"), format!("{name}_sum"), format!("{name}_count"));
     for (app, totals) in apps {
-        let app = app.as_str();
-        for (bound, within) in BOUNDS.iter().zip(totals.within()) {
-            page.sample(&bucket, &[("app", app), ("le", &bound.to_string())], within);
-        }
-        page.sample(&bucket, &[("app", app), ("le", "+Inf")], totals.timed);
-        page.sample(&sum, &[("app", app)], totals.seconds);
-        page.sample(&count, &[("app", app)], totals.timed);
+        page.histogram(name, &[("app", app.as_str())], &totals.latencies);
     }
 }
 
@@ -367,35 +356,31 @@ fn by_others(page: &mut Page, custom: &[(Series, Measure)]) {
         let name = name.strip_prefix(CUSTOM).unwrap_or(name);
         (name.strip_suffix(end).unwrap_or(name).to_owned(), series.label().unwrap_or("").to_owned())
     };
-    let name = "althing_custom";
-    page.family(name, "gauge", "Levels that services and scripts tell.");
-    for (series, measure) in custom {
-        if let Measure::Level(level) = measure {
-            let (own, label) = own(series, "");
-            page.sample(name, &[("name", &own), ("label", &label)], level);
-        }
-    }
-    let name = "althing_custom_total";
-    page.family(name, "counter", "What services and scripts have counted.");
-    for (series, measure) in custom {
-        if let Measure::Total(total) = measure {
-            let (own, label) = own(series, ".total");
-            page.sample(name, &[("name", &own), ("label", &label)], total);
-        }
-    }
+    let mut numbers =
+        |name: &str, kind: &str, help: &str, end: &str, of: fn(&Measure) -> Option<f64>| {
+            page.family(name, kind, help);
+            for (series, number) in custom.iter().filter_map(|(s, measure)| Some((s, of(measure)?)))
+            {
+                let (own, label) = own(series, end);
+                page.sample(name, &[("name", &own), ("label", &label)], number);
+            }
+        };
+    let help = "Levels that services and scripts tell.";
+    numbers("althing_custom", "gauge", help, "", |measure| match measure {
+        Measure::Level(level) => Some(*level),
+        _ => None,
+    });
+    let help = "What services and scripts have counted.";
+    numbers("althing_custom_total", "counter", help, ".total", |measure| match measure {
+        Measure::Total(total) => Some(*total),
+        _ => None,
+    });
     let name = "althing_custom_duration_seconds";
     page.family(name, "histogram", "How long things took that services and scripts timed.");
-    let [bucket, sum, count] = ["_bucket", "_sum", "_count"].map(|end| format!("{name}{end}"));
     for (series, measure) in custom {
         let Measure::Took(all) = measure else { continue };
         let (own, label) = own(series, ".seconds");
-        let labels = [("name", own.as_str()), ("label", label.as_str())];
-        let bounds = statsd::BOUNDS.iter().map(f64::to_string).zip(all.within());
-        for (bound, within) in bounds.chain([("+Inf".to_owned(), all.count)]) {
-            page.sample(&bucket, &[labels[0], labels[1], ("le", &bound)], within);
-        }
-        page.sample(&sum, &labels, all.seconds);
-        page.sample(&count, &labels, all.count);
+        page.histogram(name, &[("name", &own), ("label", &label)], all);
     }
 }
 
@@ -499,6 +484,18 @@ impl Page {
         } else {
             self.line(format_args!("{name}{{{}}} {value}", labels.join(",")));
         }
+    }
+
+    /// The samples of one histogram of the family `name`, which has been begun.
+    fn histogram(&mut self, name: &str, labels: &[(&str, &str)], all: &Durations) {
+        let bucket = format!("{name}_bucket");
+        let bounds = BOUNDS.iter().map(f64::to_string).zip(all.within());
+        for (bound, within) in bounds.chain([("+Inf".to_owned(), all.count)]) {
+            let labels = [labels, &[("le", bound.as_str())]].concat();
+            self.sample(&bucket, &labels, within);
+        }
+        self.sample(&format!("{name}_sum"), labels, all.seconds);
+        self.sample(&format!("{name}_count"), labels, all.count);
     }
 
     fn line(&mut self, line: std::fmt::Arguments<'_>) {

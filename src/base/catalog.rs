@@ -612,6 +612,24 @@ pub struct Invite {
     pub issued_by: MemberId,
 }
 
+impl Invite {
+    /// So many hex digits of an id are shown to people: with as many invitations as there can be,
+    /// two begin alike once in eight billion times.
+    pub const ID_SHOWN: usize = 12;
+    /// So many are given at least, so that a slip names none.
+    pub const ID_PREFIX_MIN: usize = 4;
+
+    /// Whether somebody can still join with it at `at`.
+    pub fn is_open(&self, at: WallTime) -> bool {
+        self.uses_left > 0 && at <= self.expires_at
+    }
+
+    /// What people name it by, 64 hex digits: the public half, which lets nobody in.
+    pub fn id(&self) -> String {
+        self.key.to_string()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

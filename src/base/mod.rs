@@ -9,6 +9,7 @@ pub mod address;
 pub mod catalog;
 pub mod conduct;
 pub mod digest;
+pub mod durations;
 pub mod id;
 pub mod key;
 pub mod limits;

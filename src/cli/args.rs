@@ -10,7 +10,7 @@ use super::{export::options::Export, units::Span};
 use crate::{
     base::{
         AppName, MemberName, Network, OperatorName, RuleName, SecretName, ServiceName,
-        catalog::{Failover, VotePolicy, check_tags},
+        catalog::{Failover, Invite, VotePolicy, check_tags},
         quantity,
     },
     gateway::access::Format,
@@ -138,7 +138,7 @@ pub(super) enum Action {
   althing invite                       for one server, within the hour
   althing invite --uses 10 --valid 1d  for ten, within the day
 
-Whoever has the token can join until it is used up or expires.")]
+Whoever has the token can join until it is used up, expires, or is withdrawn (`althing invites`).")]
     Invite {
         /// How many servers may join with it.
         #[arg(long, default_value_t = 1, value_name = "N")]
@@ -146,6 +146,17 @@ Whoever has the token can join until it is used up or expires.")]
         /// For how long: 90s, 30m, 1h, 7d.
         #[arg(long, default_value = "1h", value_name = "TIME")]
         valid: Span,
+    },
+    /// List the invitations that are open, or withdraw them.
+    #[command(after_help = "Examples:
+  althing invites                     what is open: from whom, for how many, until when
+  althing invites withdraw 3f9c2a71   this one: as much of its id as no other begins with
+  althing invites withdraw --all      all that are open
+
+A token is shown once, by `invite`, and never again. Who has joined with one stays.")]
+    Invites {
+        #[command(subcommand)]
+        action: Option<InvitesAction>,
     },
     /// Write a first manifest (althing.toml) for a directory.
     #[command(after_help = "Examples:
@@ -1286,6 +1297,33 @@ pub(super) enum WindowAction {
 }
 
 #[derive(Debug, Subcommand)]
+pub(super) enum InvitesAction {
+    /// Nobody joins any more with an invitation, or with any.
+    #[command(group(ArgGroup::new("which").args(["id", "all"]).required(true)))]
+    Withdraw {
+        /// Which: what its id begins with, four digits at least.
+        #[arg(value_name = "ID", value_parser = invite_id)]
+        id: Option<String>,
+        /// All that are open.
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+/// What the id of an invitation begins with.
+fn invite_id(text: &str) -> Result<String, String> {
+    let is_id = (Invite::ID_PREFIX_MIN..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match is_id {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err(format!(
+            "give at least {} of the hex digits that `althing invites` shows; it is not the token",
+            Invite::ID_PREFIX_MIN
+        )),
+    }
+}
+
+#[derive(Debug, Subcommand)]
 pub(super) enum FailoverAction {
     /// Put these members first, in this order.
     Set {
@@ -1458,6 +1496,9 @@ mod tests {
         for line in [
             "althing up --join a --join b:1 --token-file f --standby --listen none",
             "althing invite --uses 10 --valid 1d",
+            "althing invites --json",
+            "althing invites withdraw 3F9c2a71",
+            "althing invites withdraw --all",
             "althing publish ./public --app web -m x --host a --host b --base 12",
             "althing window",
             "althing window open --app web --app blog --failover manual --json",
@@ -1510,6 +1551,10 @@ mod tests {
             "althing failover set",
             "althing demo --members 2",
             "althing invite --valid soon",
+            "althing invites withdraw",
+            "althing invites withdraw 3f9",
+            "althing invites withdraw althing-3f9c",
+            "althing invites withdraw 3f9c --all",
             "althing up --listen 8080",
             "althing up --token t --token-file f",
             "althing sim --members 1",

@@ -103,7 +103,7 @@ pub(super) async fn run(client: &Client, output: &Output) -> Result<ExitCode, Re
             };
             output.painted(paint, word, what);
             if !todo.is_empty() {
-                output.line(&format!("          {todo}"));
+                output.hint(&format!("          {todo}"));
             }
         }
     }
@@ -149,8 +149,10 @@ fn of_cluster(view: &View, told: Result<&Checkups, &Refusal>) -> Vec<Finding> {
             return findings;
         }
     };
-    // Whether it is reached is said above.
-    findings.extend(told.silent.iter().map(|silent| {
+    // Whether it is reached, and whether it is down, is said above.
+    let is_down = |name: &str| view.members.iter().any(|m| m.name == name && !is_live(m));
+    let silent = told.silent.iter().filter(|silent| !is_down(silent.member.as_str()));
+    findings.extend(silent.map(|silent| {
         let what = format!("{} says nothing of its machine: {}", silent.member, silent.why);
         bad(How::Warning, what, OLDER)
     }));
@@ -359,11 +361,12 @@ mod tests {
         view.members[1].unreached = Some(vec!["web3".to_owned(), "web4".to_owned()]);
         let mut other = well("web2", -90_000);
         other.found.althing = "1.1.0".to_owned();
-        let silent = Silent {
-            member: MemberName::parse("web5").unwrap(),
-            why: "It said nothing.".to_owned(),
-        };
-        let told = Checkups { members: vec![well("web1", 0), other], silent: vec![silent] };
+        let silent = [("web5", "It said nothing."), ("web6", "It is down.")];
+        let silent = silent.map(|(name, why)| Silent {
+            member: MemberName::parse(name).unwrap(),
+            why: why.to_owned(),
+        });
+        let told = Checkups { members: vec![well("web1", 0), other], silent: silent.into() };
         let findings = of_cluster(&view, Ok(&told));
         let wrong = wrong(&findings);
         for (how, part) in [
@@ -379,6 +382,8 @@ mod tests {
                 "{part} {wrong:?}"
             );
         }
+        let of_web6 = wrong.iter().filter(|(_, what)| what.contains("web6")).count();
+        assert_eq!(of_web6, 1, "that it is down is said once: {wrong:?}");
         assert!(findings.iter().all(|one| (one.how == How::Ok) == one.todo.is_empty()));
         // What the member itself knows is said, though the others can't be asked.
         let refusal = Refusal::new(Reason::NotFound, "Nobody was asked.", "No such thing.", "");

@@ -55,7 +55,7 @@ pub(super) async fn verify(
         }
         if !found.same {
             output
-                .line("With no window open the vote puts it right by itself; see `althing votes`.");
+                .hint("With no window open the vote puts it right by itself; see `althing votes`.");
         }
         if found.store_damaged > 0 {
             let damaged = count(found.store_damaged as u64, "chunk");
@@ -337,7 +337,7 @@ fn tell(output: &Output, synced: &Synced) {
         (false, _) if vote == "paused" => output.line(
             "  A window is open, so whoever edits is right: nothing is repaired until it closes.",
         ),
-        (false, _) => output.line("  Not put right; see `althing votes` for why."),
+        (false, _) => output.hint("  Not put right; see `althing votes` for why."),
     }
     output.line(&format!("  the vote: {vote}, {ballots} of {electorate} ballots"));
     lists::tables(output, found);

@@ -12,8 +12,10 @@ mod doctor;
 pub mod edits;
 mod export;
 mod fetch;
+mod hints;
 mod init;
 mod inspect;
+mod invites;
 mod levels;
 mod lists;
 mod log;
@@ -130,6 +132,7 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
         (None, _) if via.is_some() => default_data().unwrap_or_default(),
         (None, _) => default_data()?,
     };
+    hints::begin(&data, default_data().ok().as_deref());
     let client = match via {
         Some(text) => {
             Client::via(&data, Via::new(text, args.operator_token_file.as_deref()).await?)
@@ -141,6 +144,7 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
         Action::Demo(options) => demo::run(options, output).await,
         Action::Sim(options) => sim::run(&options, output),
         Action::Invite { uses, valid } => operate::invite(&client, output, uses, valid).await,
+        Action::Invites { action } => invites::run(&client, output, action).await,
         Action::Init { directory, app, host } => init::run(output, &directory, app, &host),
         Action::Adopt { app, path, host: hosts, mine, dry_run } => {
             let wanted = adopt::Wanted { app, path, hosts, mine, dry_run };

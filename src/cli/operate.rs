@@ -10,13 +10,14 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::{
     args::{FailoverAction, PolicyAction, Tag, TagsAction, WindowAction},
     client::Client,
+    hints, invites,
     output::{Output, Paint},
     show,
     table::{Cell, Table},
     units::{Span, count, span},
 };
 use crate::{
-    base::{AppName, MemberName, Reason, Refusal, catalog::Failover},
+    base::{AppName, MemberName, Reason, Refusal, SecretKey, catalog::Failover},
     member::{
         command::{Command, Outcome},
         view::MemberView,
@@ -29,11 +30,9 @@ pub(super) async fn invite(
     uses: u32,
     valid: Span,
 ) -> Result<ExitCode, Refusal> {
-    let command = Command::Invite {
-        seed: draw_seed("No invitation was issued.")?,
-        uses,
-        valid_s: valid.0.as_secs(),
-    };
+    let seed = draw_seed("No invitation was issued.")?;
+    let id = SecretKey::from_seed(seed).public().to_string();
+    let command = Command::Invite { seed, uses, valid_s: valid.0.as_secs() };
     let Outcome::Invited { token, expires_at, uses } = client.command(&command).await? else {
         return Err(unexpected());
     };
@@ -44,14 +43,22 @@ pub(super) async fn invite(
         output.document(&serde_json::json!({
             "token": token, "command": join, "join": me.address,
             "expires": expires_at.to_string(), "expires_ms": expires_at.0, "uses": uses,
+            "id": id,
         }));
     } else {
         output.line(&join);
         let servers = count(uses.into(), "server");
-        super::output::note(&format!(
-            "Run it on the next server. Good for {servers} until {expires_at}; whoever has it can \
-             join, so keep it to yourself."
-        ));
+        // Which directory is right there is not known here.
+        let place = match hints::is_elsewhere() {
+            true => " Add --data DIR if its data are not to lie where they do by default.",
+            false => "",
+        };
+        let text = format!(
+            "Run it on the next server.{place} Good for {servers} until {expires_at}; whoever has \
+             it can join, so keep it to yourself. To take it back: `althing invites withdraw {}`.",
+            invites::short(&id)
+        );
+        super::output::note(&hints::copyable(&text));
     }
     Ok(ExitCode::SUCCESS)
 }

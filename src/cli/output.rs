@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::table::Table;
+use super::{hints, table::Table};
 use crate::base::Refusal;
 
 /// How results are printed.
@@ -61,6 +61,11 @@ impl Output {
         write_out(&format!("{}\n", clean(text)));
     }
 
+    /// A line that names commands to be run next: see [`hints`].
+    pub fn hint(&self, text: &str) {
+        self.line(&hints::copyable(text));
+    }
+
     /// A text of several lines, as it is: for a program or a file.
     pub fn text(&self, text: &str) {
         write_out(text);
@@ -94,6 +99,8 @@ impl Output {
     /// Why it was not done: for people on standard error, for scripts on
     /// standard output.
     pub fn refusal(&self, refusal: &Refusal) {
+        let todo = hints::copyable(&refusal.todo).into_owned();
+        let refusal = &Refusal { todo, ..refusal.clone() };
         if self.json {
             self.json_line(&serde_json::json!({ "error": refusal }));
         } else {

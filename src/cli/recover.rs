@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::{
     client::Client,
+    hints,
     output::{Output, Paint, note},
     table::{Cell, Table},
     units::count,
@@ -286,12 +287,12 @@ fn show(plan: &Plan, output: &Output) {
     }
     output.table(&table, "");
     for warning in &plan.warnings {
-        output.painted(Paint::Warn, "warning", &format!(": {warning}"));
+        output.painted(Paint::Warn, "warning", &hints::copyable(&format!(": {warning}")));
     }
     if plan.running {
         output.line("This member runs: stop it, run this again with --yes, and then:");
         for step in &plan.next {
-            output.line(&format!("  - {step}"));
+            output.hint(&format!("  - {step}"));
         }
     }
 }
@@ -344,7 +345,7 @@ fn tell(done: &Recovered, plan: &Plan, output: &Output) {
     output.line(&format!("The record of before is kept in {}.", done.kept.display()));
     output.line("Now:");
     for step in &plan.next {
-        output.line(&format!("  - {step}"));
+        output.hint(&format!("  - {step}"));
     }
 }
 

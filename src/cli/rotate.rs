@@ -6,7 +6,7 @@ use std::{process::ExitCode, time::Duration};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use super::{client::Client, output::Output};
+use super::{client::Client, hints, output::Output};
 use crate::{
     base::{Reason, Refusal},
     member::{
@@ -56,9 +56,9 @@ pub(super) async fn rotate_key(client: &Client, output: &Output) -> Result<ExitC
         output.line(&format!("  it was  {}", before.id));
         output.line(&format!("  it is   {}", now.id));
         if before.voter && !now.voter {
-            super::output::note(
+            super::output::note(&hints::copyable(
                 "It has no vote yet: it asks for it until a majority gives it. See `althing members`.",
-            );
+            ));
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -203,7 +203,7 @@ pub(super) async fn logs(
         last.iter().for_each(|(member, service, line)| show(member, service, line));
     }
     if all.is_empty() && !follow && !output.json && refused.is_empty() {
-        output.line("Nothing was printed; `althing services` shows what runs.");
+        output.hint("Nothing was printed; `althing services` shows what runs.");
     }
     Ok(complain(&refused))
 }

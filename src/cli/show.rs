@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{
     client::Client,
+    hints,
     output::{Output, Paint, is_unread},
     table::{Cell, Table},
     units::{bytes, count, span},
@@ -132,7 +133,9 @@ pub(super) async fn apps(client: &Client, output: &Output) -> Result<ExitCode, R
     }
     output.table(
         &table,
-        "Nothing is published yet. `althing publish DIR --app NAME` publishes a directory.",
+        &hints::copyable(
+            "Nothing is published yet. `althing publish DIR --app NAME` publishes a directory.",
+        ),
     );
     Ok(ExitCode::SUCCESS)
 }
@@ -150,7 +153,7 @@ pub(super) async fn status(client: &Client, output: &Output) -> Result<ExitCode,
     };
     output.painted(paint, word, &summary(&view));
     for reason in &view.reasons {
-        output.line(&format!("  - {reason}"));
+        output.hint(&format!("  - {reason}"));
     }
     if let Some(window) = &view.window {
         output.line(&format!("window {}: {}", window.id, window.state));
@@ -411,7 +414,7 @@ fn open_window(window: &WindowView, output: &Output) {
         (true, false) => ", held until `althing window close`",
         (false, false) => "",
     };
-    output.line(&format!("  covers       {scope}{held}"));
+    output.hint(&format!("  covers       {scope}{held}"));
     if let Some(publication) = &window.publication {
         output.line(&format!(
             "  publishing   {} version {}, {}: whole on {}",
@@ -460,7 +463,7 @@ pub(super) fn failover(view: &View, output: &Output) {
         "auto" => "Failover is automatic: the next live one takes over by itself.",
         _ => "Failover is manual: nobody takes over until `althing window takeover`.",
     };
-    output.line(text);
+    output.hint(text);
 }
 
 pub(super) async fn metrics(client: &Client, output: &Output) -> Result<ExitCode, Refusal> {

@@ -528,7 +528,7 @@ fn announce(
         (_, true) => "It holds the content and waits to be brought in.",
         _ => "Next: `althing status` says how the cluster is.",
     };
-    output.line(next);
+    output.hint(next);
     output.line("It runs until Ctrl-C.");
 }
 

@@ -17,17 +17,13 @@ use super::origins::{Counted, Database, Watched};
 use crate::{
     base::{
         AppName, Origins, WallTime,
+        durations::Durations,
         limits::APPLICATIONS_MAX,
         metric::{Known, Series},
         origin::Place,
     },
     proto::telemetry::{Aggregate, Distribution, Reading},
 };
-
-/// The upper bounds of the classes that latencies are counted in, seconds; fixed, because
-/// what is compared over time and over members has to be cut at the same places.
-pub const BOUNDS: [f64; 13] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// What was counted since the start of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -43,37 +39,19 @@ pub struct Totals {
     pub bytes: u64,
     /// Those that another member answered.
     pub forwarded: u64,
-    /// Those that have a latency: all but those that nobody answered and those that changed
-    /// to another protocol, which end when their users have enough.
-    pub timed: u64,
-    /// Of all latencies together, seconds.
-    pub seconds: f64,
-    /// How many latencies were above the bound before this one, and not above it
-    /// ([`BOUNDS`]).
-    pub classes: [u64; BOUNDS.len()],
+    /// From the head to the last byte of the answer. Of all but those that nobody answered and
+    /// those that changed to another protocol, which end when their users have enough.
+    pub latencies: Durations,
 }
 
 impl Totals {
-    /// How many latencies were not above each of [`BOUNDS`], as Prometheus counts them.
-    pub fn within(&self) -> [u64; BOUNDS.len()] {
-        let mut sum = 0;
-        self.classes.map(|count| {
-            sum += count;
-            sum
-        })
-    }
-
     fn add(&mut self, other: &Self) {
         self.requests += other.requests;
         self.errors += other.errors;
         self.refused += other.refused;
         self.bytes += other.bytes;
         self.forwarded += other.forwarded;
-        self.timed += other.timed;
-        self.seconds += other.seconds;
-        for (ours, theirs) in self.classes.iter_mut().zip(other.classes) {
-            *ours += theirs;
-        }
+        self.latencies.add(&other.latencies);
     }
 
     fn count(&mut self, ended: &Ended) {
@@ -85,12 +63,7 @@ impl Totals {
         self.bytes += ended.bytes;
         self.forwarded += u64::from(ended.forwarded);
         if let Some(took) = ended.took {
-            let seconds = took.as_secs_f64();
-            self.timed += 1;
-            self.seconds += seconds;
-            if let Some(class) = self.classes.get_mut(BOUNDS.partition_point(|b| *b < seconds)) {
-                *class += 1;
-            }
+            self.latencies.observe(took.as_secs_f64());
         }
     }
 }
@@ -313,12 +286,11 @@ mod tests {
             ["docs", "shop"]
         );
         let (of_docs, of_shop) = (&taking.apps[0].1, &taking.apps[1].1);
-        let Totals { requests, errors, refused, bytes, forwarded, timed, .. } = of_shop.totals;
-        assert_eq!((requests, errors, refused, bytes, forwarded, timed), (6, 2, 0, 60, 1, 6));
-        assert_eq!(of_shop.totals.within()[..4], [1, 2, 5, 5]);
-        assert_eq!(of_shop.totals.within()[12], 5, "what takes longer is in none");
+        let Totals { requests, errors, refused, bytes, forwarded, latencies } = of_shop.totals;
+        assert_eq!((requests, errors, refused, bytes, forwarded), (6, 2, 0, 60, 1));
+        assert_eq!((latencies.count, &latencies.within()[..4]), (6, &[1, 2, 5, 5][..]));
         assert_eq!(
-            (of_docs.totals.requests, of_docs.totals.refused, of_docs.totals.timed),
+            (of_docs.totals.requests, of_docs.totals.refused, of_docs.totals.latencies.count),
             (2, 1, 1)
         );
         assert_eq!(taking.all.totals.requests, 9);
@@ -334,16 +306,6 @@ mod tests {
         let again = tally.take(WallTime(8));
         assert_eq!((again.all.totals.requests, again.all.latency), (9, None));
         assert_eq!(tally.totals()[1].1.requests, 6, "looking takes nothing");
-    }
-
-    #[test]
-    fn a_latency_is_in_the_class_whose_bound_it_reaches() {
-        let mut totals = Totals::default();
-        for millis in [0, 1, 2, 10_000, 10_001] {
-            totals.count(&ended(200, millis));
-        }
-        assert_eq!(totals.classes, [2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
-        assert_eq!((totals.timed, totals.within()[12]), (5, 4));
     }
 
     #[test]

@@ -250,6 +250,14 @@ pub enum Change {
         /// It gets the other one, until it says its own.
         gone: Option<MemberId>,
     },
+    /// Nobody joins any more with an invitation. Who has joined with it stays.
+    Withdraw {
+        /// Which; all that are open if not given.
+        invite: Option<PublicKey>,
+        /// The clock of the member that was asked. What is not open by it stays, so that
+        /// newcomers who are late are told why.
+        at: WallTime,
+    },
 }
 
 /// A request to open a window.
@@ -372,6 +380,7 @@ impl Transition for Change {
             Self::Address { member, was, address, gone } => {
                 address::readdress(&mut next, *member, (*was, *address), *gone)?
             }
+            Self::Withdraw { invite, at } => withdraw(&mut next, invite.as_ref(), *at),
         };
         Ok(changed.then_some(next))
     }
@@ -452,7 +461,9 @@ pub fn check_invite(catalog: &Catalog, invite: &PublicKey, at: WallTime) -> Resu
         ))
     };
     match catalog.invites.iter().find(|i| &i.key == invite) {
-        None => refuse("This cluster never issued it, or it expired long ago."),
+        None => {
+            refuse("This cluster never issued it, or it was withdrawn, or it expired long ago.")
+        }
         Some(invite) if invite.expires_at < at => {
             refuse(&format!("It expired at {}.", invite.expires_at))
         }
@@ -555,11 +566,18 @@ fn add_invite(next: &mut Catalog, invite: &Invite, at: WallTime) -> Result<bool,
             Reason::Busy,
             "No invitation was issued.",
             format!("{} invitations are open already.", limits::INVITES_MAX),
-            "Use one of them (`invite --uses N` makes one for many), or wait until some expire.",
+            "Use one of them (`althing invites`; `invite --uses N` makes one for many), or withdraw \
+             some (`althing invites withdraw`).",
         ));
     }
     next.invites.push(invite.clone());
     Ok(true)
+}
+
+fn withdraw(next: &mut Catalog, invite: Option<&PublicKey>, at: WallTime) -> bool {
+    let before = next.invites.len();
+    next.invites.retain(|one| !one.is_open(at) || invite.is_some_and(|key| one.key != *key));
+    next.invites.len() < before
 }
 
 fn retag(

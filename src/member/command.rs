@@ -26,6 +26,13 @@ pub enum Command {
         /// For how long, in seconds.
         valid_s: u64,
     },
+    /// Nobody joins any more with an invitation.
+    Withdraw {
+        /// Which: what its id begins with, at least as many hex digits as
+        /// [`ID_PREFIX_MIN`](crate::base::catalog::Invite::ID_PREFIX_MIN) says; all that are open
+        /// if not given.
+        id: Option<String>,
+    },
     /// Strike a member off the roster.
     Remove {
         /// Whom.

@@ -46,6 +46,7 @@ mod content;
 mod edited;
 pub mod event;
 mod expiry;
+mod inviting;
 mod io;
 mod message;
 mod moving;

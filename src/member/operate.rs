@@ -14,6 +14,7 @@ use super::{
     change::{self, Begin, Change, Open, OpenFor},
     command::{Command, Outcome, Staged},
     event::{Event, EventKind, Severity},
+    inviting,
     io::{ContentFailure, Effect},
     message::{Answer, Message},
 };
@@ -189,6 +190,10 @@ impl Member {
         let (change, text) = match command {
             Command::Invite { seed, uses, valid_s } => {
                 return self.invite(now, ticket, seed, uses, valid_s, effects);
+            }
+            Command::Withdraw { id } => {
+                let (invite, text) = self.withdrawn(id.as_deref())?;
+                (Change::Withdraw { invite, at: self.wall }, text)
             }
             Command::Remove { name } => {
                 let member = self.enrolled(&name, "The member was not removed.")?;
@@ -1307,12 +1312,19 @@ fn of_episode(change: &Change) -> Option<String> {
 fn told(member: &Member, change: &Change) -> Option<String> {
     let name = |id: &MemberId| member.name_of(*id);
     Some(match change {
-        Change::Admit { entry, .. } => format!("{} joined, invited", entry.name),
+        Change::Admit { entry, invite, .. } => {
+            format!("{} joined with invitation {}", entry.name, inviting::short(invite))
+        }
         Change::Enfranchise { member } => format!("{} has a vote now", name(member)),
         Change::Remove { member } => format!("{} is no longer enrolled", name(member)),
         Change::Invite { invite, .. } => {
-            format!("an invitation for {} was issued", invite.uses_left)
+            let id = inviting::short(&invite.key);
+            format!("invitation {id} was issued, for {}", invite.uses_left)
         }
+        Change::Withdraw { invite: Some(key), .. } => {
+            format!("invitation {} was withdrawn", inviting::short(key))
+        }
+        Change::Withdraw { invite: None, .. } => "all open invitations were withdrawn".to_owned(),
         Change::Failover { .. } => "the failover list was changed".to_owned(),
         Change::Tags { member: of, .. } => {
             let tags = &member.catalog().roster.get(*of)?.tags;

@@ -354,6 +354,57 @@ fn operators_are_known_to_all_and_told_without_their_tokens() {
 }
 
 #[test]
+fn invitations_are_seen_by_all_until_they_are_withdrawn_or_over() {
+    use crate::base::Reason;
+    let mut cluster = Cluster::new(3);
+    let invite = |n: u8, valid_s| Command::Invite { seed: [n; 32], uses: 3, valid_s };
+    let withdraw = |id: Option<&str>| Command::Withdraw { id: id.map(str::to_owned) };
+    let id = |n: u8| SecretKey::from_seed([n; 32]).public().to_string();
+    let seen = |cluster: &Cluster, who: usize| {
+        let view = cluster.members[who].as_ref().unwrap().view(cluster.now);
+        view.invites.into_iter().map(|i| (i.id, i.by, i.uses_left)).collect::<Vec<_>>()
+    };
+    for n in 50..53 {
+        cluster.ask(usize::from(n - 50), invite(n, 600)).unwrap();
+    }
+    let expected: Vec<_> = (50..53).map(|n| (id(n), format!("m{}", n - 50), 3)).collect();
+    for who in 0..3 {
+        assert_eq!(seen(&cluster, who), expected);
+    }
+    assert_eq!(cluster.told(&format!("invitation {} was issued, for 3", &id(51)[..12])), 1);
+
+    // Any member takes it back, by what its id begins with, in either case.
+    let said = |outcome| match outcome {
+        Outcome::Done { text, .. } => text,
+        other => panic!("{other:?}"),
+    };
+    let first = id(50)[..8].to_uppercase();
+    let text = said(cluster.ask(2, withdraw(Some(&first))).unwrap());
+    assert_eq!(text, format!("invitation {} is withdrawn", &id(50)[..12]));
+    assert_eq!(cluster.told(&format!("invitation {} was withdrawn", &id(50)[..12])), 1);
+    assert!((0..3).all(|who| seen(&cluster, who) == expected[1..]));
+    for (wrong, reason) in [
+        (first.as_str(), Reason::NotFound),
+        ("", Reason::Invalid),
+        (&id(51)[..3], Reason::Invalid),
+        ("wxyz", Reason::Invalid),
+    ] {
+        let refused = cluster.ask(0, withdraw(Some(wrong))).unwrap_err();
+        assert_eq!(refused.reason, reason, "{wrong}");
+    }
+    assert!(seen(&cluster, 0) == expected[1..], "nothing of this withdrew any");
+
+    assert_eq!(said(cluster.ask(1, withdraw(None)).unwrap()), "2 invitations are withdrawn");
+    assert!((0..3).all(|who| seen(&cluster, who).is_empty()));
+    assert_eq!(said(cluster.ask(1, withdraw(None)).unwrap()), "no invitation is open");
+
+    cluster.ask(0, invite(54, 60)).unwrap();
+    assert_eq!(seen(&cluster, 2).len(), 1);
+    cluster.run(Duration::from_secs(60));
+    assert!((0..3).all(|who| seen(&cluster, who).is_empty()), "it is over by itself");
+}
+
+#[test]
 fn a_silence_is_seen_by_all_until_it_is_over_or_ended() {
     use crate::base::Reason;
     let mut cluster = Cluster::new(3);

@@ -67,6 +67,9 @@ pub struct View {
     /// Who may act over the network.
     #[serde(default)]
     pub operators: Vec<OperatorView>,
+    /// The invitations that somebody can still join with, oldest first.
+    #[serde(default)]
+    pub invites: Vec<InviteView>,
 }
 
 /// Whether everything is well.
@@ -345,6 +348,21 @@ pub struct OperatorView {
     pub is_over: bool,
 }
 
+/// An open invitation. What lets somebody in is in its token, which nobody keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteView {
+    /// What `althing invites withdraw` names it by, 64 hex digits.
+    pub id: String,
+    /// The member that issued it.
+    pub by: String,
+    /// How many may still join with it.
+    pub uses_left: u32,
+    /// Until when, in milliseconds since 1970.
+    pub expires_ms: u64,
+    /// Until when, as text.
+    pub expires: String,
+}
+
 /// What the gateway routes by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SiteRoute {
@@ -480,6 +498,7 @@ impl Member {
             policy: policy_view(&catalog.conduct.policy),
             silences: self.silence_views(catalog),
             operators: self.operator_views(catalog),
+            invites: self.invite_views(catalog),
         };
         self.judge(&mut view);
         view

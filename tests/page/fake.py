@@ -233,7 +233,7 @@ class Cluster:
                             for i in range(self.members) if self.state(i) != "down"], "silent": self.silent()}
 
     def silent(self):
-        return [{"member": name, "why": "It is down."} for name in self.down()[:1]]
+        return [{"member": name, "why": "It is down."} for name in self.down()]
 
     def levels(self):
         now = int(time.time() * 1000)

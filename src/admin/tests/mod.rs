@@ -225,7 +225,11 @@ async fn what_all_members_tell_is_one_answer_on_both_doors() {
         (&events[0]["member"], &events[0]["text"]),
         (&json!("web3"), &json!(sample::HOSTILE))
     );
-    let silent = json!([{"member": "web3", "why": "Why."}]);
+    // One that refused, and one that is down and was not asked.
+    let silent = json!([
+        {"member": "web3", "why": "Why."},
+        {"member": "web6", "why": "It is down."},
+    ]);
     assert_eq!(log["silent"], silent);
 
     let services = json_of(doors.socket(Method::GET, "/api/v1/services", "").await).await;

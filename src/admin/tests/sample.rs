@@ -11,6 +11,7 @@ use crate::{
     admin::Source,
     base::{
         AppName, MemberName, OperatorName, Reason, Refusal, RuleName, ServiceName, WallTime,
+        durations::Durations,
         metric::Series,
         operator::{Operator, OperatorToken, TokenHash},
     },
@@ -267,8 +268,9 @@ pub fn refusal(reason: Reason) -> Refusal {
 
 /// A hundred requests for the shop, of which one took longer than all bounds.
 pub fn served() -> Served {
-    let mut totals = Totals { requests: 100, errors: 2, timed: 99, ..Totals::default() };
-    (totals.seconds, totals.classes[3], totals.classes[4]) = (12.5, 90, 8);
+    let mut latencies = Durations { count: 99, seconds: 12.5, ..Durations::default() };
+    (latencies.classes[3], latencies.classes[4]) = (90, 8);
+    let totals = Totals { requests: 100, errors: 2, latencies, ..Totals::default() };
     let shop = AppName::parse("shop").unwrap();
     let origins = "MX|10.0.0.0/8".parse().unwrap();
     let origins = vec![Counted { origins, from: 60, elsewhere: 30, unknown: 10 }];
@@ -369,6 +371,7 @@ pub fn view() -> View {
         },
         silences: vec![],
         operators: vec![],
+        invites: vec![],
     }
 }
 

@@ -169,6 +169,44 @@ fn an_invitation_is_used_up_and_expires() {
 }
 
 #[test]
+fn an_invitation_that_is_withdrawn_lets_nobody_in() {
+    let key = |n: u8| SecretKey::from_seed([n; 32]).public();
+    let at = WallTime(1_000);
+    let invited = |base: &Catalog, n: u8, expires_at: u64| {
+        let expires_at = WallTime(expires_at);
+        let invite = Invite { key: key(n), expires_at, uses_left: 2, issued_by: id(1) };
+        make(base, &Change::Invite { invite, at })
+    };
+    let keys = |catalog: &Catalog| catalog.invites.iter().map(|i| i.key).collect::<Vec<_>>();
+    let base = (50..53).fold(catalog(), |base, n| invited(&base, n, 2_000));
+    let base = invited(&base, 53, 1_500);
+
+    let knock = |member: u8, n: u8, at| Change::Admit {
+        entry: enrolled(member),
+        invite: key(n),
+        at: WallTime(at),
+    };
+    let joined = make(&base, &knock(4, 51, 1_000));
+    let withdraw = |invite, at| Change::Withdraw { invite, at: WallTime(at) };
+    let fewer = make(&joined, &withdraw(Some(key(51)), 1_100));
+    assert_eq!(keys(&fewer), [key(50), key(52), key(53)]);
+    assert!(fewer.roster.get(id(4)).is_some(), "who has joined stays");
+    let refused = knock(5, 51, 1_100).apply(&fewer).unwrap_err();
+    assert_eq!(refused.reason, Reason::Forbidden);
+    assert!(refused.why.contains("withdrawn"), "{}", refused.why);
+    make(&fewer, &knock(5, 50, 1_100));
+
+    // Of all of them those that are over stay, and say why.
+    let none = make(&fewer, &withdraw(None, 1_501));
+    assert_eq!(keys(&none), [key(53)]);
+    let late = knock(5, 53, 1_501).apply(&none).unwrap_err();
+    assert!(late.why.contains("expired"), "{}", late.why);
+    for (invite, at) in [(None, 1_501), (Some(key(53)), 1_501), (Some(key(60)), 1_000)] {
+        assert_eq!(withdraw(invite, at).apply(&none), Ok(None), "{invite:?}");
+    }
+}
+
+#[test]
 fn the_last_voter_stays_and_the_failover_list_is_the_order() {
     let base = catalog();
     let order = make(&base, &Change::Failover { first: vec![id(3), id(2)] });

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use super::{Distribution, Reading, Unfit};
 use crate::base::{
     Time, WallTime,
+    durations::Durations,
     limits::{CUSTOM_LINES_MAX, CUSTOM_SERIES_MAX},
     metric::{CUSTOM, Kind, Series},
 };
@@ -140,41 +141,6 @@ fn series(name: &str, label: Option<&str>, said: Said) -> Option<Series> {
         text.push_str(label);
     }
     Series::parse(&text).ok().filter(|series| series.kind() == kind)
-}
-
-/// Bounds by which durations are counted for who reads totals, seconds, rising: from a call within
-/// one machine to a job of half a minute.
-pub const BOUNDS: [f64; 13] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
-
-/// All that was told of durations.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Durations {
-    /// How many.
-    pub count: u64,
-    /// All together, seconds.
-    pub seconds: f64,
-    /// How many were above the bound before this one, and not above it ([`BOUNDS`]).
-    pub classes: [u64; BOUNDS.len()],
-}
-
-impl Durations {
-    fn observe(&mut self, seconds: f64) {
-        self.count += 1;
-        self.seconds += seconds;
-        if let Some(class) = BOUNDS.iter().position(|bound| seconds <= *bound) {
-            self.classes[class] += 1;
-        }
-    }
-
-    /// How many were not above each of [`BOUNDS`], as Prometheus counts them.
-    pub fn within(&self) -> [u64; BOUNDS.len()] {
-        let mut sum = 0;
-        self.classes.map(|count| {
-            sum += count;
-            sum
-        })
-    }
 }
 
 /// What is told of one series, since it is known.

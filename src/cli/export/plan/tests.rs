@@ -85,6 +85,7 @@ fn view(members: Vec<MemberView>, applications: Vec<ApplicationView>) -> View {
         },
         silences: vec![],
         operators: vec![],
+        invites: vec![],
     }
 }
 
