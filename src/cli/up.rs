@@ -119,7 +119,7 @@ async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refu
     };
     let front = Front {
         trusted: networks(options.trusted_proxy, "--trusted-proxy")?.into(),
-        accept_proxy: networks(options.accept_proxy, "--accept-proxy")?,
+        accept_proxy: networks(options.accept_proxy, "--accept-proxy")?.into(),
         log,
         origins,
     };

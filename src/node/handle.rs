@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::{
-    Edits, SecretEdits,
+    Edits, Scrub, SecretEdits,
     inspect::{Findings, Question},
     levels::LevelsQuestion,
     services::{Ask, Heard},
@@ -18,13 +18,14 @@ use super::{
         asking::{Measured, SeriesQuestion},
         receive,
     },
+    tuning::Tuning,
 };
 use crate::{
     base::{AppName, MemberName, Reason, Refusal, metric::Series},
     gateway::{Served, Stats},
     member::{
         command::{Command, Outcome},
-        event::Event,
+        event::{Event, Severity},
         view::View,
     },
     proto::{
@@ -47,6 +48,8 @@ pub(super) enum Request {
     Levels(LevelsQuestion, oneshot::Sender<Result<Levels, Refusal>>),
     /// What is to be measured once a second.
     Readings(std::sync::mpsc::SyncSender<Vec<(Series, Reading)>>),
+    /// What happened to it that it does not know of itself.
+    Tell(Severity, String),
     /// Somebody subscribed to views.
     Watched,
     Stop(oneshot::Sender<()>),
@@ -181,6 +184,7 @@ pub struct Handle {
     pub(super) stats: Arc<Stats>,
     pub(super) custom: receive::Told,
     pub(super) listening: Listening,
+    pub(super) tuning: Tuning,
 }
 
 impl Handle {
@@ -276,6 +280,19 @@ impl Handle {
         // the events are whole.
         let recent = self.recent.lock().unwrap_or_else(|e| e.into_inner());
         recent.iter().filter(|event| event.number > after).cloned().collect()
+    }
+
+    /// Sets anew how every byte is read again from time to time (never if not given), and how much
+    /// content is sent and received, bytes a second (no bound if not given). What is under way
+    /// keeps to it too.
+    pub fn tune(&self, scrub: Option<Scrub>, send_rate: Option<u64>, receive_rate: Option<u64>) {
+        self.tuning.set(scrub, send_rate, receive_rate);
+    }
+
+    /// Makes an event of the kind `member`: what whoever runs this member did to it, and why. Lost
+    /// if the member is stopping.
+    pub async fn tell(&self, severity: Severity, text: String) {
+        let _stopping = self.requests.send(Request::Tell(severity, text)).await;
     }
 
     /// Stops the member without leaving the cluster.
