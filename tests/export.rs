@@ -77,6 +77,7 @@ fn printed(member: &Member, arguments: &[&str]) -> String {
         .arg("--data")
         .arg(&member.data)
         .env_remove("ALTHING_DATA")
+        .env("ALTHING_CONFIG", "none")
         .output()
         .unwrap();
     assert!(said.status.success(), "{said:?}");
@@ -87,7 +88,7 @@ fn printed(member: &Member, arguments: &[&str]) -> String {
 fn follow(member: &Member, arguments: &[&str], log: &Path) -> Running {
     let mut command = Command::new(env!("CARGO_BIN_EXE_althing"));
     command.arg("export").args(arguments).arg("--follow").arg("--data").arg(&member.data);
-    Running::start(command.env_remove("ALTHING_DATA"), log)
+    Running::start(command.env_remove("ALTHING_DATA").env("ALTHING_CONFIG", "none"), log)
 }
 
 fn get(at: SocketAddr, host: &str) -> Result<String, String> {

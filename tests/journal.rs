@@ -37,6 +37,7 @@ fn run(directory: &std::path::Path, script: &str) -> Output {
     Command::new("unshare")
         .args(["--mount", "--propagation", "private", "sh", "-c", script])
         .env("ALTHING", env!("CARGO_BIN_EXE_althing"))
+        .env("ALTHING_CONFIG", "none")
         .current_dir(directory)
         .output()
         .expect("unshare is of util-linux")

@@ -26,6 +26,7 @@ pub fn up(scratch: &Path, n: usize, join: Option<(&str, &str)>) -> (Member, serd
         .args(["--name", &format!("member-{n}")])
         .args(["--bind", &format!("127.0.0.{n}:0"), "--listen", &format!("127.0.0.{n}:0")])
         .args(["--status", &format!("127.0.0.{n}:0")])
+        .env("ALTHING_CONFIG", "none")
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
     if let Some((seed, token)) = join {

@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::{export::options::Export, units::Span};
@@ -64,6 +64,16 @@ pub(super) struct Args {
     /// variable ALTHING_OPERATOR_TOKEN.
     #[arg(long, global = true, value_name = "FILE", env = "ALTHING_OPERATOR_TOKEN_FILE")]
     pub operator_token_file: Option<PathBuf>,
+    /// The file that says what `up` is not told by options or variables, and where the data
+    /// directory is; `none` for no file [default: /etc/althing/config.toml, if it is there].
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "ALTHING_CONFIG",
+        hide_env_values = true
+    )]
+    pub config: Option<PathBuf>,
     #[command(subcommand)]
     pub action: Action,
 }
@@ -656,6 +666,11 @@ Each change is a version of its own; `publish` leaves secrets as they are.")]
         #[command(subcommand)]
         action: Option<PolicyAction>,
     },
+    /// Check the configuration of a member, or show it and where each value comes from.
+    Config {
+        #[command(subcommand)]
+        action: ConfigAction,
+    },
     /// Look at everything that a cluster needs, and say what to mend.
     #[command(after_help = "\
 It looks at the votes, who reaches whom, programs, clocks, disks and limits of all members;
@@ -697,7 +712,10 @@ Ends with 1 if there is anything to mend.")]
 
 A member that was in a cluster before needs none of --name, --join and --token:
 it finds its way back from its data directory. Where all members were moved to
-other addresses, --join with the new address of one brings them together.")]
+other addresses, --join with the new address of one brings them together.
+
+Each option is a key of the configuration file too, and a variable: docs/config.md.
+SIGHUP makes a member read the file anew.")]
 pub(super) struct Up {
     /// Its name in the cluster [default: the host name].
     #[arg(long)]
@@ -717,7 +735,7 @@ pub(super) struct Up {
     /// A proxy or a network of proxies in front of this member: what their requests say of the
     /// client (X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, Forwarded) is believed, and
     /// nobody else's. May be given several times, or as a list with commas; up to 64.
-    #[arg(long, value_name = "NET", value_delimiter = ',', env = "ALTHING_TRUSTED_PROXY")]
+    #[arg(long, value_name = "NET", value_delimiter = ',')]
     pub trusted_proxy: Vec<Network>,
     /// Who connects to --listen or --listen-tls from this network has to send a header of the
     /// PROXY protocol first, and what it says of the client is believed. May be given several
@@ -746,22 +764,26 @@ pub(super) struct Up {
     /// Where the status page is served, TCP; `none` for nowhere.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7780")]
     pub status: Listen,
-    /// A live member of the cluster to join; may be given several times. A member that returns
-    /// looks for the others there as well, if it finds no majority where they were.
-    #[arg(long, value_name = "HOST[:PORT]")]
+    /// A live member of the cluster to join; may be given several times, or as a list with commas.
+    /// A member that returns looks for the others there as well, if it finds no majority where they
+    /// were.
+    #[arg(long, value_name = "HOST[:PORT]", value_delimiter = ',')]
     pub join: Vec<String>,
     /// The token that `althing invite` printed.
-    #[arg(long, env = "ALTHING_TOKEN", hide_env_values = true)]
+    #[arg(long)]
     pub token: Option<String>,
     /// A file that holds the token, so that it is in no list of processes.
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
     pub token_file: Option<PathBuf>,
-    /// A tag, for placement; may be given several times. On a member that returns it is set
-    /// as soon as a majority can be reached; other tags stay as they are.
-    #[arg(long, value_name = "KEY=VALUE")]
+    /// A tag, for placement; may be given several times, or in the variable one a line. On a member
+    /// that returns it is set as soon as a majority can be reached; other tags stay as they are.
+    // A value may have commas in it, and no ends of lines.
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = '\n')]
     pub tag: Vec<Tag>,
     /// Hold the content and wait to be brought in.
-    #[arg(long)]
+    #[arg(long, value_name = "true|false", action = ArgAction::Set, num_args = 0..=1)]
+    #[arg(require_equals = true, default_missing_value = "true", default_value = "false")]
+    #[arg(hide_default_value = true, hide_possible_values = true)]
     pub standby: bool,
     /// How often every byte that this member holds is read again, so that what rotted is
     /// found before it is needed: 1d, 12h, or `never`; an hour at the least.
@@ -851,6 +873,31 @@ pub(super) enum TagsAction {
         #[arg(required = true, value_name = "KEY")]
         keys: Vec<String>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigAction {
+    /// Check a configuration file; what is wrong is shown where it stands.
+    #[command(after_help = "Examples:
+  althing config check
+  althing config check ./config.toml --json
+
+No member is asked. Ends with 1 if anything is wrong; `up` refuses the same, and a member
+that reads the file anew leaves everything as it was.")]
+    Check {
+        /// Which [default: the one that --config names, or /etc/althing/config.toml].
+        file: Option<PathBuf>,
+    },
+    /// Show what `up` would be given, and whether a flag, a variable or the file says so.
+    #[command(after_help = "\
+It takes every option of `althing up`, so that a whole command line can be looked at. What is
+secret is not shown. No member is asked: one that runs may have been started otherwise.
+
+Examples:
+  althing config show
+  althing config show --bind 10.0.0.1:7700
+  ALTHING_TAG=role=web althing config show --config ./config.toml")]
+    Show(Box<Up>),
 }
 
 #[derive(Debug, Subcommand)]

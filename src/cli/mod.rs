@@ -7,6 +7,7 @@
 mod adopt;
 mod args;
 mod client;
+mod config;
 mod demo;
 mod doctor;
 pub mod edits;
@@ -48,12 +49,12 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::{
     args::{Action, Args, EventsArgs, MetricsArgs, RulesAction},
     client::Client,
+    config::Source,
     output::Output,
     via::Via,
 };
@@ -66,7 +67,7 @@ use crate::{
 /// Parses the command line, carries the command out and says how it went.
 pub fn run() -> ExitCode {
     // clap itself prints help and mistakes, and ends with 0 or 2.
-    let args = Args::parse();
+    let args = config::parse();
     let output = Output::new(args.json);
     let runtime = match runtime(&args.action) {
         Ok(runtime) => runtime,
@@ -118,21 +119,32 @@ fn runtime(action: &Action) -> std::io::Result<tokio::runtime::Runtime> {
     builder.enable_all().build()
 }
 
+/// Commands that are printed are for the member whose data lie in `data`, from now on.
+fn hints_for(data: &Path) {
+    let by_itself = config::usual_data().or_else(|| default_data().ok());
+    hints::begin(data, by_itself.as_deref());
+}
+
 async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
     let via = match &args.via {
         Some(text) if via::asks(&args.action)? => Some(text),
         _ => None,
     };
+    let source = Source::of(&args);
     // A relative path means something else to a member that runs elsewhere.
-    let data = match (args.data, &args.action) {
-        (Some(data), _) => absolute(&data)?,
-        // Asked for where there is no home, too: where a package is made.
-        (None, Action::Completions { .. } | Action::Man { .. }) => PathBuf::new(),
-        // Another machine is asked: this one may have none.
-        (None, _) if via.is_some() => default_data().unwrap_or_default(),
-        (None, _) => default_data()?,
+    let data = match &args.data {
+        Some(data) => absolute(data)?,
+        None if asks_nobody(&args.action) => PathBuf::new(),
+        None => match config::data(&args)? {
+            Some(data) => data,
+            // Another machine is asked: this one may have none.
+            None if via.is_some() => default_data().unwrap_or_default(),
+            None => default_data()?,
+        },
     };
-    hints::begin(&data, default_data().ok().as_deref());
+    if !matches!(args.action, Action::Up(_)) {
+        hints_for(&data);
+    }
     let client = match via {
         Some(text) => {
             Client::via(&data, Via::new(text, args.operator_token_file.as_deref()).await?)
@@ -140,7 +152,8 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
         None => Client::new(&data),
     };
     match args.action {
-        Action::Up(options) => up::run(*options, data, output).await,
+        Action::Up(_) => up::run(source, output).await,
+        Action::Config { action } => config::run(&source, output, action),
         Action::Demo(options) => demo::run(options, output).await,
         Action::Sim(options) => sim::run(&options, output),
         Action::Invite { uses, valid } => operate::invite(&client, output, uses, valid).await,
@@ -256,6 +269,25 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
     }
 }
 
+/// Whether a command needs no data directory, or finds it in its own way. Some are asked for where
+/// there is no home, too: where a package is made.
+fn asks_nobody(action: &Action) -> bool {
+    match action {
+        Action::Up(_)
+        | Action::Config { .. }
+        | Action::Demo(_)
+        | Action::Sim(_)
+        | Action::Init { .. }
+        | Action::GuardAddresses
+        | Action::Rules { action: RulesAction::Check { .. } }
+        | Action::Completions { .. }
+        | Action::Man { .. } => true,
+        // A program that a member runs may not be allowed to read its configuration.
+        Action::Measure(_) => std::env::var_os("ALTHING_METRICS").is_some(),
+        _ => false,
+    }
+}
+
 /// The exit code of a refusal; the help lists them.
 fn exit_code(reason: Reason) -> ExitCode {
     ExitCode::from(match reason {
@@ -300,13 +332,11 @@ fn default_data() -> Result<PathBuf, Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Args::command().debug_assert();
+        config::command().debug_assert();
     }
 
     /// The page of commands in the documentation is the help of the binary.
@@ -316,7 +346,7 @@ mod tests {
         let mut page = String::from(
             "# Commands\n\nMade from the command line's own help by a test; do not edit.\n",
         );
-        let mut root = Args::command().term_width(96);
+        let mut root = config::command().term_width(96);
         root.build();
         describe(&mut root, &mut page);
         reference::is_written("commands.md", &page);
@@ -337,7 +367,7 @@ mod tests {
 
     #[test]
     fn help_names_every_exit_code() {
-        let help = Args::command().render_long_help().to_string();
+        let help = config::command().render_long_help().to_string();
         for code in 0..=7 {
             let line = format!("\n  {code}  ");
             assert!(help.contains(&line), "{code} is not in {help}");

@@ -3,17 +3,16 @@
 
 use std::{fs, path::Path, process::ExitCode};
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::{args::Args, output::Output};
+use super::{config, output::Output};
 use crate::base::{Reason, Refusal};
 
 /// Prints what `shell` reads to complete commands, options and the words that options take.
 pub(super) fn completions(output: &Output, shell: Shell) -> Result<ExitCode, Refusal> {
     // To memory first: the library gives up loudly where a reader has gone.
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "althing", &mut script);
+    clap_complete::generate(shell, &mut config::command(), "althing", &mut script);
     let script = String::from_utf8_lossy(&script);
     if output.json {
         output.document(&serde_json::json!({ "shell": shell.to_string(), "script": script }));
@@ -35,7 +34,7 @@ pub(super) fn man(output: &Output, into: Option<&Path>) -> Result<ExitCode, Refu
             refusal(format!("{} can't be written to: {error}.", directory.display()))
         };
         fs::create_dir_all(&directory).map_err(unwritten)?;
-        clap_mangen::generate_to(Args::command(), &directory).map_err(unwritten)?;
+        clap_mangen::generate_to(config::command(), &directory).map_err(unwritten)?;
         if output.json {
             output.document(&serde_json::json!({ "directory": directory }));
         } else {
@@ -46,7 +45,7 @@ pub(super) fn man(output: &Output, into: Option<&Path>) -> Result<ExitCode, Refu
     }
     let mut page = Vec::new();
     // As in the pages of commands: none is written for `help`.
-    let command = Args::command().disable_help_subcommand(true);
+    let command = config::command().disable_help_subcommand(true);
     let made = clap_mangen::Man::new(command).render(&mut page);
     made.map_err(|error| refusal(format!("The page can't be made: {error}.")))?;
     let page = String::from_utf8_lossy(&page);

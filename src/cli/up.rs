@@ -12,13 +12,18 @@ use std::{
 use serde::Serialize;
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    args, log,
+    args,
+    config::{
+        Settled, Source,
+        reload::{Begun, Reload},
+    },
+    log,
     output::{Output, Paint},
 };
 use crate::{
@@ -73,26 +78,33 @@ const SCRUB_RATE_MIN: u64 = 64_000;
 /// With less than this a session would be taken for one that stands still.
 const CONTENT_RATE_MIN: u64 = 64_000;
 
-pub(super) async fn run(
-    options: args::Up,
-    data: PathBuf,
-    output: &Output,
-) -> Result<ExitCode, Refusal> {
+pub(super) async fn run(source: Source, output: &Output) -> Result<ExitCode, Refusal> {
+    let Settled { up: options, data, settings, file } = source.read()?;
+    let data = match data {
+        Some(data) => super::absolute(&data)?,
+        None => super::default_data()?,
+    };
+    super::hints_for(&data);
     log::begin(options.log)?;
     descriptors::raise();
     check_socket_path(&data.join("socket"))?;
     // Signals are caught from the start: whoever stops us while we join means it.
     let stop = stop_asked(options.with_parent)?;
+    let hangups = hangups()?;
     let status = match options.status.0 {
         Some(address) => Some(node::listen(address, "the status page (--status)").await?),
         None => None,
     };
     let options = resolve(options, data).await?;
-    up(options, status, output, stop).await
+    let begun = Begun { source, holds: settings, file };
+    up(options, status, output, stop, hangups.map(|hangups| (hangups, begun))).await
 }
 
 /// Everything that a member on this machine needs beside its options.
 async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refusal> {
+    let (trusted, accept_proxy) = networks_of(&options)?;
+    let tags = tags_of(&options.tag)?;
+    let (scrub, (send_rate, receive_rate)) = (scrub_of(&options), rates_of(&options));
     let name = match options.name {
         Some(name) => name,
         None => host_name()?,
@@ -117,12 +129,7 @@ async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refu
         Some(path) => Some(open_origins(path).await?),
         None => None,
     };
-    let front = Front {
-        trusted: networks(options.trusted_proxy, "--trusted-proxy")?.into(),
-        accept_proxy: networks(options.accept_proxy, "--accept-proxy")?,
-        log,
-        origins,
-    };
+    let front = Front { trusted: trusted.into(), accept_proxy: accept_proxy.into(), log, origins };
     Ok(node::Options {
         data,
         front,
@@ -134,42 +141,51 @@ async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refu
         statsd: options.statsd.0,
         join,
         token: token.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
-        tags: tags_of(options.tag)?,
+        tags,
         standby: options.standby,
         guard: true,
-        scrub: options.scrub_every.0.map(|every| node::Scrub {
-            every: every.0.max(SCRUB_EVERY_MIN),
-            rate: options.scrub_rate.max(SCRUB_RATE_MIN),
-        }),
-        send_rate: options.send_rate.map(|rate| rate.max(CONTENT_RATE_MIN)),
-        receive_rate: options.receive_rate.map(|rate| rate.max(CONTENT_RATE_MIN)),
+        scrub,
+        send_rate,
+        receive_rate,
         pace: options.profile.pace(),
     })
 }
 
+/// How every byte is read again from time to time.
+pub(super) fn scrub_of(options: &args::Up) -> Option<node::Scrub> {
+    options.scrub_every.0.map(|every| node::Scrub {
+        every: every.0.max(SCRUB_EVERY_MIN),
+        rate: options.scrub_rate.max(SCRUB_RATE_MIN),
+    })
+}
+
+/// How fast content is sent and received, bytes a second.
+pub(super) fn rates_of(options: &args::Up) -> (Option<u64>, Option<u64>) {
+    let rate = |given: Option<u64>| given.map(|rate| rate.max(CONTENT_RATE_MIN));
+    (rate(options.send_rate), rate(options.receive_rate))
+}
+
 /// The access log. `-` is standard output.
 fn open_log(path: &Path, format: Format) -> Result<Log, Refusal> {
-    let file = (path != Path::new("-")).then_some(path);
-    let refuse = |error: std::io::Error| {
-        Refusal::new(
-            Reason::Failed,
-            "The member was not started.",
-            format!("The access log {} can't be opened: {error}.", path.display()),
-            "See that its directory is there and that this user may write there.",
-        )
-    };
-    let log = Log::open(file, format).map_err(refuse)?;
-    // Where a terminal hangs up, this process is to end as it always did.
-    if file.is_some() && !std::io::stdin().is_terminal() {
-        let mut hangup = signal(SignalKind::hangup()).map_err(refuse)?;
-        let log = log.clone();
-        tokio::spawn(async move {
-            while hangup.recv().await.is_some() {
-                log.reopen();
-            }
-        });
-    }
-    Ok(log)
+    Log::open(log_file(path), format).map_err(|error| unopened(path, &error))
+}
+
+/// The same for one that is written already; it goes on as it was if there is an error.
+pub(super) fn change_log(log: &Log, path: &Path, format: Format) -> Result<(), Refusal> {
+    log.change(log_file(path), format).map_err(|error| unopened(path, &error))
+}
+
+fn log_file(path: &Path) -> Option<&Path> {
+    (path != Path::new("-")).then_some(path)
+}
+
+fn unopened(path: &Path, error: &std::io::Error) -> Refusal {
+    Refusal::new(
+        Reason::Failed,
+        "The member was not started.",
+        format!("The access log {} can't be opened: {error}.", path.display()),
+        "See that its directory is there and that this user may write there.",
+    )
 }
 
 /// Where clients are looked up.
@@ -202,9 +218,23 @@ async fn close_log(log: Option<Log>) {
     let _given_up = tokio::time::timeout(LOG_WITHIN, closed).await;
 }
 
-fn networks(list: Vec<Network>, option: &str) -> Result<Vec<Network>, Refusal> {
+/// Who is believed: by lines of a request, and by a header of the PROXY protocol.
+pub(super) fn networks_of(options: &args::Up) -> Result<(Vec<Network>, Vec<Network>), Refusal> {
+    Ok((
+        networks(&options.trusted_proxy, "--trusted-proxy")?,
+        networks(&options.accept_proxy, "--accept-proxy")?,
+    ))
+}
+
+/// What is right in each of its parts and too much together: a sentence.
+pub(super) fn too_much(options: &args::Up) -> Option<String> {
+    let wrong = networks_of(options).err().or_else(|| tags_of(&options.tag).err());
+    wrong.map(|refusal| refusal.why)
+}
+
+fn networks(list: &[Network], option: &str) -> Result<Vec<Network>, Refusal> {
     if list.len() <= TRUSTED_MAX {
-        return Ok(list);
+        return Ok(list.to_vec());
     }
     Err(Refusal::new(
         Reason::Invalid,
@@ -214,8 +244,9 @@ fn networks(list: Vec<Network>, option: &str) -> Result<Vec<Network>, Refusal> {
     ))
 }
 
-fn tags_of(list: Vec<args::Tag>) -> Result<BTreeMap<String, String>, Refusal> {
-    let tags = list.into_iter().map(|args::Tag(key, value)| (key, value)).collect();
+pub(super) fn tags_of(list: &[args::Tag]) -> Result<BTreeMap<String, String>, Refusal> {
+    let pair = |args::Tag(key, value): &args::Tag| (key.clone(), value.clone());
+    let tags = list.iter().map(pair).collect();
     check_tags(&tags).map_err(|why| {
         let what = "The member was not started.";
         Refusal::new(Reason::Invalid, what, why, "Give fewer or shorter ones with --tag.")
@@ -225,7 +256,7 @@ fn tags_of(list: Vec<args::Tag>) -> Result<BTreeMap<String, String>, Refusal> {
 
 /// A member that returns with other tags than the catalog has for it gets
 /// those that it was started with, as soon as there is a majority.
-async fn set_tags(handle: node::Handle, tags: BTreeMap<String, String>) {
+pub(super) async fn set_tags(handle: node::Handle, tags: BTreeMap<String, String>) {
     loop {
         let Ok(view) = handle.view().await else { return };
         let has = view.members.iter().find(|m| m.me).map(|m| &m.tags);
@@ -319,17 +350,28 @@ fn read_token(path: &Path) -> Result<String, Refusal> {
     })
 }
 
+/// Asks to read the configuration anew. Where a terminal hangs up, this process is to end as any
+/// other does.
+fn hangups() -> Result<Option<Signal>, Refusal> {
+    if std::io::stdin().is_terminal() {
+        return Ok(None);
+    }
+    signal(SignalKind::hangup()).map(Some).map_err(|error| no_signals(&error))
+}
+
+fn no_signals(error: &std::io::Error) -> Refusal {
+    Refusal::new(
+        Reason::Failed,
+        "The member was not started.",
+        format!("It can't catch signals: {error}."),
+        "Nothing that Althing knows: the operating system refuses what it always grants.",
+    )
+}
+
 /// Resolves when this process is asked to end, in whatever way. Asked a second
 /// time it ends at once.
 fn stop_asked(with_parent: bool) -> Result<oneshot::Receiver<()>, Refusal> {
-    let failed = |error: std::io::Error| {
-        Refusal::new(
-            Reason::Failed,
-            "The member was not started.",
-            format!("It can't catch signals: {error}."),
-            "Nothing that Althing knows: the operating system refuses what it always grants.",
-        )
-    };
+    let failed = |error: std::io::Error| no_signals(&error);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let orphaned = orphaned(with_parent);
@@ -372,9 +414,10 @@ async fn up(
     status: Option<TcpListener>,
     output: &Output,
     stop: oneshot::Receiver<()>,
+    reloads: Option<(Signal, Begun)>,
 ) -> Result<ExitCode, Refusal> {
     let (data, standby, tags) = (options.data.clone(), options.standby, options.tags.clone());
-    let log = options.front.log.clone();
+    let front = options.front.clone();
     let status_address = status.as_ref().and_then(|listener| listener.local_addr().ok());
     let mut stop = stop;
     let running = tokio::select! {
@@ -398,10 +441,13 @@ async fn up(
              give the same address by --listen or --status, or take it out of the socket unit"
         );
     }
-    if !tags.is_empty() {
-        // It ends with the member: then nobody answers its questions.
-        tokio::spawn(set_tags(handle.clone(), tags));
-    }
+    // It ends with the member: then nobody answers its questions.
+    let tagging = (!tags.is_empty()).then(|| tokio::spawn(set_tags(handle.clone(), tags)));
+    let tagging = tagging.map(|task| task.abort_handle());
+    let reloading = reloads.map(|(hangups, begun)| {
+        let reload = Reload::new(begun, front.clone(), handle.clone(), tagging);
+        tokio::spawn(reload.run(hangups))
+    });
     let asked = tokio::spawn(async move {
         // An error means that nobody can ask any more: then nobody has.
         if stop.await.is_ok() {
@@ -410,8 +456,11 @@ async fn up(
     });
     let ended = running.wait().await;
     asked.abort();
+    if let Some(reloading) = reloading {
+        reloading.abort();
+    }
     shutdown.cancel();
-    close_log(log).await;
+    close_log(front.log).await;
     match ended {
         Ended::Stopped => Ok(ExitCode::SUCCESS),
         Ended::Left => {

@@ -6,7 +6,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -146,15 +146,38 @@ pub async fn serve<F: Forward>(
 #[derive(Clone, Debug, Default)]
 pub struct Front {
     /// Who may say for whom it asks, by lines of a request.
-    pub trusted: Arc<[Network]>,
+    pub trusted: Networks,
     /// Who has to say by a header of the PROXY protocol for whom it connects to the doors of
     /// the member.
-    pub accept_proxy: Vec<Network>,
+    pub accept_proxy: Networks,
     /// Where requests are written down.
     pub log: Option<Log>,
     /// Where clients are, for what is counted by origin. Whoever starts the gateway gives it
     /// to its tally: one look-up serves all listeners.
     pub origins: Option<Database>,
+}
+
+/// Networks that can be named anew while they are in use. All clones of one are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Networks(Arc<RwLock<Arc<[Network]>>>);
+
+impl Networks {
+    /// Those that are named now.
+    pub fn current(&self) -> Arc<[Network]> {
+        // A poisoned lock means that a writer panicked: a change is one assignment.
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Names others; from the next connection or request on.
+    pub fn set(&self, networks: impl Into<Arc<[Network]>>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = networks.into();
+    }
+}
+
+impl From<Vec<Network>> for Networks {
+    fn from(networks: Vec<Network>) -> Self {
+        Self(Arc::new(RwLock::new(networks.into())))
+    }
 }
 
 /// What is different from one listener to another.
@@ -395,7 +418,8 @@ impl<F: Forward> Shared<F> {
 
     async fn connection(self: &Arc<Self>, mut stream: TcpStream, peer: SocketAddr, secure: bool) {
         let _counted = self.stats.connection();
-        let told = tcp::told_by(&mut stream, peer, &self.own.front.accept_proxy).await;
+        let accept_proxy = self.own.front.accept_proxy.current();
+        let told = tcp::told_by(&mut stream, peer, &accept_proxy).await;
         let Ok(told) = told.inspect_err(|error| tracing::debug!(%peer, %error, "not taken")) else {
             return self.stats.error();
         };
@@ -504,11 +528,11 @@ impl<F: Forward> Shared<F> {
 
     /// What is believed of the client that it asks for, where that is another one.
     fn said(&self, request: &Request, came: &Came) -> Option<Box<Said>> {
-        let trusted = &self.own.front.trusted;
+        let trusted = self.own.front.trusted.current();
         if trusted.is_empty() {
             return None;
         }
-        forwarded::said(&request.raw, came.address, trusted).map(Box::new)
+        forwarded::said(&request.raw, came.address, &trusted).map(Box::new)
     }
 
     /// Answers one request. The route is taken here, once.

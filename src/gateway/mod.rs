@@ -51,7 +51,7 @@ mod tls;
 mod transport;
 pub mod vip;
 
-pub use connection::{Doors, Front, serve, serve_forwarded};
+pub use connection::{Doors, Front, Networks, serve, serve_forwarded};
 pub use proxy::{Affinity, Backends, KeyOf, Process, Turn};
 pub use stats::{Served, Snapshot, Stats};
 pub use tally::Tally;

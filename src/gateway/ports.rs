@@ -316,7 +316,7 @@ impl<N: Forward + Tunnels> Serving<N> {
         let Port { app, kind, accept_proxy, connections } = port;
         match kind {
             Kind::Http => {
-                let front = Front { accept_proxy, ..self.front.clone() };
+                let front = Front { accept_proxy: accept_proxy.into(), ..self.front.clone() };
                 let own = Own { app: Some(app), front, connections };
                 let (sites, network) = (self.sites.clone(), self.network.clone());
                 let serve = serve_own(own, listener, sites, network, self.stats.clone(), stop);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::{
-    Edits, SecretEdits,
+    Edits, Scrub, SecretEdits,
     inspect::{Findings, Question},
     levels::LevelsQuestion,
     services::{Ask, Heard, Told},
@@ -19,6 +19,7 @@ use super::{
         asking::{Measured, SeriesQuestion},
         receive,
     },
+    tuning::Tuning,
 };
 use crate::{
     base::{
@@ -58,6 +59,8 @@ pub(super) enum Request {
     Operator(TokenHash, oneshot::Sender<Option<Operator>>),
     /// What an operator does, or what came of it.
     Acted(Acted, oneshot::Sender<u64>),
+    /// What happened to it that it does not know of itself.
+    Tell(Severity, String),
     /// Somebody subscribed to views.
     Watched,
     Stop(oneshot::Sender<()>),
@@ -285,6 +288,7 @@ pub struct Handle {
     pub(super) stats: Arc<Stats>,
     pub(super) custom: receive::Told,
     pub(super) listening: Listening,
+    pub(super) tuning: Tuning,
 }
 
 impl Handle {
@@ -434,6 +438,19 @@ impl Handle {
         // the events are whole.
         let recent = self.recent.lock().unwrap_or_else(|e| e.into_inner());
         recent.iter().filter(|event| event.number > after).cloned().collect()
+    }
+
+    /// Sets anew how every byte is read again from time to time (never if not given), and how much
+    /// content is sent and received, bytes a second (no bound if not given). What is under way
+    /// keeps to it too.
+    pub fn tune(&self, scrub: Option<Scrub>, send_rate: Option<u64>, receive_rate: Option<u64>) {
+        self.tuning.set(scrub, send_rate, receive_rate);
+    }
+
+    /// Makes an event of the kind `member`: what whoever runs this member did to it, and why. Lost
+    /// if the member is stopping.
+    pub async fn tell(&self, severity: Severity, text: String) {
+        let _stopping = self.requests.send(Request::Tell(severity, text)).await;
     }
 
     /// Stops the member without leaving the cluster.

@@ -34,6 +34,7 @@ mod sites;
 mod start;
 pub mod telemetry;
 pub mod transfer;
+mod tuning;
 mod watchdog;
 mod watching;
 mod whereabouts;

@@ -9,7 +9,10 @@ use std::{
     future::Future,
     io,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -24,17 +27,15 @@ const BURST: Duration = Duration::from_millis(100);
 /// The most that one stream takes in one go, bytes.
 const SLICE: usize = 64 << 10;
 
-/// A rate that streams share. Cheap to clone.
+/// A rate that streams share, and that can be set anew while they run. Cheap to clone: all clones
+/// are the same.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Rate {
-    /// None: no bound.
-    bound: Option<Arc<Bound>>,
-}
+pub(super) struct Rate(Arc<Bound>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Bound {
-    /// Bytes a second.
-    rate: u64,
+    /// Bytes a second; 0 where there is no bound.
+    rate: AtomicU64,
     /// When what has passed so far will have had its time.
     next: Mutex<Option<Instant>>,
 }
@@ -42,9 +43,16 @@ struct Bound {
 impl Rate {
     /// At most so many bytes a second; no bound if none is given.
     pub fn new(bytes_per_second: Option<u64>) -> Self {
-        let bound = bytes_per_second
-            .map(|rate| Arc::new(Bound { rate: rate.max(1), next: Mutex::new(None) }));
-        Self { bound }
+        let this = Self::default();
+        this.set(bytes_per_second);
+        this
+    }
+
+    /// The same from now on. What sleeps already sleeps to its end.
+    pub fn set(&self, bytes_per_second: Option<u64>) {
+        self.0.rate.store(bytes_per_second.map_or(0, |rate| rate.max(1)), Relaxed);
+        // What passed before had its time at the rate of before.
+        *self.0.next.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// `stream` at this rate.
@@ -55,11 +63,14 @@ impl Rate {
     /// Notes that so many bytes have passed. Until when nothing more should, if it is
     /// not yet.
     fn passed(&self, bytes: usize) -> Option<Instant> {
-        let bound = self.bound.as_ref()?;
+        let rate = self.0.rate.load(Relaxed);
+        if rate == 0 {
+            return None;
+        }
         let now = Instant::now();
-        let takes = Duration::from_secs_f64(bytes as f64 / bound.rate as f64);
+        let takes = Duration::from_secs_f64(bytes as f64 / rate as f64);
         // Every change is one assignment.
-        let mut next = bound.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = self.0.next.lock().unwrap_or_else(PoisonError::into_inner);
         let from = next.filter(|next| *next > now).unwrap_or(now);
         *next = Some(from + takes);
         let ahead = (from + takes).saturating_duration_since(now);
@@ -164,6 +175,19 @@ mod tests {
             let expected = Duration::from_secs(4);
             assert!(took <= expected && took >= expected - 2 * BURST, "{took:?}");
         }
+    }
+
+    /// Streams that run keep to what is said now.
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_can_be_set_anew() {
+        let rate = Rate::new(Some(1));
+        let limited = rate.clone();
+        rate.set(Some(500_000));
+        let took = two(limited.clone(), false).await;
+        let expected = Duration::from_secs(4);
+        assert!(took <= expected && took >= expected - 2 * BURST, "{took:?}");
+        rate.set(None);
+        assert_eq!(two(limited, false).await, Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]

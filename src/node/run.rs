@@ -35,9 +35,7 @@ use super::{
     listeners::{self, OwnPorts},
     logged,
     persist::{self, Write},
-    rate::Rate,
-    rules,
-    scrub::{self, Scrub},
+    rules, scrub,
     secrets::{Base, Others},
     services::{self, Ask, Heard},
     sites::SiteTable,
@@ -47,6 +45,7 @@ use super::{
         asking::{self, Measured, SeriesQuestion},
         receive,
     },
+    tuning::Tuning,
     watchdog::{Doing, Pulse},
     work::{self, Work},
 };
@@ -125,9 +124,8 @@ pub(super) struct Parts {
     pub content: Content,
     pub paths: persist::Paths,
     pub pace: u32,
-    pub scrub: Option<Scrub>,
-    /// How fast content is sent, and received.
-    pub rates: (Rate, Rate),
+    /// What can be set anew while it runs.
+    pub tuning: Tuning,
     /// What happened before this start and is to be told.
     pub news: Option<String>,
     /// Where what services print is kept.
@@ -294,6 +292,7 @@ pub(super) fn open(
         readings
     };
     let (custom, shutdown) = (receive::Told::default(), CancellationToken::new());
+    let tuning = parts.tuning.clone();
     match receive::bind(&socket) {
         Ok(socket) => {
             tokio::spawn(receive::from_socket(socket, custom.clone(), shutdown.clone()));
@@ -381,6 +380,7 @@ pub(super) fn open(
         stats: Arc::clone(&standing.stats),
         custom,
         listening,
+        tuning,
     };
     Ok((handle, standing, begun))
 }
@@ -470,7 +470,7 @@ fn put_together(
         runs,
         member.catalog(),
         notes.clone(),
-        (parts.scrub, parts.rates),
+        &parts.tuning,
     );
     if standing.by_tls {
         work.serve_certificates(Arc::clone(&standing.sites));
@@ -1096,6 +1096,9 @@ impl Loop {
             Request::Metrics(answer) => drop(answer.send(self.metrics())),
             // The thread waits no longer than it said.
             Request::Readings(answer) => drop(answer.try_send(self.readings())),
+            Request::Tell(severity, text) => {
+                self.tell_of_itself(EventKind::Member, severity, text);
+            }
             Request::Publish(publish, answer) => {
                 self.work.publish(*publish, self.member.catalog(), answer);
             }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use rand::Rng;
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{runtime::Handle, sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::content::Content;
@@ -65,22 +65,37 @@ pub(super) enum Found {
     Live { app: AppName },
 }
 
-/// Passes for ever. `wanted` says what the store should hold; `found` is told at
+/// Passes for ever, as `scrub` says at the time; none means no passes, and a pass that is under
+/// way ends. `wanted` says what the store should hold; `found` is told at
 /// once, because from then on the member does not hold what it says it holds.
 pub(super) async fn run(
-    scrub: Scrub,
+    mut scrub: watch::Receiver<Option<Scrub>>,
     pass: Pass,
     wanted: impl Fn() -> BTreeSet<Digest>,
     found: impl Fn(Found) + Clone + Send + 'static,
 ) {
-    let first = rand::rng().random_range(Duration::ZERO..=scrub.every.min(FIRST_WITHIN));
-    let mut due = Instant::now() + first;
+    let share = rand::rng().random_range(0.0..1.0);
+    // From when on there are passes, and when the last one began.
+    let (mut since, mut last) = (Instant::now(), None);
     loop {
+        let wish = *scrub.borrow_and_update();
+        let due = wish.map(|Scrub { every, .. }| match last {
+            Some(last) => last + every,
+            None => since + every.min(FIRST_WITHIN).mul_f64(share),
+        });
         tokio::select! {
             () = pass.stopping.cancelled() => return,
-            () = tokio::time::sleep_until(due) => {}
+            () = changed(&mut scrub) => {
+                if wish.is_none() {
+                    (since, last) = (Instant::now(), None);
+                }
+                continue;
+            }
+            () = sleep_until(due) => {}
         }
-        due = Instant::now() + scrub.every;
+        last = Some(Instant::now());
+        let rates = scrub.clone();
+        let rate = move || rates.borrow().map(|scrub| scrub.rate);
         let roots = wanted();
         let (pass, runtime, found) = (pass.clone(), Handle::current(), found.clone());
         let passing = tokio::task::spawn_blocking(move || {
@@ -94,11 +109,25 @@ pub(super) async fn run(
                     }
                 })
             };
-            pass.once(&roots, &mut pass.throttle(scrub.rate, wait), &found);
+            pass.once(&roots, &mut pass.throttle(rate, wait), &found);
         });
         if let Err(error) = passing.await {
             tracing::error!(%error, "the scrub ended before its time");
         }
+    }
+}
+
+/// Whether there are to be others than those of before; never once nobody can say so any more.
+async fn changed(scrub: &mut watch::Receiver<Option<Scrub>>) {
+    if scrub.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -112,11 +141,16 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    /// `wait` waits until so much time has passed since the pass began; false
-    /// when there is no more time.
-    fn throttle(&self, rate: u64, wait: impl FnMut(Duration) -> bool + Send + 'static) -> Throttle {
+    /// `rate` says how many bytes a second may be read now, or that there are to be no passes any
+    /// more. `wait` waits until so much time has passed since the pass began; false when there is
+    /// no more time.
+    fn throttle(
+        &self,
+        rate: impl Fn() -> Option<u64> + Send + 'static,
+        wait: impl FnMut(Duration) -> bool + Send + 'static,
+    ) -> Throttle {
         let counted = self.scrubbed.clone();
-        Throttle { rate: rate.max(1), bytes: 0, counted, wait: Box::new(wait), over: false }
+        Throttle { rate: Box::new(rate), due_s: 0.0, counted, wait: Box::new(wait), over: false }
     }
 
     /// One pass: first the store, which repairs read from, then the live trees. Blocks.
@@ -200,10 +234,11 @@ impl Pass {
     }
 }
 
-/// Lets through so many bytes a second, and nothing once the member stops.
+/// Lets through so many bytes a second, and nothing once the member or the scrub stops.
 struct Throttle {
-    rate: u64,
-    bytes: u64,
+    rate: Box<dyn Fn() -> Option<u64> + Send>,
+    /// When what was read so far has had its time, from the beginning of the pass.
+    due_s: f64,
     counted: Arc<Scrubbed>,
     wait: Box<dyn FnMut(Duration) -> bool + Send>,
     over: bool,
@@ -212,10 +247,13 @@ struct Throttle {
 impl Throttle {
     /// Waits until `bytes` more may have been read; false when it is over.
     fn took(&mut self, bytes: u64) -> bool {
-        self.bytes += bytes;
         self.counted.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let due = Duration::from_secs_f64(self.bytes as f64 / self.rate as f64);
-        self.over |= !(self.wait)(due);
+        let Some(rate) = (self.rate)() else {
+            self.over = true;
+            return false;
+        };
+        self.due_s += bytes as f64 / rate.max(1) as f64;
+        self.over |= !(self.wait)(Duration::from_secs_f64(self.due_s));
         !self.over
     }
 }
@@ -238,7 +276,7 @@ impl Read for Slowly<'_> {
         if self.throttle.took(read as u64) {
             Ok(read)
         } else {
-            Err(io::Error::other("the member is stopping"))
+            Err(io::Error::other("the scrub is stopping"))
         }
     }
 }
@@ -298,7 +336,7 @@ mod tests {
             wait: impl FnMut(Duration) -> bool + Send + 'static,
         ) -> Vec<Found> {
             let all = Mutex::default();
-            let mut throttle = self.pass.throttle(rate, wait);
+            let mut throttle = self.pass.throttle(move || Some(rate), wait);
             let found = |one| Mutex::<Vec<Found>>::lock(&all).unwrap().push(one);
             self.pass.once(&BTreeSet::from([self.root]), &mut throttle, &found);
             all.into_inner().unwrap()
@@ -360,7 +398,8 @@ mod tests {
         let root = bench.root;
         let wanted = move || BTreeSet::from([root]);
         let began = Instant::now();
-        let running = tokio::spawn(run(scrub, bench.pass.clone(), wanted, |_| {}));
+        let (_sender, told) = watch::channel(Some(scrub));
+        let running = tokio::spawn(run(told, bench.pass.clone(), wanted, |_| {}));
         while bench.passes() < 3 {
             tokio::time::sleep(Duration::from_secs(60)).await;
         }
@@ -368,5 +407,58 @@ mod tests {
         assert!(took >= 2 * scrub.every && took < 2 * scrub.every + 2 * FIRST_WITHIN, "{took:?}");
         bench.pass.stopping.cancel();
         running.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_can_be_told_otherwise_while_it_runs() {
+        let bench = Bench::new();
+        let (sender, told) = watch::channel(None);
+        let root = bench.root;
+        let wanted = move || BTreeSet::from([root]);
+        let running = tokio::spawn(run(told, bench.pass.clone(), wanted, |_| {}));
+        tokio::time::sleep(Duration::from_secs(10 * 86_400)).await;
+        assert_eq!(bench.passes(), 0, "there were to be none");
+        let scrub = Scrub { every: Duration::from_secs(86_400), rate: u64::MAX };
+        sender.send_replace(Some(scrub));
+        while bench.passes() < 2 {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+        // The next one would be a day later.
+        let began = Instant::now();
+        sender.send_replace(Some(Scrub { every: Duration::from_secs(7_200), ..scrub }));
+        while bench.passes() < 3 {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+        assert!(began.elapsed() <= Duration::from_secs(7_260), "{:?}", began.elapsed());
+        sender.send_replace(None);
+        tokio::time::sleep(Duration::from_secs(86_400)).await;
+        assert_eq!(bench.passes(), 3);
+        bench.pass.stopping.cancel();
+        running.await.unwrap();
+    }
+
+    /// A pass may take days.
+    #[test]
+    fn a_pass_under_way_keeps_to_what_is_said_now() {
+        let bench = Bench::new();
+        let latest: Arc<Mutex<Duration>> = Arc::default();
+        let (sender, told) = watch::channel(Some(1_u64 << 20));
+        let seen = latest.clone();
+        let wait = move |until| {
+            *seen.lock().unwrap() = until;
+            if until >= Duration::from_secs(3) {
+                // From the live tree on: four times as fast.
+                sender.send_replace(Some(4 << 20));
+            }
+            true
+        };
+        let mut throttle = bench.pass.throttle(move || *told.borrow(), wait);
+        bench.pass.once(&BTreeSet::from([bench.root]), &mut throttle, &|_| {});
+        assert_eq!(bench.passes(), 1);
+        let took = *latest.lock().unwrap();
+        assert!(took < Duration::from_secs(5) && took >= Duration::from_secs(3), "{took:?}");
+        let mut throttle = bench.pass.throttle(|| None, |_| true);
+        bench.pass.once(&BTreeSet::from([bench.root]), &mut throttle, &|_| {});
+        assert_eq!(bench.passes(), 1, "it ends where there are to be none");
     }
 }

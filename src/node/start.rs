@@ -16,10 +16,11 @@ use super::{
     inherited,
     keys::NextKeys,
     persist,
-    rate::Rate,
     recover::{self, Succession},
     run::{self, Parts},
-    telemetry, whereabouts,
+    telemetry,
+    tuning::Tuning,
+    whereabouts,
 };
 use crate::{
     base::{
@@ -77,7 +78,11 @@ pub async fn start(mut options: Options) -> Result<Running, Refusal> {
         None => None,
         Some(address) => Some(bind_statsd(address).await?),
     };
-    let kept = Kept { data: Arc::new(data), content: tokio::sync::OnceCell::new() };
+    let kept = Kept {
+        data: Arc::new(data),
+        content: tokio::sync::OnceCell::new(),
+        tuning: Tuning::new(options.scrub, options.send_rate, options.receive_rate),
+    };
     let site_address = listener.as_ref().and_then(|l| l.local_addr().ok());
     let (parts, ready) = prepare(&options, &kept).await?;
     let tls_address = tls.as_ref().and_then(|l| l.local_addr().ok());
@@ -91,6 +96,7 @@ pub async fn start(mut options: Options) -> Result<Running, Refusal> {
 pub(super) struct Kept {
     /// Locked while it lives.
     pub data: Arc<DataDir>,
+    tuning: Tuning,
     content: tokio::sync::OnceCell<(ContentStore, Content)>,
 }
 
@@ -199,8 +205,7 @@ pub(super) async fn prepare(options: &Options, kept: &Kept) -> Result<(Parts, Re
         content,
         paths,
         pace: options.pace,
-        scrub: options.scrub,
-        rates: (Rate::new(options.send_rate), Rate::new(options.receive_rate)),
+        tuning: kept.tuning.clone(),
         news,
         logs: data.logs(),
         addresses: crate::gateway::vip::Config {

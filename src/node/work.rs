@@ -36,6 +36,7 @@ use super::{
     sites::SiteTable,
     telemetry::Telemetry,
     transfer::{self, Boards, Connect, TransferError, Wanted},
+    tuning::Tuning,
     watching::{self, Notice},
 };
 use crate::{
@@ -173,7 +174,7 @@ impl Work {
         Runs { supervisor, key, data, secrets, telemetry, stats, episodes }: Runs,
         catalog: &Catalog,
         notes: mpsc::UnboundedSender<Note>,
-        (scrub, (sending, receiving)): (Option<Scrub>, (Rate, Rate)),
+        tuning: &Tuning,
     ) -> Self {
         let (others, whom) = watch::channel(Others::default());
         let vault = Vault {
@@ -191,8 +192,8 @@ impl Work {
             store,
             network,
             boards: Boards::default(),
-            sending,
-            receiving,
+            sending: tuning.sending.clone(),
+            receiving: tuning.receiving.clone(),
             notes,
             tasks: TaskTracker::new(),
             serving: Arc::new(Semaphore::new(SERVING_MAX)),
@@ -230,9 +231,7 @@ impl Work {
             Arc::clone(&this.kept),
             this.stopping.clone(),
         ));
-        if let Some(scrub) = scrub {
-            this.scrub(scrub);
-        }
+        this.scrub(tuning.scrub.subscribe());
         this
     }
 
@@ -436,7 +435,7 @@ impl Work {
         complaints
     }
 
-    fn scrub(&self, scrub: Scrub) {
+    fn scrub(&self, scrub: watch::Receiver<Option<Scrub>>) {
         let pass = scrub::Pass {
             content: self.content.clone(),
             store: self.store.clone(),

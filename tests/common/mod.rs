@@ -234,7 +234,9 @@ impl Plan {
             .args(["--status", &self.status.to_string()])
             .args(&self.more)
             .env_remove("ALTHING_TOKEN")
-            .env_remove("ALTHING_DATA");
+            .env_remove("ALTHING_DATA")
+            // A file of this machine is none of the test's.
+            .env("ALTHING_CONFIG", "none");
         command
     }
 
@@ -410,6 +412,7 @@ fn run_with(data: &Path, arguments: &[&str], input: &str) -> Result<Value, Refus
         .arg("--data")
         .arg(data)
         .env_remove("ALTHING_DATA")
+        .env("ALTHING_CONFIG", "none")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

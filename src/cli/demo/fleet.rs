@@ -19,7 +19,7 @@ use tokio::{
     process::{Child, ChildStdin, ChildStdout, Command},
 };
 
-use crate::cli::client::Client;
+use crate::cli::{client::Client, config};
 
 /// How long a member may take to say that it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -167,13 +167,17 @@ impl Member {
         self.reserved.clear();
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(std::env::current_exe()?);
+        // It is to be as it is shown, whatever members of this machine are told.
+        for variable in config::variables() {
+            command.env_remove(variable);
+        }
         command
+            .env("ALTHING_CONFIG", "none")
             .args(["up", "--json", "--with-parent", "--name", &self.name, "--data"])
             .arg(&self.data)
             .args(["--bind", &self.cluster.to_string()])
             .args(["--listen", &self.site.to_string()])
             .args(["--status", &self.status.to_string()])
-            .env_remove("ALTHING_TOKEN")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)

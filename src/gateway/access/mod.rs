@@ -14,7 +14,7 @@ use std::{
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread::JoinHandle,
@@ -43,7 +43,7 @@ const MODE: u32 = 0o640;
 pub struct Log(Arc<Inner>);
 
 struct Inner {
-    format: Format,
+    format: RwLock<Format>,
     waiting: Mutex<Waiting>,
     /// There is something to do for the thread.
     stirred: Condvar,
@@ -56,8 +56,17 @@ struct Inner {
 #[derive(Default)]
 struct Waiting {
     bytes: Vec<u8>,
+    /// Where lines go from now on, if that is to be another place.
+    next: Option<Box<dyn Sink>>,
     reopen: bool,
     closed: bool,
+}
+
+impl Waiting {
+    /// Whether the place that lines go to is to be looked at, whether or not any wait.
+    fn is_told(&self) -> bool {
+        self.reopen || self.next.is_some()
+    }
 }
 
 /// Something happened to the log.
@@ -90,7 +99,7 @@ impl fmt::Display for LogEvent {
 
 impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Log").field("format", &self.0.format).finish_non_exhaustive()
+        f.debug_struct("Log").field("format", &self.format()).finish_non_exhaustive()
     }
 }
 
@@ -100,10 +109,7 @@ impl Log {
     /// # Errors
     /// Where the file can't be opened, or no thread be started.
     pub fn open(path: Option<&Path>, format: Format) -> io::Result<Self> {
-        let to: Box<dyn Sink> = match path {
-            Some(path) => Box::new(LogFile::open(path)?),
-            None => Box::new(Stdout),
-        };
+        let to = open_sink(path)?;
         let log = Self::without_thread(format);
         let inner = log.0.clone();
         let thread = std::thread::Builder::new().name("althing-access".to_owned());
@@ -113,7 +119,7 @@ impl Log {
 
     fn without_thread(format: Format) -> Self {
         Self(Arc::new(Inner {
-            format,
+            format: RwLock::new(format),
             waiting: Mutex::default(),
             stirred: Condvar::new(),
             dropped: AtomicU64::new(0),
@@ -134,6 +140,24 @@ impl Log {
     pub fn reopen(&self) {
         locked(&self.0.waiting).reopen = true;
         self.0.stirred.notify_one();
+    }
+
+    /// From now on lines go to `path`, or to standard output if there is none, and are written
+    /// in this format. The few that wait at this moment go to where they went before.
+    ///
+    /// # Errors
+    /// Where the file can't be opened. Nothing has changed then.
+    pub fn change(&self, path: Option<&Path>, format: Format) -> io::Result<()> {
+        let next = open_sink(path)?;
+        locked(&self.0.waiting).next = Some(next);
+        *self.0.format.write().unwrap_or_else(PoisonError::into_inner) = format;
+        self.0.stirred.notify_one();
+        Ok(())
+    }
+
+    /// How lines are written.
+    fn format(&self) -> Format {
+        *self.0.format.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes what waits and ends. What comes later is left out. Blocks until it is done.
@@ -182,7 +206,7 @@ impl Inner {
         let mut lines = Vec::new();
         let mut behind = Behind::default();
         loop {
-            let Some(reopen) = self.next(&mut lines) else { return };
+            let Some((reopen, next)) = self.next(&mut lines) else { return };
             let done = to.put(&lines, reopen);
             if let Err(failed) = &done {
                 let lost = lines.get(failed.written..).unwrap_or_default();
@@ -194,29 +218,33 @@ impl Inner {
                 self.happened(LogEvent::Behind(dropped));
             }
             lines.clear();
+            if let Some(next) = next {
+                to = next;
+            }
         }
     }
 
-    /// Waits for lines and takes them all. Whether the file is to be opened anew; none at
-    /// the end.
-    fn next(&self, lines: &mut Vec<u8>) -> Option<bool> {
+    /// Waits for lines and takes them all. Whether the file is to be opened anew, and where what
+    /// comes after them goes, if that is elsewhere; none at the end.
+    fn next(&self, lines: &mut Vec<u8>) -> Option<(bool, Option<Box<dyn Sink>>)> {
         let mut waiting = locked(&self.waiting);
         // A moment first, in which more may come.
         let calm = |waiting: &mut Waiting| {
-            !waiting.closed && !waiting.reopen && waiting.bytes.len() < WAITING_MAX / 2
+            !waiting.closed && !waiting.is_told() && waiting.bytes.len() < WAITING_MAX / 2
         };
         let waited = self.stirred.wait_timeout_while(waiting, PAUSE, calm);
         waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
-        let idle =
-            |waiting: &mut Waiting| !waiting.closed && !waiting.reopen && waiting.bytes.is_empty();
+        let idle = |waiting: &mut Waiting| {
+            !waiting.closed && !waiting.is_told() && waiting.bytes.is_empty()
+        };
         let waited = self.stirred.wait_while(waiting, idle);
         waiting = waited.unwrap_or_else(PoisonError::into_inner);
-        let reopen = std::mem::take(&mut waiting.reopen);
+        let (reopen, next) = (std::mem::take(&mut waiting.reopen), waiting.next.take());
         if waiting.closed && waiting.bytes.is_empty() {
             return None;
         }
         std::mem::swap(&mut waiting.bytes, lines);
-        Some(reopen)
+        Some((reopen, next))
     }
 
     /// Tells what is new.
@@ -272,6 +300,14 @@ struct Failed {
 trait Sink: Send {
     /// Writes `lines`, as far as it can.
     fn put(&mut self, lines: &[u8], reopen: bool) -> Result<(), Failed>;
+}
+
+/// The file at `path`, begun or gone on with; standard output if there is none.
+fn open_sink(path: Option<&Path>) -> io::Result<Box<dyn Sink>> {
+    Ok(match path {
+        Some(path) => Box::new(LogFile::open(path)?),
+        None => Box::new(Stdout),
+    })
 }
 
 struct Stdout;

@@ -209,7 +209,7 @@ impl Drop for Record<'_> {
             tls: said.and_then(|said| said.secure).unwrap_or(by_tls),
         };
         let mut line = Vec::with_capacity(512);
-        entry.write(log.0.format, &mut line);
+        entry.write(log.format(), &mut line);
         log.put(&line);
     }
 }

@@ -199,3 +199,21 @@ fn that_it_is_behind_is_told_once_a_minute() {
     behind.counted += 7;
     assert_eq!(behind.look(16, start + Duration::from_secs(400)), None);
 }
+
+#[test]
+fn it_goes_elsewhere_and_in_another_form_once_it_is_told_so() {
+    let scratch = TempDir::new().unwrap();
+    let [one, two] = ["one", "two"].map(|name| scratch.path().join(name));
+    let log = Log::open(Some(&one), Format::Common).unwrap();
+    log.put(b"one\n");
+    log.change(Some(&two), Format::Json).unwrap();
+    while locked(&log.0.waiting).next.is_some() {
+        std::thread::yield_now();
+    }
+    log.put(b"two\n");
+    let nowhere = scratch.path().join("no/such");
+    assert!(log.change(Some(&nowhere), Format::Common).is_err());
+    assert_eq!(log.format(), Format::Json, "nothing has changed");
+    log.close();
+    assert_eq!((read(&one), read(&two)), ("one\n".to_owned(), "two\n".to_owned()));
+}

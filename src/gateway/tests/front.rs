@@ -6,11 +6,15 @@ use super::{
     fake::{Client, FakeForward, FakeSite, Peer, Server, member},
     proxying::{program, sites, tells},
 };
-use crate::gateway::{Front, Route, Sites, Target, connection::Limits};
+use crate::gateway::{Front, Networks, Route, Sites, Target, connection::Limits};
 
 /// One that believes who connects from `network`.
 pub(super) fn trusting(network: &str) -> Front {
-    Front { trusted: [network.parse().unwrap()].into(), ..Front::default() }
+    Front { trusted: networks(network), ..Front::default() }
+}
+
+fn networks(network: &str) -> Networks {
+    vec![network.parse().unwrap()].into()
 }
 
 async fn behind(front: Front, sites: Arc<dyn Sites>) -> Server {
@@ -107,8 +111,8 @@ async fn nobody_is_led_in_a_circle_behind_a_proxy_that_speaks_tls() {
 async fn the_main_doors_take_headers_of_the_proxy_protocol() {
     let sites = sites(Some(program(tells).await), &[]);
     let front = Front {
-        trusted: ["10.0.0.0/8".parse().unwrap()].into(),
-        accept_proxy: vec!["127.0.0.0/8".parse().unwrap()],
+        trusted: networks("10.0.0.0/8"),
+        accept_proxy: networks("127.0.0.0/8"),
         ..Front::default()
     };
     let server = behind(front, sites).await;
