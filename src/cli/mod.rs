@@ -17,6 +17,7 @@ mod inspect;
 mod levels;
 mod lists;
 mod log;
+mod manager;
 mod measure;
 mod operate;
 mod output;

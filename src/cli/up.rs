@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     args, log,
+    manager::Manager,
     output::{Output, Paint},
 };
 use crate::{
@@ -43,6 +44,8 @@ const SOCKET_LOOK: Duration = Duration::from_millis(5);
 const TAGS_RETRY: Duration = Duration::from_secs(3);
 /// How long the rest of the access log may take to be written at the end.
 const LOG_WITHIN: Duration = Duration::from_secs(2);
+/// Standard output, where a file is named.
+const STDOUT: &str = "-";
 /// The longest path of a Unix socket on Linux, bytes (unix(7)).
 const SOCKET_PATH_MAX: usize = 107;
 /// The longest token file that is read, bytes: a token is some hundreds.
@@ -79,6 +82,8 @@ pub(super) async fn run(
     output: &Output,
 ) -> Result<ExitCode, Refusal> {
     log::begin(options.log)?;
+    let manager = Manager::from_env();
+    manager.starting().await;
     descriptors::raise();
     check_socket_path(&data.join("socket"))?;
     // Signals are caught from the start: whoever stops us while we join means it.
@@ -87,8 +92,10 @@ pub(super) async fn run(
         Some(address) => Some(node::listen(address, "the status page (--status)").await?),
         None => None,
     };
+    let to_file = options.access_log.as_deref().is_some_and(|path| path != Path::new(STDOUT));
     let options = resolve(options, data).await?;
-    up(options, status, output, stop).await
+    on_hangup(options.front.log.clone().filter(|_| to_file), &manager)?;
+    up(options, status, output, stop, &manager).await
 }
 
 /// Everything that a member on this machine needs beside its options.
@@ -149,7 +156,7 @@ async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refu
 
 /// The access log. `-` is standard output.
 fn open_log(path: &Path, format: Format) -> Result<Log, Refusal> {
-    let file = (path != Path::new("-")).then_some(path);
+    let file = (path != Path::new(STDOUT)).then_some(path);
     let refuse = |error: std::io::Error| {
         Refusal::new(
             Reason::Failed,
@@ -158,18 +165,28 @@ fn open_log(path: &Path, format: Format) -> Result<Log, Refusal> {
             "See that its directory is there and that this user may write there.",
         )
     };
-    let log = Log::open(file, format).map_err(refuse)?;
-    // Where a terminal hangs up, this process is to end as it always did.
-    if file.is_some() && !std::io::stdin().is_terminal() {
-        let mut hangup = signal(SignalKind::hangup()).map_err(refuse)?;
-        let log = log.clone();
-        tokio::spawn(async move {
-            while hangup.recv().await.is_some() {
+    Log::open(file, format).map_err(refuse)
+}
+
+/// Opens the access log anew at SIGHUP, where that is a request to do so: whoever has a
+/// terminal ends with it when that hangs up, as every process does.
+fn on_hangup(log: Option<Log>, manager: &Manager) -> Result<(), Refusal> {
+    let by_hand = log.is_none() || std::io::stdin().is_terminal();
+    if by_hand && !manager.is_there() {
+        return Ok(());
+    }
+    let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
+    let manager = manager.clone();
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            manager.reloading().await;
+            if let Some(log) = &log {
                 log.reopen();
             }
-        });
-    }
-    Ok(log)
+            manager.reloaded().await;
+        }
+    });
+    Ok(())
 }
 
 /// Where clients are looked up.
@@ -322,16 +339,8 @@ fn read_token(path: &Path) -> Result<String, Refusal> {
 /// Resolves when this process is asked to end, in whatever way. Asked a second
 /// time it ends at once.
 fn stop_asked(with_parent: bool) -> Result<oneshot::Receiver<()>, Refusal> {
-    let failed = |error: std::io::Error| {
-        Refusal::new(
-            Reason::Failed,
-            "The member was not started.",
-            format!("It can't catch signals: {error}."),
-            "Nothing that Althing knows: the operating system refuses what it always grants.",
-        )
-    };
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
     let orphaned = orphaned(with_parent);
     let (asked, stop) = oneshot::channel();
     tokio::spawn(async move {
@@ -347,6 +356,15 @@ fn stop_asked(with_parent: bool) -> Result<oneshot::Receiver<()>, Refusal> {
         }
     });
     Ok(stop)
+}
+
+fn no_signals(error: std::io::Error) -> Refusal {
+    Refusal::new(
+        Reason::Failed,
+        "The member was not started.",
+        format!("It can't catch signals: {error}."),
+        "Nothing that Althing knows: the operating system refuses what it always grants.",
+    )
 }
 
 /// Resolves when standard input ends, if that is what ends us: the pipe of a
@@ -372,6 +390,7 @@ async fn up(
     status: Option<TcpListener>,
     output: &Output,
     stop: oneshot::Receiver<()>,
+    manager: &Manager,
 ) -> Result<ExitCode, Refusal> {
     let (data, standby, tags) = (options.data.clone(), options.standby, options.tags.clone());
     let log = options.front.log.clone();
@@ -392,6 +411,9 @@ async fn up(
         return Err(refusal);
     }
     announce(&running.ready, status_address, data, standby, output);
+    manager.ready(&format!("{} {}", running.ready.name, how(&running.ready))).await;
+    // It ends with the member, as what sets the tags below does.
+    tokio::spawn(manager.clone().accompany(handle.clone()));
     for address in node::unclaimed() {
         tracing::warn!(
             "a socket at {address} was handed over, and nothing of this member is to listen there: \
@@ -402,14 +424,17 @@ async fn up(
         // It ends with the member: then nobody answers its questions.
         tokio::spawn(set_tags(handle.clone(), tags));
     }
+    let to_end = manager.clone();
     let asked = tokio::spawn(async move {
         // An error means that nobody can ask any more: then nobody has.
         if stop.await.is_ok() {
+            to_end.stopping("Answering what is under way").await;
             handle.stop().await;
         }
     });
     let ended = running.wait().await;
     asked.abort();
+    manager.stopping(&why(&ended)).await;
     shutdown.cancel();
     close_log(log).await;
     match ended {
@@ -505,12 +530,7 @@ fn announce(
         });
         return;
     }
-    let short: String = cluster.chars().take(12).collect();
-    let how = match (founded, joined) {
-        (true, _) => format!("founded the cluster {short}"),
-        (_, true) => format!("joined the cluster {short}"),
-        _ => format!("is back in the cluster {short}"),
-    };
+    let how = how(ready);
     let or_none = |address: Option<SocketAddr>| match address {
         Some(address) => format!("http://{address}/"),
         None => "not served here".to_owned(),
@@ -530,6 +550,26 @@ fn announce(
     };
     output.line(next);
     output.line("It runs until Ctrl-C.");
+}
+
+/// How it came to be where it is; its name goes before it.
+fn how(ready: &node::Ready) -> String {
+    let short: String = ready.cluster.chars().take(12).collect();
+    match (ready.founded, ready.joined) {
+        (true, _) => format!("founded the cluster {short}"),
+        (_, true) => format!("joined the cluster {short}"),
+        _ => format!("is back in the cluster {short}"),
+    }
+}
+
+/// Why it ended, for a service manager.
+fn why(ended: &Ended) -> String {
+    match ended {
+        Ended::Stopped | Ended::Rotated(_) => "Stopped".to_owned(),
+        Ended::Left => "Has left the cluster".to_owned(),
+        Ended::Removed => "Was removed from the cluster".to_owned(),
+        Ended::Failed(refusal) => refusal.to_string(),
+    }
 }
 
 #[cfg(test)]
