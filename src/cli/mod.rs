@@ -20,6 +20,7 @@ mod invites;
 mod levels;
 mod lists;
 mod log;
+mod manager;
 mod measure;
 mod operate;
 mod operator;

@@ -24,6 +24,7 @@ use super::{
         reload::{Begun, Reload},
     },
     log,
+    manager::Manager,
     output::{Output, Paint},
 };
 use crate::{
@@ -48,6 +49,8 @@ const SOCKET_LOOK: Duration = Duration::from_millis(5);
 const TAGS_RETRY: Duration = Duration::from_secs(3);
 /// How long the rest of the access log may take to be written at the end.
 const LOG_WITHIN: Duration = Duration::from_secs(2);
+/// Standard output, where a file is named.
+const STDOUT: &str = "-";
 /// The longest path of a Unix socket on Linux, bytes (unix(7)).
 const SOCKET_PATH_MAX: usize = 107;
 /// The longest token file that is read, bytes: a token is some hundreds.
@@ -86,18 +89,20 @@ pub(super) async fn run(source: Source, output: &Output) -> Result<ExitCode, Ref
     };
     super::hints_for(&data);
     log::begin(options.log)?;
+    let manager = Manager::from_env();
+    manager.starting().await;
     descriptors::raise();
     check_socket_path(&data.join("socket"))?;
     // Signals are caught from the start: whoever stops us while we join means it.
     let stop = stop_asked(options.with_parent)?;
-    let hangups = hangups()?;
+    let hangups = hangups(&manager)?;
     let status = match options.status.0 {
         Some(address) => Some(node::listen(address, "the status page (--status)").await?),
         None => None,
     };
     let options = resolve(options, data).await?;
     let begun = Begun { source, holds: settings, file };
-    up(options, status, output, stop, hangups.map(|hangups| (hangups, begun))).await
+    up(options, status, output, stop, (hangups.map(|hangups| (hangups, begun)), manager)).await
 }
 
 /// Everything that a member on this machine needs beside its options.
@@ -165,7 +170,7 @@ pub(super) fn rates_of(options: &args::Up) -> (Option<u64>, Option<u64>) {
     (rate(options.send_rate), rate(options.receive_rate))
 }
 
-/// The access log. `-` is standard output.
+/// The access log.
 fn open_log(path: &Path, format: Format) -> Result<Log, Refusal> {
     Log::open(log_file(path), format).map_err(|error| unopened(path, &error))
 }
@@ -176,7 +181,7 @@ pub(super) fn change_log(log: &Log, path: &Path, format: Format) -> Result<(), R
 }
 
 fn log_file(path: &Path) -> Option<&Path> {
-    (path != Path::new("-")).then_some(path)
+    (path != Path::new(STDOUT)).then_some(path)
 }
 
 fn unopened(path: &Path, error: &std::io::Error) -> Refusal {
@@ -352,28 +357,18 @@ fn read_token(path: &Path) -> Result<String, Refusal> {
 
 /// Asks to read the configuration anew. Where a terminal hangs up, this process is to end as any
 /// other does.
-fn hangups() -> Result<Option<Signal>, Refusal> {
-    if std::io::stdin().is_terminal() {
+fn hangups(manager: &Manager) -> Result<Option<Signal>, Refusal> {
+    if std::io::stdin().is_terminal() && !manager.is_there() {
         return Ok(None);
     }
-    signal(SignalKind::hangup()).map(Some).map_err(|error| no_signals(&error))
-}
-
-fn no_signals(error: &std::io::Error) -> Refusal {
-    Refusal::new(
-        Reason::Failed,
-        "The member was not started.",
-        format!("It can't catch signals: {error}."),
-        "Nothing that Althing knows: the operating system refuses what it always grants.",
-    )
+    signal(SignalKind::hangup()).map(Some).map_err(no_signals)
 }
 
 /// Resolves when this process is asked to end, in whatever way. Asked a second
 /// time it ends at once.
 fn stop_asked(with_parent: bool) -> Result<oneshot::Receiver<()>, Refusal> {
-    let failed = |error: std::io::Error| no_signals(&error);
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
     let orphaned = orphaned(with_parent);
     let (asked, stop) = oneshot::channel();
     tokio::spawn(async move {
@@ -389,6 +384,15 @@ fn stop_asked(with_parent: bool) -> Result<oneshot::Receiver<()>, Refusal> {
         }
     });
     Ok(stop)
+}
+
+fn no_signals(error: std::io::Error) -> Refusal {
+    Refusal::new(
+        Reason::Failed,
+        "The member was not started.",
+        format!("It can't catch signals: {error}."),
+        "Nothing that Althing knows: the operating system refuses what it always grants.",
+    )
 }
 
 /// Resolves when standard input ends, if that is what ends us: the pipe of a
@@ -414,7 +418,7 @@ async fn up(
     status: Option<TcpListener>,
     output: &Output,
     stop: oneshot::Receiver<()>,
-    reloads: Option<(Signal, Begun)>,
+    (reloads, manager): (Option<(Signal, Begun)>, Manager),
 ) -> Result<ExitCode, Refusal> {
     let (data, standby, tags) = (options.data.clone(), options.standby, options.tags.clone());
     let front = options.front.clone();
@@ -435,6 +439,9 @@ async fn up(
         return Err(refusal);
     }
     announce(&running.ready, status_address, data, standby, output);
+    manager.ready(&format!("{} {}", running.ready.name, how(&running.ready))).await;
+    // It ends with the member, as what sets the tags below does.
+    tokio::spawn(manager.clone().accompany(handle.clone()));
     for address in node::unclaimed() {
         tracing::warn!(
             "a socket at {address} was handed over, and nothing of this member is to listen there: \
@@ -445,12 +452,14 @@ async fn up(
     let tagging = (!tags.is_empty()).then(|| tokio::spawn(set_tags(handle.clone(), tags)));
     let tagging = tagging.map(|task| task.abort_handle());
     let reloading = reloads.map(|(hangups, begun)| {
-        let reload = Reload::new(begun, front.clone(), handle.clone(), tagging);
+        let reload = Reload::new(begun, front.clone(), (handle.clone(), manager.clone()), tagging);
         tokio::spawn(reload.run(hangups))
     });
+    let to_end = manager.clone();
     let asked = tokio::spawn(async move {
         // An error means that nobody can ask any more: then nobody has.
         if stop.await.is_ok() {
+            to_end.stopping("Answering what is under way").await;
             handle.stop().await;
         }
     });
@@ -459,6 +468,7 @@ async fn up(
     if let Some(reloading) = reloading {
         reloading.abort();
     }
+    manager.stopping(&why(&ended)).await;
     shutdown.cancel();
     close_log(front.log).await;
     match ended {
@@ -554,12 +564,7 @@ fn announce(
         });
         return;
     }
-    let short: String = cluster.chars().take(12).collect();
-    let how = match (founded, joined) {
-        (true, _) => format!("founded the cluster {short}"),
-        (_, true) => format!("joined the cluster {short}"),
-        _ => format!("is back in the cluster {short}"),
-    };
+    let how = how(ready);
     let or_none = |address: Option<SocketAddr>| match address {
         Some(address) => format!("http://{address}/"),
         None => "not served here".to_owned(),
@@ -579,6 +584,26 @@ fn announce(
     };
     output.hint(next);
     output.line("It runs until Ctrl-C.");
+}
+
+/// How it came to be where it is; its name goes before it.
+fn how(ready: &node::Ready) -> String {
+    let short: String = ready.cluster.chars().take(12).collect();
+    match (ready.founded, ready.joined) {
+        (true, _) => format!("founded the cluster {short}"),
+        (_, true) => format!("joined the cluster {short}"),
+        _ => format!("is back in the cluster {short}"),
+    }
+}
+
+/// Why it ended, for a service manager.
+fn why(ended: &Ended) -> String {
+    match ended {
+        Ended::Stopped | Ended::Rotated(_) => "Stopped".to_owned(),
+        Ended::Left => "Has left the cluster".to_owned(),
+        Ended::Removed => "Was removed from the cluster".to_owned(),
+        Ended::Failed(refusal) => refusal.to_string(),
+    }
 }
 
 #[cfg(test)]

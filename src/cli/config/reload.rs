@@ -8,7 +8,7 @@ use tokio::{signal::unix::Signal, task::AbortHandle};
 use super::{Setting, Settled, Source};
 use crate::{
     base::{Reason, Refusal},
-    cli::{args::Up, up},
+    cli::{args::Up, manager::Manager, up},
     gateway::Front,
     member::event::Severity,
     node::Handle,
@@ -106,35 +106,47 @@ pub(in crate::cli) struct Reload {
     begun: Begun,
     front: Front,
     handle: Handle,
+    manager: Manager,
     /// Sets the tags that were given last.
     tagging: Option<AbortHandle>,
 }
 
 impl Reload {
     /// For a member behind `front`. `tagging` still sets the tags that it was started with.
-    pub fn new(begun: Begun, front: Front, handle: Handle, tagging: Option<AbortHandle>) -> Self {
-        Self { begun, front, handle, tagging }
+    pub fn new(
+        begun: Begun,
+        front: Front,
+        (handle, manager): (Handle, Manager),
+        tagging: Option<AbortHandle>,
+    ) -> Self {
+        Self { begun, front, handle, manager, tagging }
     }
 
     /// Reads everything anew at each signal.
     pub async fn run(mut self, mut hangups: Signal) {
         while hangups.recv().await.is_some() {
-            if let Some(log) = &self.front.log {
-                log.reopen();
-            }
-            let (severity, text) = match self.read_anew() {
-                Ok(Some(text)) => (Severity::Info, text),
-                Ok(None) => continue,
-                Err(refusal) => {
-                    let why = refusal.why.trim_end_matches('.');
-                    let text = format!(
-                        "its configuration was not read anew, and everything is as it was: {why}"
-                    );
-                    (Severity::Warning, text)
-                }
-            };
-            self.handle.tell(severity, text).await;
+            self.manager.reloading().await;
+            self.reload().await;
+            self.manager.reloaded().await;
         }
+    }
+
+    async fn reload(&mut self) {
+        if let Some(log) = &self.front.log {
+            log.reopen();
+        }
+        let (severity, text) = match self.read_anew() {
+            Ok(Some(text)) => (Severity::Info, text),
+            Ok(None) => return,
+            Err(refusal) => {
+                let why = refusal.why.trim_end_matches('.');
+                let text = format!(
+                    "its configuration was not read anew, and everything is as it was: {why}"
+                );
+                (Severity::Warning, text)
+            }
+        };
+        self.handle.tell(severity, text).await;
     }
 
     /// What is to be told of it; nothing where no file is in use.
