@@ -72,6 +72,8 @@ pub(super) fn command(command: &Command) -> Result<Permit, Refusal> {
         Command::Event { name, .. } => format!("event {name}"),
         Command::Query { .. } => return Ok(Permit::Read),
         Command::Invite { .. } => return Err(not_here("an invitation lets others in")),
+        Command::Withdraw { id: None } => "invites withdraw --all".to_owned(),
+        Command::Withdraw { id: Some(id) } => format!("invites withdraw {id}"),
         Command::OperatorAdd { .. } | Command::OperatorRemove { .. } => {
             return Err(not_here("a token makes no tokens, and takes none away"));
         }

@@ -94,6 +94,7 @@ pub(super) fn asks(action: &Action) -> Result<bool, Refusal> {
     match action {
         Action::Up(_)
         | Action::Init { .. }
+        | Action::Config { .. }
         | Action::GuardAddresses
         | Action::Demo(_)
         | Action::Sim(_)
@@ -132,6 +133,7 @@ pub(super) fn asks(action: &Action) -> Result<bool, Refusal> {
         | Action::Operator { action: OperatorAction::List }
         | Action::Rules { action: RulesAction::Test { .. } }
         | Action::Members { .. }
+        | Action::Invites { .. }
         | Action::Rtt { .. }
         | Action::Apps
         | Action::Status { .. }
