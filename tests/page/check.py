@@ -328,6 +328,18 @@ def a_window_is_opened_taken_over_and_closed(tab, address, cluster):
     assert cluster.window is None
 
 
+def dialogs_fit_on_a_phone(tab, address, _):
+    tab.open(f"{address}#/app/app-29", 390)
+    sign_in(tab)
+    for part, act in (("app/app-29", "resolve app-29"), ("app/app-29", "publish app-29"), ("app/app-29", "rollback app-29 4"),
+                      ("member/web-005", "service web-005"), ("window", "window"), ("apps", "publish ")):
+        go(tab, part)
+        ask(tab, act)
+        wide = tab.run("document.querySelector('#ask').scrollWidth - document.querySelector('#ask').clientWidth")
+        assert wide <= 0, f"{act} is {wide} pixels too wide"
+        tab.run("document.querySelector('#ask').close()")
+
+
 def what_comes_of_an_act_is_told_when_its_dialog_is_closed(tab, address, cluster):
     cluster.slow = 2.0
     tab.open(f"{address}#/members")

@@ -339,7 +339,7 @@ export function resolveAct(name) {
     const app = found(view, name);
     if (!app || app.vote !== "hung") return null;
     const p = holders(view).find((one) => one.member === member);
-    const others = app.positions.filter((one) => one.position !== "elsewhere" && (!p || one.root !== p.root)).map((one) => one.member);
+    const others = app.positions.filter((one) => one.position !== "elsewhere" && one.root && p && one.root !== p.root).map((one) => one.member);
     return { title: `Decide the vote on ${name}`, verb: "Decide", typed: name, app: name, lacks: !p,
       command: `althing resolve ${name} --member ${member || "NAME"}`, body: { resolve: { app: name, member } },
       does: p ? [`What ${member} holds becomes version ${app.version + 1} of ${name}: ${p.root.slice(0, 10)}, which ` +
