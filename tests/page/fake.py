@@ -163,6 +163,8 @@ class Cluster:
     # ---- Acts, as the status port takes them: src/admin/routes.rs ------------------------------------
 
     def operator(self, headers):
+        if headers.get("Origin", own := f"http://{headers['Host']}") != own or headers.get("Sec-Fetch-Site") not in (None, "same-origin"):
+            raise Refused(403, "forbidden", "Nothing was done.", "The request comes from a page of another site.", "Open the page itself.")
         kind, _, token = headers.get("Authorization", "").partition(" ")
         if not self.near:
             raise Refused(403, "forbidden", "Nothing was done.", "Acts are taken on this member's own machine alone.",
@@ -204,6 +206,16 @@ class Cluster:
         if not publish["source"].startswith("/srv"):
             raise Refused(404, "not-found", "Nothing was published.", f"There is no {publish['source']} {MARKUP}.", "Name a directory that is there.")
         return self.next_version(publish["app"] or "app-00", publish["message"])
+
+    def inspect(self, _, question):
+        (kind, asked), = question.items()
+        app = next(a for a in self.view()["applications"] if a["name"] == asked["app"])
+        same = app["positions"][0]["position"] == "agrees"
+        if kind == "compare":
+            return {"compared": {"app": app["name"], "version": app["version"], "root": app["root"], "found": app["positions"][0]["root"], "same": same,
+                                 "full": asked["full"], "files": 120, "bytes_read": 4_000_000, "took_ms": 1200, "differing": 0 if same else 2, "lacking": 0}}
+        return {"diff": {"app": app["name"], "from": "version 5", "to": "what stands here", "same": same, "added": 1, "changed": 1, "deleted": 0,
+                         "changes": [{"op": "ADD", "path": "new.html"}, {"op": "SET", "path": MARKUP}], "more": 3}}
 
     def next_version(self, name, message):
         made = self.taken.setdefault(name, [])
@@ -253,6 +265,7 @@ class Door(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Security-Policy", POLICY)
         self.send_header("Cache-Control", "no-store")
+        self.send_header("Referrer-Policy", "no-referrer")
         if length is None:
             self.close_connection = True
             self.send_header("Connection", "close")
@@ -271,7 +284,7 @@ class Door(BaseHTTPRequestHandler):
             self.answer("application/json", json.dumps({"error": refused.told}).encode(), refused.status)
 
     def do_POST(self):
-        cluster, acts = self.server.cluster, {"/api/v1/command": "command", "/api/v1/publish": "publish"}
+        cluster, acts = self.server.cluster, {"/api/v1/command": "command", "/api/v1/publish": "publish", "/api/v1/inspect": "inspect"}
         body = self.rfile.read(int(self.headers["Content-Length"]))
 
         def act():

@@ -3,7 +3,7 @@
 //
 // The token goes into the header of these requests and nowhere else. The tab keeps it until it is closed.
 
-import { at, badge, clock, commands, dim, fill, forget, make, plural, said, setText, some, span, unseen } from "./dom.js";
+import { at, badge, clock, commands, dim, fill, forget, make, plural, said, setText, size, some, span, unseen } from "./dom.js";
 import { schedule, state } from "./feed.js";
 import { isLive, isServing } from "./members.js";
 
@@ -318,6 +318,40 @@ export function publishAct(name) {
   }, { fields, about: name });
 }
 
+// What stands on the member that tells, against what is in force: what differs the vote puts right.
+export function compareAct(name) {
+  return act(`sync ${name}`, "Compare", (view, { full }) => {
+    const app = found(view, name);
+    if (!app) return null;
+    return { title: `Compare ${name} on ${view.me}`, verb: "Compare", command: `althing sync ${name}${full ? " --full" : ""}`,
+      does: [`What stands on ${view.me} is compared with version ${app.version}, and it is told which files differ. ` +
+        "What differs is put right by the vote, unless a window is open. Another member's files are compared on its own page."],
+      run: () => compare(name, full), told: differing };
+  }, { fields: () => [{ id: "full", type: "checkbox", label: "Read every byte, not only what may have changed" }], about: name });
+}
+
+async function compare(app, full) {
+  const first = await call("/api/v1/inspect", { compare: { app, full, lists: false } });
+  if (!first.ok) return first;
+  const { compared } = first.ok.ok;
+  if (compared.same) return { ok: { compared } };
+  const second = await call("/api/v1/inspect", { diff: { app, from: null, to: null, live: true, text: false } });
+  return second.ok ? { ok: { compared, diff: second.ok.ok.diff } } : second;
+}
+
+const PATHS_SHOWN = 200;
+
+function differing({ compared, diff }) {
+  const read = ` ${plural(compared.files, "file", "files")}, ${size(compared.bytes_read)} read in ${span(compared.took_ms)}.`;
+  if (!diff) return [`Here stands version ${compared.version}.`, dim(read)];
+  const list = make("ul", "scroll paths", ...diff.changes.slice(0, PATHS_SHOWN).map((one) => make("li", "", dim(`${one.op} `), make("code", "", one.path))));
+  const more = diff.more + Math.max(0, diff.changes.length - PATHS_SHOWN);
+  list.tabIndex = 0;
+  list.setAttribute("aria-label", "What differs");
+  return [`${plural(diff.added + diff.changed + diff.deleted, "path differs", "paths differ")} from version ${compared.version}.`, dim(read), list,
+    more ? dim(`And ${more} more.`) : ""];
+}
+
 export function rollbackAct(name, number) {
   return act(`rollback ${name} ${number}`, "Roll back", (view) => {
     const app = found(view, name);
@@ -339,7 +373,7 @@ export function resolveAct(name) {
     const app = found(view, name);
     if (!app || app.vote !== "hung") return null;
     const p = holders(view).find((one) => one.member === member);
-    const others = app.positions.filter((one) => one.position !== "elsewhere" && (!p || one.root !== p.root)).map((one) => one.member);
+    const others = app.positions.filter((one) => one.position !== "elsewhere" && one.root && p && one.root !== p.root).map((one) => one.member);
     return { title: `Decide the vote on ${name}`, verb: "Decide", typed: name, app: name, lacks: !p,
       command: `althing resolve ${name} --member ${member || "NAME"}`, body: { resolve: { app: name, member } },
       does: p ? [`What ${member} holds becomes version ${app.version + 1} of ${name}: ${p.root.slice(0, 10)}, which ` +

@@ -5,7 +5,7 @@ import { appLink, at, badge, cell, commands, count, dim, fact, fill, keyed, make
 import { drawPublication } from "./cluster.js";
 import { drawServices } from "./services.js";
 import { levelRules } from "./rules.js";
-import { fillActs, publishAct, resolveAct, rollbackAct } from "./acts.js";
+import { compareAct, fillActs, publishAct, resolveAct, rollbackAct } from "./acts.js";
 import { state } from "./feed.js";
 
 const MANY = 40;       // from this many members on, lists scroll in a frame
@@ -127,7 +127,7 @@ export function drawApp(view, name) {
   const [kind, word, why] = VOTES[app.vote] || ["warn", app.vote, ""];
   fill(at("app-badges"), [app.version, app.vote, app.work, app.error], () => [
     make("span", "tag", `version ${app.version}`), badge(kind, word), ...here(app)]);
-  fillActs(at("app-acts"), [name, app.version], () => [publishAct(name), app.vote === "hung" ? resolveAct(name) : null].filter(Boolean));
+  fillActs(at("app-acts"), [name, app.version], () => [publishAct(name), compareAct(name), app.vote === "hung" ? resolveAct(name) : null].filter(Boolean));
   drawFacts(app);
   drawComing(view, app);
   fill(at("app-vote"), [app.vote, app.ballots, app.electorate], () => [

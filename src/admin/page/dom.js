@@ -25,7 +25,13 @@ export function fill(element, data, build, patch) {
   const key = typeof data === "string" ? data : JSON.stringify(data);
   if (filled.get(element) === key) return false;
   filled.set(element, key);
-  if (!patch || !patch(element)) element.replaceChildren(...build());
+  if (patch && patch(element)) return true;
+  // The button that has the focus may be built anew, or become its counterpart.
+  const { activeElement: before } = document;
+  const act = element.contains(before) ? before.dataset.act : undefined;
+  element.replaceChildren(...build());
+  const after = act && [...element.querySelectorAll("[data-act]")].find((one) => one.dataset.act === act);
+  if (after) after.focus({ preventScroll: true });
   return true;
 }
 

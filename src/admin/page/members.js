@@ -324,13 +324,13 @@ function drawStandby(m) {
   box.hidden = !m.standby;
   if (!m.standby) return;
   const log = state.roster;
-  const said_ = Array.isArray(log) ? log.filter((e) => [" is out of service", " is on standby", " waits again"].some((words) =>
+  const told = Array.isArray(log) ? log.filter((e) => [" is out of service", " is on standby", " waits again"].some((words) =>
     e.text.startsWith(m.name + words))).sort((a, b) => b.at - a.at)[0] : null;
   const { rules = [], changes = [] } = state.levels || {};
   const next = changes.find((turn) => turn.begins && !turn.silenced && turn.members.includes(m.name));
   const able = m.waits ? rules.filter((one) => one.more && !one.silenced) : [];
-  fill(box, [m.name, m.waits, log ? said_ || log.why || "" : "asking", next, able], () => [
-    make("p", "", dim("Why it is on standby: "), ...(said_ ? [said(said_.text), " ", moment(said_.at), dim(" by the log of "), memberLink(said_.from)]
+  fill(box, [m.name, m.waits, log ? told || log.why || "" : "asking", next, able], () => [
+    make("p", "", dim("Why it is on standby: "), ...(told ? [said(told.text), " ", moment(told.at), dim(" by the log of "), memberLink(told.from)]
       : [!log ? "asking all members …" : log.why ? `the logs are not known: ${log.why}`
         : "no log that was asked says it; it may have been started with --standby, or it is long ago."])),
     make("p", "", dim("What brings it in: "), ...(next ? [said(`rule ${next.rule.rule} of ${next.rule.app}, `), moment(next.at), "; "] : []),
