@@ -105,7 +105,8 @@ fn prompt(line: &str) -> Option<(&str, &str)> {
 
 /// Whether a command may be given again and again.
 fn only_looks(typed: &str) -> bool {
-    LOOKS.iter().any(|known| is_command(typed, known))
+    // With a further word it opens or closes one.
+    typed == "althing window" || LOOKS.iter().any(|known| is_command(typed, known))
 }
 
 fn is_command(typed: &str, known: &str) -> bool {
@@ -280,7 +281,8 @@ impl Servers {
         let place = tempfile::tempdir().unwrap();
         let mut hub = Shell::new(&alone(), place.path(), None);
         hub.prepare(
-            "ip link add br type bridge && ip addr add 10.0.0.254/24 dev br && ip link set br up",
+            "ip link add name hub type bridge && ip addr add 10.0.0.254/24 dev hub \
+             && ip link set hub up",
         );
         Self { hub, shells: BTreeMap::new(), place }
     }
@@ -295,7 +297,7 @@ impl Servers {
             let mut shell = Shell::new(&words(&under), &home, Some(&home.join("data")));
             let pid = shell.pid();
             self.hub.prepare(&format!(
-                "ip link add v{number} master br type veth peer name eth0 netns {pid} \
+                "ip link add name v{number} master hub type veth peer name eth0 netns {pid} \
                  && ip link set v{number} up"
             ));
             shell.prepare(&format!(
@@ -416,6 +418,7 @@ fn the_reader_of_pages_reads_as_people_do() {
 
     assert!(only_looks("curl -s x") && only_looks("althing status --check"));
     assert!(!only_looks("cd x") && !only_looks("althing statuses") && !only_looks("althing drain"));
+    assert!(only_looks("althing window") && !only_looks("althing window close"));
 }
 
 /// Every page of the guide, without the table of contents.
