@@ -301,7 +301,7 @@ impl Servers {
                  && ip link set v{number} up"
             ));
             shell.prepare(&format!(
-                "echo {name} > /proc/sys/kernel/hostname && ip addr add 10.0.0.{number}/24 dev eth0 \
+                "hostname {name} && ip addr add 10.0.0.{number}/24 dev eth0 \
                  && ip link set eth0 up && ip route add default via 10.0.0.254"
             ));
             self.shells.insert(name.to_owned(), shell);
@@ -362,11 +362,8 @@ fn the_readme_is_as_it_says() {
             assert!(token.starts_with("althing-"), "{output}");
         }
     }
-    for server in ["server1", "server2"] {
-        let typed = format!(
-            "curl -s http://{}:8080/",
-            if server == "server1" { "10.0.0.2" } else { "10.0.0.1" }
-        );
+    for (server, other) in [("server1", 2), ("server2", 1)] {
+        let typed = format!("curl -s http://10.0.0.{other}:8080/");
         let shown = vec!["from the README".to_owned()];
         servers.shell(server).step(&Step { at: String::new(), typed, shown });
     }
