@@ -9,7 +9,7 @@
 //! live path led to when it was last switched, whatever crash came between.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
@@ -114,7 +114,12 @@ struct Work {
     generation: u64,
     /// What a crash interrupted and could not be finished yet.
     unrecovered: Option<Saved>,
+    /// What the live tree was whenever it was taken into the store, and under which version.
+    taken: (u64, VecDeque<Digest>),
 }
+
+/// Signatures that are remembered of that, the newest: one of them may be the next version.
+const TAKEN_MAX: usize = 256;
 
 /// For how long pages of an earlier version find the files that they were made with.
 const SKEW: Duration = Duration::from_secs(600);
@@ -426,9 +431,11 @@ impl Content {
             let active = active.ok_or_else(|| ContentError::NotActive(app.clone()))?;
             (active, (*work.cache).clone(), work.generation)
         };
+        let is_as_it_was = || locked(&cell.work).generation == generation;
         if let Some(staged) = self.ingest_where_changed(&cell, &active)?
-            && locked(&cell.work).generation == generation
+            && is_as_it_was()
         {
+            cell.remember_taken(active.version, staged.root);
             return Ok(staged);
         }
         let rules = IgnoreRules::new(&active.ignore)?;
@@ -438,9 +445,10 @@ impl Content {
         let _hold = self.inner.store.hold();
         let tree = self.take(&active.live, &rules, &expected, &mut cache, true)?;
         let staged = self.keep(&tree)?;
-        if locked(&cell.work).generation != generation {
+        if !is_as_it_was() {
             return Err(DriverError::Changing(active.live).into());
         }
+        cell.remember_taken(active.version, staged.root);
         Ok(staged)
     }
 

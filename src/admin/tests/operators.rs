@@ -370,13 +370,6 @@ fn each_question_is_decided_on() {
     ] {
         assert_eq!(permit::ask(Some(&alpha), &ask).ok(), expected, "{ask:?}");
     }
-    let publish = Publish {
-        app: None,
-        source: "/srv/www".into(),
-        message: String::new(),
-        base: None,
-        hosts: vec![],
-        place: None,
-    };
+    let publish = Publish::new("/srv/www");
     assert_eq!(Some(permit::publish(&publish)), act("publish /srv/www"));
 }

@@ -4,12 +4,12 @@
 //! In a window in automatic mode an edit that the next version does not touch stays
 //! as it is. Everything else that differs is drift: it gives way to the version.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::VecDeque, path::Path, sync::Arc};
 
 use super::{Active, App, Content, ContentError, LIVE, Work, look::Sink};
 use crate::{
     base::{
-        RelPath,
+        Digest, RelPath,
         merge::{Merged, merge},
         tree::{Change, Entry, Node, Tree, changes, same},
     },
@@ -21,7 +21,7 @@ use crate::{
 
 /// The live tree as it was seen right before a switch.
 pub(super) struct Seen {
-    /// What its version is.
+    /// What its version is, or the next one where that was taken from it.
     base: Arc<Tree>,
     /// What stood there.
     scan: Scan,
@@ -68,6 +68,27 @@ impl Seen {
     }
 }
 
+impl App {
+    /// The live tree was this, under this version.
+    pub(super) fn remember_taken(&self, version: u64, root: Digest) {
+        let mut work = super::locked(&self.work);
+        let (under, taken) = &mut work.taken;
+        if *under != version {
+            (*under, *taken) = (version, VecDeque::new());
+        }
+        if taken.len() == super::TAKEN_MAX {
+            taken.pop_front();
+        }
+        taken.push_back(root);
+    }
+
+    /// Whether it was.
+    fn was_taken(&self, version: u64, root: Digest) -> bool {
+        let (under, taken) = &super::locked(&self.work).taken;
+        *under == version && taken.contains(&root)
+    }
+}
+
 impl Content {
     /// Looks at the live tree right before `next`, whose content is `theirs`, takes its
     /// place. Nothing where it can't be told what was edited: another path, other
@@ -98,6 +119,10 @@ impl Content {
                 (scan, cache)
             }
         };
+        // It was taken from this very tree: an edit is what was changed since, as by a program that
+        // empties a file before it writes it.
+        let own = keep && cell.was_taken(before.version, next.root);
+        let base = if own { Arc::new(theirs.clone()) } else { base };
         let (mut wanted, mut edits) = (theirs.clone(), Edits::default());
         if scan.tree.root() != base.root() {
             (wanted, edits) = reconcile(&base, &scan.tree, theirs, keep);

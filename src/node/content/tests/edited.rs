@@ -78,6 +78,26 @@ fn of_what_both_changed_the_version_stands_and_the_edit_is_kept_aside() {
 }
 
 #[test]
+fn what_is_saved_after_an_edit_was_taken_is_the_next_edit() {
+    // A shell empties a file before it writes it, and the empty one may be published.
+    let bench = Bench::with(&[("a", "1"), ("b", "1")]);
+    bench.edit(&[("a", "")]);
+    let taken = bench.content.ingest_live(&app("www")).unwrap();
+    assert_eq!(taken.root, bench.stage(&[("a", ""), ("b", "1")]));
+    bench.edit(&[("a", "saved")]);
+    let done = bench.keeping(2, &[("a", ""), ("b", "1")]);
+    assert_eq!(bench.read("a").as_deref(), Some("saved"));
+    assert_eq!(done.edits, Edits { kept: vec![path("a")], aside: vec![] });
+    assert_eq!(done.merged, bench.root());
+    // It has nothing to do with what comes under other versions.
+    let done = bench.keeping(3, &[("a", "3"), ("b", "1")]);
+    assert_eq!((bench.read("a").as_deref(), done.edits.aside.len()), (Some("3"), 1));
+    bench.edit(&[("a", "later")]);
+    let done = bench.keeping(4, &[("a", ""), ("b", "1")]);
+    assert_eq!((bench.read("a").as_deref(), done.edits.aside.len()), (Some(""), 1));
+}
+
+#[test]
 fn one_file_is_put_in_place_by_itself() {
     let bench = Bench::with(&[("a", "1"), ("b", "1")]);
     let tree = bench.inode();
