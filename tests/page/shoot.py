@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Takes a picture of every part of the status page, light and dark, wide and on a phone.
 
-    tests/page/shoot.py http://127.0.0.1:7780/ --into docs/images
+    tests/page/shoot.py http://127.0.0.1:7780/ --into docs/images --webp 60
     tests/page/shoot.py http://127.0.0.1:7780/ --into shots --only overview,members --prefix 200-
 
 It needs Debian's `chromium` and nothing else: the browser is spoken to by its DevTools protocol. It prints
@@ -131,12 +131,14 @@ class Tab:
                 raise SystemExit(f"This did not come true: {script}")
             time.sleep(0.02)
 
-    def shoot(self, file):
-        """The whole page, however long, also what a browser leaves out while it is not in sight."""
+    def shoot(self, file, webp=None):
+        """The whole page, however long, also what a browser leaves out while it is not in sight. With `webp`, 1 to 100,
+        of that quality and a tenth of the size."""
         self.run("for (const app of document.querySelectorAll('.apps .app')) app.style.contentVisibility = 'visible'")
         width = self.run("innerWidth")
         height = min(TALLEST, max(self.run("innerHeight"), self.run("document.documentElement.scrollHeight")))
-        shot = self.do("Page.captureScreenshot", format="png", captureBeyondViewport=True,
+        form = {"format": "webp", "quality": webp} if webp else {"format": "png"}
+        shot = self.do("Page.captureScreenshot", **form, captureBeyondViewport=True,
                        clip={"x": 0, "y": 0, "width": width, "height": height, "scale": 1})
         with open(file, "wb") as out:
             out.write(base64.b64decode(shot["data"]))
@@ -188,6 +190,7 @@ def main():
     asked.add_argument("--widths", default="1440,390")
     asked.add_argument("--themes", default="light,dark")
     asked.add_argument("--settle", type=float, default=SETTLE_S, help="seconds to wait for charts")
+    asked.add_argument("--webp", type=int, help="write WebP of this quality, 1 to 100, and not PNG")
     asked.add_argument("--browser", default="chromium")
     given = asked.parse_args()
     if "://" not in given.address:
@@ -209,8 +212,8 @@ def main():
                     time.sleep(given.settle)
                     paint = tab.run("performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? -1")
                     wide = tab.run("document.documentElement.scrollWidth - innerWidth")
-                    file = os.path.join(given.into, f"{given.prefix}{name}-{theme}-{width}.png")
-                    tab.shoot(file)
+                    file = os.path.join(given.into, f"{given.prefix}{name}-{theme}-{width}.{'webp' if given.webp else 'png'}")
+                    tab.shoot(file, given.webp)
                     print(f"{file}: first paint after {paint:.0f} ms", flush=True)
                     wrong += [f"{file}: {text}" for text in tab.complaints()]
                     if wide > 0:
