@@ -4,20 +4,21 @@
 //! `cargo bench --bench face [-- --quick] [-- --json]` prints
 //!
 //! * how long `althing --help` takes, of 30 runs;
-//! * how long a founding member takes from its start until a request to its `--listen` is answered,
-//!   and until its status page is; and one that returns with a site, until the site is: 10 runs each;
+//! * how long a founding member takes from its start until a request to its `--listen` is
+//!   answered, and until its status page is; and one that returns with a site, until the site is:
+//!   10 runs each;
 //! * what the status page weighs on the wire: all files that `/` loads;
 //! * when a browser first paints it, where there is `chromium`; of 3 runs;
 //! * the size of the program.
 //!
 //! It fails above the bounds that the project promises, each of them for the median.
 //!
-//! Two yardsticks are run in turn with all that is timed, and printed beside it: `/bin/true`, started
-//! and waited for in the same way, and a page of 4 KiB that is written and synced, as a start does
-//! several times. How long these take says what the machine is good for at that moment. Without
-//! `--quick` it changes no bound. With it, which is for machines that others use as well, a bound of
-//! time is so many times as high as the slower one of the yardsticks is slower than on the machine
-//! that the bounds are meant for, and at most [`SLOWER_MAX`] times.
+//! Two yardsticks are run in turn with all that is timed, and printed beside it: `/bin/true`,
+//! started and waited for in the same way, and a page of 4 KiB that is written and synced, as a
+//! start does several times. How long these take says what the machine is good for at that moment.
+//! Without `--quick` it changes no bound. With it, which is for machines that others use as well,
+//! a bound of time is so many times as high as the slower one of the yardsticks is slower than on
+//! the machine that the bounds are meant for, and at most [`SLOWER_MAX`] times.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark waits in real time")]
 
@@ -328,6 +329,8 @@ impl Place {
             .arg(&self.data)
             .args(["--bind", &self.members.to_string(), "--listen", &self.sites.to_string()])
             .args(["--status", &self.status.to_string()])
+            // What this machine is configured with is not what is measured.
+            .env("ALTHING_CONFIG", "none")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());

@@ -37,7 +37,7 @@ impl Drop for Member {
 fn althing() -> Command {
     let mut command = Command::new(BINARY);
     command.env_remove("ALTHING_TOKEN").env_remove("ALTHING_DATA").env_remove("ALTHING_LOG");
-    command.env("ALTHING_CONFIG", "none"); // that of this machine is none of the test's
+    command.env_remove("ALTHING_VIA").env("ALTHING_CONFIG", "none"); // that of this machine is none of the test's
     command.env("NO_PROXY", "*"); // loopback only, whoever runs the tests
     command
 }

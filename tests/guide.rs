@@ -163,9 +163,13 @@ impl Shell {
         let mut command = Command::new(&under[0]);
         command.args(&under[1..]).args(["bash", "--noprofile", "--norc"]);
         command.current_dir(place).env("PATH", path).env("NO_PROXY", "*");
-        for name in ["ALTHING_TOKEN", "ALTHING_DATA", "ALTHING_LOG", "BASH_ENV"] {
-            command.env_remove(name);
+        // What this machine is configured with is none of the guide's.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("ALTHING_") {
+                command.env_remove(name);
+            }
         }
+        command.env_remove("BASH_ENV").env_remove("NOTIFY_SOCKET").env("ALTHING_CONFIG", "none");
         if let Some(data) = data {
             command.env("ALTHING_DATA", data);
         }
@@ -372,7 +376,8 @@ fn the_readme_is_as_it_says() {
 #[test]
 fn what_is_not_as_the_guide_says_is_noticed() {
     let place = tempfile::tempdir().unwrap();
-    let mut shell = Shell::new(&alone(), place.path(), None);
+    let nobody = place.path().join("nobody");
+    let mut shell = Shell::new(&alone(), place.path(), Some(&nobody));
     let mut told = |typed: &str, shown: &[&str]| {
         let shown = shown.iter().map(|&line| line.to_owned()).collect();
         let step = Step { at: String::new(), typed: typed.to_owned(), shown };

@@ -313,12 +313,14 @@ fn garbage_on_the_doors_is_answered_and_disturbs_nothing() {
     post("/api/v1/publish", relative.to_string().as_bytes()).is(400, "invalid", "absolute");
     let strange = json!({ "app": "../x", "source": "/", "message": "", "base": null, "hosts": [] });
     post("/api/v1/publish", strange.to_string().as_bytes()).is(400, "invalid", "can't be read");
-    // Commands come by the socket alone.
+    // Commands come by the socket alone, unless an operator's token is shown.
     let head = "POST /api/v1/command HTTP/1.1\r\nHost: l\r\nConnection: close\r\n";
-    let request = format!("{head}Content-Length: 7\r\n\r\n\"leave\"");
-    let answer = tcp(member.status(), request.as_bytes()).unwrap();
-    assert!(answer.status == 404 || answer.status == 405, "{answer:?}");
-    answer.refusal();
+    for (more, status) in [("", 415), ("Content-Type: application/json\r\n", 401)] {
+        let request = format!("{head}{more}Content-Length: 7\r\n\r\n\"leave\"");
+        let answer = tcp(member.status(), request.as_bytes()).unwrap();
+        assert_eq!(answer.status, status, "{answer:?}");
+        answer.refusal();
+    }
 
     assert!(member.is_running());
     still_publishes(&lab, &member, 2);

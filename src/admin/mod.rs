@@ -13,7 +13,7 @@
 //! POST /api/v1/publish-edits x                 JSON Edits       -> {"ok": Outcome}
 //! POST /api/v1/secrets     x                   JSON SecretEdits -> {"ok": Outcome}
 //! POST /api/v1/inspect     x          token    JSON Question    -> {"ok": Findings}
-//! POST /api/v1/services    x          token    JSON {member, ask} -> a line of JSON for each thing told
+//! POST /api/v1/services    x          token    JSON {member, ask} -> a line of JSON each
 //! POST /api/v1/stop        x                                    -> {"ok": "stopping"}
 //! GET  /api/v1/listening   x                                    -> Listening
 //! GET  /api/v1/view        x          x        View

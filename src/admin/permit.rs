@@ -53,7 +53,6 @@ pub(super) fn command(command: &Command) -> Result<Permit, Refusal> {
             format!("policy{}{}", failover.unwrap_or_default(), vote.unwrap_or_default())
         }
         Command::RemoveAfter { seconds: None } => "policy remove-after never".to_owned(),
-        Command::RemoveAfter { seconds: Some(s) } => format!("policy remove-after {s}s"),
         Command::Tags { member, set, unset } => {
             let set: String = set.iter().map(|(key, value)| format!(" {key}={value}")).collect();
             let unset: String = unset.iter().map(|key| format!(" -{key}")).collect();
@@ -77,7 +76,7 @@ pub(super) fn command(command: &Command) -> Result<Permit, Refusal> {
         Command::OperatorAdd { .. } | Command::OperatorRemove { .. } => {
             return Err(not_here("a token makes no tokens, and takes none away"));
         }
-        Command::Remove { .. } => {
+        Command::Remove { .. } | Command::RemoveAfter { seconds: Some(_) } => {
             return Err(not_here("who belongs to the cluster is decided on a member"));
         }
         Command::Leave | Command::RotateKey => {

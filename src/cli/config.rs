@@ -99,7 +99,10 @@ fn variable(key: &str) -> String {
 
 /// The options of `up` alone, without variables: what the file is checked by.
 fn options() -> Command {
-    <Up as clap::Args>::augment_args(Command::new("up"))
+    let mut options = <Up as clap::Args>::augment_args(Command::new("up"));
+    // Else one of its arguments can't be written out.
+    options.build();
+    options
 }
 
 /// The same command line where `file` says what would be default.
@@ -236,6 +239,8 @@ fn settle(arguments: &[OsString], file: Option<File>) -> Result<Settled, Refusal
         else {
             return Err(clap::Error::new(clap::error::ErrorKind::InvalidSubcommand));
         };
+        // A variable that is there and empty says nothing.
+        up.token = up.token.filter(|token| !token.trim().is_empty());
         let mut settings = settings(&matches, file.as_ref());
         let is_from = |key: &str, origin| {
             settings.iter().any(|setting: &Setting| setting.key == key && setting.from == origin)

@@ -12,7 +12,7 @@ use std::{borrow::Cow, path::Path, sync::OnceLock};
 static DATA: OnceLock<Option<String>> = OnceLock::new();
 
 /// Commands that ask no member.
-const WITHOUT: [&str; 6] = ["init", "demo", "sim", "completions", "man", "help"];
+const WITHOUT: [&str; 7] = ["init", "demo", "sim", "config", "completions", "man", "help"];
 /// Who reads one of these in a sentence runs its commands on another member.
 const ELSEWHERE: [&str; 8] = [
     "another member",

@@ -38,8 +38,8 @@ pub(super) fn tell(data: &Path, output: &Output, wish: &Measure) -> Result<ExitC
             }
             _ => (Reason::Failed, format!("{socket} can't be written to: {error}.")),
         };
-        let todo =
-            "Start a member here (`althing up`), give its --data, or be in its user's group.";
+        let todo = "Start a member here (`althing up`), or give its --data; nobody but its user may \
+                    enter that.";
         Refusal::new(reason, "Nothing was told.", why, todo)
     })?;
     if output.json {

@@ -1,5 +1,6 @@
 //! F6, the command line: `up` is a member, every other command asks the local
-//! one through its socket, or with `--via` another one at its status port. It decides nothing itself and keeps nothing.
+//! one through its socket, or with `--via` another one at its status port. It
+//! decides nothing itself and keeps nothing.
 //!
 //! Exit codes follow from the kind of a refusal, so that scripts need not
 //! read sentences; `--json` has both.
@@ -143,7 +144,7 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
             None => default_data()?,
         },
     };
-    if !matches!(args.action, Action::Up(_)) {
+    if via.is_none() && !asks_nobody(&args.action) {
         hints_for(&data);
     }
     let client = match via {

@@ -118,13 +118,13 @@ async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refu
         Some(text) => Some(look_up(text, options.bind.port(), options.bind).await?),
         None => None,
     };
-    let mut join = Vec::new();
-    for text in &options.join {
-        join.push(look_up(text, PORT, options.bind).await?);
-    }
+    // Who comes back needs neither: a name that is gone and a token that was used up keep nobody
+    // from starting.
+    let returns = node::has_record(&data);
+    let join = seeds(&options, returns).await?;
     let token = match options.token_file {
-        Some(path) => Some(read_token(&path)?),
-        None => options.token,
+        Some(path) if !returns => Some(read_token(&path)?),
+        _ => options.token,
     };
     let log = match &options.access_log {
         Some(path) => Some(open_log(path, options.access_log_format.into())?),
@@ -154,6 +154,19 @@ async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refu
         receive_rate,
         pace: options.profile.pace(),
     })
+}
+
+/// Where members may be: all that `--join` names, or, of one that `returns`, those that are found.
+async fn seeds(options: &args::Up, returns: bool) -> Result<Vec<SocketAddr>, Refusal> {
+    let mut found = Vec::new();
+    for text in &options.join {
+        match look_up(text, PORT, options.bind).await {
+            Ok(address) => found.push(address),
+            Err(refusal) if returns => tracing::warn!("--join {text} is left out: {}", refusal.why),
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    Ok(found)
 }
 
 /// How every byte is read again from time to time.

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use super::args::{Action, OperatorAction, RulesAction};
+use super::args::{Action, After, OperatorAction, PolicyAction, RulesAction};
 use crate::base::{Reason, Refusal, operator::OperatorToken};
 
 /// Where status pages are served if nothing else is said.
@@ -112,6 +112,9 @@ pub(super) fn asks(action: &Action) -> Result<bool, Refusal> {
         Action::Secret { .. } => here("it is about secrets"),
         Action::Doctor => here("it looks at the machine as well"),
         Action::Export { .. } => here("it writes files for what runs beside the member"),
+        Action::Policy { action: Some(PolicyAction::RemoveAfter { time: After(Some(_)) }) } => {
+            here("who belongs to the cluster is decided on a member")
+        }
         Action::Operator { action: OperatorAction::Add { .. } | OperatorAction::Remove { .. } } => {
             here("a token makes no tokens, and takes none away")
         }

@@ -57,7 +57,7 @@ pub use scrub::Scrub;
 pub use secrets::{NewSecret, SecretEdits};
 pub use services::{Ask, Heard, Told};
 pub(crate) use start::wall_now;
-pub use start::{listen, start};
+pub use start::{has_record, listen, start};
 
 /// A member that runs in this process.
 pub struct Running {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     content,
     keys::{self, NextKeys},
-    start::{load_record, wall_now},
+    start::{has_record, load_record, wall_now},
 };
 use crate::{
     base::{
@@ -104,7 +104,7 @@ impl Recovery {
     /// Takes the data directory of a stopped member. Nothing is changed.
     pub fn open(path: &Path) -> Result<Self, Refusal> {
         // Opening would make what is not there.
-        if !path.join("member.key").exists() || !path.join("records").join("register").exists() {
+        if !path.join("member.key").exists() || !has_record(path) {
             return Err(Refusal::new(
                 Reason::NotFound,
                 WHAT,

@@ -56,6 +56,11 @@ pub enum Origin {
     Returned,
 }
 
+/// Whether `data` is that of a member of a cluster, which comes back when it is started.
+pub fn has_record(data: &Path) -> bool {
+    data.join("records").join("register").exists()
+}
+
 /// Starts a member. Returns when it runs: it has founded or joined its
 /// cluster, or has taken up what it remembers.
 ///

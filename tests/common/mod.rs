@@ -412,6 +412,7 @@ fn run_with(data: &Path, arguments: &[&str], input: &str) -> Result<Value, Refus
         .arg("--data")
         .arg(data)
         .env_remove("ALTHING_DATA")
+        .env_remove("ALTHING_VIA")
         .env("ALTHING_CONFIG", "none")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -319,6 +319,59 @@ def an_application_is_published_rolled_back_and_resolved(tab, address, cluster):
     tab.complaints()
 
 
+def what_is_published_as_new_replaces_nothing(tab, address, cluster):
+    tab.open(f"{address}#/apps")
+    sign_in(tab)
+    ask(tab, "publish ")
+    says = "document.querySelector('#ask-says').textContent"
+    # The name is left to the manifest, which names one that is there.
+    tab.run("document.querySelector('#ask-field-source').focus()")
+    tab.do("Input.insertText", text="/srv/site")
+    words = tab.run(says)
+    assert "becomes version 1 of what its manifest names, on the members that it is placed on" in words, words
+    assert tab.run("document.querySelector('#ask-command').textContent") == "althing publish /srv/site --base 0"
+    assert "version 5 is in force" in (words := confirm(tab)) and "refused" in words, words
+    sent = {"app": None, "source": "/srv/site", "message": "", "base": 0, "hosts": [], "place": None}
+    assert cluster.commands == [(OPERATOR, sent)] and not cluster.taken
+    # One that is there is named.
+    tab.run("document.querySelector('#ask-field-app').focus()")
+    tab.do("Input.insertText", text="app-01")
+    tab.until(f"{says} === 'app-01 is there already: publish it from its own page.'")
+    assert tab.run("document.querySelector('#ask-yes').disabled && document.querySelector('#ask-same').hidden")
+    press(tab, "Enter")
+    assert len(cluster.commands) == 1
+    # One that is not there.
+    tab.run("document.querySelector('#ask-field-app').select()")
+    tab.do("Input.insertText", text="shop")
+    assert tab.run("document.querySelector('#ask-command').textContent") == "althing publish /srv/site --app shop --base 0"
+    assert "shop version 1 is in force" in confirm(tab)
+    assert cluster.commands[-1][1] == {**sent, "app": "shop"}
+    tab.complaints()
+
+
+def another_window_than_the_one_asked_about_is_left_alone(tab, address, cluster):
+    says = "document.querySelector('#ask-says').textContent"
+    begun = {"coordinator": "web-001", "takeovers": 0, "opened_by": "web-000", "scope": [], "failover": "auto",
+             "opened_at": "2026-02-03T10:00:00Z", "held": True, "automatic": False, "publication": None, "state": "held"}
+    tab.open(f"{address}#/window")
+    sign_in(tab)
+    for act, live, number in (("window", True, 8), ("window takeover", False, 10)):
+        cluster.window = {**begun, "id": number, "coordinator_live": live}
+        tab.until(f"document.querySelector('#window-facts').textContent.includes('#{number}')")
+        assert f"window #{number}" in ask(tab, act)
+        cluster.window = {**begun, "id": number + 1, "coordinator_live": live}
+        tab.until(f"{says}.includes('window #{number + 1} is open by now: nothing is done')")
+        assert tab.run("document.querySelector('#ask-yes').disabled")
+    # Also where it came a moment ago, and is not drawn yet.
+    tab.until("document.querySelector('#window-facts').textContent.includes('#11')")
+    ask(tab, "window")
+    cluster.mute = True
+    tab.run("import('/feed.js').then(({ state }) => { state.view = { ...state.view, window: { ...state.view.window, id: 12 } }; "
+            "document.querySelector('#ask-yes').click(); })")
+    tab.until(f"{says}.includes('window #12 is open by now: nothing is done')")
+    assert not cluster.commands and cluster.window["id"] == 11
+
+
 def a_window_is_opened_taken_over_and_closed(tab, address, cluster):
     tab.open(f"{address}#/window")
     sign_in(tab)
@@ -361,7 +414,18 @@ def what_comes_of_an_act_is_told_when_its_dialog_is_closed(tab, address, cluster
     press(tab, "Escape")
     tab.until(CLOSED)
     tab.until("document.querySelector('#told').textContent.includes('under way')")
+    # It is hidden after a while, and not because something that was told before it is over.
+    tab.run("{ const later = window.setTimeout; window.setTimeout = (what, ms) => later.call(window, what, ms === 60000 ? 4000 : ms) }")
     tab.until("document.querySelector('#told').textContent.includes('web-008 is on standby')")
+    told = time.monotonic()
+    ask(tab, "service web-010")
+    tab.run("document.querySelector('#ask-yes').click()")
+    tab.until(f"{WHAT}.includes('under way')")
+    press(tab, "Escape")
+    tab.until("document.querySelector('#told').textContent.includes('web-010 is on standby')")
+    time.sleep(max(0.0, told + 4.7 - time.monotonic()))
+    assert not tab.run("document.querySelector('#told').hidden"), "it was hidden too soon"
+    tab.until("document.querySelector('#told').hidden")
     # A token that is not known any more: nothing is done, and no button stays.
     cluster.slow, cluster.known = 0, {}
     ask(tab, "service web-009")

@@ -205,7 +205,12 @@ class Cluster:
         self.commands.append((who, publish))
         if not publish["source"].startswith("/srv"):
             raise Refused(404, "not-found", "Nothing was published.", f"There is no {publish['source']} {MARKUP}.", "Name a directory that is there.")
-        return self.next_version(publish["app"] or "app-00", publish["message"])
+        name = publish["app"] or "app-00"  # what the manifest says
+        if publish["base"] not in (None, number := self.number(name)):
+            raise Refused(409, "conflict", f"{name} was not published.",
+                          f"It was made against version {publish['base']}, and version {number} is in force.",
+                          f"Look at what changed with `althing history {name}`, and publish again.")
+        return self.next_version(name, publish["message"])
 
     def inspect(self, _, question):
         (kind, asked), = question.items()
@@ -217,9 +222,13 @@ class Cluster:
         return {"diff": {"app": app["name"], "from": "version 5", "to": "what stands here", "same": same, "added": 1, "changed": 1, "deleted": 0,
                          "changes": [{"op": "ADD", "path": "new.html"}, {"op": "SET", "path": MARKUP}], "more": 3}}
 
+    def number(self, name):
+        """Of the version that is in force; 0 where there is no such application."""
+        return (5 if name in [f"app-{a:02}" for a in range(self.apps)] else 0) + len(self.taken.get(name, []))
+
     def next_version(self, name, message):
+        version = self.number(name) + 1
         made = self.taken.setdefault(name, [])
-        version = 6 + len(made)
         made.insert(0, {"number": version, "root": f"{version:02x}" * 32, "files": 120, "bytes": 4_000_000, "publisher": self.name(0),
                         "published_at_ms": int(time.time() * 1000), "published_at": "", "origin": "published", "message": message})
         return {"published": {"app": name, "version": version, "root": made[0]["root"], "window": 8, "takeovers": 0,

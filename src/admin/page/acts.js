@@ -13,6 +13,7 @@ const TOLD_MS = 60000;        // how long it is said what came of an act whose d
 
 let token = "";
 let asked = null; // what the dialog is about
+let hiding = 0;   // hides what was told, after a while
 
 // ---- What is sent ------------------------------------------------------------------------------
 
@@ -62,17 +63,18 @@ function keep(text) {
 
 // ---- The dialog ----------------------------------------------------------------------------------
 
-// A button that asks about an act: `describe` tells what it does, by the view and what was filled in.
-function act(key, label, describe, { fields = () => [], about = "" } = {}) {
+// A button that asks about an act: `describe` tells what it does, by the view, what was filled in, and what `of` told
+// when the dialog was opened.
+function act(key, label, describe, { fields = () => [], about = "", of = () => null } = {}) {
   const button = make("button", "act", label, about ? unseen(` ${about}`) : null);
   button.type = "button";
   button.dataset.act = key;
-  button.addEventListener("click", () => askAbout(key, fields(state.view), describe));
+  button.addEventListener("click", () => askAbout(key, fields(state.view), describe, of(state.view)));
   return button;
 }
 
-function askAbout(key, fields, describe) {
-  asked = { key, describe, fields: fields.map((one) => ({ ...one, input: inputOf(one) })), sent: false, done: false };
+function askAbout(key, fields, describe, of = null) {
+  asked = { key, describe, of, fields: fields.map((one) => ({ ...one, input: inputOf(one) })), sent: false, done: false };
   at("ask-fields").replaceChildren(...asked.fields.map(({ label, hint, input }) =>
     make("label", input.type === "checkbox" ? "check" : "", input.type === "checkbox" ? input : label,
       input.type === "checkbox" ? label : input, hint ? dim(hint) : null)));
@@ -106,7 +108,7 @@ const filledIn = () => Object.fromEntries(asked.fields.map(({ id, input }) =>
 // What it would do, as things are now: they may change while somebody reads.
 function drawAsked() {
   if (!asked || asked.sent) return;
-  const now = asked.describe(state.view, filledIn());
+  const now = asked.describe(state.view, filledIn(), asked.of);
   asked.now = now;
   at("ask-fields").hidden = !asked.fields.length;
   at("ask-same").hidden = !now || !now.command;
@@ -132,6 +134,8 @@ function ready() {
 }
 
 async function confirm() {
+  // A view may have come that is not drawn yet.
+  drawAsked();
   const mine = asked;
   const { now } = mine;
   if (mine.done || at("ask-yes").disabled) return;
@@ -151,9 +155,8 @@ async function confirm() {
   const result = answer.ok ? [badge("good", "done"), " ", ...(now.told ? now.told(answer.ok) : outcome(answer.ok.ok))] : refusal(answer.error);
   schedule();
   if (asked !== mine) {
-    at("told").replaceChildren(make("strong", "", `${now.title} `), ...result);
-    at("told").hidden = false;
-    window.setTimeout(() => { at("told").hidden = true; }, TOLD_MS);
+    tell(make("strong", "", `${now.title} `), ...result);
+    hiding = window.setTimeout(() => { at("told").hidden = true; }, TOLD_MS);
     return;
   }
   mine.done = Boolean(answer.ok);
@@ -188,6 +191,7 @@ function refusal({ what, why, todo }) {
 
 // The focus goes back to the button, or to the one that stands in its place by now.
 function closed() {
+  if (at("ask").open) return; // it is told late: the dialog is about something else by now
   const key = asked ? asked.key : "";
   const running = asked && asked.sent && !asked.done;
   asked = null;
@@ -195,10 +199,14 @@ function closed() {
   (same || at("main")).focus({ preventScroll: true });
   // A form keeps what was typed into it: a token is not to be found there.
   at("ask-fields").replaceChildren();
-  if (running) {
-    at("told").replaceChildren(badge("busy", "under way"), " What comes of it will be said here.");
-    at("told").hidden = false;
-  }
+  if (running) tell(badge("busy", "under way"), " What comes of it will be said here.");
+}
+
+// At the top of the page, in the place of what was told before.
+function tell(...parts) {
+  window.clearTimeout(hiding);
+  at("told").replaceChildren(...parts);
+  at("told").hidden = false;
 }
 
 // ---- Who acts --------------------------------------------------------------------------------------
@@ -305,15 +313,20 @@ export function publishAct(name) {
     const app = name || given;
     const now = found(view, app);
     if (name && !now) return null;
+    // A new one replaces none: the member refuses it where the manifest names one that is there.
+    const against = name ? (only ? base : null) : 0;
+    if (!name && now) {
+      return { title: `Publish ${app}`, verb: "Publish", lacks: true, does: [`${app} is there already: publish it from its own page.`] };
+    }
     const lacks = !source.startsWith("/");
     return { title: app ? `Publish ${app}` : "Publish an application", verb: "Publish", path: "/api/v1/publish", app, lacks,
-      command: `althing publish ${quoted(source || "DIR")}${app ? ` --app ${quoted(app)}` : ""}${only ? ` --base ${base}` : ""}` +
+      command: `althing publish ${quoted(source || "DIR")}${app ? ` --app ${quoted(app)}` : ""}${against === null ? "" : ` --base ${against}`}` +
         `${message ? ` --message ${quoted(message)}` : ""}`,
-      body: { app: app || null, source, message, base: only ? base : null, hosts: [], place: null },
+      body: { app: app || null, source, message, base: against, hosts: [], place: null },
       does: [lacks ? `Name a directory from the root, as it stands on ${view.me}.`
-        : `What stands in ${source} on ${view.me} becomes version ${now ? now.version + 1 : 1} of ${app || "what its manifest names"}, ` +
-          `on ${now ? placedOn(now) : "all members"}. It is in force when a majority holds all of it` +
-          (now ? `; until then version ${now.version} is served.` : "."), "That may take as long as the bytes take."],
+        : `What stands in ${source} on ${view.me} becomes version ${name ? now.version + 1 : 1} of ${app || "what its manifest names"}, ` +
+          `on ${name ? placedOn(now) : "the members that it is placed on"}. It is in force when a majority holds all of it` +
+          (name ? `; until then version ${now.version} is served.` : "."), "That may take as long as the bytes take."],
       warns: app ? busy(view, app) : [] };
   }, { fields, about: name });
 }
@@ -360,7 +373,8 @@ export function rollbackAct(name, number) {
     return { title: `Roll ${name} back`, verb: `Roll back to version ${number}`, typed: name, app: name,
       command: `althing rollback ${name} ${number}`, body: { rollback: { app: name, version: number } },
       does: [`${name} goes from version ${app.version} to the content of version ${number}, on ${placedOn(app)}.`,
-        `That was published ${clock(to.published_at_ms)} through ${to.publisher}${to.message ? `, as “${to.message.replaceAll("`", "'")}”` : ""}. ` +
+        `That was published ${clock(to.published_at_ms)} through ${to.publisher}${to.message ? ", with this message:" : "."}`,
+        ...(to.message ? [to.message.replaceAll("`", "'")] : []),
         `It becomes version ${app.version + 1}; version ${app.version} stays in the history.`], warns: busy(view, name) };
   }, { about: `to version ${number}` });
 }
@@ -407,23 +421,32 @@ function openAct() {
   }, { fields });
 }
 
+// The command names no window: what is confirmed has to be the one that was asked about.
+const windowOf = (view) => (view.window ? view.window.id : null);
+const another = (title, verb, id, w) => ({ title, verb, lacks: true,
+  does: [`Window #${id} is over, and window #${w.id} is open by now: nothing is done. Close this, and look at that one first.`] });
+
 function closeAct() {
-  return act("window", "Close the window", (view) => {
+  return act("window", "Close the window", (view, _, id) => {
     const w = view.window;
-    if (!w || !w.held) return null;
+    if (!w) return null;
+    if (w.id !== id) return another(`Close window #${id}`, "Close", id, w);
+    if (!w.held) return null;
     return { title: `Close window #${w.id}`, verb: "Close", command: "althing window close", body: "window-close",
       does: [`Voting on ${w.scope.length ? some(w.scope) : "all applications"} goes on.`],
       warns: ["What was edited on fewer than a majority and not published is put back to what is in force, and kept aside."] };
-  });
+  }, { of: windowOf });
 }
 
 function takeOverAct() {
-  return act("window takeover", "Take the window over", (view) => {
+  return act("window takeover", "Take the window over", (view, _, id) => {
     const w = view.window;
-    if (!w || w.coordinator_live) return null;
+    if (!w) return null;
+    if (w.id !== id) return another(`Take window #${id} over`, "Take over", id, w);
+    if (w.coordinator_live) return null;
     return { title: `Take window #${w.id} over`, verb: "Take over", typed: view.me, command: "althing window takeover", body: "window-takeover",
       does: [`${view.me} presides over window #${w.id} in the place of ${w.coordinator}, which is not live` +
         `${w.publication ? `, and goes on with ${w.publication.app} version ${w.publication.version}` : ""}.`],
       warns: w.failover === "manual" ? ["Failover is manual in it: be sure that its coordinator will not come back to it."] : [] };
-  });
+  }, { of: windowOf });
 }

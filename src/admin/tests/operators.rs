@@ -278,7 +278,7 @@ fn each_command_is_decided_on() {
             Some("policy failover manual vote committed"),
         ),
         (Command::RemoveAfter { seconds: None }, Some("policy remove-after never")),
-        (Command::RemoveAfter { seconds: Some(600) }, Some("policy remove-after 600s")),
+        (Command::RemoveAfter { seconds: Some(600) }, None),
         (
             Command::Tags {
                 member: None,

@@ -65,11 +65,12 @@ impl Fault {
 
     /// As compilers tell theirs: the place, the line, and a caret under it.
     pub fn shown(&self, path: &str, text: &str) -> String {
-        let Self { at, line, column, why, .. } = self;
+        let Self { at, line, column, key, why } = self;
         let told = format!("{path}:{line}:{column}: {why}.");
         let written = text.lines().nth(line - 1).unwrap_or_default().trim_start();
         let is_secret = |rest: &str| rest.trim_start().starts_with('=');
-        if written.strip_prefix(SECRET).is_some_and(is_secret) {
+        let is_secret = written.strip_prefix(SECRET).is_some_and(is_secret);
+        if is_secret || key.as_deref() == Some(SECRET) {
             // It would be on the terminal.
             return told;
         }

@@ -31,7 +31,7 @@ impl Takes {
         match key {
             "trusted-proxy" | "accept-proxy" | "access-log" | "access-log-format" | "tag"
             | "scrub-every" | "scrub-rate" | "send-rate" | "receive-rate" => Self::AtOnce,
-            "name" | "join" | "token" | "token-file" | "standby" => Self::Joining,
+            "name" | "token" | "token-file" | "standby" => Self::Joining,
             // What is not thought of is safe this way.
             _ => Self::AtStart,
         }
@@ -44,6 +44,8 @@ struct Changes {
     now: Vec<String>,
     later: Vec<String>,
     joining: Vec<String>,
+    /// Whether a tag was taken out. Others may have set it since: it goes by a command.
+    tags_stay: bool,
 }
 
 impl Changes {
@@ -63,6 +65,7 @@ impl Changes {
                 Takes::Joining => &mut changes.joining,
             };
             keys.push(wish.key.clone());
+            changes.tags_stay |= wish.key == "tag" && lacks_one(&wish.values, before);
         }
         changes
     }
@@ -81,6 +84,9 @@ impl Changes {
                 text.push_str(&keys.join(", "));
             }
         }
+        if self.tags_stay {
+            text.push_str("; a tag that was taken out stays until `althing tags unset`");
+        }
         if *self == Self::default() {
             text.push_str("; nothing in it has changed");
         }
@@ -90,6 +96,12 @@ impl Changes {
     fn has(&self, keys: &[&str]) -> bool {
         self.now.iter().any(|key| keys.contains(&key.as_str()))
     }
+}
+
+/// Whether a tag of `before` is not in `wanted`, whatever its value.
+fn lacks_one(wanted: &[String], before: &[String]) -> bool {
+    let key = |tag: &String| tag.split('=').next().unwrap_or_default().to_owned();
+    before.iter().any(|tag| wanted.iter().all(|wish| key(wish) != key(tag)))
 }
 
 /// What a running member was started by.

@@ -177,14 +177,19 @@ fn start(program: &Program, groups: &Arc<Groups>) -> Result<Started, String> {
 
 /// What the child does between fork and exec: a session of its own, so that
 /// neither a terminal's Ctrl-C nor the member's group reaches it; no
-/// capabilities beside those of its user; its end with the member's; its limits. By then it is its user already.
+/// capabilities beside those of its user; its end with the member's; its limits.
+/// By then it is its user already.
 fn confine(command: &mut Command, limits: Vec<(Resource, Rlimit)>) {
     let parent = getpid();
     let between = move || -> io::Result<()> {
         setsid()?;
         // What a unit gives the member beside its user's rights (AmbientCapabilities=) is for its
         // ports and addresses, and not for programs of applications.
-        clear_ambient_capability_set()?;
+        match clear_ambient_capability_set() {
+            // A system that does not know of any has none to take away.
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(error) => return Err(error.into()),
+        }
         set_parent_process_death_signal(Some(Signal::KILL))?;
         // The parent may have died before that was asked for.
         if getppid() != Some(parent) {
