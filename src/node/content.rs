@@ -431,11 +431,10 @@ impl Content {
             let active = active.ok_or_else(|| ContentError::NotActive(app.clone()))?;
             (active, (*work.cache).clone(), work.generation)
         };
-        let is_as_it_was = || locked(&cell.work).generation == generation;
+        let was_this = |root| cell.remember_taken(generation, active.version, root);
         if let Some(staged) = self.ingest_where_changed(&cell, &active)?
-            && is_as_it_was()
+            && was_this(staged.root)
         {
-            cell.remember_taken(active.version, staged.root);
             return Ok(staged);
         }
         let rules = IgnoreRules::new(&active.ignore)?;
@@ -445,10 +444,9 @@ impl Content {
         let _hold = self.inner.store.hold();
         let tree = self.take(&active.live, &rules, &expected, &mut cache, true)?;
         let staged = self.keep(&tree)?;
-        if !is_as_it_was() {
+        if !was_this(staged.root) {
             return Err(DriverError::Changing(active.live).into());
         }
-        cell.remember_taken(active.version, staged.root);
         Ok(staged)
     }
 

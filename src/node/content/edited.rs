@@ -69,9 +69,13 @@ impl Seen {
 }
 
 impl App {
-    /// The live tree was this, under this version.
-    pub(super) fn remember_taken(&self, version: u64, root: Digest) {
+    /// The live tree was this, under this version. False, and nothing is remembered, where
+    /// we have changed it since it had this `generation`.
+    pub(super) fn remember_taken(&self, generation: u64, version: u64, root: Digest) -> bool {
         let mut work = super::locked(&self.work);
+        if work.generation != generation {
+            return false;
+        }
         let (under, taken) = &mut work.taken;
         if *under != version {
             (*under, *taken) = (version, VecDeque::new());
@@ -80,6 +84,7 @@ impl App {
             taken.pop_front();
         }
         taken.push_back(root);
+        true
     }
 
     /// Whether it was.

@@ -98,6 +98,18 @@ fn what_is_saved_after_an_edit_was_taken_is_the_next_edit() {
 }
 
 #[test]
+fn what_was_taken_before_we_changed_the_live_tree_is_not_remembered() {
+    let bench = Bench::with(&[("a", "1")]);
+    let (cell, two) = (bench.content.app(&app("www")), bench.stage(&[("a", "2")]));
+    let generation = locked(&cell.work).generation;
+    locked(&cell.work).generation += 1;
+    assert!(!cell.remember_taken(generation, 1, two));
+    assert!(locked(&cell.work).taken.1.is_empty());
+    assert!(cell.remember_taken(generation + 1, 1, two));
+    assert_eq!(locked(&cell.work).taken, (1, VecDeque::from([two])));
+}
+
+#[test]
 fn one_file_is_put_in_place_by_itself() {
     let bench = Bench::with(&[("a", "1"), ("b", "1")]);
     let tree = bench.inode();
