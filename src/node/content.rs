@@ -408,13 +408,13 @@ impl Content {
                     self.untold(app, &cell)?;
                 }
                 let aside = WorkDir::open(&active.live)?.aside();
-                locked(&cell.work).generation += 1;
+                locked(&cell.work).goes_back();
                 files::repair(&active.live, &list, &scan.strange, self, &aside)?
             }
         };
         files::scan(&active.live, &rules, &mut cache, LIVE, None)?;
         let mut work = locked(&cell.work);
-        work.generation += 1;
+        work.goes_back();
         work.cache = Arc::new(cache);
         self.show(&cell, &work)?;
         self.keep_cache(app, &cell, &work.cache, true);
@@ -626,6 +626,15 @@ impl Content {
 impl ChunkSource for Content {
     fn chunk(&self, chunk: &Chunk) -> Result<Vec<u8>, DriverError> {
         self.inner.store.read(&chunk.digest).map_err(failed)
+    }
+}
+
+impl Work {
+    /// The live tree becomes its version again, by us: whatever it was meanwhile and was
+    /// taken into the store is not what is edited from now on.
+    fn goes_back(&mut self) {
+        self.generation += 1;
+        self.taken = (0, VecDeque::new());
     }
 }
 

@@ -466,7 +466,7 @@ impl Work {
     /// Starts what `effect` asks for, if it is work on content.
     pub fn start(&self, effect: Effect) {
         match effect {
-            Effect::Activate { app, version, sequence, root, spec, keep_edits } => {
+            Effect::Activate { app, version, sequence, root, spec, keep_edits, own } => {
                 let hooks = self.hooks.clone();
                 self.run(move |content| {
                     if let Some(why) = hooks.held_back(&app, version) {
@@ -474,7 +474,7 @@ impl Work {
                         return Input::Activated { app, version, result };
                     }
                     let check = |next: &content::Next<'_>| hooks.before(next);
-                    let terms = Terms { keep_edits, check: Some(&check) };
+                    let terms = Terms { keep_edits, own, check: Some(&check) };
                     let result = content.activate_with(&app, version, sequence, root, &spec, terms);
                     hooks.came_of(&app, version, result.as_ref().map(drop));
                     if result.as_ref().is_ok_and(|done| !done.edits.aside.is_empty()) {

@@ -6,7 +6,7 @@
 
 use std::{collections::VecDeque, path::Path, sync::Arc};
 
-use super::{Active, App, Content, ContentError, LIVE, Work, look::Sink};
+use super::{Active, App, Content, ContentError, LIVE, Terms, Work, look::Sink};
 use crate::{
     base::{
         Digest, RelPath,
@@ -104,7 +104,7 @@ impl Content {
         before: Option<&Active>,
         next: &Active,
         theirs: &Tree,
-        keep: bool,
+        Terms { keep_edits: keep, own, .. }: Terms<'_>,
     ) -> Result<Option<Seen>, ContentError> {
         let Some(before) = before.filter(|b| b.live == next.live && b.ignore == next.ignore) else {
             return Ok(None);
@@ -124,9 +124,10 @@ impl Content {
                 (scan, cache)
             }
         };
-        // It was taken from this very tree: an edit is what was changed since, as by a program that
-        // empties a file before it writes it.
-        let own = keep && cell.was_taken(before.version, next.root);
+        // It was taken from this very tree: an edit is what was changed since, as by a program
+        // that empties a file before it writes it. What somebody else published is not, even if
+        // the tree was the same for a while: it would be undone by what stands here by now.
+        let own = keep && own && cell.was_taken(before.version, next.root);
         let base = if own { Arc::new(theirs.clone()) } else { base };
         let (mut wanted, mut edits) = (theirs.clone(), Edits::default());
         if scan.tree.root() != base.root() {
