@@ -36,6 +36,7 @@ mod look;
 mod made;
 mod sight;
 mod site;
+pub(super) mod source;
 mod state;
 #[cfg(test)]
 mod tests;
