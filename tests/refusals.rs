@@ -344,6 +344,17 @@ fn what_cannot_be_published_is_refused_by_name() {
     refused(&lab.path("missing"), "is not there");
     fs::write(lab.path("file"), "x").unwrap();
     refused(&lab.path("file"), "is not a directory");
+    let (data, ours) = (&member.data, "is in the data directory of this member, or holds it");
+    symlink(data.join("records"), lab.path("records")).unwrap();
+    for path in [data.join("records"), data.join("live"), lab.path("records"), lab.path("")] {
+        refused(&path, ours);
+    }
+    let list = lab.path("list.json");
+    let key = data.join("member.key");
+    let add = json!([{"op": "ADD", "path": "key", "content": key}]);
+    fs::write(&list, add.to_string()).unwrap();
+    let update = ["publish", "--app", "web", "--update", list.to_str().unwrap()];
+    member.run(&update).unwrap_err().is(3, "invalid", "is in the data directory of this member");
 
     let strange = |name: &str| lab.site(name, &[("index.html", "x")]).join("strange");
     let _listener = UnixListener::bind(strange("socket")).unwrap();
@@ -397,6 +408,9 @@ fn what_cannot_be_published_is_refused_by_name() {
     assert_eq!(member.sequence(), sequence, "nothing of this changed the catalog");
     member.serves("web/1", "still 1").unwrap();
     still_publishes(&lab, &member, 2);
+    // What is below live/ may be: here it is what is published already.
+    let live = member.publish(&data.join("live/web"), &["--app", "web"]).unwrap_err();
+    assert!(live.why.contains("what version 2 holds already"), "{live:?}");
 }
 
 #[test]

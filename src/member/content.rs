@@ -18,7 +18,7 @@ use super::{
 use crate::{
     base::{
         AppName, Digest, MemberId, Time,
-        catalog::{Application, Catalog, Version},
+        catalog::{Application, Catalog, Origin, Version},
         limits,
         planted::{self, Bug},
     },
@@ -432,6 +432,7 @@ impl Content {
                     root: current.root,
                     spec: Box::new(current.spec.clone()),
                     keep_edits: holding.in_step.is_some(),
+                    own: current.publisher == around.me && current.origin == Origin::Edited,
                 });
             } else {
                 // The fetch wakes us; this is for when none could be started.

@@ -388,6 +388,9 @@ pub enum Effect {
         /// is kept: what the new version does not touch stays as it was edited,
         /// and the rest is kept aside.
         keep_edits: bool,
+        /// Whether this version was published as an edit of the live content here: if it
+        /// was taken from what is live, what differs from it by now was edited later.
+        own: bool,
     },
     /// Sign the live content.
     Scan {

@@ -36,6 +36,7 @@ mod look;
 mod made;
 mod sight;
 mod site;
+pub(super) mod source;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -408,13 +409,13 @@ impl Content {
                     self.untold(app, &cell)?;
                 }
                 let aside = WorkDir::open(&active.live)?.aside();
-                locked(&cell.work).generation += 1;
+                locked(&cell.work).goes_back();
                 files::repair(&active.live, &list, &scan.strange, self, &aside)?
             }
         };
         files::scan(&active.live, &rules, &mut cache, LIVE, None)?;
         let mut work = locked(&cell.work);
-        work.generation += 1;
+        work.goes_back();
         work.cache = Arc::new(cache);
         self.show(&cell, &work)?;
         self.keep_cache(app, &cell, &work.cache, true);
@@ -431,11 +432,10 @@ impl Content {
             let active = active.ok_or_else(|| ContentError::NotActive(app.clone()))?;
             (active, (*work.cache).clone(), work.generation)
         };
-        let is_as_it_was = || locked(&cell.work).generation == generation;
+        let was_this = |root| cell.remember_taken(generation, active.version, root);
         if let Some(staged) = self.ingest_where_changed(&cell, &active)?
-            && is_as_it_was()
+            && was_this(staged.root)
         {
-            cell.remember_taken(active.version, staged.root);
             return Ok(staged);
         }
         let rules = IgnoreRules::new(&active.ignore)?;
@@ -445,10 +445,9 @@ impl Content {
         let _hold = self.inner.store.hold();
         let tree = self.take(&active.live, &rules, &expected, &mut cache, true)?;
         let staged = self.keep(&tree)?;
-        if !is_as_it_was() {
+        if !was_this(staged.root) {
             return Err(DriverError::Changing(active.live).into());
         }
-        cell.remember_taken(active.version, staged.root);
         Ok(staged)
     }
 
@@ -628,6 +627,15 @@ impl Content {
 impl ChunkSource for Content {
     fn chunk(&self, chunk: &Chunk) -> Result<Vec<u8>, DriverError> {
         self.inner.store.read(&chunk.digest).map_err(failed)
+    }
+}
+
+impl Work {
+    /// The live tree becomes its version again, by us: whatever it was meanwhile and was
+    /// taken into the store is not what is edited from now on.
+    fn goes_back(&mut self) {
+        self.generation += 1;
+        self.taken = (0, VecDeque::new());
     }
 }
 

@@ -1160,7 +1160,8 @@ impl Loop {
                     cause,
                     episode: None,
                 });
-                // It has gone on to whoever keeps it: now it may be done. Whoever asked may have gone.
+                // It has gone on to whoever keeps it: now it may be done. Whoever asked may
+                // have gone.
                 let _ = answer.send(self.event_number);
             }
             Request::Watched => self.view_dirty = true,

@@ -1,6 +1,6 @@
-//! What of a running member can be set anew, beside what its gateway is given: how fast content goes
-//! out and comes in, and how it is scrubbed. It outlives the loop, so that a member which goes on
-//! with another key goes on with what was said last.
+//! What of a running member can be set anew, beside what its gateway is given: how fast
+//! content goes out and comes in, and how it is scrubbed. It outlives the loop, so that a
+//! member which goes on with another key goes on with what was said last.
 
 use tokio::sync::watch;
 

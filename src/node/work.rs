@@ -5,7 +5,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -20,7 +20,7 @@ use super::{
     Publish, addresses, certificates,
     content::{
         self, Activated, Active, Content, ContentError, Defined, Edits as LiveEdits,
-        LISTING_WITHIN, Made, Terms, Withdrawn,
+        LISTING_WITHIN, Made, Terms, Withdrawn, source,
     },
     edits::{self, Edits},
     hooks,
@@ -466,7 +466,7 @@ impl Work {
     /// Starts what `effect` asks for, if it is work on content.
     pub fn start(&self, effect: Effect) {
         match effect {
-            Effect::Activate { app, version, sequence, root, spec, keep_edits } => {
+            Effect::Activate { app, version, sequence, root, spec, keep_edits, own } => {
                 let hooks = self.hooks.clone();
                 self.run(move |content| {
                     if let Some(why) = hooks.held_back(&app, version) {
@@ -474,7 +474,7 @@ impl Work {
                         return Input::Activated { app, version, result };
                     }
                     let check = |next: &content::Next<'_>| hooks.before(next);
-                    let terms = Terms { keep_edits, check: Some(&check) };
+                    let terms = Terms { keep_edits, own, check: Some(&check) };
                     let result = content.activate_with(&app, version, sequence, root, &spec, terms);
                     hooks.came_of(&app, version, result.as_ref().map(drop));
                     if result.as_ref().is_ok_and(|done| !done.edits.aside.is_empty()) {
@@ -624,8 +624,9 @@ impl Work {
         let seek = move |app: &AppName| {
             drop(notes.send(Note::Input(Input::Sought { app: app.clone() })));
         };
+        let data = Arc::clone(&self.here.data);
         self.staged(
-            move || stage(&content, &publish, &applications, anew, certificate, seek),
+            move || stage(&content, &data, &publish, &applications, anew, certificate, seek),
             answer,
         );
     }
@@ -634,12 +635,15 @@ impl Work {
     /// member publish it.
     pub fn publish_edits(&self, edits: Edits, application: Option<Application>, answer: Answer) {
         let (store, content) = (self.store.clone(), self.content.clone());
+        let data = Arc::clone(&self.here.data);
         let stage = move || match application {
             None => {
                 let what = "The list was not published.";
                 Err(crate::member::change::no_such_app(&edits.app, what))
             }
             Some(application) => {
+                let named = edits.changes.iter().filter_map(|change| change.content.as_deref());
+                named.map(|file| source::refuse_file(&data, file)).collect::<Result<(), _>>()?;
                 // Without it, what follows says so.
                 let _here = content.has_listing(&application.current().root, LISTING_WITHIN);
                 edits::stage(&store, edits, &application)
@@ -836,6 +840,7 @@ pub(super) fn keys_of(roster: &Roster, spec: &AppSpec) -> BTreeMap<MemberId, Pub
 
 fn stage(
     content: &Content,
+    data: &Path,
     publish: &Publish,
     applications: &Current,
     sealed_anew: impl Fn(&AppName, Digest, &AppSpec) -> Option<String>,
@@ -851,6 +856,7 @@ fn stage(
             "Give the whole path, from /.",
         ));
     }
+    source::refuse_directory(data, &source)?;
     let mut manifest = Manifest::load(&source)?;
     if let Some(place) = &publish.place {
         manifest.application.path = Some(place.clone());

@@ -173,6 +173,27 @@ fn what_differed_before_the_window_was_opened_is_drift() {
 }
 
 #[test]
+fn only_an_edit_of_this_member_is_its_own() {
+    let other = SecretKey::from_seed([2; 32]).member();
+    for (publisher, origin, is_own) in [
+        (me(), Origin::Edited, true),
+        (other, Origin::Edited, false),
+        (me(), Origin::Published, false),
+    ] {
+        let mut bench = Bench::new();
+        bench.open(7, WindowMode::Automatic);
+        bench.scanned(VERSION_1);
+        let next = Version { publisher, origin, ..version(2) };
+        bench.catalog.applications.get_mut(&app()).unwrap().push(next);
+        bench.content.now_whole(root(2));
+        bench.content.scanned(bench.now, &app(), Ok(Some(root(VERSION_1))), Duration::ZERO);
+        let effects = bench.drive();
+        let [Effect::Activate { version: 2, own, .. }] = effects[..] else { panic!("{effects:?}") };
+        assert_eq!(own, is_own, "{publisher} {origin:?}");
+    }
+}
+
+#[test]
 fn no_other_window_makes_an_edit_a_publication() {
     let mut bench = Bench::new();
     bench.open(7, WindowMode::Held);

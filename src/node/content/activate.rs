@@ -53,7 +53,7 @@ impl Content {
         &self,
         cell: &App,
         next: Active,
-        Terms { keep_edits, check }: Terms<'_>,
+        terms: Terms<'_>,
     ) -> Result<Activated, ContentError> {
         let tree = self.tree(&next.root)?;
         let rules = IgnoreRules::new(&next.ignore)?;
@@ -63,16 +63,16 @@ impl Content {
         if !self.inner.store.whole(&next.root)? {
             return Err(ContentError::NotHere(next.root));
         }
-        let hook = match check {
+        let hook = match terms.check {
             Some(check) => self.hooks_of(&next.app, &tree)?.before_switch.map(|hook| (check, hook)),
             None => None,
         };
-        let edits_give_way = Terms { keep_edits: false, check };
+        let edits_give_way = Terms { keep_edits: false, ..terms };
         let live = &next.live;
         files::recover(live)?;
         let area = WorkDir::open(live)?;
         let seen = match &before {
-            Some(_) => self.see(cell, before.as_ref(), &next, &tree, keep_edits)?,
+            Some(_) => self.see(cell, before.as_ref(), &next, &tree, terms)?,
             None => self.see_as_it_is(&next, &tree)?,
         };
         let seen = match seen.map(|seen| (seen.at_most_one_step(), seen)) {
@@ -242,8 +242,12 @@ impl Content {
         if stands.is_ok_and(|meta| !meta.is_dir() && !meta.is_symlink()) {
             done.aside = Some(WorkDir::open(&active.live)?.keep_live_aside()?);
         }
-        // Nothing of it is there to be shared.
-        locked(&cell.work).cache = Arc::default();
+        {
+            let mut work = locked(&cell.work);
+            work.goes_back();
+            // Nothing of it is there to be shared.
+            work.cache = Arc::default();
+        }
         self.put_in_place(cell, active, Terms::default())?;
         done.added = want.entries().map(|entry| entry.path.clone()).collect();
         Ok(done)

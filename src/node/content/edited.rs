@@ -6,7 +6,7 @@
 
 use std::{collections::VecDeque, path::Path, sync::Arc};
 
-use super::{Active, App, Content, ContentError, LIVE, Work, look::Sink};
+use super::{Active, App, Content, ContentError, LIVE, Terms, Work, look::Sink};
 use crate::{
     base::{
         Digest, RelPath,
@@ -69,9 +69,13 @@ impl Seen {
 }
 
 impl App {
-    /// The live tree was this, under this version.
-    pub(super) fn remember_taken(&self, version: u64, root: Digest) {
+    /// The live tree was this, under this version. False, and nothing is remembered, where
+    /// we have changed it since it had this `generation`.
+    pub(super) fn remember_taken(&self, generation: u64, version: u64, root: Digest) -> bool {
         let mut work = super::locked(&self.work);
+        if work.generation != generation {
+            return false;
+        }
         let (under, taken) = &mut work.taken;
         if *under != version {
             (*under, *taken) = (version, VecDeque::new());
@@ -80,6 +84,7 @@ impl App {
             taken.pop_front();
         }
         taken.push_back(root);
+        true
     }
 
     /// Whether it was.
@@ -99,7 +104,7 @@ impl Content {
         before: Option<&Active>,
         next: &Active,
         theirs: &Tree,
-        keep: bool,
+        Terms { keep_edits: keep, own, .. }: Terms<'_>,
     ) -> Result<Option<Seen>, ContentError> {
         let Some(before) = before.filter(|b| b.live == next.live && b.ignore == next.ignore) else {
             return Ok(None);
@@ -119,9 +124,10 @@ impl Content {
                 (scan, cache)
             }
         };
-        // It was taken from this very tree: an edit is what was changed since, as by a program that
-        // empties a file before it writes it.
-        let own = keep && cell.was_taken(before.version, next.root);
+        // It was taken from this very tree: an edit is what was changed since, as by a program
+        // that empties a file before it writes it. What somebody else published is not, even if
+        // the tree was the same for a while: it would be undone by what stands here by now.
+        let own = keep && own && cell.was_taken(before.version, next.root);
         let base = if own { Arc::new(theirs.clone()) } else { base };
         let (mut wanted, mut edits) = (theirs.clone(), Edits::default());
         if scan.tree.root() != base.root() {

@@ -38,6 +38,9 @@ pub struct Terms<'a> {
     /// Whether what was edited in the live tree stays there, as far as the version does
     /// not touch it. Otherwise it is kept aside.
     pub keep_edits: bool,
+    /// Whether the version is an edit of the live tree of this very member: if it was taken
+    /// from there, what stands there otherwise by now was edited since.
+    pub own: bool,
     /// What is asked right before the switch to a version that has a hook for it. Without
     /// it such a hook is passed over.
     pub check: Option<Check<'a>>,
@@ -46,7 +49,7 @@ pub struct Terms<'a> {
 impl Terms<'_> {
     /// Edits stay, or don't, and nothing is asked.
     pub fn keeping(keep_edits: bool) -> Self {
-        Self { keep_edits, check: None }
+        Self { keep_edits, ..Self::default() }
     }
 }
 

@@ -17,11 +17,18 @@ impl Bench {
 
     /// The next version comes while edits are publications.
     fn keeping(&self, version: u64, files: &[(&str, &str)]) -> Activated {
+        self.switched(version, files, Terms::keeping(true))
+    }
+
+    /// The same where it is an edit of this member.
+    fn own(&self, version: u64, files: &[(&str, &str)]) -> Activated {
+        self.switched(version, files, Terms { own: true, ..Terms::keeping(true) })
+    }
+
+    fn switched(&self, version: u64, files: &[(&str, &str)], terms: Terms<'_>) -> Activated {
         let (root, spec) = (self.stage(files), AppSpec::default());
         let www = app("www");
-        self.content
-            .activate_with(&www, version, version + 10, root, &spec, Terms::keeping(true))
-            .unwrap()
+        self.content.activate_with(&www, version, version + 10, root, &spec, terms).unwrap()
     }
 
     fn inode(&self) -> u64 {
@@ -85,16 +92,67 @@ fn what_is_saved_after_an_edit_was_taken_is_the_next_edit() {
     let taken = bench.content.ingest_live(&app("www")).unwrap();
     assert_eq!(taken.root, bench.stage(&[("a", ""), ("b", "1")]));
     bench.edit(&[("a", "saved")]);
-    let done = bench.keeping(2, &[("a", ""), ("b", "1")]);
+    let done = bench.own(2, &[("a", ""), ("b", "1")]);
     assert_eq!(bench.read("a").as_deref(), Some("saved"));
     assert_eq!(done.edits, Edits { kept: vec![path("a")], aside: vec![] });
     assert_eq!(done.merged, bench.root());
     // It has nothing to do with what comes under other versions.
-    let done = bench.keeping(3, &[("a", "3"), ("b", "1")]);
+    let done = bench.own(3, &[("a", "3"), ("b", "1")]);
     assert_eq!((bench.read("a").as_deref(), done.edits.aside.len()), (Some("3"), 1));
     bench.edit(&[("a", "later")]);
-    let done = bench.keeping(4, &[("a", ""), ("b", "1")]);
+    let done = bench.own(4, &[("a", ""), ("b", "1")]);
     assert_eq!((bench.read("a").as_deref(), done.edits.aside.len()), (Some(""), 1));
+}
+
+#[test]
+fn what_somebody_else_publishes_is_live_although_it_was_taken_here_before() {
+    let bench = Bench::with(&[("flag", "off"), ("b", "1")]);
+    bench.edit(&[("flag", "on")]);
+    let taken = bench.content.ingest_live(&app("www")).unwrap();
+    // It was not published, and whoever edited it has undone it.
+    bench.edit(&[("flag", "off")]);
+    let done = bench.keeping(2, &[("flag", "on"), ("b", "1")]);
+    assert_eq!(bench.content.applications()[0].root, taken.root);
+    assert_eq!((bench.read("flag").as_deref(), bench.root()), (Some("on"), Some(taken.root)));
+    assert_eq!((done.edits, done.merged), (Edits::default(), None));
+}
+
+#[test]
+fn what_a_repair_has_undone_was_not_taken() {
+    let bench = Bench::with(&[("flag", "off"), ("b", "1")]);
+    let one = bench.content.applications()[0].root;
+    let undo: [&dyn Fn(); 2] = [
+        &|| drop(bench.content.repair(&app("www"), one).unwrap()),
+        // Nothing is left of it: the whole tree is put back.
+        &|| {
+            std::fs::remove_dir_all(bench.live()).unwrap();
+            bench.content.repair(&app("www"), one).unwrap();
+        },
+    ];
+    for undo in undo {
+        bench.edit(&[("flag", "on")]);
+        bench.content.ingest_live(&app("www")).unwrap();
+        let cell = bench.content.app(&app("www"));
+        assert_eq!(locked(&cell.work).taken.1.len(), 1);
+        undo();
+        assert_eq!((bench.root(), locked(&cell.work).taken.1.len()), (Some(one), 0));
+    }
+    // Whoever published it.
+    let done = bench.own(2, &[("flag", "on"), ("b", "1")]);
+    assert_eq!((bench.read("flag").as_deref(), done.merged), (Some("on"), None));
+    assert_eq!(bench.root(), Some(bench.content.applications()[0].root));
+}
+
+#[test]
+fn what_was_taken_before_we_changed_the_live_tree_is_not_remembered() {
+    let bench = Bench::with(&[("a", "1")]);
+    let (cell, two) = (bench.content.app(&app("www")), bench.stage(&[("a", "2")]));
+    let generation = locked(&cell.work).generation;
+    locked(&cell.work).generation += 1;
+    assert!(!cell.remember_taken(generation, 1, two));
+    assert!(locked(&cell.work).taken.1.is_empty());
+    assert!(cell.remember_taken(generation + 1, 1, two));
+    assert_eq!(locked(&cell.work).taken, (1, VecDeque::from([two])));
 }
 
 #[test]

@@ -111,6 +111,7 @@ fn what_is_live_already_is_looked_at_where_it_is() {
             write(&bench.live(), &[("a", "3")]);
             Ok(())
         }),
+        ..Terms::default()
     };
     let www = app("www");
     bench.content.activate_with(&www, 2, 12, two, &AppSpec::default(), terms).unwrap();
@@ -273,7 +274,7 @@ fn what_is_fit_only_without_an_edit_is_switched_to_without_it() {
     bench.content.check_edit(&www, 2, one, &|_| panic!("it is live")).unwrap();
     assert_eq!(bench.read("a").as_deref(), Some("bad"));
     // Another version: first with it, then without.
-    let terms = Terms { keep_edits: true, check: Some(&no_bad) };
+    let terms = Terms { check: Some(&no_bad), ..Terms::keeping(true) };
     let done = bench.content.activate_with(&www, 2, 12, two, &AppSpec::default(), terms).unwrap();
     assert_eq!(*asked.borrow(), ["bad", "bad", "1"]);
     assert_eq!((done.edits.aside, bench.root()), (vec![path("a")], Some(two)));
@@ -283,7 +284,7 @@ fn what_is_fit_only_without_an_edit_is_switched_to_without_it() {
     assert_eq!((done.edits.aside, bench.root()), (vec![path("a")], Some(two)));
     // What is not fit either way is not switched to, and the edit stays.
     write(&bench.live(), &[("a", "bad")]);
-    let terms = Terms { keep_edits: true, check: Some(&unfit) };
+    let terms = Terms { check: Some(&unfit), ..Terms::keeping(true) };
     assert!(bench.content.activate_with(&www, 4, 14, one, &AppSpec::default(), terms).is_err());
     assert_eq!(
         (bench.read("a").as_deref(), bench.content.applications()[0].version),
