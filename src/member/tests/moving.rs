@@ -2,7 +2,7 @@
 //! one is the simulator's business: here all get through.
 
 use super::*;
-use crate::member::admission::Welcome;
+use crate::member::{admission::Welcome, change::Change, event::Severity, operate::Purpose};
 
 fn at(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
@@ -114,4 +114,54 @@ fn addresses_that_an_operator_named_are_asked_until_a_majority_is_in_view() {
     cluster.sought.clear();
     cluster.run(Duration::from_secs(10));
     assert!(cluster.sought.is_empty(), "a majority is in view: {:?}", cluster.sought);
+}
+
+impl Cluster {
+    /// The roster has `address` for `who`, as a process with a copy of its key would have it.
+    fn readdressed(&mut self, who: usize, address: SocketAddr) {
+        let member = self.ids[who];
+        let was = self.catalog(0).roster.get(member).unwrap().address;
+        let change = Change::Address { member, was, address, gone: None };
+        let (now, mut effects) = (self.now, Vec::new());
+        let zero = self.members[0].as_mut().unwrap();
+        zero.propose(now, change, Purpose::Address, &mut effects);
+        self.heed(0, effects);
+        self.run(Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn two_processes_with_one_key_do_not_fill_the_lineage() {
+    let mut cluster = Cluster::new(3);
+    cluster.carried(1, 2_001);
+    let mut changed_back = 0;
+    for _ in 0..360 {
+        cluster.run(Duration::from_secs(9));
+        if cluster.addresses(0)[1] == 2_001 {
+            cluster.readdressed(1, at(1_001));
+            changed_back += 1;
+        } else {
+            cluster.run(Duration::from_secs(1));
+        }
+    }
+    assert!((5..=12).contains(&changed_back), "in an hour: {changed_back}");
+    let said = cluster.told("the roster has 127.0.0.1:2001 for m1 now");
+    assert!((5..=12).contains(&said), "{said}");
+    let text = "changed again and again: another process runs with its key";
+    assert_eq!(cluster.told(text), 1, "an operator is told once");
+    let told = cluster.events.iter().find(|(_, event)| event.text.contains(text)).unwrap();
+    assert_eq!((told.0, told.1.severity), (1, Severity::Critical));
+}
+
+#[test]
+fn what_is_changed_once_by_another_is_put_right_and_no_alarm() {
+    let mut cluster = Cluster::new(3);
+    cluster.carried(1, 2_001);
+    cluster.run(Duration::from_secs(12));
+    assert_eq!(cluster.addresses(0)[1], 2_001);
+    cluster.readdressed(1, at(1_001));
+    assert_eq!(cluster.addresses(0)[1], 1_001);
+    cluster.run(Duration::from_secs(20));
+    assert_eq!(cluster.addresses(0)[1], 2_001);
+    assert_eq!(cluster.told("again and again"), 0);
 }
