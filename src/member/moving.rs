@@ -53,8 +53,11 @@ const UNTOLD_AGAIN: Duration = Duration::from_secs(60);
 const TOLD_AFTER: u32 = 4;
 /// How long a member that has started looks for the others without the addresses it was given.
 const SEEK_AFTER: Duration = Duration::from_millis(500);
-/// How often it asks there while it sees no majority.
-const SEEK_EVERY: Duration = Duration::from_secs(2);
+/// How soon it asks there again, while it sees no majority; twice as long each time. A question
+/// takes no longer than this, so none is under way twice.
+const SEEK_EVERY: Duration = Duration::from_secs(5);
+/// How often that doubles: each answer is a whole catalog with its lineage.
+const SEEK_DOUBLINGS_MAX: u32 = 2;
 /// So many members may say their address however large the cluster is.
 const MOVERS_MIN: usize = 3;
 
@@ -63,7 +66,11 @@ const MOVERS_MIN: usize = 3;
 pub(super) struct Moving {
     /// Where somebody of the cluster may be.
     seeds: Vec<SocketAddr>,
+    /// Who answered at which of these.
+    answered: BTreeMap<SocketAddr, MemberId>,
     seek_at: Time,
+    /// How often it has asked there since it saw a majority.
+    seeks: u32,
     /// The roster's address of this member, where that is not the one at which it runs.
     was: Option<SocketAddr>,
     /// Not before this it is proposed.
@@ -87,7 +94,9 @@ impl Moving {
         seeds.truncate(limits::SEEDS_MAX);
         Self {
             seeds,
+            answered: BTreeMap::new(),
             seek_at: now + SEEK_AFTER,
+            seeks: 0,
             was: None,
             due: now,
             pending: false,
@@ -284,7 +293,8 @@ impl Member {
 
     // Others, by addresses that an operator named.
 
-    /// Asks at the addresses that it was started with who is there, while it sees no majority.
+    /// Asks at the addresses that it was started with who is there, while it sees no majority. Not
+    /// where a live member is: that one it has found.
     pub(super) fn look_at_seeds(
         &mut self,
         now: Time,
@@ -294,11 +304,24 @@ impl Member {
         if self.moving.seeds.is_empty() || now < self.moving.seek_at {
             return;
         }
-        self.moving.seek_at = now + SEEK_EVERY;
         let (live, majority) = election::quorum_in_view(&catalog.roster, |m| self.is_live(m));
-        if live < majority {
-            effects.extend(self.moving.seeds.iter().map(|&address| Effect::Seek { address }));
+        if live >= majority {
+            self.moving.seeks = 0;
+            self.moving.seek_at = now + SEEK_EVERY;
+            return;
         }
+        let doublings = self.moving.seeks.min(SEEK_DOUBLINGS_MAX);
+        self.moving.seeks = self.moving.seeks.saturating_add(1);
+        self.moving.seek_at = now + SEEK_EVERY * 2_u32.pow(doublings);
+        let seeds = self.moving.seeds.iter().filter(|seed| !self.is_known_at(**seed));
+        effects.extend(seeds.map(|&address| Effect::Seek { address }));
+    }
+
+    /// Whether a live member is at `seed`, as far as this one knows.
+    fn is_known_at(&self, seed: SocketAddr) -> bool {
+        let has_answered = self.moving.answered.get(&seed).is_some_and(|id| self.is_live(*id));
+        let directory = self.membership.directory();
+        has_answered || directory.values().any(|c| c.state.is_live() && c.address == plain(seed))
     }
 
     /// `by`, whose key was checked, answers at `address`.
@@ -314,6 +337,9 @@ impl Member {
             // A list that is the same on all members names this one as well.
             self.moving.seeds.retain(|seed| *seed != address);
             return;
+        }
+        if self.moving.seeds.contains(&address) {
+            self.moving.answered.insert(address, by);
         }
         self.on_told(now, self.me, by, bytes, effects);
         let input = membership::Input::Found { member: by, address };
