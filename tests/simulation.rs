@@ -276,7 +276,8 @@ mod planted {
     const SEEDS_MAX: u64 = 3_000;
 
     fn with(bug: Bug) -> Plan {
-        // Where rules or moves have no part in it the runs are what they were before there were any.
+        // Where rules or moves have no part in it the runs are what they were before there were
+        // any.
         let all_if = |is_of_them: bool| if is_of_them { 100 } else { 0 };
         Plan {
             planted: Some(bug),

@@ -36,18 +36,28 @@ use crate::{
 
 /// For how long a member runs at an address before it has it put into the roster.
 const SETTLED: Duration = Duration::from_secs(5);
-/// For each member of the cluster that much more at most, so that not all that were moved begin at once.
+/// How often that doubles, once for each time that this run has done so.
+const SETTLED_DOUBLINGS_MAX: u32 = 10;
+/// After so many times an operator is told, should the roster have another address yet again.
+const SAID_OFTEN: u32 = 3;
+/// For each member of the cluster that much more at most, so that not all that were moved begin at
+/// once.
 const APART: Duration = Duration::from_millis(50);
 /// How soon it is looked at again; twice as long after each failure.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often that doubles.
 const DOUBLINGS_MAX: u32 = 5;
+/// How soon a member looks again whose address is not for the roster.
+const UNTOLD_AGAIN: Duration = Duration::from_secs(60);
 /// After how many failures an operator is told: others may be about to say where they are now.
 const TOLD_AFTER: u32 = 4;
 /// How long a member that has started looks for the others without the addresses it was given.
 const SEEK_AFTER: Duration = Duration::from_millis(500);
-/// How often it asks there while it sees no majority.
-const SEEK_EVERY: Duration = Duration::from_secs(2);
+/// How soon it asks there again, while it sees no majority; twice as long each time. A question
+/// takes no longer than this, so none is under way twice.
+const SEEK_EVERY: Duration = Duration::from_secs(5);
+/// How often that doubles: each answer is a whole catalog with its lineage.
+const SEEK_DOUBLINGS_MAX: u32 = 2;
 /// So many members may say their address however large the cluster is.
 const MOVERS_MIN: usize = 3;
 
@@ -56,12 +66,20 @@ const MOVERS_MIN: usize = 3;
 pub(super) struct Moving {
     /// Where somebody of the cluster may be.
     seeds: Vec<SocketAddr>,
+    /// Who answered at which of these.
+    answered: BTreeMap<SocketAddr, MemberId>,
     seek_at: Time,
+    /// How often it has asked there since it saw a majority.
+    seeks: u32,
     /// The roster's address of this member, where that is not the one at which it runs.
     was: Option<SocketAddr>,
     /// Not before this it is proposed.
     due: Time,
     pending: bool,
+    /// How often this run has had its address put into the roster.
+    said: u32,
+    /// Whether an operator knows that somebody else runs with this member's key.
+    told_of_another: bool,
     failures: u32,
     /// Whether an operator knows that something stands in the way.
     told: bool,
@@ -76,15 +94,29 @@ impl Moving {
         seeds.truncate(limits::SEEDS_MAX);
         Self {
             seeds,
+            answered: BTreeMap::new(),
             seek_at: now + SEEK_AFTER,
+            seeks: 0,
             was: None,
             due: now,
             pending: false,
+            said: 0,
+            told_of_another: false,
             failures: 0,
             told: false,
             enrolled: BTreeMap::new(),
             seen: BTreeMap::new(),
         }
+    }
+}
+
+impl Moving {
+    /// For how long it waits before it says its address. Within one run that does not change, so
+    /// whoever says it again and again has it changed by somebody else: by one with whom it
+    /// changed places, once, or by a copy of itself. The pauses keep that one's changes and its
+    /// own from filling the lineage.
+    fn settled(&self) -> Duration {
+        SETTLED * 2_u32.pow(self.said.min(SETTLED_DOUBLINGS_MAX))
     }
 }
 
@@ -113,7 +145,11 @@ impl Member {
         let roster = &catalog.roster;
         let (live, majority) = election::quorum_in_view(roster, |m| self.is_live(m));
         // A new key is signed for one catalog: another change would make it void.
-        if live < majority || self.rotating.is_under_way() || !is_told_of(roster, self.me) {
+        if live < majority || self.rotating.is_under_way() {
+            return;
+        }
+        if !is_told_of(roster, self.me) {
+            self.moving.due = now + UNTOLD_AGAIN;
             return;
         }
         let address = plain(self.address);
@@ -139,7 +175,8 @@ impl Member {
         self.moving.pending = false;
         if done {
             (self.moving.failures, self.moving.told) = (0, false);
-            self.moving.due = now + AGAIN;
+            self.moving.said = self.moving.said.saturating_add(1);
+            self.moving.due = now + self.moving.settled();
         } else {
             self.try_address_later(now);
         }
@@ -151,10 +188,10 @@ impl Member {
         self.moving.due = now + AGAIN * 2_u32.pow(doublings);
     }
 
-    /// Who has `address` in the roster and is seen to live elsewhere.
+    /// Who has `address` in the roster and lives elsewhere, as it says itself.
     fn gone_from(&self, roster: &Roster, address: SocketAddr) -> Option<MemberId> {
         let directory = self.membership.directory();
-        let elsewhere = |id| directory.get(&id).is_some_and(|c| c.address != address);
+        let elsewhere = |id| directory.heard_at(&id).is_some_and(|at| at != address);
         let mut others = roster.members.iter().filter(|m| m.id != self.me && m.address == address);
         others.find(|m| self.is_live(m.id) && elsewhere(m.id)).map(|m| m.id)
     }
@@ -194,7 +231,15 @@ impl Member {
         if was.is_some() && self.moving.was.is_none() {
             let members = u32::try_from(catalog.roster.members.len()).unwrap_or(u32::MAX);
             let apart = self.rng.random_range(Duration::ZERO..APART.saturating_mul(members));
-            self.moving.due = now + SETTLED + apart;
+            self.moving.due = now + self.moving.settled() + apart;
+            if self.moving.said >= SAID_OFTEN && !self.moving.told_of_another {
+                self.moving.told_of_another = true;
+                let text = "the roster's address of this member was changed again and again: \
+                            another process runs with its key. Stop one of them; see \
+                            docs/operations.md#a-member-moves";
+                let kind = EventKind::Catalog;
+                self.tell(effects, Severity::Critical, kind, None, text.to_owned());
+            }
         }
         self.moving.was = was;
     }
@@ -248,7 +293,8 @@ impl Member {
 
     // Others, by addresses that an operator named.
 
-    /// Asks at the addresses that it was started with who is there, while it sees no majority.
+    /// Asks at the addresses that it was started with who is there, while it sees no majority. Not
+    /// where a live member is: that one it has found.
     pub(super) fn look_at_seeds(
         &mut self,
         now: Time,
@@ -258,11 +304,24 @@ impl Member {
         if self.moving.seeds.is_empty() || now < self.moving.seek_at {
             return;
         }
-        self.moving.seek_at = now + SEEK_EVERY;
         let (live, majority) = election::quorum_in_view(&catalog.roster, |m| self.is_live(m));
-        if live < majority {
-            effects.extend(self.moving.seeds.iter().map(|&address| Effect::Seek { address }));
+        if live >= majority {
+            self.moving.seeks = 0;
+            self.moving.seek_at = now + SEEK_EVERY;
+            return;
         }
+        let doublings = self.moving.seeks.min(SEEK_DOUBLINGS_MAX);
+        self.moving.seeks = self.moving.seeks.saturating_add(1);
+        self.moving.seek_at = now + SEEK_EVERY * 2_u32.pow(doublings);
+        let seeds = self.moving.seeds.iter().filter(|seed| !self.is_known_at(**seed));
+        effects.extend(seeds.map(|&address| Effect::Seek { address }));
+    }
+
+    /// Whether a live member is at `seed`, as far as this one knows.
+    fn is_known_at(&self, seed: SocketAddr) -> bool {
+        let has_answered = self.moving.answered.get(&seed).is_some_and(|id| self.is_live(*id));
+        let directory = self.membership.directory();
+        has_answered || directory.values().any(|c| c.state.is_live() && c.address == plain(seed))
     }
 
     /// `by`, whose key was checked, answers at `address`.
@@ -278,6 +337,9 @@ impl Member {
             // A list that is the same on all members names this one as well.
             self.moving.seeds.retain(|seed| *seed != address);
             return;
+        }
+        if self.moving.seeds.contains(&address) {
+            self.moving.answered.insert(address, by);
         }
         self.on_told(now, self.me, by, bytes, effects);
         let input = membership::Input::Found { member: by, address };

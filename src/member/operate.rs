@@ -492,7 +492,8 @@ impl Member {
         let mut addresses = vec![self.address];
         let others = self.catalog().roster.members.iter().filter(|m| m.id != self.me);
         let directory = self.membership.directory();
-        let reached = |m: &Enrolled| directory.get(&m.id).map_or(m.address, |c| c.address);
+        // Where others reach them, and not only this member.
+        let reached = |m: &Enrolled| directory.heard_at(&m.id).unwrap_or(m.address);
         addresses.extend(others.filter(|m| self.is_live(m.id)).map(reached).take(7));
         let token = Token {
             cluster: self.catalog().cluster,

@@ -26,6 +26,7 @@ use crate::{
     base::{
         ClusterId, Digest, MemberId, PublicKey, Reason, Refusal, SecretKey, WallTime,
         catalog::Enrolled,
+        limits,
         wire::{self, Kind},
     },
     member::{
@@ -202,7 +203,7 @@ pub(super) async fn prepare(options: &Options, kept: &Kept) -> Result<(Parts, Re
         key,
         next_keys,
         address,
-        seeds: options.join.clone(),
+        seeds: seeds(&options.join),
         restored,
         network,
         network_events,
@@ -228,6 +229,20 @@ pub(super) async fn prepare(options: &Options, kept: &Kept) -> Result<(Parts, Re
         episodes: data.record("episodes"),
     };
     Ok((parts, ready))
+}
+
+/// Where a member that returns looks for the others: at the first of what `--join` names.
+fn seeds(join: &[SocketAddr]) -> Vec<SocketAddr> {
+    let (first, others) = join.split_at(join.len().min(limits::SEEDS_MAX));
+    if !others.is_empty() {
+        let others: Vec<String> = others.iter().map(SocketAddr::to_string).collect();
+        tracing::warn!(
+            "--join names more than {} addresses: nobody is looked for at {}",
+            limits::SEEDS_MAX,
+            others.join(", ")
+        );
+    }
+    first.to_vec()
 }
 
 /// What a recovery has to say, the first time that the member runs after it.

@@ -5,11 +5,14 @@
 //! translator of addresses (NAT) showed to others. An address of this server that it has no more
 //! is news: the member was moved, and the server's address on the default route takes its place.
 //! Of an address that never was this server's nothing can be known here, so it stays. Which of the
-//! two it is has to be written down while the address is there.
+//! two it is has to be written down while the address is there. An address may also be late: while
+//! a server starts, its other networks can be there first, so it is waited for.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     path::Path,
+    thread,
+    time::Duration,
 };
 
 use crate::{
@@ -17,11 +20,18 @@ use crate::{
     store::record,
 };
 
+/// How often is looked for an address that may be late, and how long each time is waited before.
+const LOOKS: u32 = 20;
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
 /// Where this member is reached, which the roster has at `known` and which listens at `port`. At
 /// `path` it is kept that the address in the roster was this server's.
+///
+/// It blocks for up to ten seconds where that address is there no more.
 pub(super) fn of_this_server(path: &Path, known: SocketAddr, port: u16) -> SocketAddr {
     let ip = known.ip();
-    let is_own = UdpSocket::bind((ip, 0)).is_ok();
+    let is_here = || UdpSocket::bind((ip, 0)).is_ok();
+    let is_own = is_here();
     let kept = record::load(path).ok().flatten();
     let was_own = kept.and_then(|bytes| wire::decode::<IpAddr>(Kind::Record, &bytes).ok());
     if is_own && was_own != Some(ip) {
@@ -31,13 +41,31 @@ pub(super) fn of_this_server(path: &Path, known: SocketAddr, port: u16) -> Socke
             tracing::warn!(%error, "that {ip} is this server's could not be kept");
         }
     }
-    let now = if is_own { ip } else { moved(ip, was_own, on_the_default_route()) };
+    let elsewhere = || moved(ip, was_own, on_the_default_route());
+    let mut now = if is_own { ip } else { elsewhere() };
+    if now != ip {
+        tracing::info!(
+            "{ip}, at which this member was reached, is not there: for up to {} seconds it is \
+             waited for, as its network may be late",
+            (LOOK_EVERY * LOOKS).as_secs()
+        );
+        let comes = comes_late(is_here, || thread::sleep(LOOK_EVERY));
+        now = if comes { ip } else { elsewhere() };
+    }
     if now != ip {
         tracing::info!(
             "{ip} is not this server's any more: the address of the default route is used"
         );
     }
     SocketAddr::new(now, port)
+}
+
+/// Whether an address comes that was not there at first.
+fn comes_late(mut is_here: impl FnMut() -> bool, mut pause: impl FnMut()) -> bool {
+    (0..LOOKS).any(|_| {
+        pause();
+        is_here()
+    })
 }
 
 /// What takes the place of `known`, which is not this server's.
@@ -78,6 +106,17 @@ mod tests {
         assert_eq!(moved(old, Some(old), None), old, "no network yet");
         assert_eq!(moved(old, Some(old), Some(ip("127.0.0.1"))), old, "likewise");
         assert_eq!(moved(ip("2001:db8::7"), Some(ip("2001:db8::7")), Some(new)), ip("2001:db8::7"));
+    }
+
+    #[test]
+    fn an_address_that_is_late_is_waited_for() {
+        let pauses = std::cell::Cell::new(0);
+        let pause = || pauses.set(pauses.get() + 1);
+        assert!(comes_late(|| pauses.get() == 3, pause));
+        assert_eq!(pauses.replace(0), 3, "and no longer than that");
+        assert!(!comes_late(|| false, pause));
+        assert_eq!(pauses.get(), LOOKS, "then it is given up");
+        assert_eq!(LOOK_EVERY * LOOKS, Duration::from_secs(10));
     }
 
     #[test]

@@ -25,7 +25,8 @@ use crate::base::{
 const WHAT: &str = "The address of this member was not changed in the roster.";
 
 /// `member` is reached at `address` and not at `was`. Whoever has that address in the roster and is
-/// `gone` from it has `was` instead: two that have changed places would wait for each other for ever.
+/// `gone` from it has `was` instead: two that have changed places would wait for each other for
+/// ever.
 pub(super) fn readdress(
     next: &mut Catalog,
     member: MemberId,

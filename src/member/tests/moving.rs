@@ -2,7 +2,7 @@
 //! one is the simulator's business: here all get through.
 
 use super::*;
-use crate::member::admission::Welcome;
+use crate::member::{admission::Welcome, change::Change, event::Severity, operate::Purpose};
 
 fn at(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
@@ -84,9 +84,12 @@ fn addresses_that_an_operator_named_are_asked_until_a_majority_is_in_view() {
     cluster.kill(2);
     cluster.kill(1);
     cluster.start_at(1, at(2_001), vec![at(2_000), at(2_001)], BTreeMap::new());
-    cluster.run(Duration::from_secs(5));
-    assert!(cluster.sought.len() >= 4, "{:?}", cluster.sought);
-    assert!(cluster.sought.contains(&(1, at(2_000))));
+    cluster.run(Duration::from_secs(6));
+    let both = [(1, at(2_000)), (1, at(2_001))];
+    assert_eq!(cluster.sought, [both, both].concat(), "at once, and after five seconds");
+    cluster.run(Duration::from_secs(594));
+    let rounds = cluster.sought.len() / 2;
+    assert!((25..=35).contains(&rounds), "every twenty seconds in the end: {rounds}");
 
     // It has reached itself, and then m0, which tells what it knows.
     let found = |address, by, bytes| Input::Found { address, by, bytes };
@@ -104,7 +107,7 @@ fn addresses_that_an_operator_named_are_asked_until_a_majority_is_in_view() {
     cluster.run(Duration::from_secs(1));
     assert_eq!(cluster.told("m0 is reached at 127.0.0.1:2000 now; it was at 127.0.0.1:1000"), 1);
     cluster.sought.clear();
-    cluster.run(Duration::from_secs(3));
+    cluster.run(Duration::from_secs(21));
     assert!(!cluster.sought.is_empty(), "m0 is known, and not live");
     assert!(!cluster.sought.contains(&(1, at(2_001))), "its own address is not asked again");
 
@@ -114,4 +117,79 @@ fn addresses_that_an_operator_named_are_asked_until_a_majority_is_in_view() {
     cluster.sought.clear();
     cluster.run(Duration::from_secs(10));
     assert!(cluster.sought.is_empty(), "a majority is in view: {:?}", cluster.sought);
+}
+
+#[test]
+fn where_a_live_member_is_known_nobody_is_asked() {
+    let mut cluster = Cluster::new(5);
+    for who in 1..5 {
+        cluster.kill(who);
+    }
+    // Also where a live one has answered that says that it is elsewhere.
+    cluster.start_at(1, at(2_001), vec![at(1_000), at(2_000), at(2_002)], BTreeMap::new());
+    cluster.run(Duration::from_secs(6));
+    let (zero, bytes) = (cluster.ids[0], Vec::new());
+    cluster.send(1, Duration::ZERO, Input::Found { address: at(2_000), by: zero, bytes });
+    cluster.sought.clear();
+    cluster.run(Duration::from_secs(60));
+    assert!(!cluster.sought.is_empty(), "two of five are no majority");
+    assert!(cluster.sought.iter().all(|sought| *sought == (1, at(2_002))), "{:?}", cluster.sought);
+
+    // Once a majority was in view, it begins anew.
+    cluster.start_at(2, at(1_002), vec![], BTreeMap::new());
+    cluster.run(Duration::from_secs(30));
+    cluster.sought.clear();
+    cluster.kill(2);
+    cluster.run(Duration::from_secs(20));
+    assert!(cluster.sought.len() >= 2, "{:?}", cluster.sought);
+}
+
+impl Cluster {
+    /// The roster has `address` for `who`, as a process with a copy of its key would have it.
+    fn readdressed(&mut self, who: usize, address: SocketAddr) {
+        let member = self.ids[who];
+        let was = self.catalog(0).roster.get(member).unwrap().address;
+        let change = Change::Address { member, was, address, gone: None };
+        let (now, mut effects) = (self.now, Vec::new());
+        let zero = self.members[0].as_mut().unwrap();
+        zero.propose(now, change, Purpose::Address, &mut effects);
+        self.heed(0, effects);
+        self.run(Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn two_processes_with_one_key_do_not_fill_the_lineage() {
+    let mut cluster = Cluster::new(3);
+    cluster.carried(1, 2_001);
+    let mut changed_back = 0;
+    for _ in 0..360 {
+        cluster.run(Duration::from_secs(9));
+        if cluster.addresses(0)[1] == 2_001 {
+            cluster.readdressed(1, at(1_001));
+            changed_back += 1;
+        } else {
+            cluster.run(Duration::from_secs(1));
+        }
+    }
+    assert!((5..=12).contains(&changed_back), "in an hour: {changed_back}");
+    let said = cluster.told("the roster has 127.0.0.1:2001 for m1 now");
+    assert!((5..=12).contains(&said), "{said}");
+    let text = "changed again and again: another process runs with its key";
+    assert_eq!(cluster.told(text), 1, "an operator is told once");
+    let told = cluster.events.iter().find(|(_, event)| event.text.contains(text)).unwrap();
+    assert_eq!((told.0, told.1.severity), (1, Severity::Critical));
+}
+
+#[test]
+fn what_is_changed_once_by_another_is_put_right_and_no_alarm() {
+    let mut cluster = Cluster::new(3);
+    cluster.carried(1, 2_001);
+    cluster.run(Duration::from_secs(12));
+    assert_eq!(cluster.addresses(0)[1], 2_001);
+    cluster.readdressed(1, at(1_001));
+    assert_eq!(cluster.addresses(0)[1], 1_001);
+    cluster.run(Duration::from_secs(20));
+    assert_eq!(cluster.addresses(0)[1], 2_001);
+    assert_eq!(cluster.told("again and again"), 0);
 }

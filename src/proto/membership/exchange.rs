@@ -78,7 +78,7 @@ impl Membership {
             let identity = Identity::new(member, address, generation.min(GENERATION_MAX));
             let run = self.table.run_of(&identity).filter(|run| run.slot != ME);
             let Some(run) = run else { continue };
-            if identity.address == self.table.address_of(run.slot) {
+            if identity.address == self.table.heard_at(run.slot) {
                 self.outbox.touched.push(run.slot);
             } else {
                 self.outbox.name(run.slot, identity);
@@ -260,7 +260,7 @@ impl Membership {
         let mut news = Vec::with_capacity(updates.len());
         for update in updates {
             let Some(run) = self.table.run_of(update.id()) else { continue };
-            if run.slot != ME && update.id().address == self.table.address_of(run.slot) {
+            if run.slot != ME && update.id().address == self.table.heard_at(run.slot) {
                 self.outbox.touched.push(run.slot);
             } else if run.slot != ME {
                 self.outbox.name(run.slot, *update.id());

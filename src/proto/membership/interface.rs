@@ -39,7 +39,7 @@ pub enum Input {
         bytes: Vec<u8>,
     },
     /// Somebody who proved to be `member` answers at `address`: it is knocked at there, if it is
-    /// not live. It is no sign of life in the sense of SWIM.
+    /// not live. It is no sign of life in the sense of SWIM, and others are not told of it.
     Found {
         /// Who.
         member: MemberId,
@@ -83,7 +83,7 @@ pub enum Effect {
         /// The new state.
         state: State,
     },
-    /// A member is reachable elsewhere now.
+    /// A member is reached elsewhere from here on.
     Moved {
         /// Who.
         member: MemberId,
@@ -121,7 +121,8 @@ impl State {
 pub struct Contact {
     /// What this member thinks of it.
     pub state: State,
-    /// Where its newest run listens; the roster's word until it was seen.
+    /// Where this member reaches it: where it was found, or else where its newest run says that it
+    /// listens; the roster's word until it was seen.
     pub address: SocketAddr,
     /// Its newest run; 0 until it was seen.
     pub generation: u64,

@@ -10,6 +10,9 @@ use std::{net::SocketAddr, time::Duration};
 use super::{Due, Effect, Membership, packet::plain, settings};
 use crate::base::{MemberId, Time};
 
+/// After so many knocks the pauses do not grow any more.
+const LONGEST: u8 = 10;
+
 impl Membership {
     /// Newcomers are knocked at within 2 ms each, so that a thousand make no burst.
     pub(super) fn knock_all(&mut self, new: Vec<u32>) {
@@ -47,7 +50,8 @@ impl Membership {
     }
 
     /// Who `member` is, was proven; that it is a member of the cluster is for the roster to say,
-    /// and where a live one is, it says itself.
+    /// and where a live one is, it says itself. That it answers at `address` counts for this
+    /// member alone: others may not reach it there.
     pub(super) fn found_at(
         &mut self,
         member: MemberId,
@@ -58,10 +62,9 @@ impl Membership {
         if self.table.peer(slot).state.is_live() {
             return;
         }
-        let address = plain(address);
-        if self.table.set_address(slot, address) {
-            effects.push(Effect::Moved { member, address });
-        }
+        let before = self.table.address_of(slot);
+        self.table.set_found(slot, plain(address));
+        self.tell_if_moved(slot, before, effects);
         self.knock_afresh(slot, Duration::ZERO);
     }
 
@@ -76,18 +79,24 @@ impl Membership {
         if !self.table.is_enrolled(slot) {
             return;
         }
-        let known = self.table.address_of(slot);
-        let enrolled = self.table.roster_address(slot);
+        let mut ways = vec![self.table.address_of(slot)];
+        for other in [self.table.heard_at(slot), self.table.roster_address(slot)] {
+            if !ways.contains(&other) {
+                ways.push(other);
+            }
+        }
         let dst = self.table.run(slot);
         let peer = self.table.peer_mut(slot);
         if peer.knock_at != at || peer.state.is_live() {
             return;
         }
-        // Now where it was last, now where the roster says: it may have moved
-        // either way.
-        let address = if peer.knocks.is_multiple_of(2) { known } else { enrolled };
-        let pause = (settings::KNOCK_FIRST * 2_u32.pow(u32::from(peer.knocks.min(10)))).min(max);
-        peer.knocks = peer.knocks.saturating_add(1);
+        // Now where it was found, now where it was heard last, now where the roster says: it may
+        // have moved any way.
+        let address = ways[usize::from(peer.knocks) % ways.len()];
+        let pause =
+            (settings::KNOCK_FIRST * 2_u32.pow(u32::from(peer.knocks.min(LONGEST)))).min(max);
+        // It goes round at the longest pause, so that no way is left out for ever.
+        peer.knocks = peer.knocks.checked_add(1).unwrap_or(LONGEST);
         let _ = self.foca.announce(dst, &mut self.outbox);
         for (to, bytes) in std::mem::take(&mut self.outbox.sends) {
             for bytes in self.outward(&bytes) {

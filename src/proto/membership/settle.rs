@@ -1,7 +1,7 @@
 //! After each call: carries out what foca asked for, and brings the table up
 //! to date with foca, for those members only that something was said about.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use foca::{Incarnation, Member, Notification, Timer};
 
@@ -160,12 +160,24 @@ impl Membership {
     /// the larger counts, so that everybody breaks the tie alike.
     fn heed_address(&mut self, slot: u32, identity: &Identity, effects: &mut Vec<Effect>) {
         let known = self.table.peer(slot).generation;
+        let rises = identity.generation > known;
+        let wins = identity.generation == known && identity.address > self.table.heard_at(slot);
+        if !rises && !wins {
+            return;
+        }
         let before = self.table.address_of(slot);
-        let newer = identity.generation > known
-            || (identity.generation == known && identity.address > before);
-        if newer && self.table.set_address(slot, identity.address) {
-            let (member, address) = (identity.member, identity.address);
-            effects.push(Effect::Moved { member, address });
+        self.table.set_address(slot, identity.address);
+        if rises {
+            self.table.lose_found(slot);
+        }
+        self.tell_if_moved(slot, before, effects);
+    }
+
+    /// The owner is told where `slot` is dialled from here on, if that was `before` until now.
+    pub(super) fn tell_if_moved(&self, slot: u32, before: SocketAddr, effects: &mut Vec<Effect>) {
+        let address = self.table.address_of(slot);
+        if address != before {
+            effects.push(Effect::Moved { member: self.table.id(slot), address });
         }
     }
 
@@ -176,6 +188,12 @@ impl Membership {
         verdict: foca::State,
         effects: &mut Vec<Effect>,
     ) {
+        if self.table.peer(run.slot).generation < run.generation {
+            // Where its last run was found says nothing of this one.
+            let before = self.table.address_of(run.slot);
+            self.table.lose_found(run.slot);
+            self.tell_if_moved(run.slot, before, effects);
+        }
         let peer = self.table.peer_mut(run.slot);
         let renewed = peer.is_seen() && peer.generation < run.generation;
         (peer.generation, peer.incarnation, peer.verdict) = (run.generation, incarnation, verdict);

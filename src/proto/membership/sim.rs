@@ -86,6 +86,8 @@ pub struct Sim {
     pub cut: BTreeSet<(usize, usize)>,
     /// These are 20 ms away from all others.
     pub far: BTreeSet<usize>,
+    /// Further addresses that lead to a member.
+    pub also_at: BTreeMap<SocketAddr, usize>,
     /// Of the members that start from now on.
     pub pace: u32,
     pub hints: bool,
@@ -115,6 +117,7 @@ impl Sim {
             side: BTreeMap::new(),
             cut: BTreeSet::new(),
             far: BTreeSet::new(),
+            also_at: BTreeMap::new(),
             pace: 1,
             hints: false,
             refusals: false,
@@ -299,7 +302,7 @@ impl Sim {
                     let to = self.numbers[&to];
                     self.nodes[i].sent_bytes += bytes.len() as u64;
                     self.packets += 1;
-                    if at == address(to) {
+                    if at == address(to) || self.also_at.get(&at) == Some(&to) {
                         self.transmit(i, to, bytes);
                     }
                 }

@@ -148,13 +148,17 @@ pub struct Table {
     peers: Vec<Peer>,
     /// Addresses that are not the roster's.
     moved: BTreeMap<u32, SocketAddr>,
+    /// Where members were found that were not live, and where they do not say that they are. Only
+    /// this member need reach them there, so these are for dialling and never told to others.
+    found: BTreeMap<u32, SocketAddr>,
 }
 
 impl Table {
     pub fn new(me: MemberId, address: SocketAddr) -> Self {
         let address = plain(address);
-        let (index, peers, moved) = (Arc::default(), Vec::new(), BTreeMap::new());
-        Self { me, address, index, my_slot: ME, peers, moved }
+        let (index, peers) = (Arc::default(), Vec::new());
+        let (moved, found) = (BTreeMap::new(), BTreeMap::new());
+        Self { me, address, index, my_slot: ME, peers, moved, found }
     }
 
     /// Takes over who is enrolled.
@@ -180,6 +184,7 @@ impl Table {
                         self.moved.insert(slot, heard.unwrap_or(before.addresses[position]));
                     } else {
                         self.moved.remove(&slot);
+                        self.found.remove(&slot);
                         moved.push(slot);
                     }
                 }
@@ -247,26 +252,46 @@ impl Table {
         self.index.addresses[slot as usize - 1]
     }
 
-    pub fn address_of(&self, slot: u32) -> SocketAddr {
+    /// Where its newest run says that it listens; the roster's word until it was seen. This is
+    /// what others are told.
+    pub fn heard_at(&self, slot: u32) -> SocketAddr {
         if slot == ME {
             return self.address;
         }
         self.moved.get(&slot).copied().unwrap_or_else(|| self.roster_address(slot))
     }
 
-    /// Returns whether it was another one.
-    pub fn set_address(&mut self, slot: u32, address: SocketAddr) -> bool {
-        let before = self.address_of(slot);
+    /// Where this member dials it.
+    pub fn address_of(&self, slot: u32) -> SocketAddr {
+        self.found.get(&slot).copied().unwrap_or_else(|| self.heard_at(slot))
+    }
+
+    /// Its run says that it listens at `address`.
+    pub fn set_address(&mut self, slot: u32, address: SocketAddr) {
         if address == self.roster_address(slot) {
             self.moved.remove(&slot);
         } else {
             self.moved.insert(slot, address);
         }
-        before != address
+    }
+
+    /// It answers at `address`, whatever it says.
+    pub fn set_found(&mut self, slot: u32, address: SocketAddr) {
+        if address == self.heard_at(slot) {
+            self.found.remove(&slot);
+        } else {
+            self.found.insert(slot, address);
+        }
+    }
+
+    /// What was found is of no weight any more.
+    pub fn lose_found(&mut self, slot: u32) {
+        self.found.remove(&slot);
     }
 
     pub fn forget(&mut self, slot: u32) {
         self.moved.remove(&slot);
+        self.found.remove(&slot);
     }
 
     pub fn run(&self, slot: u32) -> Run {
@@ -282,7 +307,7 @@ impl Table {
     pub fn identity(&self, run: Run) -> Identity {
         Identity {
             member: self.id(run.slot),
-            address: self.address_of(run.slot),
+            address: self.heard_at(run.slot),
             generation: run.generation,
         }
     }
@@ -309,15 +334,24 @@ impl<'a> Directory<'a> {
         self.0.slot(*id).map(|slot| self.0.contact(slot))
     }
 
-    /// Those that are elsewhere than the roster says.
-    pub fn moved(&self) -> impl Iterator<Item = (MemberId, SocketAddr)> + '_ {
-        let enrolled = self.0.moved.iter().filter(|(slot, _)| self.0.is_enrolled(**slot));
-        enrolled.map(|(slot, address)| (self.0.id(*slot), *address))
+    /// Where `id` says that it listens, or the roster if it was never seen. That is where others
+    /// reach it, and not always where this member does: see [`Contact::address`].
+    pub fn heard_at(&self, id: &MemberId) -> Option<SocketAddr> {
+        self.0.slot(*id).map(|slot| self.0.heard_at(slot))
     }
 
-    /// Whether `id` is elsewhere than the roster says.
+    /// Those that this member dials elsewhere than the roster says, and where.
+    pub fn moved(&self) -> impl Iterator<Item = (MemberId, SocketAddr)> + '_ {
+        let Table { moved, found, .. } = self.0;
+        let only_found = found.keys().filter(move |slot| !moved.contains_key(*slot));
+        let enrolled = moved.keys().chain(only_found).filter(|slot| self.0.is_enrolled(**slot));
+        enrolled.map(|slot| (self.0.id(*slot), self.0.address_of(*slot)))
+    }
+
+    /// Whether `id` is, or was found, elsewhere than the roster says.
     pub fn is_moved(&self, id: &MemberId) -> bool {
-        self.0.slot(*id).is_some_and(|slot| self.0.moved.contains_key(&slot))
+        let is_moved = |slot| self.0.moved.contains_key(&slot) || self.0.found.contains_key(&slot);
+        self.0.slot(*id).is_some_and(is_moved)
     }
 
     /// Whether `id` is enrolled and not this member.
@@ -377,5 +411,36 @@ mod tests {
         let back = Arc::new(newer.extended(&roster));
         table.set_index(back, now, now);
         assert_eq!(Directory(&table).moved().count(), 0);
+    }
+
+    #[test]
+    fn where_a_member_was_found_is_for_dialling_only() {
+        let now = Time(1);
+        let mut table = Table::new(id(0), address(0));
+        let mut roster = roster(0..2);
+        let index = Arc::new(Index::new(&roster));
+        table.set_index(Arc::clone(&index), now, now);
+        let slot = table.slot(id(1)).unwrap();
+        table.set_found(slot, address(9));
+        assert_eq!((table.address_of(slot), table.heard_at(slot)), (address(9), address(1)));
+        assert_eq!(table.identity(table.run(slot)).address, address(1), "others are told this");
+        let directory = Directory(&table);
+        assert_eq!(directory.heard_at(&id(1)), Some(address(1)));
+        assert!(directory.is_moved(&id(1)));
+        assert_eq!(directory.moved().collect::<Vec<_>>(), [(id(1), address(9))]);
+        // What it says of itself does not change where it was found.
+        table.set_address(slot, address(8));
+        assert_eq!((table.address_of(slot), table.heard_at(slot)), (address(9), address(8)));
+        assert_eq!(Directory(&table).moved().collect::<Vec<_>>(), [(id(1), address(9))]);
+        // The roster has another one for it, and it is not live.
+        roster.members[1].address = address(7);
+        table.set_index(Arc::new(index.extended(&roster)), now, now);
+        assert_eq!((table.address_of(slot), table.heard_at(slot)), (address(7), address(7)));
+        // Found where it says that it is: nothing to remember.
+        table.set_found(slot, address(7));
+        assert!(!Directory(&table).is_moved(&id(1)));
+        table.set_found(slot, address(9));
+        table.forget(slot);
+        assert_eq!(table.address_of(slot), address(7));
     }
 }

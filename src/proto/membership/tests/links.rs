@@ -295,3 +295,44 @@ fn who_left_has_left_for_an_observer_that_restarts_too() {
     sim.run(10 * SECOND);
     assert!(sim.all_see(3, State::Down) && sim.all_see(4, State::Left), "told apart");
 }
+
+/// Where one member found another is nothing that others are told: they need not reach it there.
+#[test]
+fn where_a_member_was_found_is_not_spread() {
+    let mut same_run = 0;
+    for seed in 0..8 {
+        let mut sim = Sim::started(5, seed, Faults::LAN);
+        let generation = sim.machine(1).generation();
+        sim.side = [(0, 1)].into();
+        sim.run(20 * SECOND);
+        assert!(!sim.machine(0).is_live(id(1)), "seed {seed}: it is cut off");
+        // It leads to member 1 as well, and of two addresses of one run the larger counts.
+        let found = address(200);
+        assert!(found > address(1));
+        sim.also_at = [(found, 1)].into();
+        sim.inject(0, Input::Found { member: id(1), address: found });
+        sim.side.clear();
+        sim.run_until(20 * SECOND, Sim::all_live).expect("it is back");
+        sim.run(60 * SECOND);
+        let shown =
+            |sim: &Sim, by: usize| sim.machine(by).directory().get(&id(1)).map(|c| c.address);
+        if sim.machine(1).generation() == generation {
+            same_run += 1;
+            assert_eq!(shown(&sim, 0), Some(found), "seed {seed}: here it is dialled there");
+        }
+        assert_eq!(sim.machine(0).directory().heard_at(&id(1)), Some(address(1)));
+        for by in 2..5 {
+            assert_eq!(shown(&sim, by), Some(address(1)), "seed {seed}: and not by {by}");
+        }
+
+        // A new run says itself where it is.
+        sim.kill(1);
+        sim.run(10 * SECOND);
+        sim.start(1);
+        sim.run_until(20 * SECOND, Sim::all_live).expect("it is back");
+        for by in [0, 2, 3, 4] {
+            assert_eq!(shown(&sim, by), Some(address(1)), "seed {seed}: seen by {by}");
+        }
+    }
+    assert!(same_run > 0, "who was cut off buries nobody");
+}
