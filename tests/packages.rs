@@ -106,7 +106,8 @@ fn the_line_for_cloud_init_founds_or_joins() {
     let (_, rest) = file.split_once("&& printf ").unwrap();
     let (words, _) = rest.split_once(" >/etc/default/althing").unwrap();
     for (join, token, expected) in [
-        ("", "", "ALTHING_OPTIONS=\"\"\nALTHING_TOKEN=\n"),
+        ("", "", "ALTHING_OPTIONS=\"\"\n"),
+        ("10.0.0.1:7700", "", "ALTHING_OPTIONS=\"--join 10.0.0.1:7700\"\n"),
         ("10.0.0.1:7700", "t0k", "ALTHING_OPTIONS=\"--join 10.0.0.1:7700\"\nALTHING_TOKEN=t0k\n"),
     ] {
         let mut shell = Command::new("sh");

@@ -1,12 +1,15 @@
 #!/bin/sh
 # Makes a Debian package of a binary that was built already, with dpkg-deb alone. `cargo deb` makes
-# the same from Cargo.toml, and finds out which libraries the binary needs.
+# one from Cargo.toml, and finds out which libraries the binary needs; manual and completions are
+# not in that.
 #
 #   docs/packages/deb.sh BINARY [DIRECTORY]     prints the path of the package
 #
 # DEB_ARCH is the architecture (this machine's), DEB_VERSION the version (that of Cargo.toml),
 # DEB_DEPENDS what the binary needs beside `passwd` (nothing: right for a static one).
 set -eu
+# Modes in the package are not those of whoever builds it.
+umask 022
 
 binary=${1:?usage: deb.sh BINARY [DIRECTORY]}
 into=${2:-.}

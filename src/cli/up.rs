@@ -110,6 +110,10 @@ async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refu
     let (trusted, accept_proxy) = networks_of(&options)?;
     let tags = tags_of(&options.tag)?;
     let (scrub, (send_rate, receive_rate)) = (scrub_of(&options), rates_of(&options));
+    // Who comes back needs neither those nor a token: a name that is gone and a token that was
+    // used up keep nobody from starting.
+    let returns = node::has_record(&data);
+    let join = seeds(&options, returns).await?;
     let name = match options.name {
         Some(name) => name,
         None => host_name()?,
@@ -118,10 +122,6 @@ async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refu
         Some(text) => Some(look_up(text, options.bind.port(), options.bind).await?),
         None => None,
     };
-    // Who comes back needs neither: a name that is gone and a token that was used up keep nobody
-    // from starting.
-    let returns = node::has_record(&data);
-    let join = seeds(&options, returns).await?;
     let token = match options.token_file {
         Some(path) if !returns => Some(read_token(&path)?),
         _ => options.token,
