@@ -99,7 +99,7 @@ fn variable(key: &str) -> String {
 
 /// The options of `up` alone, without variables: what the file is checked by.
 fn options() -> Command {
-    let mut options = <Up as clap::Args>::augment_args(Command::new("up"));
+    let mut options = <Up as clap::Args>::augment_args(Command::new("up").disable_help_flag(true));
     // Else one of its arguments can't be written out.
     options.build();
     options

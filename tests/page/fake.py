@@ -58,6 +58,7 @@ class Cluster:
         self.slow = 0.0      # seconds that an act takes
         self.near = True     # whether acts are taken from where the browser is
         self.known = {TOKEN: OPERATOR}
+        self.is_plain = False
 
     def name(self, i):
         return f"web-{i:03}"
@@ -103,10 +104,13 @@ class Cluster:
     def view(self):
         members = [self.member(i) for i in range(self.members)]
         voters = min(7, self.members)
+        applications = [self.application(a, members) for a in range(self.apps)]
+        hung = [a["name"] for a in applications if a["vote"] == "hung"] if self.is_plain else []
         return {"althing": "0.0.0", "me": self.name(0), "cluster": "c0ffee" * 8, "sequence": 412 + self.tick // 10, "voters": voters,
-                "majority": voters // 2 + 1, "voters_live": voters, "health": "warning" if self.down() else "ok",
-                "reasons": [f"{name} is down." for name in self.down()], "members": members,
-                "applications": [self.application(a, members) for a in range(self.apps)], "window": self.window, "outcomes": [
+                "majority": voters // 2 + 1, "voters_live": voters, "health": "critical" if hung else "warning" if self.down() else "ok",
+                "reasons": [f"The vote on {name} is hung: decide with `althing resolve {name} --member NAME`." for name in hung]
+                + [f"{name} is down." for name in self.down()], "members": members,
+                "applications": applications, "window": self.window, "outcomes": [
                     {"window": 7, "app": "app-00", "version": 5, "coordinator": self.name(0), "takeovers": 0, "why": f"in force {MARKUP}"}],
                 "addresses": [], "policy": {"failover": "auto", "vote": "majority", "remove_after_s": None}, "silences": []}
 
@@ -362,12 +366,17 @@ def serve(cluster, port=0):
 
 
 def main():
+    global MARKUP
     asked = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     asked.add_argument("--members", type=int, default=5)
     asked.add_argument("--apps", type=int, default=2)
     asked.add_argument("--port", type=int, default=7790)
+    asked.add_argument("--plain", action="store_true", help="without texts that try to be markup: for pictures")
     given = asked.parse_args()
-    _, address = serve(Cluster(given.members, given.apps), given.port)
+    cluster = Cluster(given.members, given.apps)
+    if given.plain:
+        MARKUP, cluster.is_plain = "", True
+    _, address = serve(cluster, given.port)
     print(address, flush=True)
     threading.Event().wait()
 
