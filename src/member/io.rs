@@ -98,6 +98,8 @@ pub enum Input {
     },
     /// Who answered to the question of [`Effect::Seek`], and what.
     Found {
+        /// As whom it was asked.
+        id: MemberId,
         /// As given.
         address: SocketAddr,
         /// Who answered, by the key that it has proven to hold.
@@ -354,11 +356,13 @@ pub enum Effect {
         /// Where the roster says that it is.
         address: SocketAddr,
     },
-    /// Knock with this member's key at an address where somebody of the cluster may be, say
-    /// [`IS_ENROLLED`] and bring the answer back as [`Input::Found`].
+    /// Knock with this member's key or with a next one at an address where somebody of the
+    /// cluster may be, say [`IS_ENROLLED`] and bring the answer back as [`Input::Found`].
     ///
     /// [`IS_ENROLLED`]: super::admission::IS_ENROLLED
     Seek {
+        /// The id of that key.
+        id: MemberId,
         /// Where.
         address: SocketAddr,
     },

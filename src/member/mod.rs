@@ -359,8 +359,8 @@ impl Member {
             Input::Command { ticket, command } => self.on_command(now, ticket, command, effects),
             Input::NextKey { key, sequence } => self.on_next_key(now, &key, sequence, effects),
             Input::Told { id, by, bytes } => self.on_told(now, id, by, &bytes, effects),
-            Input::Found { address, by, bytes } => {
-                self.on_found(now, address, by, &bytes, effects);
+            Input::Found { id, address, by, bytes } => {
+                self.on_found(now, id, (address, by), &bytes, effects);
             }
             Input::Fetching { root, bytes } => {
                 self.content.fetching(root, bytes);

@@ -313,8 +313,11 @@ impl Member {
         let doublings = self.moving.seeks.min(SEEK_DOUBLINGS_MAX);
         self.moving.seeks = self.moving.seeks.saturating_add(1);
         self.moving.seek_at = now + SEEK_EVERY * 2_u32.pow(doublings);
+        // By a next key, too: whoever was stopped before it took that up is known by it alone.
+        let ids: Vec<MemberId> = self.rotating.next_ids().chain([self.me]).collect();
         let seeds = self.moving.seeds.iter().filter(|seed| !self.is_known_at(**seed));
-        effects.extend(seeds.map(|&address| Effect::Seek { address }));
+        let asked = seeds.flat_map(|&address| ids.iter().map(move |&id| (id, address)));
+        effects.extend(asked.map(|(id, address)| Effect::Seek { id, address }));
     }
 
     /// Whether a live member is at `seed`, as far as this one knows.
@@ -324,12 +327,12 @@ impl Member {
         has_answered || directory.values().any(|c| c.state.is_live() && c.address == plain(seed))
     }
 
-    /// `by`, whose key was checked, answers at `address`.
+    /// `by`, whose key was checked, answers at `address` what it was asked by the key of `id`.
     pub(super) fn on_found(
         &mut self,
         now: Time,
-        address: SocketAddr,
-        by: MemberId,
+        id: MemberId,
+        (address, by): (SocketAddr, MemberId),
         bytes: &[u8],
         effects: &mut Vec<Effect>,
     ) {
@@ -341,7 +344,7 @@ impl Member {
         if self.moving.seeds.contains(&address) {
             self.moving.answered.insert(address, by);
         }
-        self.on_told(now, self.me, by, bytes, effects);
+        self.on_told(now, id, by, bytes, effects);
         let input = membership::Input::Found { member: by, address };
         self.tell_membership(now, input, effects);
     }

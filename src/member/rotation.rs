@@ -72,6 +72,11 @@ impl Rotating {
     pub fn is_under_way(&self) -> bool {
         self.waiting.is_some() || self.pending
     }
+
+    /// The ids that this member may have by now, by keys on its disk.
+    pub fn next_ids(&self) -> impl Iterator<Item = MemberId> + '_ {
+        self.next.keys().copied()
+    }
 }
 
 impl Member {

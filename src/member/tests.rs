@@ -142,7 +142,7 @@ impl Cluster {
                 Effect::ForgetKeys { .. } => self.forgotten.push(who),
                 Effect::AskAs { id, to, .. } => self.asked_as.push((who, id, to)),
                 Effect::Rotated { to } => self.rotated.push((who, to)),
-                Effect::Seek { address } => self.sought.push((who, address)),
+                Effect::Seek { address, .. } => self.sought.push((who, address)),
                 _ => {}
             }
         }

@@ -1360,7 +1360,7 @@ impl Loop {
                     self.keep_next_keys(None);
                 }
                 Effect::AskAs { id, address, .. } => self.ask_as(id, address),
-                Effect::Seek { address } => self.look_who_is_at(address),
+                Effect::Seek { id, address } => self.look_who_is_at(id, address),
                 Effect::Rotated { to } => self.ended = Some(Ended::Rotated(to)),
                 Effect::Expelled { left } => {
                     self.ended = Some(if left { Ended::Left } else { Ended::Removed });
@@ -1384,23 +1384,23 @@ impl Loop {
     /// Asks a member at its door, as a stranger would, whether it knows a key. Another one than
     /// was meant may answer: who it is, its key says.
     fn ask_as(&self, id: MemberId, address: SocketAddr) {
-        let own = (id == self.member.id()).then(|| self.key.clone());
-        let Some(key) = own.or_else(|| self.next_keys.get(id)) else { return };
-        self.ask_at(key, address, move |by, bytes| Input::Told { id, by, bytes });
+        self.ask_at(id, address, move |by, bytes| Input::Told { id, by, bytes });
     }
 
-    /// Asks the same with this member's key where anybody of the cluster may be.
-    fn look_who_is_at(&self, address: SocketAddr) {
-        let found = move |by, bytes| Input::Found { address, by, bytes };
-        self.ask_at(self.key.clone(), address, found);
+    /// Asks the same where anybody of the cluster may be.
+    fn look_who_is_at(&self, id: MemberId, address: SocketAddr) {
+        self.ask_at(id, address, move |by, bytes| Input::Found { id, address, by, bytes });
     }
 
+    /// Asks with this member's key or with a next one, by its `id`.
     fn ask_at(
         &self,
-        key: SecretKey,
+        id: MemberId,
         address: SocketAddr,
         told: impl FnOnce(MemberId, Vec<u8>) -> Input + Send + 'static,
     ) {
+        let own = (id == self.member.id()).then(|| self.key.clone());
+        let Some(key) = own.or_else(|| self.next_keys.get(id)) else { return };
         let cluster = self.member.catalog().cluster;
         let bind = SocketAddr::new(self.network.local_addr().ip(), 0);
         let notes = self.notes.clone();

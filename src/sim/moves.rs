@@ -82,10 +82,10 @@ impl World {
     }
 
     /// `s` asks who is at an address that it was started with.
-    pub(super) fn look_who_is_at(&mut self, s: usize, address: SocketAddr) {
+    pub(super) fn look_who_is_at(&mut self, s: usize, id: MemberId, address: SocketAddr) {
         let Some(to) = self.lives_at(address) else { return };
-        let server = &self.servers[s];
-        let (id, key, run) = (server.id, server.key.public(), server.run);
+        let Some(key) = self.key_of(s, id) else { return };
+        let run = self.servers[s].run;
         if self.network.connects(s, to) {
             let delay = self.network.delay(&mut self.rng);
             let seeks = Some(address);

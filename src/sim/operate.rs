@@ -382,7 +382,7 @@ impl World {
             let delay = self.network.delay(&mut self.rng);
             let by = self.servers[s].id;
             let input = match waiting.seeks {
-                Some(address) => Input::Found { address, by, bytes },
+                Some(address) => Input::Found { id, address, by, bytes },
                 None => Input::Told { id, by, bytes },
             };
             if self.network.connects(s, newcomer) {

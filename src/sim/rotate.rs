@@ -45,13 +45,16 @@ impl World {
         }
     }
 
-    /// `s` asks another one with its key or a next one.
-    pub(super) fn ask_as(&mut self, s: usize, id: MemberId, to: MemberId, address: SocketAddr) {
+    /// The key of `s`, or a next one, whose id this is.
+    pub(super) fn key_of(&self, s: usize, id: MemberId) -> Option<PublicKey> {
         let server = &self.servers[s];
         let keys = server.disk.next_keys.iter().map(|(key, _)| key).chain([&server.key]);
-        let Some(key) = keys.map(SecretKey::public).find(|key| MemberId::of(key) == id) else {
-            return;
-        };
+        keys.map(SecretKey::public).find(|key| MemberId::of(key) == id)
+    }
+
+    /// `s` asks another one with its key or a next one.
+    pub(super) fn ask_as(&mut self, s: usize, id: MemberId, to: MemberId, address: SocketAddr) {
+        let Some(key) = self.key_of(s, id) else { return };
         let Some(&meant) = self.index.get(&to) else { return };
         let at_home = self.servers[meant].address == address;
         let Some(to) = (if at_home { Some(meant) } else { self.lives_at(address) }) else {

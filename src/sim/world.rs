@@ -686,8 +686,8 @@ impl World {
                 self.ask_as(s, id, to, address);
                 Ok(())
             }
-            Effect::Seek { address } => {
-                self.look_who_is_at(s, address);
+            Effect::Seek { id, address } => {
+                self.look_who_is_at(s, id, address);
                 Ok(())
             }
             Effect::Answer { ticket, bytes } => self.answer(s, ticket, bytes),

@@ -92,7 +92,8 @@ fn addresses_that_an_operator_named_are_asked_until_a_majority_is_in_view() {
     assert!((25..=35).contains(&rounds), "every twenty seconds in the end: {rounds}");
 
     // It has reached itself, and then m0, which tells what it knows.
-    let found = |address, by, bytes| Input::Found { address, by, bytes };
+    let id = cluster.ids[1];
+    let found = |address, by, bytes| Input::Found { id, address, by, bytes };
     let welcome = Welcome::Admitted {
         committed: Box::new(cluster.record.committed.clone()),
         lineage: cluster.record.lineage.clone(),
@@ -128,8 +129,8 @@ fn where_a_live_member_is_known_nobody_is_asked() {
     // Also where a live one has answered that says that it is elsewhere.
     cluster.start_at(1, at(2_001), vec![at(1_000), at(2_000), at(2_002)], BTreeMap::new());
     cluster.run(Duration::from_secs(6));
-    let (zero, bytes) = (cluster.ids[0], Vec::new());
-    cluster.send(1, Duration::ZERO, Input::Found { address: at(2_000), by: zero, bytes });
+    let (id, by, bytes) = (cluster.ids[1], cluster.ids[0], Vec::new());
+    cluster.send(1, Duration::ZERO, Input::Found { id, address: at(2_000), by, bytes });
     cluster.sought.clear();
     cluster.run(Duration::from_secs(60));
     assert!(!cluster.sought.is_empty(), "two of five are no majority");
