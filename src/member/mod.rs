@@ -430,7 +430,9 @@ impl Member {
             return None;
         }
         if let Some(parting) = &self.parting {
-            return self.membership.deadline().into_iter().chain([parting.deadline()]).min();
+            let seek = parting.is_rotation().then(|| self.seek_due()).flatten();
+            let due = [Some(parting.deadline()), self.membership.deadline(), seek];
+            return due.into_iter().flatten().min();
         }
         self.membership.deadline().into_iter().chain(self.due_besides_swim()).min()
     }

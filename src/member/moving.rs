@@ -17,6 +17,7 @@ use rand::Rng;
 
 use super::{
     Member,
+    admission::Welcome,
     change::{Change, address::allowed},
     event::{EventKind, Severity},
     io::Effect,
@@ -24,9 +25,10 @@ use super::{
 };
 use crate::{
     base::{
-        MemberId, Time,
+        MemberId, Reason, Time,
         catalog::{Catalog, Roster},
         limits,
+        wire::{self, Kind},
     },
     proto::{
         election,
@@ -124,8 +126,12 @@ impl Member {
     pub(super) fn moving_due(&self) -> Option<Time> {
         let moving = &self.moving;
         let propose = moving.was.is_some() && !moving.pending && !self.leaving;
-        let seek = (!moving.seeds.is_empty()).then_some(moving.seek_at);
-        propose.then_some(moving.due).into_iter().chain(seek).min()
+        propose.then_some(moving.due).into_iter().chain(self.seek_due()).min()
+    }
+
+    /// When the addresses that it was started with are asked next.
+    pub(super) fn seek_due(&self) -> Option<Time> {
+        (!self.moving.seeds.is_empty()).then_some(self.moving.seek_at)
     }
 
     // Its own address.
@@ -347,6 +353,33 @@ impl Member {
         self.on_told(now, id, by, bytes, effects);
         let input = membership::Input::Found { member: by, address };
         self.tell_membership(now, input, effects);
+    }
+
+    /// The same for one that parts from its old id: others that moved as well can be told of the new
+    /// one only where they are now, and who knows it says so.
+    pub(super) fn on_found_while_parting(
+        &mut self,
+        now: Time,
+        id: MemberId,
+        (address, by): (SocketAddr, MemberId),
+        bytes: &[u8],
+        effects: &mut Vec<Effect>,
+    ) {
+        if by == self.me || !self.catalog().roster.contains(by) {
+            return;
+        }
+        let input = membership::Input::Found { member: by, address };
+        self.tell_membership(now, input, effects);
+        let admitted = match wire::decode::<Welcome>(Kind::Message, bytes) {
+            Ok(Welcome::Admitted { .. }) => true,
+            Ok(Welcome::Refused(refusal)) if refusal.reason == Reason::Forbidden => false,
+            // It could not say.
+            Ok(Welcome::Refused(_)) | Err(_) => return,
+        };
+        // Whoever heard of the change knows the new id, and the old one no more.
+        if admitted != (id == self.me) {
+            self.knows_the_new_key(now, by, effects);
+        }
     }
 }
 

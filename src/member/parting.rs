@@ -14,7 +14,7 @@
 //! Where no majority can be found any more, one other that knows is enough
 //! after a while; with none there is no limit of time.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
     Member,
@@ -103,6 +103,9 @@ impl Member {
             }
             // It heard of the change: nothing else makes it forget a member.
             Input::Disowned { member } => self.knows_the_new_key(now, member, effects),
+            Input::Found { id, address, by, bytes } => {
+                self.on_found_while_parting(now, id, (address, by), &bytes, effects);
+            }
             Input::Command { ticket, .. } => {
                 effects.push(Effect::Reply { ticket, result: Err(self.why_parting()) });
             }
@@ -118,6 +121,10 @@ impl Member {
         let mut wants = Vec::new();
         self.membership.tick(now, &mut wants);
         self.heed_membership(now, wants, effects);
+        if self.parting.as_ref().is_some_and(Parting::is_rotation) {
+            let committed = Arc::clone(self.register.committed());
+            self.look_at_seeds(now, &committed.catalog, effects);
+        }
         let Some(parting) = &mut self.parting else { return };
         let (over, rotates) =
             (now >= parting.until || now >= parting.latest, parting.is_rotation());
@@ -153,7 +160,12 @@ impl Member {
         }
     }
 
-    fn knows_the_new_key(&mut self, now: Time, who: MemberId, effects: &mut Vec<Effect>) {
+    pub(super) fn knows_the_new_key(
+        &mut self,
+        now: Time,
+        who: MemberId,
+        effects: &mut Vec<Effect>,
+    ) {
         let roster = &self.register.committed().catalog.roster;
         let parting = self.parting.as_mut().and_then(|parting| parting.rotated.as_mut());
         let Some((to, know)) = parting else { return };
