@@ -28,6 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// `path` it is kept that the address in the roster was this server's.
 ///
 /// It blocks for up to ten seconds where that address is there no more.
+#[expect(clippy::disallowed_methods, reason = "it runs on a thread for what blocks")]
 pub(super) fn of_this_server(path: &Path, known: SocketAddr, port: u16) -> SocketAddr {
     let ip = known.ip();
     let is_here = || UdpSocket::bind((ip, 0)).is_ok();

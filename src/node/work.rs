@@ -642,8 +642,8 @@ impl Work {
                 Err(crate::member::change::no_such_app(&edits.app, what))
             }
             Some(application) => {
-                let named = edits.changes.iter().filter_map(|change| change.content.as_deref());
-                named.map(|file| source::refuse_file(&data, file)).collect::<Result<(), _>>()?;
+                let mut named = edits.changes.iter().filter_map(|change| change.content.as_deref());
+                named.try_for_each(|file| source::refuse_file(&data, file))?;
                 // Without it, what follows says so.
                 let _here = content.has_listing(&application.current().root, LISTING_WITHIN);
                 edits::stage(&store, edits, &application)
