@@ -172,30 +172,51 @@ impl World {
         if !self.moved {
             return;
         }
-        let roster = &self.newest().roster;
-        let fit = |s: &&Server| !s.gone && !s.rotten && roster.named(&s.name).is_some();
-        let seeds: Vec<SocketAddr> = self.servers.iter().filter(fit).map(|s| s.address).collect();
-        for server in &mut self.servers {
-            let others = seeds.iter().copied().filter(|at| *at != server.address);
-            server.seeds = others.take(2).collect();
+        for s in 0..self.servers.len() {
+            self.servers[s].seeds = self.seeds_of(s);
         }
     }
 
-    /// A member that has found no majority for a while is started again with addresses of others.
+    /// Where two of the others are.
+    fn seeds_of(&self, s: usize) -> Vec<SocketAddr> {
+        let roster = &self.newest().roster;
+        let fit = |s: &&Server| !s.gone && !s.rotten && roster.named(&s.name).is_some();
+        let all = self.servers.iter().filter(fit).map(|server| server.address);
+        all.filter(|at| *at != self.servers[s].address).take(2).collect()
+    }
+
+    /// Whether all that `s` knows are gone: others have taken their places while it was away. They
+    /// know it, and it does not listen to those that it does not know.
+    fn knows_nobody(&self, s: usize) -> bool {
+        let server = &self.servers[s];
+        let Some(member) = &server.member else { return false };
+        let is_there = |id: &MemberId| {
+            self.index.get(id).is_some_and(|at| {
+                let other = &self.servers[*at];
+                !other.gone && other.id == *id
+            })
+        };
+        let mut others = member.catalog().roster.members.iter().map(|m| m.id);
+        others.all(|id| id == server.id || !is_there(&id))
+    }
+
+    /// A member that has found no majority for a while is started again with addresses of others,
+    /// if somebody has moved, or if it knows nobody any more.
     pub(super) fn join_the_lost(&mut self) -> Result<(), Violation> {
-        if !self.moved {
-            return Ok(());
-        }
         self.name_seeds();
         // Also one that is enrolled by a key that it has not taken up: nobody knows it by this one.
         for s in 0..self.servers.len() {
             let server = &self.servers[s];
             let Some(member) = server.member.as_ref().filter(|_| server.is_up()) else { continue };
+            if !self.moved && !self.knows_nobody(s) {
+                continue;
+            }
             let voters: Vec<MemberId> = member.catalog().roster.voters().map(|m| m.id).collect();
             let live = voters.iter().filter(|id| member.is_live(**id)).count();
             if live * 2 > voters.len() || self.now < server.boot + LEFT_ALONE {
                 continue;
             }
+            self.servers[s].seeds = self.seeds_of(s);
             self.say(Some(s), "is started again with --join");
             self.crash(s)?;
             self.later(SECOND / 10, Happening::Start { server: s });

@@ -84,17 +84,20 @@ impl World {
         })
     }
 
-    /// Whether the members that wait for their turn wait for ever: the version failed on one before
-    /// them, and what it should make way for again no store has. Only somebody who publishes
-    /// another one helps.
+    /// Whether the members that have not switched to the version never will, be it that they wait
+    /// for their turn or that their disk was full at first: it failed on one before them, and what
+    /// it should make way for again no store has; or it gets ready nowhere, and replaced nothing
+    /// where it is live. Only somebody who publishes another one helps.
     pub(super) fn is_stuck(&self, app: &AppName, application: &Application) -> bool {
         let current = application.current();
         let Some(before) = application.before_current() else { return false };
         let running = self.enrolled_and_running();
         let failed = |s: &usize| self.servers[*s].failing.contains(&(app.clone(), current.number));
+        let is_live = |s: &usize| self.servers[*s].disk.live.get(app) == Some(&current.root);
+        if !running.iter().any(failed) {
+            return self.unready.contains(&current.root) && running.iter().any(is_live);
+        }
         current.origin == Origin::Published
-            && current.spec.rollout.at_once.is_some()
-            && running.iter().any(failed)
             && !running.iter().any(|s| self.servers[*s].disk.whole.contains(&before.root))
     }
 }
