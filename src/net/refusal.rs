@@ -42,6 +42,10 @@ pub(super) const UNANSWERED: Duration = Duration::from_millis(120);
 const UNHEARD: Duration = Duration::from_millis(300);
 /// After this time all that it had sent is acknowledged, and what is not answered is sent again.
 pub(super) const SENT_AGAIN: Duration = Duration::from_millis(60);
+/// How often it is looked whether something was sent again.
+pub(super) const LOOK: Duration = Duration::from_millis(20);
+/// For how long that is looked for at least, where nothing is; eight round trips of a far one.
+pub(super) const ASKED_MAX: Duration = Duration::from_millis(1_000);
 /// Words that are read at a time.
 const READ_MAX: usize = 64;
 /// Room for what the kernel tells beside a word, bytes: some 100, with addresses of IPv6.

@@ -1,6 +1,6 @@
 //! Peers that leave, crash, move, or can't be reached for a while.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::runtime::Runtime;
 
@@ -12,6 +12,8 @@ struct Way {
     cut: AtomicBool,
     /// Attempts to connect that it swallowed.
     swallowed: AtomicUsize,
+    /// How long it holds up each part of a handshake, milliseconds.
+    slow_ms: AtomicU64,
 }
 
 /// Passes packets between `a` and `b`, who dial it to reach each other.
@@ -19,11 +21,15 @@ async fn relay(socket: tokio::net::UdpSocket, a: SocketAddr, b: SocketAddr, way:
     let mut packet = [0; 65_536];
     loop {
         let (size, from) = socket.recv_from(&mut packet).await.unwrap();
+        // A long header: part of a handshake (RFC 9000 section 17.2).
+        let is_handshake = packet[0] & 0x80 != 0;
         if !way.cut.load(Ordering::Relaxed) {
             let to = if from == a { b } else { a };
+            if is_handshake {
+                sleep(Duration::from_millis(way.slow_ms.load(Ordering::Relaxed))).await;
+            }
             socket.send_to(&packet[..size], to).await.unwrap();
-        } else if packet[0] & 0x80 != 0 {
-            // A long header: part of a handshake (RFC 9000 section 17.2).
+        } else if is_handshake {
             way.swallowed.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -105,6 +111,38 @@ fn a_peer_that_is_killed_while_it_is_asked_is_noticed_at_once() {
     };
     assert_eq!(home.block_on(asked), id);
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+/// Who was slow when the connection began is thought to be far away, and what is lost on the way
+/// there is sent again late.
+#[test]
+fn a_killed_peer_that_was_slow_at_first_is_noticed_all_the_same() {
+    let (life, mut b) = mortal(2, LOOPBACK);
+    let (home, mut a) = mortal(1, LOOPBACK);
+    let socket = life.block_on(tokio::net::UdpSocket::bind(LOOPBACK)).unwrap();
+    let between = socket.local_addr().unwrap();
+    let way = Arc::new(Way::default());
+    way.slow_ms.store(100, Ordering::Relaxed);
+    life.spawn(relay(socket, a.net.local_addr(), b.net.local_addr(), way));
+    a.knows([(b.id(), Peer { key: b.key.public(), address: between })]);
+    b.knows([(a.id(), Peer { key: a.key.public(), address: between })]);
+    home.block_on(reach(&a, &mut b));
+    let id = b.id();
+    let (mut send, _recv) = home.block_on(a.net.open(id, StreamKind::Http)).unwrap();
+    drop(life);
+    drop(b);
+    let began = Instant::now();
+    let asked = async {
+        send.write_all(b"GET / HTTP/1.1").await.unwrap();
+        loop {
+            if let NetEvent::Refused { member } = a.next().await {
+                return member;
+            }
+        }
+    };
+    assert_eq!(home.block_on(asked), id);
+    println!("noticed after {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
 /// Such a word can be forged; it is believed of nobody that answers, nor of whom nothing was asked.
