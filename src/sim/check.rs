@@ -406,26 +406,33 @@ impl Checker {
             if !server.disk.whole.contains(&root) || roots.contains(&root) {
                 continue;
             }
-            // One that is behind can't know. It is not counted on, so enough
-            // others hold it; it will fetch it again.
-            let knows = named(member.catalog()).any(|(_, known)| known == root);
+            // One that is behind goes by the catalog that it knows. What was placed on others in
+            // between is held by enough of these, until the next ones have taken it over.
+            let known = member.catalog();
+            let is_its =
+                named(known).any(|(_, its)| its == root) && known.is_placed(app, server.id);
             let has = |s: &Server| {
                 s.id != server.id
                     && (s.disk.whole.contains(&root) || s.disk.ever_rotten.contains(&root))
             };
-            let current = newest.application(app).map(Application::current);
-            let current = current.filter(|version| version.root == root);
-            let taken_over =
-                current.is_some_and(|v| majority_of(&electorate(newest, v), servers, has));
-            let placed =
-                member.catalog().is_placed(app, server.id) || newest.is_placed(app, server.id);
-            if (knows && placed) || !(current.is_none() || taken_over) {
+            let is_held = |catalog: &Catalog| {
+                let current = current(catalog, app, root);
+                current.is_some_and(|v| majority_of(&electorate(catalog, v), servers, has))
+            };
+            let since = self.history.range(known.sequence..);
+            let is_taken_over = || since.map(|(_, known)| &known.catalog).any(is_held);
+            if is_its || (current(newest, app, root).is_some() && !is_taken_over()) {
                 let detail = format!("{} drops {root:?} of {app}", server.name);
                 return fail(Invariant::NothingDropped, detail);
             }
         }
         Ok(())
     }
+}
+
+/// The committed version of `app`, if `catalog` says that it is the one with `root`.
+fn current<'a>(catalog: &'a Catalog, app: &AppName, root: Digest) -> Option<&'a Version> {
+    catalog.application(app).map(Application::current).filter(|version| version.root == root)
 }
 
 /// The roots that `catalog` says are, or are becoming, the committed versions.
