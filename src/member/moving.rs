@@ -351,8 +351,7 @@ impl Member {
             self.moving.answered.insert(address, by);
         }
         self.on_told(now, id, by, bytes, effects);
-        let input = membership::Input::Found { member: by, address };
-        self.tell_membership(now, input, effects);
+        self.is_found_at(now, by, address, effects);
     }
 
     /// The same for one that parts from its old id: others that moved as well can be told of the new
@@ -368,8 +367,8 @@ impl Member {
         if by == self.me || !self.catalog().roster.contains(by) {
             return;
         }
-        let input = membership::Input::Found { member: by, address };
-        self.tell_membership(now, input, effects);
+        // Before this one may take up its new key.
+        self.is_found_at(now, by, address, effects);
         let admitted = match wire::decode::<Welcome>(Kind::Message, bytes) {
             Ok(Welcome::Admitted { .. }) => true,
             Ok(Welcome::Refused(refusal)) if refusal.reason == Reason::Forbidden => false,
@@ -380,6 +379,17 @@ impl Member {
         if admitted != (id == self.me) {
             self.knows_the_new_key(now, by, effects);
         }
+    }
+
+    /// Tells the membership that `member` answers at `address`, and is to be looked for there.
+    fn is_found_at(
+        &mut self,
+        now: Time,
+        member: MemberId,
+        address: SocketAddr,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.tell_membership(now, membership::Input::Found { member, address }, effects);
     }
 }
 

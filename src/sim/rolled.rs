@@ -86,8 +86,9 @@ impl World {
 
     /// Whether the members that have not switched to the version never will, be it that they wait
     /// for their turn or that their disk was full at first: it failed on one before them, and what
-    /// it should make way for again no store has; or it gets ready nowhere, and replaced nothing
-    /// where it is live. Only somebody who publishes another one helps.
+    /// it should make way for again no store has; or it gets ready nowhere, replaced nothing where
+    /// it is live, and keeps a member waiting that has another one. Only somebody who publishes
+    /// another one helps.
     pub(super) fn is_stuck(&self, app: &AppName, application: &Application) -> bool {
         let current = application.current();
         let Some(before) = application.before_current() else { return false };
@@ -95,7 +96,16 @@ impl World {
         let failed = |s: &usize| self.servers[*s].failing.contains(&(app.clone(), current.number));
         let is_live = |s: &usize| self.servers[*s].disk.live.get(app) == Some(&current.root);
         if !running.iter().any(failed) {
-            return self.unready.contains(&current.root) && running.iter().any(is_live);
+            // Nobody waits where all may switch at once, nor for what was not published, nor with
+            // nothing to go on serving: there it is tried until it is done, ready or not.
+            let rolls =
+                current.origin == Origin::Published && current.spec.rollout.at_once.is_some();
+            let waits = |s: &usize| {
+                let activated = self.servers[*s].disk.activated.get(app);
+                activated.is_some_and(|number| ![0, current.number].contains(number))
+            };
+            let is_unready = self.unready.contains(&current.root);
+            return rolls && is_unready && running.iter().any(is_live) && running.iter().any(waits);
         }
         current.origin == Origin::Published
             && !running.iter().any(|s| self.servers[*s].disk.whole.contains(&before.root))

@@ -1,0 +1,214 @@
+//! What is to be published is staged, tried, and handed to the member as a command; no collection
+//! takes it meanwhile.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::oneshot;
+
+use super::{Work, locked};
+use crate::{
+    base::{
+        AppName, Digest, MemberId, PublicKey, Reason, Refusal,
+        catalog::{AppSpec, Application, Catalog, Roster},
+    },
+    driver::{Definition, secrets::Sealed},
+    member::{
+        Input,
+        command::{Command, Staged},
+    },
+    node::{
+        Publish, certificates,
+        content::{Content, ContentError, Defined, LISTING_WITHIN, Made, source},
+        edits::{self, Edits},
+        listeners,
+        manifest::{Manifest, Resolved},
+        run::{Answer, Note},
+        secrets::{self, Base, SecretEdits},
+    },
+};
+
+/// The number and signature of each application's current version.
+type Current = BTreeMap<AppName, (u64, Digest)>;
+
+impl Work {
+    /// Stages a directory, then has the member publish it.
+    pub fn publish(&self, publish: Publish, catalog: &Catalog, answer: Answer) {
+        let (content, store) = (self.content.clone(), self.store.clone());
+        let (vault, roster) = (self.here.vault.clone(), catalog.roster.clone());
+        let current = |(name, app): (&AppName, &Application)| {
+            (name.clone(), (app.current().number, app.current().root))
+        };
+        let applications: Current = catalog.applications.iter().map(current).collect();
+        let runtime = tokio::runtime::Handle::current();
+        let (opens, opening) = (vault.clone(), runtime.clone());
+        let anew = move |app: &AppName, root, spec: &AppSpec| {
+            let members = keys_of(&roster, spec);
+            runtime.block_on(secrets::sealed_anew(&vault, &store, (app, root), &members))
+        };
+        // Where they can't be opened, the members say what becomes of it.
+        let certificate = move |app: &AppName, defined: &Defined| {
+            let (Some(tls), Some(sealed)) = (&defined.tls, &defined.secrets) else { return Ok(()) };
+            let opened = opening.block_on(opens.open(app, sealed));
+            opened.map_or(Ok(()), |secrets| certificates::check(app, tls, &secrets).map(drop))
+        };
+        let notes = self.notes.clone();
+        // The loop may be gone: then nothing comes of it.
+        let seek = move |app: &AppName| {
+            drop(notes.send(Note::Input(Input::Sought { app: app.clone() })));
+        };
+        let data = Arc::clone(&self.here.data);
+        self.staged(
+            move || stage(&content, &data, &publish, &applications, anew, certificate, seek),
+            answer,
+        );
+    }
+
+    /// Stages what a list of changes makes of the current version, then has the
+    /// member publish it.
+    pub fn publish_edits(&self, edits: Edits, application: Option<Application>, answer: Answer) {
+        let (store, content) = (self.store.clone(), self.content.clone());
+        let data = Arc::clone(&self.here.data);
+        let stage = move || match application {
+            None => {
+                let what = "The list was not published.";
+                Err(crate::member::change::no_such_app(&edits.app, what))
+            }
+            Some(application) => {
+                let mut named = edits.changes.iter().filter_map(|change| change.content.as_deref());
+                named.try_for_each(|file| source::refuse_file(&data, file))?;
+                // Without it, what follows says so.
+                let _here = content.has_listing(&application.current().root, LISTING_WITHIN);
+                edits::stage(&store, edits, &application)
+            }
+        };
+        self.staged(stage, answer);
+    }
+
+    /// Stages what edits of secrets make of the current version, then has the member
+    /// publish it.
+    pub fn edit_secrets(&self, edits: SecretEdits, base: Base, answer: Answer) {
+        let (vault, store) = (self.here.vault.clone(), self.store.clone());
+        let runtime = tokio::runtime::Handle::current();
+        self.staged(move || runtime.block_on(secrets::stage(vault, store, edits, base)), answer);
+    }
+
+    fn staged(
+        &self,
+        stage: impl FnOnce() -> Result<(Digest, Command), Refusal> + Send + 'static,
+        answer: Answer,
+    ) {
+        let (notes, kept) = (self.notes.clone(), Arc::clone(&self.kept));
+        let (store, hooks) = (self.store.clone(), self.hooks.clone());
+        let content = self.content.clone();
+        self.tasks.spawn_blocking(move || {
+            // Nothing of it is collected until the catalog names it.
+            let hold = store.hold();
+            let tried = stage().and_then(|staged| {
+                listeners::free(&content, &staged.1)?;
+                hooks.try_out(&staged.1).map(|()| staged)
+            });
+            match tried {
+                Err(refusal) => {
+                    let _asker_may_be_gone = answer.send(Err(refusal));
+                }
+                Ok((root, command)) => {
+                    locked(&kept).staging.insert(root);
+                    let (told, done) = oneshot::channel();
+                    let _loop_may_be_gone = notes.send(Note::Staged(command, told));
+                    drop(hold);
+                    let result = done.blocking_recv();
+                    locked(&kept).staging.remove(&root);
+                    if let Ok(result) = result {
+                        let _asker_may_be_gone = answer.send(result);
+                    }
+                }
+            }
+        });
+    }
+}
+
+fn stage(
+    content: &Content,
+    data: &Path,
+    publish: &Publish,
+    applications: &Current,
+    sealed_anew: impl Fn(&AppName, Digest, &AppSpec) -> Option<String>,
+    certificate: impl Fn(&AppName, &Defined) -> Result<(), String>,
+    seek: impl Fn(&AppName),
+) -> Result<(Digest, Command), Refusal> {
+    let source: PathBuf = publish.source.clone();
+    if !source.is_absolute() {
+        return Err(Refusal::new(
+            Reason::Invalid,
+            "The directory was not published.",
+            format!("{} is not an absolute path.", source.display()),
+            "Give the whole path, from /.",
+        ));
+    }
+    source::refuse_directory(data, &source)?;
+    let mut manifest = Manifest::load(&source)?;
+    if let Some(place) = &publish.place {
+        manifest.application.path = Some(place.clone());
+    }
+    let is_first = applications.keys().all(|app| Some(app) == publish.app.as_ref());
+    let Resolved { app, spec, mut texts } =
+        manifest.resolve(publish.app.clone(), publish.hosts.clone(), is_first)?;
+    let what = format!("{app} was not published; its version stays as it was.");
+    let own = publish.own_texts().map_err(|why| {
+        Refusal::new(Reason::Invalid, &what, why, "Correct that definition, and publish again.")
+    })?;
+    texts.extend(own);
+    let refuse = |error: ContentError| {
+        let reason = if error.is_full() { Reason::Failed } else { Reason::Invalid };
+        Refusal::new(reason, &what, format!("{error}."), "Mend the cause, and publish again.")
+    };
+    // Secrets are no part of a manifest: they stay as they are.
+    let current = applications.get(&app).copied();
+    if current.is_some_and(|(_, root)| !content.has_listing(&root, Duration::ZERO).unwrap_or(false))
+    {
+        seek(&app);
+    }
+    if let Some((number, root)) = current
+        && !content.has_listing(&root, LISTING_WITHIN).map_err(refuse)?
+    {
+        return Err(Refusal::new(
+            Reason::NotFound,
+            &what,
+            format!("This member does not hold version {number} yet, whose secrets are to stay."),
+            "Publish on another member, or when `althing status` says that this one is in step.",
+        ));
+    }
+    let anew = current.and_then(|(_, root)| sealed_anew(&app, root, &spec));
+    let secrets_of = current.map(|(_, root)| root).filter(|_| anew.is_none());
+    texts.extend(anew.map(|text| (Sealed::path(), text)));
+    let made = Made { texts, secrets_of };
+    let staged = content.stage(&source, &spec.ignore, &made).map_err(refuse)?;
+    let defined = content.defined_by(&staged.root).map_err(refuse)?.map_err(|why| {
+        let why = format!("{}.", why.replace("set APP", &format!("set {app}")));
+        Refusal::new(Reason::Invalid, &what, why, "Do that, or correct althing.toml.")
+    })?;
+    certificate(&app, &defined).map_err(|why| {
+        let todo = "Set it anew with `althing secret set`, or name another one in althing.toml.";
+        Refusal::new(Reason::Invalid, &what, format!("{}.", crate::node::run::sentence(&why)), todo)
+    })?;
+    // Secrets that are set while this is staged must not be lost by it.
+    let against = current.map(|(number, _)| number).filter(|_| defined.secrets.is_some());
+    let command = Command::Publish {
+        app,
+        staged: Staged { root: staged.root, files: staged.files, bytes: staged.bytes },
+        spec: Box::new(spec),
+        message: publish.message.clone(),
+        base: publish.base.or(against),
+    };
+    Ok((staged.root, command))
+}
+
+/// Whom secrets are sealed for: all that an application with `spec` is placed on.
+pub(in crate::node) fn keys_of(roster: &Roster, spec: &AppSpec) -> BTreeMap<MemberId, PublicKey> {
+    roster.placed(spec).members().map(|member| (member.id, member.key)).collect()
+}
