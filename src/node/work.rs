@@ -22,6 +22,7 @@ use super::{
         self, Activated, Active, Content, ContentError, Defined, Edits as LiveEdits,
         LISTING_WITHIN, Made, Terms, Withdrawn, source,
     },
+    differs,
     edits::{self, Edits},
     hooks,
     inspect::{self, Findings, Question},
@@ -110,6 +111,8 @@ pub(super) struct Work {
     shelf: watch::Sender<rules::wide::Shelf>,
     /// What handing over secrets depends on.
     others: watch::Sender<Others>,
+    /// What live trees are compared with where somebody asks.
+    known: watch::Sender<differs::Known>,
     /// What is live here and in the catalog; none before it is known.
     running: watch::Sender<Option<services::Live>>,
     asking: Arc<Semaphore>,
@@ -177,6 +180,7 @@ impl Work {
         tuning: &Tuning,
     ) -> Self {
         let (others, whom) = watch::channel(Others::default());
+        let known = watch::Sender::new(differs::Known::of(catalog));
         let vault = Vault {
             content: content.clone(),
             network: network.clone(),
@@ -211,6 +215,7 @@ impl Work {
                 telemetry,
                 open: rules::Episodes::default(),
                 data: data.into(),
+                known: known.subscribe(),
             },
             hooks,
             certificates: certificates::Troubles::default(),
@@ -219,6 +224,7 @@ impl Work {
             around: watch::Sender::default(),
             shelf: watch::Sender::default(),
             others,
+            known,
             running: watch::Sender::default(),
             asking: Arc::new(Semaphore::new(ASKING_MAX)),
         };
@@ -386,6 +392,7 @@ impl Work {
     /// are asked for secrets, and given them.
     pub fn run_services(&self, catalog: &Catalog, others: Others) {
         self.others.send_replace(others);
+        self.known.send_replace(differs::Known::of(catalog));
         self.hooks.note(catalog);
         self.name(catalog);
         let active = self.content.applications().into_iter();
