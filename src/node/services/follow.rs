@@ -31,6 +31,9 @@ const TAIL_BYTES_MAX: usize = 4 << 20;
 /// How often is looked for services that are new.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// How long a comparison waits for its turn: less than whoever asks does, so that it hears why.
+const TURN_WITHIN: Duration = Duration::from_secs(3);
+
 /// Held while this machine is looked at.
 static LOOKING: Semaphore = Semaphore::const_new(1);
 /// Held while a live tree is compared for somebody.
@@ -166,7 +169,15 @@ async fn compared(
     known: differs::Known,
     app: AppName,
 ) -> Result<Result<Differs, Refusal>, Gone> {
-    let Ok(turn) = COMPARING.acquire().await else { return Err(Gone) };
+    let Ok(turn) = tokio::time::timeout(TURN_WITHIN, COMPARING.acquire()).await else {
+        return Ok(Err(Refusal::new(
+            Reason::Busy,
+            "Nothing was compared.",
+            "This member compares for somebody else, and is not through.",
+            "Ask again in a moment.",
+        )));
+    };
+    let Ok(turn) = turn else { return Err(Gone) };
     let look = tokio::task::spawn_blocking(move || {
         let found = differs::look(&content, &known, &app);
         drop(turn); // also where whoever asked has gone
