@@ -260,10 +260,10 @@ pub(super) mod tests {
 
     /// As much as can be told at once.
     pub fn widest() -> Differs {
-        // Four bytes each in the widest path that there is, and whatever is in one list.
-        let wide = RelPath::parse("𝄞".repeat(60).as_bytes()).unwrap();
+        // The deepest paths that there are, and those that are widest as JSON.
+        let wide = "𝄞".repeat(60);
         let deep = |n: usize| {
-            let path = vec![wide.to_string(); 12].join("/") + &format!("/{n}");
+            let path = format!("{}/{n}", [&wide[..]; 12].join("/"));
             (Op::Add, RelPath::parse(path.as_bytes()).unwrap())
         };
         let quotes = |n: usize| {
