@@ -506,6 +506,50 @@ fn edits_of_live_files_are_publications_in_a_window_in_automatic_mode() {
     until("drift is repaired", || everywhere("index.html", "<p>three</p>"));
 }
 
+/// Covers R14.
+#[test]
+fn any_member_tells_in_which_files_another_differs() {
+    let dir = TempDir::new().unwrap();
+    let members = three_with_a_site(&dir);
+    let [one, _, three] = &members;
+    let differs = || {
+        let told = one.ask(&["diff", "web", "--live", "--member", "three", "--json"]);
+        serde_json::from_slice::<Value>(&told.stdout).unwrap_or_default()
+    };
+    let counts =
+        |told: &Value| ["added", "changed", "deleted"].map(|of| told["differs"][of].clone());
+    let none = [0, 0, 0].map(Value::from);
+    until("the other stands at version 1", || {
+        let told = differs();
+        told["live"] == 1 && told["version"] == 1 && counts(&told) == none
+    });
+    one.json(&["window", "open", "--app", "web"]);
+    until("it knows that a window is open", || !three.json(&["window"])["window"].is_null());
+    let live = three.data.join("live/web");
+    fs::write(live.join("index.html"), "<p>by hand</p>").unwrap();
+    fs::write(live.join("new.html"), "kept to itself").unwrap();
+    fs::remove_file(live.join("sub/page.html")).unwrap();
+    let told = differs();
+    assert_eq!(counts(&told), [1, 1, 1].map(Value::from), "{told}");
+    let paths: Vec<String> = told["differs"]["paths"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| format!("{} {}", one["op"].as_str().unwrap(), one["path"].as_str().unwrap()))
+        .collect();
+    assert_eq!(paths, ["SET index.html", "ADD new.html", "DEL sub/page.html"]);
+    assert_eq!((&told["member"], &told["coming"]), (&"three".into(), &Value::Null));
+    assert!(!told.to_string().contains("kept to itself"), "content was told: {told}");
+    let text = one.ask(&["diff", "web", "--live", "--member", "three"]);
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("1 added, 1 changed, 1 deleted"), "{text}");
+    // What stands on the others is their own.
+    let told = one.json(&["diff", "web", "--live", "--member", "two"]);
+    assert_eq!(counts(&told), none, "{told}");
+    one.json(&["window", "close"]);
+    until("the vote has put it right", || counts(&differs()) == none);
+}
+
 #[test]
 fn refusals_have_three_sentences_and_a_code_of_their_own() {
     let dir = TempDir::new().unwrap();
@@ -526,6 +570,8 @@ fn refusals_have_three_sentences_and_a_code_of_their_own() {
         (&["verify", "nothing"], 4, "not-found"),
         (&["diff", "nothing"], 4, "not-found"),
         (&["diff", "web", "9"], 4, "not-found"),
+        (&["diff", "nothing", "--live", "--member", "one"], 4, "not-found"),
+        (&["diff", "web", "--live", "--member", "nobody"], 4, "not-found"),
         (&["sync", "nothing"], 4, "not-found"),
         (&["restore", "web", "1", "--to", "/tmp"], 4, "not-found"),
         (&["publish", "--update", missing, "--app", "web"], 3, "invalid"),

@@ -1,9 +1,10 @@
 //! What all members tell, put together to one answer: their logs, their services, the rules
-//! that act there.
+//! that act there. And what one of them tells: in which files it differs.
 
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    time::Duration,
 };
 
 use axum::{
@@ -20,10 +21,14 @@ use super::{
 use crate::{
     base::{AppName, MemberName, Reason, Refusal, WallTime},
     driver::services::ServiceStatus,
-    member::event::{EventKind, Severity},
+    member::{
+        event::{EventKind, Severity},
+        view::View,
+    },
     node::{
         Ask, Told,
         checkup::{Checkup, Checkups, Examined},
+        differs::Differs,
         telemetry::asking::{EventsQuestion, Silent},
         wall_now,
     },
@@ -35,6 +40,8 @@ use crate::{
 const LOG_MAX: usize = 1_000;
 /// Services, or rules that act, in one answer.
 const TOLD_MAX: usize = 20_000;
+/// How long one member has to say in which files it differs.
+const DIFFERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// One thing that a member tells.
 #[derive(Serialize)]
@@ -82,14 +89,23 @@ async fn gather<S: Source>(
         }
     }
     // Nobody waits for those that are down, and nobody is to forget them.
-    let members = site.source.view().await?.members.into_iter();
-    let down = members.filter(|member| !matches!(member.state.as_str(), "alive" | "suspect"));
-    for name in down.filter_map(|member| MemberName::parse(&member.name).ok()) {
+    let view = site.source.view().await?;
+    for name in down(&view).filter_map(|name| MemberName::parse(name).ok()) {
         if !known.contains(&name) {
-            silent.entry(name).or_insert_with(|| "It is down.".to_owned());
+            silent.entry(name).or_insert_with(|| DOWN.to_owned());
         }
     }
     Ok(silent.into_iter().map(|(member, why)| Silent { member, why }).collect())
+}
+
+/// Why a member that is down says nothing.
+const DOWN: &str = "It is down.";
+
+/// The names of those that are.
+fn down(view: &View) -> impl Iterator<Item = &str> {
+    let members = view.members.iter();
+    let down = members.filter(|member| !matches!(member.state.as_str(), "alive" | "suspect"));
+    down.map(|member| member.name.as_str())
 }
 
 /// Which events are asked for.
@@ -215,4 +231,82 @@ async fn examined<S: Source>(site: &Site<S>) -> Result<Checkups, Refusal> {
     let silent = silent.await?;
     members.sort_by(|a, b| a.member.cmp(&b.member));
     Ok(Checkups { members, silent })
+}
+
+/// About what one member is asked.
+#[derive(Deserialize)]
+pub(super) struct DiffersQuestion {
+    app: AppName,
+    member: MemberName,
+}
+
+/// In which files what stands on one member differs.
+pub(super) async fn differs<S: Source>(
+    State(site): State<Site<S>>,
+    query: Result<Query<DiffersQuestion>, QueryRejection>,
+) -> Response {
+    #[derive(Serialize)]
+    struct Answer {
+        member: MemberName,
+        told: Option<Differs>,
+        silent: Vec<Silent>,
+    }
+    let question = match query {
+        Ok(Query(question)) => question,
+        Err(rejection) => {
+            return routes::refuse(&Refusal::new(
+                Reason::Invalid,
+                NOT_COMPARED,
+                format!("The question can't be read: {}.", rejection.body_text()),
+                "Name an application and a member: /api/v1/differs?app=web&member=alpha",
+            ));
+        }
+    };
+    let member = question.member.clone();
+    routes::read(ask_one(&site, question).await.map(|told| match told {
+        Ok(told) => Answer { member, told: Some(told), silent: Vec::new() },
+        Err(why) => {
+            Answer { member: member.clone(), told: None, silent: vec![Silent { member, why }] }
+        }
+    }))
+}
+
+const NOT_COMPARED: &str = "Nothing was compared.";
+
+/// What one member tells, or why it tells nothing.
+async fn ask_one<S: Source>(
+    site: &Site<S>,
+    DiffersQuestion { app, member }: DiffersQuestion,
+) -> Result<Result<Differs, String>, Refusal> {
+    let turn = timeout(TURN_WITHIN, site.gathering.acquire()).await;
+    let _turn = turn.map_err(|_| routes::crowded(NOT_COMPARED))?;
+    let view = site.source.view().await?;
+    let publication = view.window.as_ref().and_then(|window| window.publication.as_ref());
+    let mut apps = view.applications.iter().map(|app| &app.name);
+    if !apps.any(|name| name == app.as_str())
+        && publication.is_none_or(|publication| publication.app != app.as_str())
+    {
+        return Err(Refusal::new(
+            Reason::NotFound,
+            NOT_COMPARED,
+            format!("No application is named {app}."),
+            "See /api/v1/view, or `althing apps`, for those that there are.",
+        ));
+    }
+    if down(&view).any(|name| name == member.as_str()) {
+        return Ok(Err(DOWN.to_owned()));
+    }
+    let mut heard = site.source.services(Some(member), Ask::Differs { app }).await?;
+    let told = timeout(DIFFERS_WITHIN, async {
+        while let Some(part) = heard.recv().await {
+            match part.told {
+                Told::Differs(told) => return Ok(told.bounded()),
+                Told::Refused(refusal) => return Err(format!("{} {}", refusal.why, refusal.todo)),
+                _ => {}
+            }
+        }
+        Err("It said nothing of it.".to_owned())
+    });
+    let late = || format!("It said nothing for {} s.", DIFFERS_WITHIN.as_secs());
+    Ok(told.await.unwrap_or_else(|_| Err(late())))
 }

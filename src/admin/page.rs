@@ -23,7 +23,7 @@ pub(super) const STYLE: &str = include_str!("page/status.css");
 const ICON: &str = include_str!("page/favicon.svg");
 
 /// The modules of the script, each with its path: they import each other by these.
-pub(super) const SCRIPTS: [(&str, &str); 11] = [
+pub(super) const SCRIPTS: [(&str, &str); 12] = [
     ("/status.js", include_str!("page/status.js")),
     ("/dom.js", include_str!("page/dom.js")),
     ("/feed.js", include_str!("page/feed.js")),
@@ -34,6 +34,7 @@ pub(super) const SCRIPTS: [(&str, &str); 11] = [
     ("/events.js", include_str!("page/events.js")),
     ("/rules.js", include_str!("page/rules.js")),
     ("/services.js", include_str!("page/services.js")),
+    ("/differs.js", include_str!("page/differs.js")),
     ("/acts.js", include_str!("page/acts.js")),
 ];
 

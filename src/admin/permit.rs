@@ -123,7 +123,8 @@ pub(super) fn ask(member: Option<&MemberName>, ask: &Ask) -> Result<Permit, Refu
         | Ask::Series { .. }
         | Ask::Events(_)
         | Ask::Acting
-        | Ask::Checkup => Permit::Read,
+        | Ask::Checkup
+        | Ask::Differs { .. } => Permit::Read,
         Ask::Restart { app, service } => {
             let service = service.as_ref().map_or(String::new(), |name| format!(" {name}"));
             let member = member.map_or(String::new(), |name| format!(" --member {name}"));

@@ -123,6 +123,7 @@ fn reads<S: Source>() -> Router<Site<S>> {
         .route("/api/v1/log", get(gathered::log::<S>))
         .route("/api/v1/services", get(gathered::services::<S>))
         .route("/api/v1/acting", get(gathered::acting::<S>))
+        .route("/api/v1/differs", get(gathered::differs::<S>))
         .route("/api/v1/stream", get(stream::stream::<S>))
 }
 

@@ -320,7 +320,12 @@ for it, and ends with 1 if it is not. While a window is open nothing is put righ
   althing diff web 12      version 12 and the current one
   althing diff web 12 14   these two
   althing diff web --live  the current one and what stands on this member
-  althing diff web --text  line by line, where files are text")]
+  althing diff web --live --member beta
+                           on that member, and what is being published
+  althing diff web --text  line by line, where files are text
+
+Another member tells paths and no content: the first two hundred, and how many more
+there are.")]
     Diff {
         /// Which application.
         app: AppName,
@@ -334,6 +339,9 @@ for it, and ends with 1 if it is not. While a window is open nothing is put righ
         /// Show the lines that differ in text files.
         #[arg(long, short)]
         text: bool,
+        /// What stands on this member, whichever is asked.
+        #[arg(long, requires = "live", conflicts_with_all = ["from", "text"])]
+        member: Option<MemberName>,
     },
     /// Bring back what a repair or a switch replaced on this member.
     #[command(after_help = "Examples:

@@ -3,6 +3,7 @@
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
+use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{
@@ -14,9 +15,13 @@ use super::{
     units::{bytes, count},
 };
 use crate::{
-    base::{AppName, Refusal},
+    base::{AppName, MemberName, Refusal},
     member::view::{ApplicationView, View},
-    node::inspect::{Compared, Difference, Findings, Item, Op, Question},
+    node::{
+        Ask, Heard, Told,
+        differs::{Differs, Paths},
+        inspect::{Compared, Difference, Findings, Item, Op, Question},
+    },
 };
 
 /// How long `sync` waits for the vote to put right what differs.
@@ -116,6 +121,84 @@ pub(super) async fn diff(
     Ok(ExitCode::SUCCESS)
 }
 
+/// In which files what stands on `member` differs, and what is being published.
+pub(super) async fn differs(
+    client: &Client,
+    output: &Output,
+    app: AppName,
+    member: MemberName,
+) -> Result<ExitCode, Refusal> {
+    #[derive(Serialize)]
+    struct OnMember<'a> {
+        member: &'a MemberName,
+        #[serde(flatten)]
+        told: &'a Differs,
+    }
+    let mut heard = Err(unexpected());
+    let take = |Heard { told, .. }| {
+        match told {
+            Told::Differs(told) => heard = Ok(told.bounded()),
+            Told::Refused(refusal) => heard = Err(refusal),
+            _ => {}
+        }
+        true
+    };
+    client.services(Some(member.clone()), &Ask::Differs { app }, take).await?;
+    let told = heard?;
+    if output.json {
+        output.document(&OnMember { member: &member, told: &told });
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Differs { app, version, live, differs, coming } = &told;
+    match (live, differs) {
+        (None, _) => output.line(&format!("Nothing of {app} is live on {member}.")),
+        (Some(live), None) => output.line(&format!(
+            "{member} stands at version {live} of {app}, and does not know the files of version \
+             {version} yet."
+        )),
+        (Some(_), Some(paths)) if paths.total() == 0 => {
+            let rest = format!(": version {version} and what stands on {member}");
+            output.painted(Paint::Good, "same", &rest);
+        }
+        (Some(_), Some(paths)) => {
+            let what = format!("{app}, from version {version} to what stands on {member}");
+            list_paths(output, &what, paths);
+        }
+    }
+    match coming.as_ref().map(|coming| (coming.version, &coming.changes)) {
+        None => {}
+        Some((coming, None)) => output.line(&format!(
+            "Version {coming} is being published; {member} does not know its files yet."
+        )),
+        Some((coming, Some(paths))) => {
+            let from =
+                if coming > 1 { format!("version {}", coming - 1) } else { "nothing".into() };
+            let what = format!("{app}, from {from} to version {coming}, which is being published");
+            list_paths(output, &what, paths);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list_paths(output: &Output, what: &str, paths: &Paths) {
+    let Paths { added, changed, deleted, paths, more } = paths;
+    output.line(&format!("{what}: {added} added, {changed} changed, {deleted} deleted"));
+    for one in paths {
+        output.painted(paint_of(one.op), one.op.word(), &format!(" {}", one.path));
+    }
+    if *more > 0 {
+        output.line(&format!("and {more} more"));
+    }
+}
+
+fn paint_of(op: Op) -> Paint {
+    match op {
+        Op::Set => Paint::Warn,
+        Op::Add => Paint::Good,
+        Op::Del => Paint::Bad,
+    }
+}
+
 fn patch_line(output: &Output, line: &str) {
     let paint = match line.as_bytes().first() {
         _ if line.starts_with("+++") || line.starts_with("---") => Paint::Bold,
@@ -128,17 +211,13 @@ fn patch_line(output: &Output, line: &str) {
 }
 
 fn difference_line(output: &Output, change: &Difference) {
-    let paint = match change.op {
-        Op::Set => Paint::Warn,
-        Op::Add => Paint::Good,
-        Op::Del => Paint::Bad,
-    };
     let what = match (&change.before, &change.after) {
         (Some(before), Some(after)) => what_changed(before, after),
         (Some(item), None) | (None, Some(item)) => described(item),
         (None, None) => "what no version can hold".to_owned(),
     };
-    output.painted(paint, change.op.word(), &format!(" {}  ({what})", change.path));
+    let rest = format!(" {}  ({what})", change.path);
+    output.painted(paint_of(change.op), change.op.word(), &rest);
 }
 
 fn described(item: &Item) -> String {

@@ -183,7 +183,10 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
         Action::Sync { app, full, show_lists: lists, xml } => {
             inspect::sync(&client, output, app, inspect::Looks { full, lists, xml }).await
         }
-        Action::Diff { app, from, to, live, text } => {
+        Action::Diff { app, member: Some(member), .. } => {
+            inspect::differs(&client, output, app, member).await
+        }
+        Action::Diff { app, from, to, live, text, member: None } => {
             let sides = inspect::Sides { from, to, live, text };
             inspect::diff(&client, output, app, sides).await
         }

@@ -11,6 +11,7 @@ mod again;
 mod certificates;
 pub mod checkup;
 pub mod content;
+pub mod differs;
 mod edits;
 mod forwarder;
 mod handle;

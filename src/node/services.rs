@@ -20,6 +20,7 @@ use super::{
     adopt::Signed,
     checkup::Checkup,
     content::{Active, ContentError, Defined},
+    differs::Differs,
     telemetry::asking::EventsQuestion,
 };
 use crate::{
@@ -103,6 +104,12 @@ pub enum Ask {
     Acting,
     /// What it finds out about its machine: [`Told::Checkup`].
     Checkup,
+    /// In which files what stands there differs, and what is being published:
+    /// [`Told::Differs`].
+    Differs {
+        /// In which application.
+        app: AppName,
+    },
 }
 
 impl Ask {
@@ -160,6 +167,8 @@ pub enum Told {
     Refused(Refusal),
     /// This was all.
     Done,
+    /// In which files what stands there differs.
+    Differs(Box<Differs>),
 }
 
 /// One part of an answer, with the member that gave it.

@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     certificates,
     content::Content,
-    hooks,
+    differs, hooks,
     rate::Rate,
     rules,
     run::Note,
@@ -82,6 +82,8 @@ pub(super) struct Work {
     shelf: watch::Sender<rules::wide::Shelf>,
     /// What handing over secrets depends on.
     others: watch::Sender<Others>,
+    /// What live trees are compared with where somebody asks.
+    known: watch::Sender<differs::Known>,
     /// What is live here and in the catalog; none before it is known.
     running: watch::Sender<Option<services::Live>>,
     asking: Arc<Semaphore>,
@@ -135,6 +137,7 @@ impl Work {
         tuning: &Tuning,
     ) -> Self {
         let (others, whom) = watch::channel(Others::default());
+        let known = watch::Sender::new(differs::Known::of(catalog));
         let vault = Vault {
             content: content.clone(),
             network: network.clone(),
@@ -169,6 +172,7 @@ impl Work {
                 telemetry,
                 open: rules::Episodes::default(),
                 data: data.into(),
+                known: known.subscribe(),
             },
             hooks,
             certificates: certificates::Troubles::default(),
@@ -177,6 +181,7 @@ impl Work {
             around: watch::Sender::default(),
             shelf: watch::Sender::default(),
             others,
+            known,
             running: watch::Sender::default(),
             asking: Arc::new(Semaphore::new(ASKING_MAX)),
         };

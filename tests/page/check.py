@@ -433,6 +433,58 @@ def what_comes_of_an_act_is_told_when_its_dialog_is_closed(tab, address, cluster
     tab.complaints()
 
 
+def in_which_files_any_member_differs_is_told(tab, address, cluster):
+    says = "document.querySelector('#app-files-says').textContent"
+    told = "document.querySelector('#app-files-told').textContent"
+    files = lambda key: f"[...document.querySelectorAll('[data-act=\"files{key}\"]')].find((one) => one.offsetParent)"
+
+    def look(key):
+        tab.until(f"Boolean({files(key)})")
+        tab.run(f"{files(key)}.focus()")
+        press(tab, "Enter")
+        tab.until(f"document.activeElement.id === 'app-files-title' && {says} && !{says}.startsWith('Asking')")
+        return tab.run(says)
+
+    tab.open(f"{address}#/app/app-02")
+    assert look(" web-001") == "What stands there is version 5."
+    assert look(" web-077") == "204 paths differ from version 5."
+    words = tab.run(told)
+    assert f"changed index.html{MARKUP}" in words and "missing css/old.css" in words and "And 201 more." in words, words
+    assert tab.run("document.querySelectorAll('main img').length") == 0
+    assert look(" web-055") == "204 paths differ from version 5. It has switched to version 4 so far."
+    assert look(" web-017") == "web-017 does not say: It is down."
+    cluster.dumb = {"web-002": f"the answer can't be read {MARKUP}: it ended early."}
+    assert look(" web-002") == f"web-002 does not say: {cluster.dumb['web-002']}" and not tab.run(told)
+    # What is published, by the member that it lies on; and it follows what the member tells.
+    cluster.dumb = {}
+    cluster.window = {"id": 9, "coordinator": "web-001", "coordinator_live": True, "takeovers": 0, "opened_by": "web-000", "scope": ["app-02"],
+                      "opened_at": "2026-02-03T10:00:00Z", "failover": "auto", "held": False, "automatic": False, "state": "staging",
+                      "publication": {"app": "app-02", "version": 6, "message": "", "publisher": "web-003", "files": 120, "phase": "staging",
+                                      "bytes": 4_000_000, "whole": [], "progress": {}, "placed": ["web-003"], "needed": 1}}
+    assert look(" published web-003") == "What stands there is version 5."
+    assert "Version 6 is being published: 3 paths differ from the version before." in (words := tab.run(told)), words
+    assert "removed css/old.css" in words
+    cluster.window = None
+    tab.until(f"!{told}", within=15)
+    # The focus goes back to the button, or, where that has gone, to the heading.
+    tab.run("document.querySelector('#app-files-close').focus()")
+    press(tab, "Enter")
+    tab.until("document.querySelector('#app-files').hidden && document.activeElement.id === 'app-title'")
+    look(" web-077")
+    tab.run("document.querySelector('#app-files-close').focus()")
+    press(tab, "Enter")
+    tab.until("document.querySelector('#app-files').hidden && document.activeElement.dataset.act === 'files web-077'")
+    # It is asked while it is looked at, and about the application that is shown.
+    look(" web-077")
+    go(tab, "app/app-01")
+    tab.until("document.querySelector('#app-files').hidden")
+    for width in (1440, 390):
+        tab.open(f"{address}?{width}#/app/app-02", width)
+        look(" web-077")
+        assert tab.run("document.documentElement.scrollWidth - innerWidth") <= 0, f"too wide at {width}"
+    tab.complaints()
+
+
 def two_hundred_members_do_not_stutter(tab, address, cluster):
     cluster.every = 1.0
     for part in ("members", "", "app/app-02"):
@@ -449,7 +501,7 @@ def two_hundred_members_do_not_stutter(tab, address, cluster):
 
 def restored(cluster):
     fresh = Cluster(cluster.members, cluster.apps)
-    for name in ("aside", "window", "taken", "commands", "slow", "near", "known", "mute", "deaf"):
+    for name in ("aside", "window", "taken", "commands", "slow", "near", "known", "mute", "deaf", "dumb"):
         setattr(cluster, name, getattr(fresh, name))
 
 

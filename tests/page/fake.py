@@ -58,6 +58,7 @@ class Cluster:
         self.slow = 0.0      # seconds that an act takes
         self.near = True     # whether acts are taken from where the browser is
         self.known = {TOKEN: OPERATOR}
+        self.dumb = {}       # members that do not say in which files they differ, and why
         self.is_plain = False
 
     def name(self, i):
@@ -257,6 +258,27 @@ class Cluster:
                              "data_mode": 0o700, "open_files_max": 65536, "receive_max": 4194304, "processors": 4}
                             for i in range(self.members) if self.state(i) != "down"], "silent": self.silent()}
 
+    def differs(self, query):
+        """What one member tells: 204 paths where it differs. One says nothing, as of an older version."""
+        name, member = query["app"], query["member"]
+        app = next(a for a in self.view()["applications"] if a["name"] == name)
+        position = next(p["position"] for p in app["positions"] if p["member"] == member)
+        silent = "It is down." if member in self.down() else self.dumb.get(member)
+        if silent:
+            return {"member": member, "told": None, "silent": [{"member": member, "why": silent}]}
+
+        def paths(*named, more=0):
+            ops = [op for op, _ in named]
+            return {"added": ops.count("ADD"), "changed": ops.count("SET") + more, "deleted": ops.count("DEL"), "more": more,
+                    "paths": [{"op": op, "path": path} for op, path in named]}
+        lines = [("ADD", "new.html"), ("SET", f"index.html{MARKUP}"), ("DEL", "css/old.css")]
+        live = app["version"] - (position == "late")
+        published = self.window and self.window["publication"]
+        coming = {"version": published["version"], "changes": paths(*lines)} if published and published["app"] == name else None
+        return {"member": member, "silent": [], "told": {
+            "app": name, "version": app["version"], "live": live, "coming": coming,
+            "differs": paths() if position == "agrees" else paths(*lines, more=201)}}
+
     def silent(self):
         return [{"member": name, "why": "It is down."} for name in self.down()]
 
@@ -322,7 +344,7 @@ class Door(BaseHTTPRequestHandler):
         file = os.path.join(PAGE, os.path.basename(url.path) or "index.html")
         told = {"/api/v1/view": cluster.view, "/api/v1/series": lambda: cluster.series(query), "/api/v1/levels": cluster.levels,
                 "/api/v1/log": cluster.log, "/api/v1/services": cluster.services, "/api/v1/acting": cluster.acting,
-                "/api/v1/checkups": cluster.checkups}
+                "/api/v1/checkups": cluster.checkups, "/api/v1/differs": lambda: cluster.differs(query)}
         if cluster.deaf:
             self.close_connection = True
         elif url.path == "/api/v1/stream":

@@ -338,7 +338,7 @@ export function compareAct(name) {
     if (!app) return null;
     return { title: `Compare ${name} on ${view.me}`, verb: "Compare", command: `althing sync ${name}${full ? " --full" : ""}`,
       does: [`What stands on ${view.me} is compared with version ${app.version}, and it is told which files differ. ` +
-        "What differs is put right by the vote, unless a window is open. Another member's files are compared on its own page."],
+        "What differs is put right by the vote, unless a window is open. Another member is asked by its button in the vote."],
       run: () => compare(name, full), told: differing };
   }, { fields: () => [{ id: "full", type: "checkbox", label: "Read every byte, not only what may have changed" }], about: name });
 }

@@ -5,6 +5,7 @@ import { appLink, at, badge, cell, commands, count, dim, fact, fill, keyed, make
 import { drawPublication } from "./cluster.js";
 import { drawServices } from "./services.js";
 import { levelRules } from "./rules.js";
+import { drawFiles, filesButton, setUpFiles } from "./differs.js";
 import { compareAct, fillActs, publishAct, resolveAct, rollbackAct } from "./acts.js";
 import { state } from "./feed.js";
 
@@ -37,6 +38,7 @@ export function setUpApps(draw) {
   }), make("span", "", "round: no vote"));
   at("app-filter").addEventListener("input", draw);
   at("app-off").addEventListener("change", draw);
+  setUpFiles();
 }
 
 const short = (root) => {
@@ -133,6 +135,7 @@ export function drawApp(view, name) {
   fill(at("app-vote"), [app.vote, app.ballots, app.electorate], () => [
     ...commands(why.charAt(0).toUpperCase() + why.slice(1)), dim(`. ${app.ballots} of ${app.electorate} ballots are in hand.`)]);
   drawPositions(app);
+  drawFiles(name);
   fill(at("app-versions"), [app.versions, app.version, Boolean(state.operator)], () => app.versions.map((v, i) => make("li", "",
     make("div", "", make("strong", "", `version ${v.number}`), i === 0 ? make("span", "tag", "in force") : null,
       v.origin === "published" ? null : make("span", "tag", v.origin), " ", moment(v.published_at_ms), dim(" through "), said(v.publisher),
@@ -146,7 +149,7 @@ export function drawApp(view, name) {
   fill(at("app-do"), [name, app.vote, app.version], () => [
     [`althing history ${name}`, "all versions, and with `--json` who and when"],
     [`althing diff ${name}`, "what the last version changed"],
-    [`althing diff ${name} --live`, "on a member that differs: in which files"],
+    [`althing diff ${name} --live --member NAME`, "in which files that member differs"],
     [`althing settings ${name}`, "what its programs are set to"],
     app.version > 1 ? [`althing rollback ${name}`, "back to the version before"] : null,
     app.vote === "hung" ? [`althing resolve ${name} --member NAME`, "what that member holds becomes the next version"] : null,
@@ -177,10 +180,13 @@ function drawComing(view, app) {
   const open = told.some((one) => one.rollout !== "ready");
   box.hidden = !p && !open;
   if (p) {
-    if (!box.querySelector(".bars")) box.replaceChildren(make("h4", ""), make("ul", "bars scroll"));
+    if (!box.querySelector(".bars")) box.replaceChildren(make("h4", ""), make("ul", "bars scroll"), make("p", "files-of"));
     box.querySelector(".bars").tabIndex = 0;
     box.querySelector(".bars").setAttribute("aria-label", "How far each member is");
     drawPublication(view, p, box.querySelector("h4"), box.querySelector(".bars"));
+    // Whom it is published through holds all of it first.
+    fill(box.querySelector(".files-of"), [app.name, p.publisher], () => (p.publisher
+      ? [filesButton(app.name, p.publisher, "Files that it changes", " published")] : []));
   } else if (open) {
     const by = (how) => told.filter((one) => one.rollout === how).map((one) => one.member);
     box.replaceChildren(make("h4", "", `Version ${app.version} is rolled out: ready on ${by("ready").length} of ${told.length}`),
@@ -204,8 +210,9 @@ function drawPositions(app) {
     fill(tr.children[0], p.member, () => [memberLink(p.member)]);
     fill(tr.children[1], p.position, () => [badge(kind, p.position), " ", dim(word)]);
     fill(tr.children[2], [p.version], () => [p.version ? String(p.version) : dim("not said")]);
-    fill(tr.children[3], [p.root, app.root], () => (!p.root ? [dim("not said")]
-      : [short(p.root), p.root === app.root ? "" : make("span", "small", " another content")]));
+    fill(tr.children[3], [app.name, p.root, app.root, p.position], () => [...(!p.root ? [dim("not said")]
+      : [short(p.root), p.root === app.root ? "" : make("span", "small", " another content")]),
+      ...(p.position === "elsewhere" ? [] : [" ", filesButton(app.name, p.member)])]);
     fill(tr.children[4], [p.voter], () => [p.voter ? "counts" : dim("does not count")]);
     fill(tr.children[5], [p.rollout], () => [p.rollout ? badge(ROLLOUT[p.rollout] || "warn", p.rollout) : dim("–")]);
     const why = p.rollout_failure || p.trouble;

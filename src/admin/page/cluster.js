@@ -76,7 +76,7 @@ function adviceFor(reason) {
       `If that server is gone for good: \`althing remove ${down[1]}\`.`;
   }
   const off = /^(\S+) is not version \d+ on /.exec(reason);
-  if (off) return `Who holds what: \`althing votes ${off[1]}\`. On a member that differs, which files: \`althing diff ${off[1]} --live\`.`;
+  if (off) return `Who holds what: \`althing votes ${off[1]}\`. In which files: \`althing diff ${off[1]} --live --member NAME\`.`;
   const rule = /^Rule (\S+) of ([^\s.:,]+)/.exec(reason);
   // Of one about the cluster, the logs speak by the application.
   const wide = /: (cluster|any|every) /.test(reason);

@@ -12,6 +12,7 @@ import { drawApp, drawApps, setUpApps } from "./apps.js";
 import { chooseEvents, closeEvents, drawEvents, openEvents, setUpEvents } from "./events.js";
 import { drawRules } from "./rules.js";
 import { drawSign, setUpActs } from "./acts.js";
+import { closeFiles } from "./differs.js";
 
 const CLUSTER_SHOWN = 10; // digits of the cluster's id that are shown
 
@@ -23,7 +24,7 @@ const VIEWS = {
     open: (name) => charts("member", MEMBER, { member: name }) },
   apps: { draw: drawApps, title: () => "Applications", asks: [] },
   app: { draw: drawApp, title: (name) => name, asks: ["levels", "services"], tab: "apps",
-    open: (name) => charts("app", application(name)) },
+    open: (name) => charts("app", application(name)), close: closeFiles },
   window: { draw: drawWindow, title: () => "Update window", asks: [] },
   charts: { draw: drawCharts, title: () => "Charts", asks: [], open: openCharts },
   events: { draw: drawEvents, title: () => "Events", asks: [], open: (_, query) => { chooseEvents(query); openEvents(); }, close: closeEvents },

@@ -268,6 +268,47 @@ async fn what_all_members_tell_is_one_answer_on_both_doors() {
 }
 
 #[tokio::test]
+async fn in_which_files_any_member_differs_is_told_on_both_doors() {
+    let doors = Doors::open().await;
+    let of = |app: &str, member: &str| format!("/api/v1/differs?app={app}&member={member}");
+    let differs = json_of(doors.get(&of("media", "web2")).await).await;
+    let asked = doors.fake.asked.lock().unwrap().pop().unwrap();
+    assert_eq!(asked, "Differs { app: media }");
+    assert_eq!((&differs["member"], &differs["silent"]), (&json!("web2"), &json!([])));
+    let told = &differs["told"];
+    assert_eq!((&told["version"], &told["live"]), (&json!(31), &json!(31)));
+    // One more was told than may be: it is counted.
+    let paths = told["differs"]["paths"].as_array().unwrap();
+    assert_eq!((paths.len(), &told["differs"]["more"]), (200, &json!(1)));
+    assert_eq!(paths[0], json!({"op": "SET", "path": sample::HOSTILE}));
+    assert_eq!(told["coming"]["version"], 32);
+    assert_eq!(told["coming"]["changes"]["paths"].as_array().unwrap().len(), 1);
+    let socket = json_of(doors.socket(Method::GET, &of("media", "web2"), "").await).await;
+    assert_eq!(socket, differs);
+
+    // One that refuses, one that says nothing of it, and one that is down and is not asked.
+    for (member, why) in
+        [("web3", "Why. What to do."), ("web5", "It said nothing of it."), ("web6", "It is down.")]
+    {
+        let silent = json_of(doors.get(&of("media", member)).await).await;
+        assert_eq!(silent["told"], Value::Null, "{member}");
+        assert_eq!(silent["silent"], json!([{"member": member, "why": why}]));
+    }
+    doors.fake.asked.lock().unwrap().clear();
+    assert_eq!(doors.get(&of("media", "web6")).await.status(), StatusCode::OK);
+    for (query, status) in [
+        (of("nothing", "web2"), StatusCode::NOT_FOUND),
+        (of("../x", "web2"), StatusCode::BAD_REQUEST),
+        (of("media", "a/b"), StatusCode::BAD_REQUEST),
+        ("/api/v1/differs?app=media".to_owned(), StatusCode::BAD_REQUEST),
+    ] {
+        assert_eq!(doors.get(&query).await.status(), status, "{query}");
+    }
+    assert!(doors.fake.asked.lock().unwrap().is_empty(), "it reached the member");
+    doors.close().await;
+}
+
+#[tokio::test]
 async fn every_response_carries_the_security_headers() {
     let doors = Doors::open().await;
     let paths = [

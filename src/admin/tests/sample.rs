@@ -28,7 +28,8 @@ use crate::{
     node::{
         Acted, Ask, Edits, Heard, Listening, Metrics, Publish, SecretEdits, Told,
         checkup::Checkup,
-        inspect::{Findings, Question, Verified},
+        differs::{Coming, Differs, PATHS_MAX, Path, Paths},
+        inspect::{Findings, Op, Question, Verified},
         levels::LevelsQuestion,
         telemetry::asking::{Measured, SeriesQuestion},
         wall_now,
@@ -131,6 +132,7 @@ impl Source for Fake {
         let (to, heard) = mpsc::channel(16);
         let web1 = member.unwrap_or_else(|| MemberName::parse("web1").unwrap());
         let said = match ask {
+            Ask::Differs { ref app } => differing(app, web1),
             Ask::Events(_) | Ask::Acting | Ask::Checkup | Ask::Status { .. } => told(&ask),
             _ => vec![(web1.clone(), Told::Restarted(1)), (web1, Told::Done)],
         };
@@ -260,6 +262,26 @@ fn told(ask: &Ask) -> Vec<(MemberName, Told)> {
         said.extend(of_member.into_iter().chain([Told::Done]).map(|told| (name(member), told)));
     }
     said
+}
+
+/// In which files a member differs: more than it may tell. One refuses, and one says nothing.
+fn differing(app: &AppName, member: MemberName) -> Vec<(MemberName, Told)> {
+    let one = Path { op: Op::Set, path: HOSTILE.to_owned() };
+    let paths = vec![one.clone(); PATHS_MAX + 1];
+    let differs = Paths { changed: paths.len() as u64, paths, ..Paths::default() };
+    let changes = Some(Paths { changed: 1, paths: vec![one], ..Paths::default() });
+    let told = match member.as_str() {
+        "web3" => Told::Refused(refusal(Reason::Failed)),
+        "web5" => Told::Done,
+        _ => Told::Differs(Box::new(Differs {
+            app: app.clone(),
+            version: 31,
+            live: Some(31),
+            differs: Some(differs),
+            coming: Some(Coming { version: 32, changes }),
+        })),
+    };
+    vec![(member.clone(), told), (member, Told::Done)]
 }
 
 pub fn refusal(reason: Reason) -> Refusal {

@@ -80,6 +80,12 @@ impl Content {
         Ok(self.look(app, mode, sink)?.map(|(_, scan)| scan))
     }
 
+    /// The same with the version that was switched to last. While the live tree is watched only
+    /// what changed is looked at, so it costs little, whoever asks.
+    pub fn live_where_changed(&self, app: &AppName) -> Result<Option<(u64, Scan)>, ContentError> {
+        Ok(self.look_where_changed(app)?.map(|(active, scan)| (active.version, scan)))
+    }
+
     /// Takes the file at `path` for what it was when it was read last, as if the
     /// disk had changed it and not a program: that leaves size and times alone.
     #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, future::Future, io, path::Path, sync::Arc, time
 
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 
 use super::{Ask, Heard, Told, Troubles, follow::answer};
@@ -13,7 +13,7 @@ use crate::{
     base::{MemberId, MemberName, PublicKey, Reason, Refusal, ServiceName, WallTime},
     driver::{secrets::DOCUMENT_MAX, services::Supervisor},
     net::{Net, RecvStream, SendStream, StreamKind},
-    node::{rules::Episodes, secrets::Vault, telemetry::Telemetry},
+    node::{differs, rules::Episodes, secrets::Vault, telemetry::Telemetry},
 };
 
 /// The longest question, bytes: with the patterns of what does not count.
@@ -43,6 +43,8 @@ pub(in crate::node) struct Here {
     pub open: Episodes,
     /// Its data directory.
     pub data: Arc<Path>,
+    /// What the catalog says of content.
+    pub known: watch::Receiver<differs::Known>,
 }
 
 /// The member that asks.
@@ -274,6 +276,27 @@ mod tests {
         assert!(read(&endless).await.unwrap_err().contains("too long"));
         assert!(read(b"{\"restarted\":-1}\n").await.is_err());
         assert!(read(b"\xff\n").await.is_err());
+    }
+
+    /// What can be told of differences at most is within the bound as well.
+    #[tokio::test]
+    async fn every_list_of_paths_fits() {
+        let told = Told::Differs(Box::new(differs::tests::widest()));
+        let mut bytes = serde_json::to_vec(&told).unwrap();
+        bytes.push(b'\n');
+        assert!(bytes.len() as u64 <= LINE_MAX, "{}", bytes.len());
+        assert_eq!(read(&bytes).await, Ok(told));
+    }
+
+    /// A member that knows no such question answers nothing, and goes on.
+    #[test]
+    fn a_question_of_a_newer_member_is_an_error_and_no_more() {
+        let asked = r#"{"weather":{"app":"www"}}"#;
+        assert!(serde_json::from_str::<Ask>(asked).is_err());
+        let app = crate::base::AppName::parse("www").unwrap();
+        let text = serde_json::to_string(&Ask::Differs { app: app.clone() }).unwrap();
+        assert_eq!(text, r#"{"differs":{"app":"www"}}"#);
+        assert_eq!(serde_json::from_str::<Ask>(&text).unwrap(), Ask::Differs { app });
     }
 
     /// The longest line in the widest JSON is within the bound.

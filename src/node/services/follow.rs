@@ -16,7 +16,14 @@ use super::{Ask, Asker, Here, Told};
 use crate::{
     base::{AppName, Reason, Refusal, ServiceName},
     driver::services::{LogLine, Supervisor},
-    node::{adopt, checkup::Checkup, telemetry::asking, wall_now},
+    node::{
+        adopt,
+        checkup::Checkup,
+        content::Content,
+        differs::{self, Differs},
+        telemetry::asking,
+        wall_now,
+    },
 };
 
 /// What is told of the log of one service at once, bytes.
@@ -24,8 +31,13 @@ const TAIL_BYTES_MAX: usize = 4 << 20;
 /// How often is looked for services that are new.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// How long a comparison waits for its turn: less than whoever asks does, so that it hears why.
+const TURN_WITHIN: Duration = Duration::from_secs(3);
+
 /// Held while this machine is looked at.
 static LOOKING: Semaphore = Semaphore::const_new(1);
+/// Held while a live tree is compared for somebody.
+static COMPARING: Semaphore = Semaphore::const_new(1);
 
 /// Answers `ask`, which another member may have asked, into `to`, with [`Told::Done`] at
 /// the end. It ends early when nobody listens.
@@ -52,7 +64,7 @@ impl<T> From<mpsc::error::SendError<T>> for Gone {
 }
 
 async fn parts(
-    Here { supervisor, vault, telemetry, open, data, .. }: Here,
+    Here { supervisor, vault, telemetry, open, data, known, .. }: Here,
     ask: Ask,
     asker: Option<Asker>,
     to: &mpsc::Sender<Told>,
@@ -124,6 +136,16 @@ async fn parts(
                 Err(_) => return Err(Gone), // the runtime ends
             }
         }
+        Ask::Differs { app } => {
+            let known = known.borrow().clone();
+            match compared(vault.content, known, app).await? {
+                Ok(found) => to.send(Told::Differs(Box::new(found))).await?,
+                Err(refusal) => {
+                    to.send(Told::Refused(refusal)).await?;
+                    return Ok(());
+                }
+            }
+        }
         Ask::Logs { app, service, lines, follow } => {
             let turn = Arc::new(Semaphore::new(1));
             let look = Look { supervisor, app, service, lines, turn };
@@ -138,6 +160,30 @@ async fn parts(
     }
     to.send(Told::Done).await?;
     Ok(())
+}
+
+/// Compares what stands here of `app`, one look at a time, however many ask: each may have to
+/// walk over a whole tree.
+async fn compared(
+    content: Content,
+    known: differs::Known,
+    app: AppName,
+) -> Result<Result<Differs, Refusal>, Gone> {
+    let Ok(turn) = tokio::time::timeout(TURN_WITHIN, COMPARING.acquire()).await else {
+        return Ok(Err(Refusal::new(
+            Reason::Busy,
+            "Nothing was compared.",
+            "This member compares for somebody else, and is not through.",
+            "Ask again in a moment.",
+        )));
+    };
+    let Ok(turn) = turn else { return Err(Gone) };
+    let look = tokio::task::spawn_blocking(move || {
+        let found = differs::look(&content, &known, &app);
+        drop(turn); // also where whoever asked has gone
+        found
+    });
+    look.await.map_err(|_| Gone) // the runtime ends
 }
 
 /// Whose lines are wanted.

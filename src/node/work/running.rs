@@ -12,7 +12,7 @@ use crate::{
     gateway::Stats,
     net::{RecvStream, SendStream},
     node::{
-        addresses, certificates, rules,
+        addresses, certificates, differs, rules,
         run::Note,
         secrets::Others,
         services::{self, Ask, Asked, Asker, Heard},
@@ -139,6 +139,7 @@ impl Work {
     /// are asked for secrets, and given them.
     pub fn run_services(&self, catalog: &Catalog, others: Others) {
         self.others.send_replace(others);
+        self.known.send_replace(differs::Known::of(catalog));
         self.hooks.note(catalog);
         self.name(catalog);
         let active = self.content.applications().into_iter();
