@@ -106,13 +106,14 @@ fn an_operator_acts_over_tls() {
     let seen = via(&["status"], &["--ca", &ca]).unwrap();
     assert_eq!(seen["me"], "a", "{seen}");
     let act = [&["--ca", ca.as_str()][..], &token].concat();
-    via(&["window", "open"], &act).unwrap();
-    told(&a, &["alice: window open (by the status port)"]);
-    via(&["window", "close"], &act).unwrap();
-    via(&["window", "open"], &["--ca", &ca]).unwrap_err().is(7, "forbidden", "token is needed");
+    let tag = ["tags", "set", "role=web"];
+    via(&tag, &act).unwrap();
+    told(&a, &["alice: tags"]);
+    assert_eq!(a.view().unwrap()["members"][0]["tags"]["role"], "web");
+    via(&tag, &["--ca", &ca]).unwrap_err().is(7, "forbidden", "token is needed");
 
     // Whom the client can't know is sent nothing: neither the token nor a question.
-    let refused = via(&["window", "open"], &[&["--ca", wrong.as_str()][..], &token].concat());
+    let refused = via(&tag, &[&["--ca", wrong.as_str()][..], &token].concat());
     refused.unwrap_err().is(7, "forbidden", "signed by nobody");
     let refused = via(&["status"], &[]).unwrap_err();
     assert!(refused.why.contains("trust") && refused.todo.contains("--ca"), "{refused:?}");
