@@ -6,8 +6,9 @@
 //! browser of somebody inside. Names that the page's owner can't hold are
 //! answered: IP literals, `localhost`, names without a dot, names under the
 //! private `.localhost`, `.local` and `.internal`, the members' own names, and
-//! the host names of the applications. Any other name is refused with a
-//! sentence that says what to use.
+//! the host names of the applications; over TLS also those that the port's own
+//! certificate is made out for, since a browser goes on under no others. Any
+//! other name is refused with a sentence that says what to use.
 
 use std::net::IpAddr;
 
@@ -19,6 +20,7 @@ use axum::{
 };
 
 use super::{
+    operator::Peer,
     routes::{Site, refuse},
     source::Source,
 };
@@ -57,7 +59,7 @@ pub(super) async fn host<S: Source>(
 ) -> Response {
     let allowed = match named_host(request.headers(), request.uri()) {
         None => false,
-        Some(host) if is_private(&host) => true,
+        Some(host) if is_private(&host) || is_of_certificate(&request, &host) => true,
         Some(host) => is_ours(&site, &host).await,
     };
     if allowed {
@@ -68,7 +70,8 @@ pub(super) async fn host<S: Source>(
         "This name is not answered to.",
         "The name in the address is neither an IP address, a name without a dot, a member's name \
          nor an application's host name, so it could be a stranger's that points here.",
-        "Use the member's IP address, or its name as `althing members` shows it.",
+        "Use the member's IP address, its name as `althing members` shows it, or over TLS one that \
+         the certificate of this port is made out for.",
     ))
 }
 
@@ -90,6 +93,12 @@ fn is_private(host: &str) -> bool {
     bare.parse::<IpAddr>().is_ok()
         || (!host.is_empty() && !host.contains(['.', '[', ':']))
         || reserved.iter().any(|suffix| host.ends_with(suffix))
+}
+
+/// Whether the certificate that the client was shown is made out for `host`.
+fn is_of_certificate(request: &Request, host: &str) -> bool {
+    let peer = request.extensions().get::<Peer>();
+    peer.and_then(|peer| peer.certificate.as_ref()).is_some_and(|shown| shown.names(host))
 }
 
 /// Whether the cluster itself goes by `host`.

@@ -31,8 +31,8 @@
 //! GET  /                   x          x        the status page
 //! ```
 //!
-//! `token`: over the loopback interface, with `Authorization: Bearer althing-op-...`, and not
-//! everything that the socket takes.
+//! `token`: over the loopback interface, or over TLS from everywhere (`tls.rs`), with
+//! `Authorization: Bearer althing-op-...`, and not everything that the socket takes.
 //!
 //! Whatever is not answered with what was asked for is `{"error": Refusal}`.
 //!
@@ -52,8 +52,10 @@ mod source;
 mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
+mod tls;
 
 #[cfg(test)]
 pub(crate) use prometheus::families_of;
-pub use serve::{bind_socket, serve_socket, serve_status};
+pub use serve::{bind_socket, serve_socket, serve_status, serve_status_tls};
 pub use source::Source;
+pub use tls::{StatusCertificate, StatusTls};

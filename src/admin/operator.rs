@@ -1,8 +1,9 @@
 //! What operators do at the status port: each shows a token, and each act is told by an event
 //! before it is done.
 //!
-//! The port speaks plain HTTP, so a token is taken only over the loopback interface, where no
-//! wire carries it: from elsewhere one comes through `ssh -L`. A page of somebody else that a
+//! Over plain HTTP a token is taken only over the loopback interface, where no wire carries it:
+//! from elsewhere one comes through `ssh -L`. Over TLS it is taken from everywhere, with every
+//! other check as it is. A page of somebody else that a
 //! browser on the same machine has open can't act: it has no token, a browser says where a
 //! request comes from (`Origin`, `Sec-Fetch-Site`), and one with the content type of JSON is
 //! sent across origins only where a preflight allows it, which nothing here does (Fetch
@@ -37,6 +38,7 @@ use crate::{
         AppName, OperatorName, Reason, Refusal, WallTime,
         operator::{Operator, OperatorToken},
     },
+    gateway::PortCertificate,
     member::{command::Command, event::Severity},
     node::{Acted, Ask, Publish, inspect::Question, wall_now},
 };
@@ -51,8 +53,19 @@ const ACTS_MAX: usize = 16;
 const WHY_MAX: usize = 500;
 
 /// Who is connected.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub SocketAddr);
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub address: SocketAddr,
+    /// What it was shown, if it came by TLS.
+    pub certificate: Option<Arc<PortCertificate>>,
+}
+
+impl Peer {
+    /// Whether nobody on the way sees a token: there is none, or it is encrypted.
+    fn is_private(&self) -> bool {
+        self.certificate.is_some() || self.address.ip().to_canonical().is_loopback()
+    }
+}
 
 /// What operators have in common.
 pub(super) struct Gate {
@@ -100,7 +113,7 @@ async fn admit<S: Source>(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+    let peer = request.extensions().get::<Peer>();
     let fine = check(peer, request.method(), request.headers());
     let admitted = match fine {
         Ok(peer) => identify(&site, peer, request.headers()).await,
@@ -117,7 +130,7 @@ async fn admit<S: Source>(
 
 /// Whether a request with a token may come in this way at all.
 fn check(
-    peer: Option<SocketAddr>,
+    peer: Option<&Peer>,
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<SocketAddr, Box<Response>> {
@@ -125,14 +138,15 @@ fn check(
         let refusal = Refusal::new(Reason::Forbidden, "Nothing was done.", why, todo);
         Box::new(routes::refuse(&refusal))
     };
-    let Some(peer) = peer.filter(|peer| peer.ip().to_canonical().is_loopback()) else {
+    let Some(peer) = peer.filter(|peer| peer.is_private()) else {
         return Err(forbidden(
             "Operators are listened to on the loopback interface only: this port speaks plain \
              HTTP, and a token would be seen by everybody on the way.",
-            "Run `ssh -L 7780:127.0.0.1:7780 SERVER`, and use 127.0.0.1:7780 here.",
+            "Run `ssh -L 7780:127.0.0.1:7780 SERVER`, and use 127.0.0.1:7780 here; or start the \
+             member with a certificate, `althing up --status-cert FILE --status-key FILE`.",
         ));
     };
-    if !is_own(headers) {
+    if !is_own(headers, peer.certificate.is_some()) {
         return Err(forbidden(
             "The request comes from a page of another site.",
             "Open the status page of this member itself, or use the command line.",
@@ -149,14 +163,15 @@ fn check(
             ),
         )));
     }
-    Ok(peer)
+    Ok(peer.address)
 }
 
-/// Whether what a browser says of where a request comes from is this port. Programs say
-/// nothing.
-fn is_own(headers: &HeaderMap) -> bool {
+/// Whether what a browser says of where a request comes from is this port, which is `secure` if it
+/// speaks TLS. Programs say nothing.
+fn is_own(headers: &HeaderMap, secure: bool) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let own = format!("http://{host}");
+    let scheme = if secure { "https" } else { "http" };
+    let own = format!("{scheme}://{host}");
     let mut origins = headers.get_all(header::ORIGIN).iter();
     let mut sites = headers.get_all("sec-fetch-site").iter();
     origins.all(|origin| origin.as_bytes().eq_ignore_ascii_case(own.as_bytes()))
@@ -437,8 +452,9 @@ mod tests {
     #[test]
     fn a_request_from_another_site_is_told_by_its_headers() {
         let host = ("host", "127.0.0.1:7780");
-        let own =
-            |more: &[(&'static str, &'static str)]| is_own(&headers(&[&[host], more].concat()));
+        let own = |more: &[(&'static str, &'static str)]| {
+            is_own(&headers(&[&[host], more].concat()), false)
+        };
         assert!(own(&[]), "a program");
         assert!(own(&[("origin", "http://127.0.0.1:7780"), ("sec-fetch-site", "same-origin")]));
         for bad in [
@@ -454,6 +470,12 @@ mod tests {
         assert!(!own(&[("origin", "http://127.0.0.1:7780"), ("origin", "http://evil.example")]));
         for bad in ["cross-site", "same-site", ""] {
             assert!(!own(&[("sec-fetch-site", bad)]), "{bad}");
+        }
+        // Over TLS the page is another one.
+        let secure = |origin| is_own(&headers(&[host, ("origin", origin)]), true);
+        assert!(secure("https://127.0.0.1:7780"));
+        for bad in ["http://127.0.0.1:7780", "https://127.0.0.1", "https://evil.example", "null"] {
+            assert!(!secure(bad), "{bad}");
         }
     }
 
@@ -481,10 +503,12 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_taken_on_the_loopback_interface_only() {
+    fn without_tls_tokens_are_taken_on_the_loopback_interface_only() {
         let json = headers(&[("host", "web1"), ("content-type", "application/json")]);
-        let fine = |peer: &str| {
-            check(Some(peer.parse().unwrap()), &Method::POST, &json).map_err(|r| r.status())
+        let peer =
+            |address: &str, certificate| Peer { address: address.parse().unwrap(), certificate };
+        let fine = |address: &str| {
+            check(Some(&peer(address, None)), &Method::POST, &json).map_err(|r| r.status())
         };
         for peer in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
             assert!(fine(peer).is_ok(), "{peer}");
@@ -493,6 +517,18 @@ mod tests {
             assert_eq!(fine(peer), Err(StatusCode::FORBIDDEN), "{peer}");
         }
         assert!(check(None, &Method::POST, &json).is_err(), "nobody knows who it is");
+
+        let certificate = Arc::new(super::super::tests::tls::certificate(&["web1"], 2090));
+        let by_tls = peer("192.0.2.1:1", Some(certificate));
+        let address = by_tls.address;
+        assert_eq!(check(Some(&by_tls), &Method::POST, &json).map_err(|r| r.status()), Ok(address));
+        // Everything else is looked at as before.
+        let other = headers(&[("host", "web1"), ("content-type", "text/plain")]);
+        let refused = check(Some(&by_tls), &Method::POST, &other).map_err(|r| r.status());
+        assert_eq!(refused, Err(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        let strange = headers(&[("host", "web1"), ("origin", "https://evil.example")]);
+        let refused = check(Some(&by_tls), &Method::GET, &strange).map_err(|r| r.status());
+        assert_eq!(refused, Err(StatusCode::FORBIDDEN));
     }
 
     #[test]

@@ -6,7 +6,10 @@
 //! connections and stays silent; hence this loop around hyper's server.
 
 use std::{
-    fs, io,
+    fs,
+    future::ready,
+    io,
+    net::SocketAddr,
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -24,7 +27,7 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpStream, UnixListener},
     sync::Semaphore,
     time,
 };
@@ -34,6 +37,7 @@ use super::{
     operator::Peer,
     routes::{self, Site},
     source::Source,
+    tls::StatusTls,
 };
 
 /// Connections of one door at one time. A browser uses two or three.
@@ -62,7 +66,7 @@ pub async fn serve_socket<S: Source>(
     let mine = Mine::of(path)?;
     let router = routes::full(Site::new(source, shutdown.clone()));
     // No longest life here: a publication of terabytes waits for its answer.
-    accept_loop(listener, router, |router, _| router, None, shutdown).await;
+    accept_loop(listener, |stream, _| ready(Some((stream, router.clone()))), None, shutdown).await;
     mine.remove();
     Ok(())
 }
@@ -78,14 +82,50 @@ pub async fn serve_status<S: Source>(
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let router = routes::status(Site::new(source, shutdown.clone()));
-    let listener = listener.tap_io(|stream| {
+    let greet = |stream: TcpStream, address: SocketAddr| {
+        let peer = Peer { address, certificate: None };
+        ready(Some((stream, router.clone().layer(Extension(peer)))))
+    };
+    accept_loop(undelayed(listener), greet, Some(STATUS_CONNECTION_MAX), shutdown).await;
+    Ok(())
+}
+
+/// The same over TLS and in no other way: so operators are listened to from everywhere.
+///
+/// # Errors
+/// None today; the listener's passing errors are logged and waited out.
+pub async fn serve_status_tls<S: Source>(
+    source: S,
+    listener: TcpListener,
+    tls: StatusTls,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let router = routes::status(Site::new(source, shutdown.clone()));
+    let greet = |stream: TcpStream, address: SocketAddr| {
+        let (tls, router) = (tls.clone(), router.clone());
+        async move {
+            match tls.greet(stream).await {
+                Ok((stream, certificate)) => {
+                    let peer = Peer { address, certificate: Some(certificate) };
+                    Some((stream, router.layer(Extension(peer))))
+                }
+                Err(error) => {
+                    tracing::debug!(client = %address, %error, "a handshake came to nothing");
+                    None
+                }
+            }
+        }
+    };
+    accept_loop(undelayed(listener), greet, Some(STATUS_CONNECTION_MAX), shutdown).await;
+    Ok(())
+}
+
+fn undelayed(listener: TcpListener) -> impl Listener<Io = TcpStream, Addr = SocketAddr> {
+    listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::trace!(%error, "a connection stays as it is");
         }
-    });
-    let known = |router: Router, peer| router.layer(Extension(Peer(peer)));
-    accept_loop(listener, router, known, Some(STATUS_CONNECTION_MAX), shutdown).await;
-    Ok(())
+    })
 }
 
 /// Makes the Unix socket at `path` with mode 0600. It is bound and restricted
@@ -156,15 +196,19 @@ impl Mine {
     }
 }
 
-/// Accepts until `shutdown`, then waits for the answers under way. `known` tells the router who is
-/// connected. The listener itself waits out what fails (no descriptor left, most often).
-async fn accept_loop<L: Listener>(
+/// Accepts until `shutdown`, then waits for the answers under way. `greet` makes of a connection
+/// what requests come over, and of who is connected the router for them; nothing, where it comes
+/// to nothing. The listener itself waits out what fails (no descriptor left, most often).
+async fn accept_loop<L, T, F>(
     mut listener: L,
-    router: Router,
-    known: impl Fn(Router, L::Addr) -> Router,
+    greet: impl Fn(L::Io, L::Addr) -> F,
     life_max: Option<Duration>,
     shutdown: CancellationToken,
-) {
+) where
+    L: Listener,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = Option<(T, Router)>> + Send + 'static,
+{
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
     loop {
@@ -178,9 +222,17 @@ async fn accept_loop<L: Listener>(
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let (router, shutdown) = (known(router.clone(), peer), shutdown.clone());
+        let (greeting, shutdown) = (greet(stream, peer), shutdown.clone());
         connections.spawn(async move {
-            let connection = connection(stream, router, shutdown);
+            let connection = async {
+                let greeted = tokio::select! {
+                    () = shutdown.cancelled() => None,
+                    greeted = greeting => greeted,
+                };
+                if let Some((stream, router)) = greeted {
+                    connection(stream, router, shutdown.clone()).await;
+                }
+            };
             match life_max {
                 Some(life) => drop(time::timeout(life, connection).await),
                 None => connection.await,

@@ -55,11 +55,16 @@ pub(super) struct Args {
     #[arg(long, global = true, value_name = "DIR", env = "ALTHING_DATA")]
     pub data: Option<PathBuf>,
     /// Ask a member by its status port (7780 if not given), and not the one on this machine. What
-    /// acts needs an operator's token, which is taken over the loopback interface: reach another
-    /// machine by `ssh -L 7780:127.0.0.1:7780 HOST`, and give 127.0.0.1. Not for `up`, nor for what
-    /// is only done on the machine itself.
-    #[arg(long, global = true, value_name = "HOST[:PORT]", env = "ALTHING_VIA")]
+    /// acts needs an operator's token, which goes over TLS (https://HOST:PORT, where the member
+    /// has --status-cert) or over the loopback interface: reach another machine without TLS by
+    /// `ssh -L 7780:127.0.0.1:7780 HOST`, and give 127.0.0.1. Not for `up`, nor for what is only
+    /// done on the machine itself.
+    #[arg(long, global = true, value_name = "[https://]HOST[:PORT]", env = "ALTHING_VIA")]
     pub via: Option<String>,
+    /// A file with the certificates, as PEM, that sign those of members: for --via https://HOST
+    /// [default: those that this machine trusts].
+    #[arg(long, global = true, value_name = "FILE", env = "ALTHING_CA")]
+    pub ca: Option<PathBuf>,
     /// A file with what `althing operator add` printed, for --via. Without it the token is in the
     /// variable ALTHING_OPERATOR_TOKEN.
     #[arg(long, global = true, value_name = "FILE", env = "ALTHING_OPERATOR_TOKEN_FILE")]
@@ -435,7 +440,8 @@ done then. Kept in the catalog: a change needs a majority.")]
   althing operator list
   althing operator remove alice              the token counts for nothing any more
 
-The token is good for the status page and for --via, on every member, over the loopback interface.
+The token is good for the status page and for --via, on every member, over the loopback
+interface, or over TLS where the member has --status-cert.
 Whoever has it can publish a directory of a member's machine, with the programs that it defines: it is
 as good as a login as the user that the member runs as. See docs/operators.md.")]
     Operator {
@@ -772,6 +778,14 @@ pub(super) struct Up {
     /// Where the status page is served, TCP; `none` for nowhere.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7780")]
     pub status: Listen,
+    /// A file with the certificate of the status page and those that lead to its authority, as
+    /// PEM. With it that port speaks TLS and nothing else, and operators are listened to from
+    /// everywhere. Read again on SIGHUP.
+    #[arg(long, value_name = "FILE")]
+    pub status_cert: Option<PathBuf>,
+    /// A file with the private key of --status-cert, as PEM; it may be the same file.
+    #[arg(long, value_name = "FILE")]
+    pub status_key: Option<PathBuf>,
     /// A live member of the cluster to join; may be given several times, or as a list with commas.
     /// A member that returns looks for the others there as well, if it finds no majority where they
     /// were.
@@ -1578,6 +1592,8 @@ mod tests {
             "althing operator add alice --expires 30d",
             "althing operator list --via 127.0.0.1:7780 --operator-token-file f",
             "althing --via server1 resolve web --member alpha",
+            "althing status --via https://server1:7780 --ca ca.pem",
+            "althing up --status 0.0.0.0:7780 --status-cert cert.pem --status-key key.pem",
             "althing tags set role=web zone=a=b",
             "althing tags beta unset role zone",
             "althing up --tag role=web --tag zone=",

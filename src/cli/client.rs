@@ -266,11 +266,14 @@ impl Client {
         let connected = timeout(CONNECT_WITHIN, TcpStream::connect(via.address)).await;
         let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         let stream = connected.map_err(|error| nobody_there(via.address, &error))?;
-        let mut head = named(&via.address.to_string(), method, path);
+        let mut head = named(&via.host(), method, path);
         if let Some(token) = token {
             head = head.header(header::AUTHORIZATION, bearer(token)?);
         }
-        exchange(stream, head, body).await
+        let Some(secure) = via.secure() else { return exchange(stream, head, body).await };
+        let greeted = timeout(CONNECT_WITHIN, secure.greet(stream)).await;
+        let greeted = greeted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        exchange(greeted.map_err(|error| secure.refused(&error))?, head, body).await
     }
 
     fn unreachable(&self, error: &io::Error) -> Refusal {

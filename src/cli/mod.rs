@@ -149,7 +149,8 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
     }
     let client = match via {
         Some(text) => {
-            Client::via(&data, Via::new(text, args.operator_token_file.as_deref()).await?)
+            let (token, ca) = (args.operator_token_file.as_deref(), args.ca.as_deref());
+            Client::via(&data, Via::new(text, token, ca).await?)
         }
         None => Client::new(&data),
     };

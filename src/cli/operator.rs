@@ -51,7 +51,8 @@ pub(super) async fn run(
         output.line(&token.to_text());
         output::note(&format!(
             "{text} (catalog {sequence}). The token is shown this once: whoever has it can act as \
-             {name}. It is taken over the loopback interface, from elsewhere through `ssh -L`."
+             {name}. It is taken over the loopback interface, from elsewhere through `ssh -L`, or \
+             by TLS where the member has --status-cert."
         ));
     }
     Ok(ExitCode::SUCCESS)

@@ -15,7 +15,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     args,
@@ -28,7 +28,7 @@ use super::{
     output::{Output, Paint},
 };
 use crate::{
-    admin,
+    admin::{self, StatusCertificate, StatusTls},
     base::{MemberName, Network, Reason, Refusal, catalog::check_tags},
     driver::services::descriptors,
     gateway::{
@@ -37,7 +37,7 @@ use crate::{
         forwarded::TRUSTED_MAX,
         origins::Database,
     },
-    member::command::Command,
+    member::{command::Command, event::Severity},
     node::{self, Ended},
 };
 
@@ -47,6 +47,8 @@ const PORT: u16 = 7700;
 const SOCKET_LOOK: Duration = Duration::from_millis(5);
 /// How soon tags are set again when there was no majority for it.
 const TAGS_RETRY: Duration = Duration::from_secs(3);
+/// How often is looked whether the certificate of the status port expires.
+const CERTIFICATE_LOOK: Duration = Duration::from_secs(86_400);
 /// How long the rest of the access log may take to be written at the end.
 const LOG_WITHIN: Duration = Duration::from_secs(2);
 /// Standard output, where a file is named.
@@ -67,12 +69,20 @@ struct Announcement {
     site: Option<SocketAddr>,
     tls: Option<SocketAddr>,
     status: Option<SocketAddr>,
+    /// Whether the status port speaks TLS.
+    status_tls: bool,
     data: PathBuf,
     socket: PathBuf,
     founded: bool,
     joined: bool,
     sequence: u64,
     pid: u32,
+}
+
+/// Where the status page is served, and how.
+struct StatusPort {
+    listener: TcpListener,
+    tls: Option<StatusTls>,
 }
 
 /// The scrub is to be slow: see `althing up --help`.
@@ -96,10 +106,7 @@ pub(super) async fn run(source: Source, output: &Output) -> Result<ExitCode, Ref
     // Signals are caught from the start: whoever stops us while we join means it.
     let stop = stop_asked(options.with_parent)?;
     let hangups = hangups(&manager)?;
-    let status = match options.status.0 {
-        Some(address) => Some(node::listen(address, "the status page (--status)").await?),
-        None => None,
-    };
+    let status = status_port(&options).await?;
     let options = resolve(options, data).await?;
     let begun = Begun { source, holds: settings, file };
     up(options, status, output, stop, (hangups.map(|hangups| (hangups, begun)), manager)).await
@@ -154,6 +161,47 @@ async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refu
         receive_rate,
         pace: options.profile.pace(),
     })
+}
+
+/// The status port, if it is to be served.
+async fn status_port(options: &args::Up) -> Result<Option<StatusPort>, Refusal> {
+    let files = status_files(options)?;
+    let Some(address) = options.status.0 else { return Ok(None) };
+    let read = |(certificate, key): (&Path, &Path)| StatusCertificate::read(certificate, key);
+    let tls = files.map(read).transpose()?.map(StatusTls::new);
+    let listener = node::listen(address, "the status page (--status)").await?;
+    Ok(Some(StatusPort { listener, tls }))
+}
+
+/// The files with the certificate of the status port and its key.
+pub(super) fn status_files(options: &args::Up) -> Result<Option<(&Path, &Path)>, Refusal> {
+    let (given, lacks) = match (&options.status_cert, &options.status_key) {
+        (Some(certificate), Some(key)) => {
+            return Ok(Some((certificate.as_path(), key.as_path())));
+        }
+        (None, None) => return Ok(None),
+        (Some(_), None) => ("--status-cert", "--status-key"),
+        (None, Some(_)) => ("--status-key", "--status-cert"),
+    };
+    Err(Refusal::new(
+        Reason::Invalid,
+        "The member was not started.",
+        format!("{given} is given without {lacks}, and TLS needs a certificate and its key."),
+        format!("Give {lacks} as well (it may be the same file), or leave both out."),
+    ))
+}
+
+/// Tells with which certificate the status port begins, and each day that it is about to expire.
+async fn watch_certificate(handle: node::Handle, tls: StatusTls) {
+    let (severity, text) = tls.told();
+    handle.tell(severity, text).await;
+    loop {
+        tokio::time::sleep(CERTIFICATE_LOOK).await;
+        let (severity, text) = tls.told();
+        if severity != Severity::Info {
+            handle.tell(severity, text).await;
+        }
+    }
 }
 
 /// Where members may be: all that `--join` names, or, of one that `returns`, those that are found.
@@ -428,14 +476,15 @@ async fn orphaned(with_parent: bool) {
 /// Starts the member, says that it is ready and waits for its end.
 async fn up(
     options: node::Options,
-    status: Option<TcpListener>,
+    status: Option<StatusPort>,
     output: &Output,
     stop: oneshot::Receiver<()>,
     (reloads, manager): (Option<(Signal, Begun)>, Manager),
 ) -> Result<ExitCode, Refusal> {
     let (data, standby, tags) = (options.data.clone(), options.standby, options.tags.clone());
     let front = options.front.clone();
-    let status_address = status.as_ref().and_then(|listener| listener.local_addr().ok());
+    let status_address = status.as_ref().and_then(|port| port.listener.local_addr().ok());
+    let status_tls = status.as_ref().and_then(|port| port.tls.clone());
     let mut stop = stop;
     let running = tokio::select! {
         started = node::start(options) => started?,
@@ -451,7 +500,8 @@ async fn up(
         running.wait().await;
         return Err(refusal);
     }
-    announce(&running.ready, status_address, data, standby, output);
+    let status_page = status_address.map(|address| (address, status_tls.is_some()));
+    announce(&running.ready, status_page, data, standby, output);
     manager.ready(&format!("{} {}", running.ready.name, how(&running.ready))).await;
     // It ends with the member, as what sets the tags below does.
     tokio::spawn(manager.clone().accompany(handle.clone()));
@@ -461,11 +511,16 @@ async fn up(
              give the same address by --listen or --status, or take it out of the socket unit"
         );
     }
+    let watching = status_tls.clone().map(|tls| {
+        let watched = watch_certificate(handle.clone(), tls);
+        AbortOnDropHandle::new(tokio::spawn(watched))
+    });
     // It ends with the member: then nobody answers its questions.
     let tagging = (!tags.is_empty()).then(|| tokio::spawn(set_tags(handle.clone(), tags)));
     let tagging = tagging.map(|task| task.abort_handle());
     let reloading = reloads.map(|(hangups, begun)| {
-        let reload = Reload::new(begun, front.clone(), (handle.clone(), manager.clone()), tagging);
+        let holders = (handle.clone(), manager.clone());
+        let reload = Reload::new(begun, front.clone(), status_tls, holders, tagging);
         tokio::spawn(reload.run(hangups))
     });
     let to_end = manager.clone();
@@ -478,6 +533,7 @@ async fn up(
     });
     let ended = running.wait().await;
     asked.abort();
+    drop(watching);
     if let Some(reloading) = reloading {
         reloading.abort();
     }
@@ -509,13 +565,17 @@ async fn up(
 async fn open_doors(
     handle: &node::Handle,
     socket: &Path,
-    status: Option<TcpListener>,
+    status: Option<StatusPort>,
     shutdown: &CancellationToken,
 ) -> Result<(), Refusal> {
-    if let Some(listener) = status {
+    if let Some(StatusPort { listener, tls }) = status {
         let (handle, shutdown) = (handle.clone(), shutdown.clone());
         tokio::spawn(async move {
-            if let Err(error) = admin::serve_status(handle, listener, shutdown).await {
+            let served = match tls {
+                Some(tls) => admin::serve_status_tls(handle, listener, tls, shutdown).await,
+                None => admin::serve_status(handle, listener, shutdown).await,
+            };
+            if let Err(error) = served {
                 tracing::error!("the status page is no longer served: {error}");
             }
         });
@@ -552,7 +612,7 @@ async fn open_doors(
 
 fn announce(
     ready: &node::Ready,
-    status: Option<SocketAddr>,
+    status: Option<(SocketAddr, bool)>,
     data: PathBuf,
     standby: bool,
     output: &Output,
@@ -567,7 +627,8 @@ fn announce(
             address: ready.cluster_address,
             site: ready.site_address,
             tls: ready.tls_address,
-            status,
+            status: status.map(|(address, _)| address),
+            status_tls: status.is_some_and(|(_, tls)| tls),
             socket: data.join("socket"),
             data,
             founded,
@@ -588,7 +649,11 @@ fn announce(
     if let Some(address) = ready.tls_address {
         output.line(&format!("  sites over TLS       https://{address}/"));
     }
-    output.line(&format!("  status page          {}", or_none(status)));
+    let status = match status {
+        Some((address, true)) => format!("https://{address}/"),
+        status => or_none(status.map(|(address, _)| address)),
+    };
+    output.line(&format!("  status page          {status}"));
     output.line(&format!("  data                 {}", data.display()));
     let next = match (founded, standby) {
         (true, _) => "Next: `althing invite` prints the command for the next server.",
@@ -671,6 +736,34 @@ mod tests {
         let name = MemberName::parse("a").unwrap();
         let own = node::Options { guard: true, ..node::Options::new("/data", name) };
         assert_eq!(format!("{resolved:?}"), format!("{own:?}"));
+    }
+
+    #[tokio::test]
+    async fn a_certificate_of_the_status_port_has_its_key() {
+        let up = |more: &[&str]| {
+            let line = ["althing", "up", "--status", "127.0.0.1:0"].iter().chain(more);
+            let parsed = <args::Args as clap::Parser>::try_parse_from(line).unwrap();
+            let args::Action::Up(up) = parsed.action else { panic!("another command") };
+            up
+        };
+        assert_eq!(status_files(&up(&[])), Ok(None));
+        let both = up(&["--status-cert", "/nonexistent/c", "--status-key", "/nonexistent/k"]);
+        assert_eq!(
+            status_files(&both),
+            Ok(Some((Path::new("/nonexistent/c"), Path::new("/nonexistent/k"))))
+        );
+        for (given, lacks) in
+            [("--status-cert", "without --status-key"), ("--status-key", "without --status-cert")]
+        {
+            let refusal = status_files(&up(&[given, "/x"])).unwrap_err();
+            assert_eq!(refusal.reason, Reason::Invalid);
+            assert!(refusal.why.contains(lacks), "{refusal}");
+        }
+        let refusal = status_port(&both).await.map(|_| ()).unwrap_err();
+        assert!(refusal.why.contains("/nonexistent/c can't be read"), "{refusal}");
+        // Where the page is not served, nobody needs them.
+        let nowhere = args::Up { status: args::Listen(None), ..*both };
+        assert!(status_port(&nowhere).await.unwrap().is_none());
     }
 
     #[test]

@@ -76,16 +76,18 @@ kinds! {
     Member "member" "This member itself: its start and end, its disk, its logs, its own pace." {
         Info
             "It has left, or has a new key. Its record, its series, its events or its access log \
-             can be kept again. The file of origins was read anew."
+             can be kept again. The file of origins was read anew, or the certificate of the \
+             status port."
             "Nothing."
         Warning
             "The event loop took more than half a second for one thing, or the whole process stood \
              still for so long. Series, events or the access log can't be kept, or lines of the \
              log are left out. The log of events was damaged and begun anew. The file of origins \
-             can't be read. The socket for what services measure is not there."
+             can't be read. The certificate of the status port can't be used, has expired or \
+             expires within 14 days. The socket for what services measure is not there."
             "Look for a disk that is full or slow, or for a machine with too much to do; `althing \
              doctor` says which of its disks and limits are short. What is not kept is tried again \
-             by itself."
+             by itself. Replace the certificate and its key, and send SIGHUP."
         Critical
             "Its record can't be written: until it can, it promises and accepts nothing. It was \
              removed. Others do not know it, or another cluster answers at their addresses."

@@ -211,8 +211,8 @@ function tell(...parts) {
 
 // ---- Who acts --------------------------------------------------------------------------------------
 
-// What the answer to a token means here: acts are taken on the member's own machine alone.
-const isNear = () => /^(localhost|127\..*|\[::1\])$/.test(window.location.hostname);
+// Whether acts are taken here: over TLS from everywhere, without it on the member's own machine alone.
+const isTaken = () => window.location.protocol === "https:" || /^(localhost|127\..*|\[::1\])$/.test(window.location.hostname);
 
 function aboutToken(view, { given }) {
   const { operator } = state;
@@ -226,8 +226,8 @@ function aboutToken(view, { given }) {
   return { title: "Sign in with a token", verb: "Sign in", lacks: !TOKEN.test(given),
     does: ["Without a token this page only reads. With one it can publish, roll back, drain and so on, as the operator whose token it is. " +
       "The token stays in this tab until it is closed."],
-    warns: isNear() ? [] : [`Acts are taken on ${view.me}'s own machine alone. From another one, open the page through ` +
-      `\`ssh -L ${port}:127.0.0.1:${port} ${window.location.hostname}\`.`],
+    warns: isTaken() ? [] : [`Without TLS acts are taken on ${view.me}'s own machine alone. From another one, open the page through ` +
+      `\`ssh -L ${port}:127.0.0.1:${port} ${window.location.hostname}\`, or start the member with \`--status-cert\` and \`--status-key\`.`],
     told: (who) => [`Signed in as ${who.operator}.`], run: () => signIn(given) };
 }
 

@@ -3,6 +3,7 @@
 
 mod operators;
 pub mod sample;
+pub mod tls;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 

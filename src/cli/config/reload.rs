@@ -7,6 +7,7 @@ use tokio::{signal::unix::Signal, task::AbortHandle};
 
 use super::{Setting, Settled, Source};
 use crate::{
+    admin::{StatusCertificate, StatusTls},
     base::{Reason, Refusal},
     cli::{args::Up, manager::Manager, up},
     gateway::Front,
@@ -30,7 +31,8 @@ impl Takes {
     pub fn of(key: &str) -> Self {
         match key {
             "trusted-proxy" | "accept-proxy" | "access-log" | "access-log-format" | "tag"
-            | "scrub-every" | "scrub-rate" | "send-rate" | "receive-rate" => Self::AtOnce,
+            | "scrub-every" | "scrub-rate" | "send-rate" | "receive-rate" | "status-cert"
+            | "status-key" => Self::AtOnce,
             "name" | "token" | "token-file" | "standby" => Self::Joining,
             // What is not thought of is safe this way.
             _ => Self::AtStart,
@@ -57,8 +59,9 @@ impl Changes {
             if before == wish.values {
                 continue;
             }
-            // A log is begun and ended with the gateway.
-            let is_other = wish.key == "access-log" && before.is_empty() != wish.values.is_empty();
+            // A log is begun and ended with the gateway, and TLS with the status port.
+            let is_begun = matches!(wish.key.as_str(), "access-log" | "status-cert" | "status-key");
+            let is_other = is_begun && before.is_empty() != wish.values.is_empty();
             let keys = match Takes::of(&wish.key) {
                 Takes::AtOnce if !is_other => &mut changes.now,
                 Takes::AtOnce | Takes::AtStart => &mut changes.later,
@@ -117,6 +120,8 @@ pub(in crate::cli) struct Begun {
 pub(in crate::cli) struct Reload {
     begun: Begun,
     front: Front,
+    /// That of the status port, if it speaks TLS.
+    tls: Option<StatusTls>,
     handle: Handle,
     manager: Manager,
     /// Sets the tags that were given last.
@@ -128,10 +133,11 @@ impl Reload {
     pub fn new(
         begun: Begun,
         front: Front,
+        tls: Option<StatusTls>,
         (handle, manager): (Handle, Manager),
         tagging: Option<AbortHandle>,
     ) -> Self {
-        Self { begun, front, handle, manager, tagging }
+        Self { begun, front, tls, handle, manager, tagging }
     }
 
     /// Reads everything anew at each signal.
@@ -147,18 +153,20 @@ impl Reload {
         if let Some(log) = &self.front.log {
             log.reopen();
         }
-        let (severity, text) = match self.read_anew() {
-            Ok(Some(text)) => (Severity::Info, text),
-            Ok(None) => return,
+        let told = match self.read_anew() {
+            Ok(text) => text.map(|text| (Severity::Info, text)),
             Err(refusal) => {
                 let why = refusal.why.trim_end_matches('.');
                 let text = format!(
                     "its configuration was not read anew, and everything is as it was: {why}"
                 );
-                (Severity::Warning, text)
+                Some((Severity::Warning, text))
             }
         };
-        self.handle.tell(severity, text).await;
+        // The same files may hold another certificate, whatever the configuration says.
+        for (severity, text) in told.into_iter().chain(self.tls.as_ref().map(certificate_anew)) {
+            self.handle.tell(severity, text).await;
+        }
     }
 
     /// What is to be told of it; nothing where no file is in use.
@@ -191,6 +199,14 @@ impl Reload {
     fn apply(&mut self, changes: &Changes, wish: &Up) -> Result<(), Refusal> {
         let (trusted, accept_proxy) = up::networks_of(wish)?;
         let tags = up::tags_of(&wish.tag)?;
+        let certificate = match (&self.tls, up::status_files(wish)?) {
+            (Some(tls), Some((file, key))) if changes.has(&["status-cert", "status-key"]) => {
+                let next = StatusCertificate::read(file, key)?;
+                tls.check(&next)?;
+                Some((tls, next))
+            }
+            _ => None,
+        };
         if changes.has(&["access-log", "access-log-format"])
             && let Some(log) = &self.front.log
         {
@@ -200,6 +216,9 @@ impl Reload {
             if let Some(path) = wish.access_log.clone().or(held) {
                 up::change_log(log, &path, wish.access_log_format.into())?;
             }
+        }
+        if let Some((tls, next)) = certificate {
+            tls.set(next);
         }
         if changes.has(&["trusted-proxy"]) {
             self.front.trusted.set(trusted);
@@ -219,6 +238,18 @@ impl Reload {
             self.tagging = Some(tagging.abort_handle());
         }
         Ok(())
+    }
+}
+
+/// Reads the certificate of the status port again: what is to be told of it.
+fn certificate_anew(tls: &StatusTls) -> (Severity, String) {
+    match tls.read_anew() {
+        Ok(()) => tls.told(),
+        Err(refusal) => {
+            let (_, holds) = tls.told();
+            let why = refusal.why.trim_end_matches('.');
+            (Severity::Warning, format!("{why}. As before: {holds}"))
+        }
     }
 }
 
@@ -274,5 +305,10 @@ mod tests {
         let (with, without) = ([setting("access-log", &["/a"])], [setting("access-log", &[])]);
         assert_eq!(Changes::of(&with, &without).later, ["access-log"]);
         assert_eq!(Changes::of(&without, &with).later, ["access-log"]);
+        let (one, other) = ([setting("status-cert", &["/a"])], [setting("status-cert", &["/b"])]);
+        let without = [setting("status-cert", &[])];
+        assert_eq!(Changes::of(&one, &other).now, ["status-cert"]);
+        assert_eq!(Changes::of(&one, &without).later, ["status-cert"]);
+        assert_eq!(Changes::of(&without, &one).later, ["status-cert"]);
     }
 }

@@ -88,17 +88,7 @@ impl Certificate {
     /// Reads the certificate of `app` from PEM: the chain, the server's own first, and the
     /// private key of that (PKCS#8, SEC1 or PKCS#1) anywhere.
     pub fn from_pem(app: &AppName, pem: &str) -> Result<Self, BadCertificate> {
-        let (chain, key) = sections(pem)?;
-        let leaf = chain.first().cloned().ok_or(BadCertificate::NoCertificate)?;
-        let validity = validity::of(&leaf).ok_or(BadCertificate::Unreadable)?;
-        ParsedCertificate::try_from(&leaf).map_err(|_| BadCertificate::Unreadable)?;
-        let fingerprint = Digest::of(
-            "althing tls chain",
-            &chain.iter().flat_map(|one| one.iter().copied()).collect::<Vec<u8>>(),
-        );
-        let signing = ring::sign::any_supported_type(&key.0).map_err(|_| BadCertificate::Key)?;
-        let certified = CertifiedKey::new(chain, signing);
-        certified.keys_match().map_err(|_| BadCertificate::Mismatch)?;
+        let Checked { fingerprint, leaf, validity, certified } = Checked::from_pem(pem)?;
         let config = config(certified).map_err(|_| BadCertificate::Refused)?;
         Ok(Self { app: app.clone(), fingerprint, leaf, validity, config: Arc::new(config) })
     }
@@ -131,12 +121,7 @@ impl Certificate {
 
     /// Whether clients that ask for `host` take it.
     pub fn names(&self, host: &str) -> bool {
-        let (Ok(leaf), Ok(name)) =
-            (ParsedCertificate::try_from(&self.leaf), ServerName::try_from(host))
-        else {
-            return false;
-        };
-        verify_server_name(&leaf, &name).is_ok()
+        is_made_out(&self.leaf, host)
     }
 
     pub(super) fn config(&self) -> Arc<ServerConfig> {
@@ -148,6 +133,41 @@ impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { app, fingerprint, .. } = self;
         f.debug_struct("Certificate").field("app", app).field("chain", fingerprint).finish()
+    }
+}
+
+/// Whether clients that ask for `host`, a name or an IP address, take this certificate.
+pub(super) fn is_made_out(leaf: &CertificateDer<'_>, host: &str) -> bool {
+    let (Ok(leaf), Ok(name)) = (ParsedCertificate::try_from(leaf), ServerName::try_from(host))
+    else {
+        return false;
+    };
+    verify_server_name(&leaf, &name).is_ok()
+}
+
+/// A chain that can be read, and the key of its first certificate.
+pub(super) struct Checked {
+    /// Of the whole chain.
+    pub fingerprint: Digest,
+    pub leaf: CertificateDer<'static>,
+    pub validity: Validity,
+    pub certified: CertifiedKey,
+}
+
+impl Checked {
+    pub fn from_pem(pem: &str) -> Result<Self, BadCertificate> {
+        let (chain, key) = sections(pem)?;
+        let leaf = chain.first().cloned().ok_or(BadCertificate::NoCertificate)?;
+        let validity = validity::of(&leaf).ok_or(BadCertificate::Unreadable)?;
+        ParsedCertificate::try_from(&leaf).map_err(|_| BadCertificate::Unreadable)?;
+        let fingerprint = Digest::of(
+            "althing tls chain",
+            &chain.iter().flat_map(|one| one.iter().copied()).collect::<Vec<u8>>(),
+        );
+        let signing = ring::sign::any_supported_type(&key.0).map_err(|_| BadCertificate::Key)?;
+        let certified = CertifiedKey::new(chain, signing);
+        certified.keys_match().map_err(|_| BadCertificate::Mismatch)?;
+        Ok(Self { fingerprint, leaf, validity, certified })
     }
 }
 

@@ -34,9 +34,11 @@ use super::{
 use crate::base::AppName;
 
 mod certificate;
+mod port;
 mod validity;
 
 pub use certificate::{BadCertificate, Certificate};
+pub use port::PortCertificate;
 
 /// What a client is told that asks for a name which nobody here has a certificate for: an
 /// alert, fatal, `unrecognized_name` (RFC 6066).
