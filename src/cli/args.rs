@@ -981,6 +981,7 @@ pub(super) enum KindWord {
     User,
     Rule,
     Operator,
+    Lie,
 }
 
 impl From<KindWord> for EventKind {
@@ -999,6 +1000,7 @@ impl From<KindWord> for EventKind {
             KindWord::User => Self::User,
             KindWord::Rule => Self::Rule,
             KindWord::Operator => Self::Operator,
+            KindWord::Lie => Self::Lie,
         }
     }
 }

@@ -951,6 +951,7 @@ impl Loop {
                     user: None,
                     cause: episode.as_ref().and_then(|name| self.episodes.get(name).copied()),
                     episode: episode.clone(),
+                    evidence: None,
                 });
                 if let Some(name) = episode {
                     self.episodes.entry(name).or_insert(self.event_number);
@@ -1159,6 +1160,7 @@ impl Loop {
                     user: None,
                     cause,
                     episode: None,
+                    evidence: None,
                 });
                 // It has gone on to whoever keeps it: now it may be done. Whoever asked may
                 // have gone.
@@ -1511,6 +1513,7 @@ impl Loop {
             user: None,
             cause: None,
             episode: None,
+            evidence: None,
         });
     }
 

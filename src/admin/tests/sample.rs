@@ -312,6 +312,7 @@ pub fn event(number: u64, severity: Severity, text: &str) -> Event {
         user: None,
         cause: None,
         episode: None,
+        evidence: None,
     }
 }
 
