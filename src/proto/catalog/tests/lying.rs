@@ -1,12 +1,7 @@
 //! A proposer that tells two things in one ballot, in each way in which that can show.
 
 use super::*;
-use crate::{
-    base::ClusterId,
-    proto::catalog::{
-        Accepted, Evidence, EvidenceError, Heard, Proof, certificate::sign_accept, verify_evidence,
-    },
-};
+use crate::{base::ClusterId, proto::catalog::certificate::sign_accept};
 
 /// Members with a vote each, at sequence 3.
 fn voters(members: u8) -> World {
@@ -126,7 +121,7 @@ fn another_catalog_at_the_same_ballot_is_not_accepted_and_the_first_one_still_is
         for statement in [&lie.one, &lie.other] {
             assert_eq!((statement.heard, statement.from), (Heard::Proposed, liar));
         }
-        assert_eq!(lie.rests_on(), []);
+        assert!(lie.rests_on().is_empty());
         // This member signed the first; of the second there is its word.
         assert_eq!(verify(&world, &lie), Ok(Proof::Word));
         let record = world.registers[2].record().clone();
