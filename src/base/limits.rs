@@ -45,6 +45,9 @@ pub const LINEAGE_MAX: usize = 4_096;
 /// Bytes of these, about: a few thousand changes in a small cluster, some
 /// twenty among a thousand voters.
 pub const LINEAGE_BYTES_MAX: usize = 1 << 20;
+/// Signed accepts that evidence of a lie shows of each of its two catalogs: the majority of seven
+/// voters, where one accept of each would do.
+pub const EVIDENCE_ACCEPTS_MAX: usize = 4;
 /// Closed windows whose outcome the catalog remembers, so that a publisher
 /// that lost its coordinator still learns how it ended.
 pub const OUTCOMES_MAX: usize = 16;

@@ -66,11 +66,13 @@ pub enum Bug {
     TooFewStay,
     /// A member has its address put into the roster whoever has that address there.
     AddressTaken,
+    /// A proposer accepts one catalog itself, and asks others for another one at that ballot.
+    ToldTwice,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::QuorumOfThoseInView,
         Self::MajorityOffByOne,
         Self::SkippedSync,
@@ -100,6 +102,7 @@ impl Bug {
         Self::OperatorOverruled,
         Self::TooFewStay,
         Self::AddressTaken,
+        Self::ToldTwice,
     ];
 
     /// Those in what rules do: only runs in which rules act can see them.

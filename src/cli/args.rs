@@ -1003,6 +1003,7 @@ pub(super) enum KindWord {
     User,
     Rule,
     Operator,
+    Lie,
 }
 
 impl From<KindWord> for EventKind {
@@ -1021,6 +1022,7 @@ impl From<KindWord> for EventKind {
             KindWord::User => Self::User,
             KindWord::Rule => Self::Rule,
             KindWord::Operator => Self::Operator,
+            KindWord::Lie => Self::Lie,
         }
     }
 }

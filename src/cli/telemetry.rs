@@ -553,6 +553,7 @@ mod tests {
                 user: None,
                 cause: None,
                 episode: None,
+                evidence: None,
             };
             (MemberName::parse(by).unwrap(), Logged { id, cause: None, event })
         };

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{AppName, MemberName, WallTime};
+use crate::{
+    base::{AppName, MemberName, WallTime},
+    proto::catalog::Evidence,
+};
 
 /// How much an event matters to an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -238,6 +241,17 @@ kinds! {
             "A token that is nobody's is one that was removed or has expired, or somebody who tries \
              the door: look at what else happens on that machine."
     }
+    Lie "lie" "A member that told two things where it may tell one: never, where all are honest." {
+        Critical
+            "A member proposed two catalogs in one ballot: it is broken, stolen, or was started from \
+             an old copy of its data directory. Where the event ends with `or ... lies`, it is known \
+             by the word of a member only, and it may be that one. What it asked for second was not \
+             accepted here. With `--json` it shows `evidence`: the ballot, both catalogs, from whom \
+             each came, and who signed them."
+            "Remove it: `althing remove NAME`. Then look what it did, as after a theft. Where it may \
+             be another one that lies, compare what the others tell: `althing events --all --kind \
+             lie`."
+    }
 }
 
 /// What a user's event says, for programs.
@@ -280,6 +294,9 @@ pub struct Event {
     /// The episode of a rule that it belongs to: the same on all members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub episode: Option<String>,
+    /// What proves it, where it says that a member told two things.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Box<Evidence>>,
 }
 
 #[cfg(test)]

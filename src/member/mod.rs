@@ -48,6 +48,7 @@ pub mod event;
 mod expiry;
 mod inviting;
 mod io;
+mod lies;
 mod message;
 mod moving;
 mod operate;
@@ -140,6 +141,7 @@ pub struct Member {
     edits: edited::Edits,
     rumors: Rumors,
     troubles: Troubles,
+    lies: lies::Lies,
     capacities: Capacities,
     addresses: addresses::Addresses,
     coming: rollout::Coming,
@@ -225,6 +227,7 @@ impl Member {
             edits: edited::Edits::default(),
             rumors,
             troubles: Troubles::default(),
+            lies: lies::Lies::default(),
             capacities: Capacities::new(processors),
             addresses: addresses::Addresses::new(leases),
             coming: rollout::Coming::default(),
@@ -743,6 +746,7 @@ impl Member {
                         self.on_ended(now, purpose, change, result, effects);
                     }
                 }
+                register::Effect::Lie(evidence) => self.on_lie(*evidence, effects),
             }
         }
     }
@@ -781,6 +785,7 @@ impl Member {
         self.votes.retain(catalog);
         self.rumors.retain(&catalog.roster);
         self.troubles.retain(catalog);
+        self.lies.retain(&catalog.roster);
         self.capacities.retain(catalog);
         self.addresses_committed(now, catalog);
         self.coming.retain(now, catalog);
@@ -1334,7 +1339,7 @@ impl Member {
         }
         let member = MemberName::parse(&self.name_of(member)).ok();
         let (number, at) = (self.events, self.wall);
-        let (user, cause, episode) = (None, None, None);
-        Event { number, at, severity, kind, member, app, text, user, cause, episode }
+        let (user, cause, episode, evidence) = (None, None, None, None);
+        Event { number, at, severity, kind, member, app, text, user, cause, episode, evidence }
     }
 }

@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     base::{
         Refusal,
-        catalog::{Enrolled, cluster_id},
+        catalog::{Enrolled, Failover, cluster_id},
     },
     member::command::{Command, Outcome},
     proto::catalog::{BallotNumber, Certificate, Lineage, Record},
@@ -549,4 +549,47 @@ fn a_member_that_can_not_store_a_version_says_why_on_all() {
         let said = reasons(&cluster, who);
         assert!(!said.contains(full) && said.contains("not version 1 on m2"), "{who}: {said}");
     }
+}
+
+/// It asks one voter for this catalog and for that one at the same ballot.
+#[test]
+fn a_member_that_said_two_things_is_told_of_once_and_until_it_is_removed() {
+    let mut cluster = Cluster::new(4);
+    let lie = |cluster: &mut Cluster, round: u64| {
+        let ballot = BallotNumber { round, proposer: cluster.ids[1] };
+        for failover in [Failover::Manual, Failover::Auto] {
+            let mut catalog = cluster.catalog(2).clone();
+            catalog.sequence += 1;
+            catalog.roster_before = None;
+            catalog.conduct.policy.failover = failover;
+            let accept = register::Message::Accept { ballot, catalog: Box::new(catalog) };
+            let bytes = wire::encode(Kind::Message, &Message::Register(accept));
+            let input = Input::Message { from: cluster.ids[1], bytes };
+            cluster.send(2, Duration::ZERO, input);
+        }
+        cluster.run(Duration::from_secs(20));
+    };
+    let reasons = |cluster: &Cluster| {
+        cluster.members[2].as_ref().unwrap().view(cluster.now).reasons.join("\n")
+    };
+    assert!(!reasons(&cluster).contains("said two things"));
+    lie(&mut cluster, 7);
+    let told: Vec<&Event> = cluster.events.iter().map(|(_, event)| event).collect();
+    let told: Vec<&&Event> = told.iter().filter(|event| event.kind == EventKind::Lie).collect();
+    assert_eq!(told.len(), 1);
+    assert!(told[0].text.starts_with("m1 told two things in ballot 7: it asked"), "{:?}", told[0]);
+    let evidence = told[0].evidence.as_ref().expect("the event shows it");
+    assert_eq!((evidence.proposer(), evidence.told_by), (cluster.ids[1], cluster.ids[2]));
+    let catalog = cluster.catalog(2);
+    let proof = register::verify_evidence(evidence, catalog.cluster, &catalog.roster);
+    assert_eq!(proof, Ok(register::Proof::Word));
+    let json = serde_json::to_string(told[0]).unwrap();
+    assert_eq!(&serde_json::from_str::<Event>(&json).unwrap().evidence, &told[0].evidence);
+    assert!(reasons(&cluster).contains("Remove it: `althing remove m1`"), "{}", reasons(&cluster));
+
+    lie(&mut cluster, 1_000);
+    assert_eq!(cluster.told("told two things"), 1, "it is known");
+    let name = MemberName::parse("m1").unwrap();
+    cluster.ask(2, Command::Remove { name }).unwrap();
+    assert!(!reasons(&cluster).contains("said two things"));
 }

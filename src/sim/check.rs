@@ -19,7 +19,10 @@ use crate::{
             Application, Catalog, Enrolled, Failover, Header, Origin, Roster, Version, Window,
         },
     },
-    member::Message,
+    member::{
+        Message,
+        event::{Event, EventKind},
+    },
     proto::{
         catalog::{CatchUp, Record},
         vote,
@@ -324,6 +327,15 @@ impl Checker {
         Ok(())
     }
 
+    /// A member tells `event`. No member of a simulation lies, and whoever it is told of would be
+    /// removed for nothing.
+    pub fn accuses(event: &Event) -> Result<(), Violation> {
+        match event.kind {
+            EventKind::Lie => fail(Invariant::NobodyLies, event.text.clone()),
+            _ => Ok(()),
+        }
+    }
+
     /// A member shows `sequence` as committed.
     pub fn visible(server: &mut Server, sequence: u64) -> Result<bool, Violation> {
         if sequence < server.seen {
@@ -462,4 +474,30 @@ pub(super) fn majority_of(
 /// A violation.
 pub(super) fn fail<T>(invariant: Invariant, detail: String) -> Result<T, Violation> {
     Err(Violation { invariant, detail })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{base::WallTime, member::event::Severity};
+
+    #[test]
+    fn whoever_is_said_to_lie_breaks_a_run() {
+        let event = |kind| Event {
+            number: 1,
+            at: WallTime(0),
+            severity: Severity::Critical,
+            kind,
+            member: None,
+            app: None,
+            text: "b told two things in ballot 7".to_owned(),
+            user: None,
+            cause: None,
+            episode: None,
+            evidence: None,
+        };
+        assert_eq!(Checker::accuses(&event(EventKind::Member)), Ok(()));
+        let violation = Checker::accuses(&event(EventKind::Lie)).unwrap_err();
+        assert_eq!(violation.invariant, Invariant::NobodyLies);
+    }
 }

@@ -17,6 +17,8 @@ pub enum Invariant {
     /// See the sentence.
     OneValue,
     /// See the sentence.
+    NobodyLies,
+    /// See the sentence.
     ChosenStays,
     /// See the sentence.
     PromiseKept,
@@ -90,6 +92,9 @@ impl Invariant {
             Self::NoWayBack => "no member goes back to a lower sequence, not even over a restart",
             Self::OneValue => {
                 "one ballot number stands for one catalog: a proposer never uses it twice"
+            }
+            Self::NobodyLies => {
+                "nobody is told to have said two things in one ballot where nobody has: people remove whom that is told of"
             }
             Self::ChosenStays => {
                 "once a majority has accepted a catalog, no higher ballot stands for another one of its sequence or below"

@@ -3,7 +3,7 @@
 import { at, badge, commands, dim, fill, keyed, make, memberLink, appLink, moment, plural, said, setText, sign, some } from "./dom.js";
 import { ask, EVENTS_MAX, state } from "./feed.js";
 
-const KINDS = ["member", "membership", "catalog", "window", "version", "vote", "repair", "replication", "service", "address", "user", "rule", "operator"];
+const KINDS = ["member", "membership", "catalog", "window", "version", "vote", "repair", "replication", "service", "address", "user", "rule", "operator", "lie"];
 const SEVERITY = { "info": ["calm", "info"], "warning": ["warn", "warning"], "critical": ["bad", "critical"] };
 const RANK = { "info": 0, "warning": 1, "critical": 2 };
 const TOGETHER_MS = 3000; // what all say of the same within this time is one event

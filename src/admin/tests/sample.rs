@@ -334,6 +334,7 @@ pub fn event(number: u64, severity: Severity, text: &str) -> Event {
         user: None,
         cause: None,
         episode: None,
+        evidence: None,
     }
 }
 

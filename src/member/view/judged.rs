@@ -36,6 +36,7 @@ impl Member {
                         said that it knows.";
             found.push((Health::Warning, text.to_owned()));
         }
+        found.extend(self.lies_told().into_iter().map(|text| (Health::Critical, text)));
         if view.voters_live < view.majority {
             found.push((
                 Health::Critical,

@@ -94,6 +94,7 @@ impl Loop {
                     user: None,
                     cause,
                     episode: None,
+                    evidence: None,
                 });
                 // It has gone on to whoever keeps it: now it may be done. Whoever asked may
                 // have gone.

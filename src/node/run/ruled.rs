@@ -35,6 +35,7 @@ impl Loop {
                     user: None,
                     cause: episode.as_ref().and_then(|name| self.episodes.get(name).copied()),
                     episode: episode.clone(),
+                    evidence: None,
                 });
                 if let Some(name) = episode {
                     self.episodes.entry(name).or_insert(self.event_number);

@@ -12,9 +12,11 @@
 //!
 //! **Invariant:** safety never depends on a clock, on the failure detector or
 //! on the failover order. A promise or an accept leaves only after the record
-//! that holds it is on disk.
+//! that holds it is on disk. It does depend on every proposer using a ballot number for one
+//! catalog only: where one does not, `evidence` is told.
 
 mod certificate;
+mod evidence;
 mod lineage;
 mod recovery;
 mod register;
@@ -22,5 +24,6 @@ mod register;
 mod tests;
 
 pub use certificate::{BallotNumber, CatchUp, Certificate, CertificateError, Committed};
+pub use evidence::{Evidence, EvidenceError, Heard, Proof, Statement, verify_evidence};
 pub use lineage::{Anchor, Lineage, Link, RosterChange};
 pub use register::{Accepted, Effect, Message, Record, Register, Transition};

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::certificate::{
     BallotNumber, CatchUp, Certificate, Committed, sign_accept, verify_accept,
 };
+use super::evidence::{Evidence, Heard, Statement};
 use super::lineage::{self, Lineage};
 use crate::base::{
     Digest, MemberId, Reason, Refusal, SecretKey, Signature, Time,
@@ -185,6 +186,9 @@ pub enum Effect<C> {
         /// The sequence in which it holds, or why it does not.
         result: Result<u64, Refusal>,
     },
+    /// A proposer has told two things: two catalogs at one ballot number. Said each time that it
+    /// shows; nothing else follows from it here.
+    Lie(Box<Evidence>),
 }
 
 /// One member's share in the register.
@@ -211,6 +215,7 @@ enum Gated<C> {
     Send(MemberId, Message),
     Announce(#[serde(serialize_with = "pointed_to")] Arc<Committed>),
     Ended { id: u64, change: C, result: Result<u64, Refusal> },
+    Lie(Box<Evidence>),
 }
 
 // What [`Register::state`] skips are times, and what only pauses and words depend on.
@@ -374,7 +379,8 @@ impl<C: Transition> Register<C> {
     /// All that decides what this member's register does next, apart from time
     /// and chance, as bytes: where they are equal, equal inputs have equal
     /// effects. A model checker tells states apart by it. Of the proofs it
-    /// holds what they prove; whose signatures are in them changes nothing.
+    /// holds what they prove; whose signatures are in them changes nothing, and
+    /// at which ballot they were given only whether a lie is told of.
     pub fn state(&self) -> Vec<u8>
     where
         C: Serialize,
@@ -406,6 +412,7 @@ impl<C: Transition> Register<C> {
                 Some((_, Gated::Ended { id, change, result })) => {
                     effects.push(Effect::Ended { id, change, result });
                 }
+                Some((_, Gated::Lie(evidence))) => effects.push(Effect::Lie(evidence)),
                 None => break,
             }
         }
@@ -424,14 +431,14 @@ impl<C: Transition> Register<C> {
                 self.on_prepare(from, ballot, committed, effects);
             }
             Message::Promise { ballot, accepted, catch_up } => {
-                self.learn_from(now, catch_up, effects);
+                self.learn_from(now, from, catch_up, effects);
                 self.on_promise(now, from, ballot, accepted, effects);
             }
             Message::Refused { ballot, promised, catch_up } => {
                 if self.is_near(promised.round) {
                     self.round_max = self.round_max.max(promised.round);
                 }
-                self.learn_from(now, catch_up, effects);
+                self.learn_from(now, from, catch_up, effects);
                 let mine = match &self.phase {
                     Phase::Preparing { ballot, .. } | Phase::Accepting { ballot, .. } => *ballot,
                     _ => return,
@@ -444,7 +451,7 @@ impl<C: Transition> Register<C> {
             Message::Accepted { ballot, digest, signature } => {
                 self.on_accepted(now, from, ballot, digest, signature, effects);
             }
-            Message::Commit(catch_up) => self.learn_from(now, Some(catch_up), effects),
+            Message::Commit(catch_up) => self.learn_from(now, from, Some(catch_up), effects),
             Message::Ask { sequence } => {
                 if sequence < self.record.committed.catalog.sequence {
                     let catch_up = Box::new(self.catch_up(sequence));
@@ -498,6 +505,11 @@ impl<C: Transition> Register<C> {
         if foreign || !self.is_near(ballot.round) {
             return;
         }
+        // Where another catalog was committed at this number, it is only told of: that one is
+        // behind us, and what is accepted after it can't hurt it.
+        let contrary = self.is_contrary(ballot, &catalog);
+        self.compare(ballot, &catalog, (Heard::Proposed, from), effects);
+        let held = &self.record.committed.catalog;
         // Whoever accepts a catalog must be able to prove the one before it:
         // if the proposer dies, it is the accepters that complete it.
         if catalog.sequence > held.sequence + 1 {
@@ -509,7 +521,7 @@ impl<C: Transition> Register<C> {
         let behind = catalog.sequence < held.sequence
             || (catalog.sequence == held.sequence && catalog.digest() != held.digest());
         let below = ballot < self.record.promised && !planted::is(Bug::AcceptedBelowPromise);
-        if below || behind {
+        if below || behind || contrary {
             let promised = self.record.promised;
             let catch_up = self.newer_than(catalog.sequence.saturating_sub(1));
             self.say(from, Message::Refused { ballot, promised, catch_up }, effects);
@@ -524,6 +536,13 @@ impl<C: Transition> Register<C> {
             Gated::Send(from, Message::Accepted { ballot, digest, signature }),
             effects,
         );
+    }
+
+    /// Whether this member has accepted another catalog than `catalog` at that very number. What
+    /// it has then stays: the proposer may count on it.
+    fn is_contrary(&self, ballot: BallotNumber, catalog: &Catalog) -> bool {
+        let accepted = self.record.accepted.as_ref().filter(|a| a.ballot == ballot);
+        accepted.is_some_and(|a| differ(&a.catalog, catalog))
     }
 
     /// Whether a round is one that an honest proposer could have come to.
@@ -611,12 +630,18 @@ impl<C: Transition> Register<C> {
         accepted: Option<Accepted>,
         effects: &mut Vec<Effect<C>>,
     ) {
-        let Phase::Preparing { ballot: mine, promises, asked, .. } = &mut self.phase else {
-            return;
-        };
+        let Phase::Preparing { ballot: mine, asked, .. } = &self.phase else { return };
         if *mine != ballot || !(asked.contains(&from) || from == self.me) {
             return;
         }
+        let cluster = self.record.committed.catalog.cluster;
+        let theirs = accepted.as_ref().filter(|_| from != self.me);
+        if let Some(Accepted { ballot, catalog }) = theirs.filter(|a| a.catalog.cluster == cluster)
+        {
+            self.compare(*ballot, catalog, (Heard::Reported, from), effects);
+        }
+        let me = self.me;
+        let Phase::Preparing { promises, .. } = &mut self.phase else { return };
         promises.insert(from, accepted);
         let held = &self.record.committed.catalog;
         let answered: BTreeSet<MemberId> = promises.keys().copied().collect();
@@ -629,12 +654,14 @@ impl<C: Transition> Register<C> {
         if !held.roster.is_majority(&answered) && !enough {
             return;
         }
+        // At one number all are the same, unless somebody lies: then what this member
+        // was asked for itself goes before what others say.
         let highest = promises
-            .values()
-            .flatten()
-            .filter(|a| a.catalog.sequence > held.sequence && !planted::is(Bug::SteppedOver))
-            .max_by_key(|a| a.ballot);
-        let Some(highest) = highest else {
+            .iter()
+            .filter_map(|(voter, accepted)| accepted.as_ref().map(|a| (*voter == me, a)))
+            .filter(|(_, a)| a.catalog.sequence > held.sequence && !planted::is(Bug::SteppedOver))
+            .max_by_key(|(own, a)| (a.ballot, *own));
+        let Some((_, highest)) = highest else {
             self.propose_change(now, ballot, &answered, effects);
             return;
         };
@@ -730,7 +757,11 @@ impl<C: Transition> Register<C> {
             if voter == self.me {
                 self.on_accept(self.me, ballot, catalog.clone(), effects);
             } else {
-                let catalog = catalog.clone();
+                let mut catalog = catalog.clone();
+                if planted::is(Bug::ToldTwice) {
+                    let other = limits::REMOVE_AFTER_MIN_S + ballot.round;
+                    catalog.conduct.policy.remove_after_s = Some(other);
+                }
                 effects
                     .push(Effect::Send { to: voter, message: Message::Accept { ballot, catalog } });
             }
@@ -777,7 +808,7 @@ impl<C: Transition> Register<C> {
             let message = Message::Commit(Box::new(catch_up.clone()));
             effects.push(Effect::Send { to, message });
         }
-        self.learn_from(now, Some(Box::new(catch_up)), effects);
+        self.learn_from(now, self.me, Some(Box::new(catch_up)), effects);
     }
 
     fn pause(&mut self, now: Time, effects: &mut Vec<Effect<C>>) {
@@ -861,19 +892,34 @@ impl<C: Transition> Register<C> {
     fn learn_from(
         &mut self,
         now: Time,
+        from: MemberId,
         catch_up: Option<Box<CatchUp>>,
         effects: &mut Vec<Effect<C>>,
     ) {
         let Some(catch_up) = catch_up else { return };
         let held = &self.record.committed.catalog;
+        let certificate = &catch_up.committed.certificate;
+        let ballot = certificate.ballot;
+        let contrary = self.known_otherwise(ballot, certificate.header.digest());
         let back = planted::is(Bug::WentBack)
             && catch_up.committed.catalog.sequence < held.sequence
             && catch_up.committed.catalog.sequence >= self.record.lineage.sequence();
         if catch_up.committed.catalog.sequence <= held.sequence && !back {
+            // Looked at for this alone, and that is never so where nobody lies.
+            if let Some(one) = contrary
+                && certificate.header.cluster == held.cluster
+                && certificate.is_signed_by_majority(&held.roster)
+            {
+                self.tell_of_lie(ballot, one, Statement::committed(certificate, from), effects);
+            }
             return;
         }
         let Ok(lineage) = self.record.lineage.follow(held.cluster, &catch_up) else { return };
         let electorate = held.roster.digest();
+        if let Some(one) = contrary {
+            // A majority has signed it: it holds, whatever its proposer told us.
+            self.tell_of_lie(ballot, one, Statement::committed(certificate, from), effects);
+        }
         self.record.lineage = lineage;
         self.record.committed = catch_up.committed;
         let sequence = self.record.committed.catalog.sequence;
@@ -885,6 +931,78 @@ impl<C: Transition> Register<C> {
         self.persist_then(Gated::Announce(announced), effects);
         let changed = self.record.committed.catalog.roster.digest() != electorate;
         self.after_learning(now, changed, effects);
+    }
+
+    // What a proposer told twice.
+
+    /// What this member knows that `ballot` stands for, where that is not the catalog with
+    /// `digest`: what it accepted itself, or what is committed.
+    fn known_otherwise(&self, ballot: BallotNumber, digest: Digest) -> Option<Statement> {
+        let accepted = self.record.accepted.as_ref().filter(|a| a.ballot == ballot);
+        let accepted = accepted.map(|a| a.catalog.header());
+        if let Some(header) = accepted.filter(|header| header.digest() != digest) {
+            let accepts = vec![(self.me, sign_accept(&self.key, ballot, header.digest()))];
+            let (heard, from) = (Heard::Proposed, ballot.proposer);
+            return Some(Statement { header, heard, from, accepts });
+        }
+        let certificate = &self.record.committed.certificate;
+        let other = certificate.ballot == ballot && certificate.header.digest() != digest;
+        other.then(|| Statement::committed(certificate, self.me))
+    }
+
+    /// Tells of it where `catalog`, which is said to be that of `ballot`, is not what this member
+    /// knows, or what a voter has said before.
+    fn compare(
+        &mut self,
+        ballot: BallotNumber,
+        catalog: &Catalog,
+        (heard, from): (Heard, MemberId),
+        effects: &mut Vec<Effect<C>>,
+    ) {
+        let accepted = self.record.accepted.as_ref().filter(|a| a.ballot == ballot);
+        let known = accepted.is_some() || self.record.committed.certificate.ballot == ballot;
+        if accepted.is_some_and(|a| *a.catalog == *catalog) {
+            return;
+        }
+        let own = if known { self.known_otherwise(ballot, catalog.digest()) } else { None };
+        if let Some(one) = own.or_else(|| self.reported_otherwise(ballot, catalog, from)) {
+            let other = Statement::unsigned(catalog, heard, from);
+            self.tell_of_lie(ballot, one, other, effects);
+        }
+    }
+
+    /// What another voter than `from` has said that it accepted at `ballot`, in answer to our
+    /// prepare, where that is not `catalog`.
+    fn reported_otherwise(
+        &self,
+        ballot: BallotNumber,
+        catalog: &Catalog,
+        from: MemberId,
+    ) -> Option<Statement> {
+        let Phase::Preparing { promises, .. } = &self.phase else { return None };
+        let mut others = promises
+            .iter()
+            .filter(|(voter, _)| **voter != from && **voter != self.me)
+            .filter_map(|(voter, accepted)| Some((*voter, accepted.as_ref()?)))
+            .filter(|(_, accepted)| accepted.ballot == ballot);
+        let (voter, accepted) = others.next().filter(|(_, a)| differ(&a.catalog, catalog))?;
+        Some(Statement::unsigned(&accepted.catalog, Heard::Reported, voter))
+    }
+
+    fn tell_of_lie(
+        &mut self,
+        ballot: BallotNumber,
+        one: Statement,
+        other: Statement,
+        effects: &mut Vec<Effect<C>>,
+    ) {
+        let evidence = Box::new(Evidence { ballot, told_by: self.me, one, other });
+        // It may show this member's own accept, which nobody sees before it is on disk.
+        if self.token > self.persisted {
+            self.gated.push_back((self.token, Gated::Lie(evidence)));
+        } else {
+            effects.push(Effect::Lie(evidence));
+        }
     }
 
     /// What our own proposal makes of a newer catalog.
@@ -907,6 +1025,11 @@ impl<C: Transition> Register<C> {
             self.prepare(now, effects);
         }
     }
+}
+
+/// Whether they are two. Equal ones need no digest.
+fn differ(one: &Catalog, other: &Catalog) -> bool {
+    one != other && one.digest() != other.digest()
 }
 
 fn pointed_to<S: Serializer>(value: &Arc<Committed>, serializer: S) -> Result<S::Ok, S::Error> {

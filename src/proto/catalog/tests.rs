@@ -16,6 +16,8 @@ use crate::base::{
     catalog::{Catalog, Enrolled, Roster},
 };
 
+mod lying;
+
 #[derive(Clone, Debug)]
 enum Edit {
     /// Appends nothing, but makes the catalog another one.
@@ -147,6 +149,7 @@ impl World {
                 }
                 Effect::Committed(committed) => self.saw(&committed),
                 Effect::Ended { result, .. } => self.ended.push((n, result)),
+                Effect::Lie(evidence) => panic!("nobody lies: {evidence:?}"),
             }
         }
     }

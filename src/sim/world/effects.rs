@@ -183,7 +183,7 @@ impl World {
                 let text = format!("[{:?}] {}", event.severity, event.text);
                 self.say(Some(s), &text);
                 self.observe(s, &event);
-                Ok(())
+                Checker::accuses(&event)
             }
             Effect::Expelled { .. } | Effect::Rotated { .. } => Ok(()),
         }
