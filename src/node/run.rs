@@ -58,7 +58,7 @@ use crate::{
     },
     driver::{
         host::Usage,
-        services::{ServiceEvent, ServiceStatus, State, Supervisor},
+        services::{Passage, ServiceEvent, ServiceStatus, State, Supervisor},
     },
     gateway::{
         self, Front,
@@ -130,6 +130,8 @@ pub(super) struct Parts {
     pub news: Option<String>,
     /// Where what services print is kept.
     pub logs: PathBuf,
+    /// How programs of other users get to their trees.
+    pub passage: Passage,
     /// How virtual addresses are held.
     pub addresses: vip::Config,
     /// The data directory.
@@ -268,7 +270,12 @@ pub(super) fn open(
     let absolute = std::path::absolute(&socket).unwrap_or_else(|_| socket.clone());
     let told = vec![("ALTHING_METRICS", absolute.into_os_string())];
     let happened = move |event| drop(happened.send(event));
-    let supervisor = Arc::new(Supervisor::telling(parts.logs.clone(), told, happened));
+    let supervisor = Arc::new(Supervisor::telling(
+        parts.logs.clone(),
+        told,
+        Some(parts.passage.clone()),
+        happened,
+    ));
     let sites = Arc::new(SiteTable::new(supervisor.endpoints()));
     let (port_happened, port_events) = mpsc::unbounded_channel();
     let (log_happened, log_events) = mpsc::unbounded_channel();
