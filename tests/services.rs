@@ -408,7 +408,7 @@ fn a_service_of_another_user_gets_to_its_tree_and_to_nothing_else_of_the_member(
     member.publish(&site, &[]).unwrap();
     all_are(&member, 1, "ready", 2);
     let is = format!("is {STRANGER}:{STRANGER}");
-    let wanted = [&is, "tree first", "no key", "no list", "no names", "no writing"];
+    let wanted = [is.as_str(), "tree first", "no key", "no list", "no names", "no writing"];
     until("it says what it finds", || {
         let said = logs(&member, &["shop", "api"]);
         let missing = wanted.iter().find(|line| !said.iter().any(|said| said == *line));

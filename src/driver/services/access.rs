@@ -132,7 +132,7 @@ impl Access {
 
 fn of_mode(mode: u32) -> Vec<Entry> {
     let of = |tag, shift: u32| {
-        let allowed = u16::try_from(mode >> shift & 0o7).unwrap_or(0); // three bits
+        let allowed = u16::try_from((mode >> shift) & 0o7).unwrap_or(0); // three bits
         Entry { tag, id: NO_ID, allowed }
     };
     vec![of(OWNER, 6), of(OWNING_GROUP, 3), of(OTHERS, 0)]
@@ -140,19 +140,16 @@ fn of_mode(mode: u32) -> Vec<Entry> {
 
 fn decode(bytes: &[u8]) -> Option<Vec<Entry>> {
     let (version, entries) = bytes.split_first_chunk::<4>()?;
-    if u32::from_le_bytes(*version) != VERSION || entries.len() % ENTRY_LEN != 0 {
+    let (entries, rest) = entries.as_chunks::<ENTRY_LEN>();
+    if u32::from_le_bytes(*version) != VERSION || !rest.is_empty() {
         return None;
     }
-    let entry = |bytes: &[u8]| {
-        let (tag, rest) = bytes.split_first_chunk::<2>()?;
-        let (allowed, id) = rest.split_first_chunk::<2>()?;
-        Some(Entry {
-            tag: u16::from_le_bytes(*tag),
-            id: u32::from_le_bytes(id.try_into().ok()?),
-            allowed: u16::from_le_bytes(*allowed) & ALL,
-        })
+    let entry = |[t0, t1, a0, a1, id @ ..]: &[u8; ENTRY_LEN]| Entry {
+        tag: u16::from_le_bytes([*t0, *t1]),
+        id: u32::from_le_bytes(*id),
+        allowed: u16::from_le_bytes([*a0, *a1]) & ALL,
     };
-    entries.chunks_exact(ENTRY_LEN).map(entry).collect()
+    Some(entries.iter().map(entry).collect())
 }
 
 #[cfg(test)]
