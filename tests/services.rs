@@ -7,6 +7,7 @@ mod common;
 use std::{
     fs,
     io::Write,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -318,4 +319,112 @@ fn services_find_settings_and_secrets_and_nobody_else_the_latter() {
         assert!(!bytes.windows(VALUE.len()).any(|w| w == VALUE.as_bytes()), "{}", path.display());
     }
     assert!(!four.events().contains(VALUE) && !four.view().unwrap().to_string().contains(VALUE));
+}
+
+/// A user that no machine has an account for, and one more.
+const STRANGER: u32 = 54_321;
+const OTHER: u32 = 54_322;
+
+/// Everything below `dir` but for what is in `but`, links not followed.
+fn all_below(dir: &Path, but: &Path, all: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        all.push(entry.path());
+        if entry.file_type().unwrap().is_dir() && entry.path() != but {
+            all_below(&entry.path(), but, all);
+        }
+    }
+}
+
+/// Those of `paths` that the user `uid` can read or write.
+fn open_to(uid: u32, paths: &[PathBuf]) -> Vec<String> {
+    let script = r#"for f in "$@"; do if test -r "$f" -o -w "$f"; then echo "$f"; fi; done"#;
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", script, "sh"]).args(paths).current_dir("/").uid(uid).gid(uid);
+    let output = shell.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// That nobody but the member's user gets at what lies beside the trees, and at the trees nobody
+/// but the user of the service.
+fn nothing_else_is_open(member: &Member) {
+    let live = member.data.join("live");
+    let mut beside = vec![member.data.clone()];
+    all_below(&member.data, &live, &mut beside);
+    let named = |name: &str| beside.iter().any(|path| path.ends_with(name));
+    for name in ["member.key", "socket", "metrics", "events.redb", "records/register", "live"] {
+        assert!(named(name), "{name} is not in {beside:?}");
+    }
+    for uid in [STRANGER, OTHER] {
+        assert_eq!(open_to(uid, &beside), Vec::<String>::new(), "to {uid}");
+    }
+    for path in beside.iter().filter(|path| path.parent() == Some(&*member.data)) {
+        let mode = fs::symlink_metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o007, 0, "{} has mode {mode:o}", path.display());
+    }
+    let text = [live.join("shop/text")];
+    assert_eq!(open_to(STRANGER, &text).len(), 1, "who runs in it reads it");
+    assert_eq!(open_to(OTHER, &text), Vec::<String>::new(), "nobody else passes");
+}
+
+/// Covers R6: a service with a `user` in the default place of its application.
+#[test]
+fn a_service_of_another_user_gets_to_its_tree_and_to_nothing_else_of_the_member() {
+    if !rustix::process::geteuid().is_root() {
+        return; // only root can start programs as others
+    }
+    let lab = Lab::new((61, 4));
+    let mut member = lab.found("one");
+    let scratch = member.data.parent().unwrap().to_owned();
+    let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    open(&scratch, 0o700).unwrap();
+    let site = lab.site("shop", &[("text", "first\n"), ("bin/run", "")]);
+    fs::write(
+        site.join("bin/run"),
+        "#!/bin/sh\n\
+         echo \"is $(id -u):$(id -G)\"\n\
+         echo \"tree $(cat \"$PWD/text\")\"\n\
+         cat \"$DATA/member.key\" >/dev/null 2>&1 || echo no key\n\
+         ls \"$DATA\" >/dev/null 2>&1 || echo no list\n\
+         ls \"$DATA/live\" >/dev/null 2>&1 || echo no names\n\
+         touch \"$PWD/new\" 2>/dev/null || echo no writing\n\
+         exec sleep 1000\n",
+    )
+    .unwrap();
+    open(&site.join("bin/run"), 0o755).unwrap();
+    let service = format!(
+        "[services.api]\nrun = [\"bin/run\"]\nuser = \"{STRANGER}:{STRANGER}\"\n\
+         env = {{ DATA = {:?} }}\n",
+        member.data.to_str().unwrap()
+    );
+    manifest(&site, &service);
+
+    // What bars it above the data directory is not the member's to open, and is named.
+    let refused = member.publish(&site, &[]).unwrap_err();
+    let barred = format!("can't enter {}, on the way", scratch.display());
+    assert!(refused.why.contains(&barred), "{refused:?}");
+    open(&scratch, 0o711).unwrap();
+    fs::write(site.join("other"), "").unwrap();
+    member.publish(&site, &[]).unwrap();
+    all_are(&member, 1, "ready", 2);
+    let is = format!("is {STRANGER}:{STRANGER}");
+    let wanted = [is.as_str(), "tree first", "no key", "no list", "no names", "no writing"];
+    until("it says what it finds", || {
+        let said = logs(&member, &["shop", "api"]);
+        let missing = wanted.iter().find(|line| !said.iter().any(|said| said == *line));
+        missing.map_or(Ok(()), |line| Err(format!("{line} is not in {said:?}")))
+    });
+    nothing_else_is_open(&member);
+    let let_through = format!("runs as user {STRANGER}, which may enter {}", member.data.display());
+    assert!(member.events().contains(&let_through), "it is told");
+
+    // A data directory as older members left it, or somebody who meant well.
+    member.kill();
+    fs::create_dir_all(member.data.join("secrets/shop")).unwrap();
+    for (name, mode) in [("secrets", 0o755), ("events.redb", 0o644), ("logs", 0o777), ("", 0o700)] {
+        open(&member.data.join(name), mode).unwrap();
+    }
+    let member = member.again().up().unwrap();
+    all_are(&member, 1, "ready", 2);
+    nothing_else_is_open(&member);
 }

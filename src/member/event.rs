@@ -184,8 +184,8 @@ kinds! {
     Service "service" "A program of an application, a port of its own, or its certificate." {
         Info
             "It was started, restarted, is ready, is well again, ended by itself with status 0, or \
-             was stopped. A port was opened or closed. A certificate is in use, or as it should be \
-             again."
+             was stopped. The user that it runs as was let through the data directory. A port was \
+             opened or closed. A certificate is in use, or as it should be again."
             "Nothing."
         Warning
             "It ended, was killed, can't be started, is not ready in time, or does not answer its \

@@ -44,6 +44,7 @@ use super::{
 };
 use crate::{
     base::{AppName, Refusal, SecretKey, Time, catalog::Roster},
+    driver::services::Passage,
     gateway::{self, access::Log, origins::Database, vip},
     member::{
         Effect, Input, Member, Restored,
@@ -100,6 +101,8 @@ pub(super) struct Parts {
     pub news: Option<String>,
     /// Where what services print is kept.
     pub logs: PathBuf,
+    /// How programs of other users get to their trees.
+    pub passage: Passage,
     /// How virtual addresses are held.
     pub addresses: vip::Config,
     /// The data directory.

@@ -8,7 +8,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, fs, io,
+    fmt,
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt,
     path::PathBuf,
     sync::Arc,
 };
@@ -160,7 +163,7 @@ impl Vault {
         let (place, dir) = (self.place(app, document), self.dir.join(app.as_str()));
         let failed =
             |error: io::Error| StoreError::Io { doing: "keep", path: dir.clone(), source: error };
-        fs::create_dir_all(&dir).map_err(failed)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(failed)?;
         // A copy under a name that a power cut takes back would have to be asked for again.
         for above in [self.dir.parent(), Some(&*self.dir)].into_iter().flatten() {
             record::sync_directory(above)?;

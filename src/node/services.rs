@@ -352,6 +352,7 @@ pub(super) fn severity(event: &ServiceEvent) -> Severity {
         | What::Restarted { .. }
         | What::Ready { .. }
         | What::Well
+        | What::LetThrough { .. }
         | What::Stopped { killed: false } => Severity::Info,
         What::Exited { status: 0 } => Severity::Info,
         What::NotReady { .. }

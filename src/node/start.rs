@@ -29,6 +29,7 @@ use crate::{
         limits,
         wire::{self, Kind},
     },
+    driver::services::Passage,
     member::{
         Restored,
         admission::{Knock, Token, Welcome},
@@ -70,6 +71,10 @@ pub async fn start(mut options: Options) -> Result<Running, Refusal> {
     // Before anybody is told of this member: that it can be where it says.
     options.bind = try_bind(options.bind)?;
     let data = DataDir::open(&options.data).map_err(|e| of_store(&e))?;
+    if let Err(error) = passage(&data).shut_rest() {
+        // Nobody but its user may enter it, and before somebody else may this is tried again.
+        tracing::warn!(%error, "what lies in the data directory can't be shut for others");
+    }
     // Who it is comes first: a damaged key is worse than a port in use.
     data.load_or_create_key(rand::random::<[u8; 32]>).map_err(|e| of_store(&e))?;
     let listener = match options.listen {
@@ -96,6 +101,11 @@ pub async fn start(mut options: Options) -> Result<Running, Refusal> {
         run::open(parts, (listener, tls, statsd), options.front.clone())?;
     let ended = tokio::spawn(again::run_on(options, kept, begun, standing));
     Ok(Running { handle, ready: Ready { site_address, tls_address, ..ready }, ended })
+}
+
+/// How programs of other users get to the trees in the data directory.
+fn passage(data: &DataDir) -> Passage {
+    Passage::new(data.path().to_owned(), data.live())
 }
 
 /// What one run of a member after the other has in this process.
@@ -214,6 +224,7 @@ pub(super) async fn prepare(options: &Options, kept: &Kept) -> Result<(Parts, Re
         tuning: kept.tuning.clone(),
         news,
         logs: data.logs(),
+        passage: passage(data),
         addresses: crate::gateway::vip::Config {
             own: address.ip(),
             guard: options.guard,

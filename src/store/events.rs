@@ -8,7 +8,11 @@
 //! What can't be read, because a newer Althing wrote it or the disk changed it, is left out and
 //! counted. A log that is damaged as a whole is put aside under another name, and begun anew.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::OpenOptions,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
 
 use redb::{
     Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
@@ -305,7 +309,15 @@ fn open(path: &Path, check: bool) -> Result<Database, Fault> {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE).set_check_integrity_on_open(check);
     let there = path.exists();
-    let database = if there { builder.open(path)? } else { builder.create(path)? };
+    let database = if there {
+        builder.open(path)?
+    } else {
+        // For its user alone, as everything in the data directory.
+        let mut fresh = OpenOptions::new();
+        fresh.read(true).write(true).create(true).truncate(false).mode(0o600);
+        fresh.open(path).map_err(Fault::Io)?;
+        builder.create(path)?
+    };
     let tx = database.begin_write()?;
     tx.open_table(EVENTS)?;
     tx.open_table(NUMBERS)?;

@@ -16,6 +16,7 @@
 
 use std::{
     fmt,
+    path::PathBuf,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{AppName, ServiceName, WallTime};
 
+mod access;
 mod backoff;
 pub mod check;
 pub mod descriptors;
@@ -32,6 +34,7 @@ mod group;
 mod handover;
 pub mod log;
 mod once;
+mod passage;
 mod prepare;
 mod process;
 mod ready;
@@ -45,6 +48,7 @@ mod tests;
 pub use endpoint::{Endpoints, UnderWay};
 pub use log::{LogLine, Logs, Stream};
 pub(in crate::driver) use once::{How, Last, Once, PRINTED_MAX};
+pub use passage::Passage;
 pub(in crate::driver) use prepare::Program;
 pub use spec::{Service, Services};
 pub use supervise::{Running, Supervisor};
@@ -180,6 +184,14 @@ pub enum What {
         /// Whether all of it had to be killed after the time that it had.
         killed: bool,
     },
+    /// The user that it runs as could not get to its tree in the data directory, and was let
+    /// through.
+    LetThrough {
+        /// That user.
+        uid: u32,
+        /// By these directories.
+        directories: Vec<PathBuf>,
+    },
 }
 
 impl fmt::Display for What {
@@ -211,6 +223,15 @@ impl fmt::Display for What {
             Self::Stopped { killed: false } => f.write_str("stopped"),
             Self::Stopped { killed: true } => {
                 f.write_str("did not stop in time, so what was left of it was killed")
+            }
+            Self::LetThrough { uid, directories } => {
+                let directories = directories.iter().map(|at| at.display().to_string());
+                let directories = directories.collect::<Vec<_>>().join(" and ");
+                write!(
+                    f,
+                    "runs as user {uid}, which may enter {directories} from now on, to get to its \
+                     tree and to nothing else there"
+                )
             }
         }
     }

@@ -69,6 +69,9 @@ impl Supervisor {
                 return (How::CannotStart(why), Last::default());
             }
         };
+        if let Some(let_through) = &run.let_through {
+            log.remark(let_through.to_string());
+        }
         log.remark(What::Started { pid: run.pid() }.to_string());
         let in_time = timeout(within, run.ended()).await.is_ok();
         if !run.kill().await {

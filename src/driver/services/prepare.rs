@@ -19,6 +19,7 @@ use rustix::process::{Resource, Rlimit, geteuid, getgid, getrlimit, getuid};
 use super::{
     check::below,
     descriptors,
+    passage::{Passage, barrier},
     spec::{Limits, User},
 };
 use crate::{
@@ -54,10 +55,15 @@ pub(in crate::driver) struct Program {
 pub(super) struct Prepared {
     pub command: Command,
     pub limits: Vec<(Resource, Rlimit)>,
+    /// As whom it runs; none where that is the member's own user.
+    pub account: Option<Account>,
+    /// What that user may enter from now on, to get to its tree.
+    pub opened: Vec<PathBuf>,
 }
 
-/// Prepares a command. The error says why it can't be started, and what to do.
-pub(super) fn prepare(wanted: &Program) -> Result<Prepared, String> {
+/// Prepares a command; `passage` lets its user through to its tree. The error says why it can't
+/// be started, and what to do.
+pub(super) fn prepare(wanted: &Program, passage: Option<&Passage>) -> Result<Prepared, String> {
     let tree = fs::canonicalize(&wanted.tree).map_err(|e| {
         format!("its tree {} can't be read ({e}); publish again", wanted.tree.display())
     })?;
@@ -73,6 +79,12 @@ pub(super) fn prepare(wanted: &Program) -> Result<Prepared, String> {
         return Err(format!("directory = {directory:?} is none; publish one, or name another"));
     }
     let account = wanted.user.as_ref().map(account).transpose()?;
+    // Nothing is changed where it is the member's own user: that needs no root.
+    let account = account.filter(|account| !account.is_own());
+    let opened = match (&account, passage) {
+        (Some(account), Some(passage)) => passage.let_through(&tree, account.uid, account.gid)?,
+        _ => Vec::new(),
+    };
     let mut command = Command::new(program);
     command
         .args(wanted.run.iter().skip(1))
@@ -81,11 +93,31 @@ pub(super) fn prepare(wanted: &Program) -> Result<Prepared, String> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     environment(&mut command, wanted, account.as_ref());
-    // Nothing is changed where it is the member's own user: that needs no root.
-    if let Some(account) = account.filter(|a| !a.is_own()) {
+    if let Some(account) = &account {
         command.gid(account.gid).uid(account.uid);
     }
-    Ok(Prepared { command, limits: limits(wanted.limits)? })
+    Ok(Prepared { command, limits: limits(wanted.limits)?, account, opened })
+}
+
+/// What keeps `account` from running `command`, where modes and access lists tell that.
+pub(super) fn barred(command: &Command, account: &Account) -> Option<String> {
+    let Account { uid, gid, .. } = *account;
+    let directory = command.get_current_dir()?;
+    if let Some(at) = barrier(directory, uid, gid) {
+        let (at, directory) = (at.display(), directory.display());
+        return Some(format!(
+            "its user (uid {uid}) can't enter {at}, on the way to {directory}; let that user \
+             through (setfacl -m u:{uid}:x {at}), or give the application a `path` that it can reach"
+        ));
+    }
+    // One without a slash is in PATH, and not ours to look after.
+    let program = Some(Path::new(command.get_program())).filter(|program| program.is_absolute())?;
+    let at = barrier(program, uid, gid)?;
+    Some(format!(
+        "its user (uid {uid}) may not enter or execute {}; let others do so (chmod o+x) in what you \
+         publish, and publish again",
+        at.display()
+    ))
 }
 
 /// What stands at a path of a definition, links resolved: inside the tree.
@@ -111,8 +143,8 @@ fn inside(tree: &Path, text: &str, key: &str) -> Result<PathBuf, String> {
 
 /// A user of this machine.
 #[derive(Debug, PartialEq, Eq)]
-struct Account {
-    uid: u32,
+pub(super) struct Account {
+    pub uid: u32,
     gid: u32,
     home: Option<String>,
 }
@@ -168,11 +200,12 @@ fn find(user: &User, passwd: &str) -> Result<Account, String> {
     }
 }
 
-/// Nothing of the member's environment but what programs can't do without.
+/// Nothing of the member's environment but what programs can't do without. `account` is another
+/// user than the member's.
 fn environment(command: &mut Command, wanted: &Program, account: Option<&Account>) {
     command.env_clear();
     command.env("PATH", env::var_os("PATH").unwrap_or_else(|| PATH.into()));
-    let home = match account.filter(|a| !a.is_own()) {
+    let home = match account {
         Some(account) => Some(account.home.as_deref().unwrap_or("/").into()),
         None => env::var_os("HOME"),
     };

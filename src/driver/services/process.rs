@@ -30,8 +30,10 @@ use tokio::{
 };
 
 use super::{
+    What,
     group::{self, Groups},
-    prepare::{Prepared, Program, prepare},
+    passage::Passage,
+    prepare::{Prepared, Program, barred, prepare},
 };
 use crate::base::{AppName, ServiceName};
 
@@ -41,6 +43,8 @@ pub(super) struct Spawner {
     log_dir: PathBuf,
     /// What every program is told.
     told: Vec<(&'static str, OsString)>,
+    /// How other users get to their trees.
+    passage: Option<Passage>,
     groups: Arc<Groups>,
     orders: Mutex<Option<mpsc::Sender<Order>>>,
 }
@@ -62,6 +66,8 @@ pub(super) struct Started {
     pub process: Process,
     pub out: ChildStdout,
     pub err: ChildStderr,
+    /// That its user had to be let through to its tree.
+    pub let_through: Option<What>,
 }
 
 /// A first process of a group. Dropped, it takes its whole group with it.
@@ -84,9 +90,10 @@ impl Spawner {
     pub(super) fn new(
         log_dir: PathBuf,
         told: Vec<(&'static str, OsString)>,
+        passage: Option<Passage>,
         groups: Arc<Groups>,
     ) -> Self {
-        Self { log_dir, told, groups, orders: Mutex::new(None) }
+        Self { log_dir, told, passage, groups, orders: Mutex::new(None) }
     }
 
     /// Starts a program, and keeps at `record` which group it is. The error says why
@@ -122,10 +129,10 @@ impl Spawner {
             Some(sender) => sender,
             None => {
                 let (sender, receiver) = mpsc::channel();
-                let groups = self.groups.clone();
+                let (passage, groups) = (self.passage.clone(), self.groups.clone());
                 std::thread::Builder::new()
                     .name("althing-spawn".into())
-                    .spawn(move || obey(&receiver, &groups))?;
+                    .spawn(move || obey(&receiver, passage.as_ref(), &groups))?;
                 orders.insert(sender)
             }
         };
@@ -134,11 +141,11 @@ impl Spawner {
 }
 
 /// The thread. It ends with the last spawner.
-fn obey(orders: &mpsc::Receiver<Order>, groups: &Arc<Groups>) {
+fn obey(orders: &mpsc::Receiver<Order>, passage: Option<&Passage>, groups: &Arc<Groups>) {
     while let Ok(order) = orders.recv() {
         match order {
             Order::Start { program, record, answer } => {
-                let started = start(&program, groups);
+                let started = start(&program, passage, groups);
                 if let Ok(started) = &started {
                     group::record(&record, started.process.pid);
                 }
@@ -153,10 +160,23 @@ fn obey(orders: &mpsc::Receiver<Order>, groups: &Arc<Groups>) {
     }
 }
 
-fn start(program: &Program, groups: &Arc<Groups>) -> Result<Started, String> {
-    let Prepared { mut command, limits } = prepare(program)?;
+fn start(
+    program: &Program,
+    passage: Option<&Passage>,
+    groups: &Arc<Groups>,
+) -> Result<Started, String> {
+    let Prepared { mut command, limits, account, opened } = prepare(program, passage)?;
+    let let_through = account.as_ref().filter(|_| !opened.is_empty()).map(|account| account.uid);
+    let let_through = let_through.map(|uid| What::LetThrough { uid, directories: opened });
     confine(&mut command, limits);
-    let mut child = command.spawn().map_err(|error| why(&error, program))?;
+    let spawned = command.spawn();
+    let mut child = spawned.map_err(|error| {
+        let refused = error.raw_os_error() == Some(Errno::ACCESS.raw_os_error());
+        let barred = account.filter(|_| refused).and_then(|account| barred(&command, &account));
+        let why = barred.unwrap_or_else(|| why(&error, program));
+        // What was done is told all the same.
+        let_through.as_ref().map_or_else(|| why.clone(), |done| format!("{why}. It {done}"))
+    })?;
     let pid = Pid::from_child(&child);
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let exit = pidfd_open(pid, PidfdFlags::empty());
@@ -165,7 +185,7 @@ fn start(program: &Program, groups: &Arc<Groups>) -> Result<Started, String> {
     match (exit, out, err) {
         (Ok(exit), Some(out), Some(err)) if admitted => {
             process.exit = Some(exit);
-            Ok(Started { process, out, err })
+            Ok(Started { process, out, err, let_through })
         }
         (Err(error), ..) => Err(format!(
             "this system gives no descriptor of a process ({error}); run Linux 5.6 or later, or \

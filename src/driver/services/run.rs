@@ -11,7 +11,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    group,
+    What, group,
     log::{ServiceLog, Stream, pump},
     prepare::Program,
     process::{Exit, Process, Spawner, Started},
@@ -35,6 +35,8 @@ pub(super) struct Run {
     /// They read what it prints.
     pumps: [AbortOnDropHandle<()>; 2],
     record: PathBuf,
+    /// That its user had to be let through to its tree.
+    pub let_through: Option<What>,
 }
 
 impl Run {
@@ -46,7 +48,8 @@ impl Run {
         record: PathBuf,
         log: &Arc<ServiceLog>,
     ) -> Result<Self, String> {
-        let Started { mut process, out, err } = spawner.start(program, &record).await?;
+        let Started { mut process, out, err, let_through } =
+            spawner.start(program, &record).await?;
         let of = |error| format!("its output can't be read ({error}); allow more open files");
         let out = pipe::Receiver::from_owned_fd(out.into()).map_err(of)?;
         let err = pipe::Receiver::from_owned_fd(err.into()).map_err(of)?;
@@ -55,7 +58,13 @@ impl Run {
         })?;
         let out = tokio::spawn(pump(out, Stream::Out, log.clone()));
         let err = tokio::spawn(pump(err, Stream::Err, log.clone()));
-        Ok(Self { process, exit, pumps: [out, err].map(AbortOnDropHandle::new), record })
+        Ok(Self {
+            process,
+            exit,
+            pumps: [out, err].map(AbortOnDropHandle::new),
+            record,
+            let_through,
+        })
     }
 
     /// Its first process.
@@ -88,7 +97,7 @@ impl Run {
     /// How its first process ended; none where it did not end. When this returns its
     /// last lines are in the log.
     pub async fn finish(self, spawner: &Spawner) -> Option<io::Result<ExitStatus>> {
-        let Self { process, exit, pumps, record } = self;
+        let Self { process, exit, pumps, record, let_through: _ } = self;
         // Not waited for where it does not end: that would block the task.
         let ended = timeout(Duration::ZERO, exit.ended()).await.is_ok();
         let status = ended.then(|| process.reap());

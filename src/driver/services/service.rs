@@ -168,6 +168,9 @@ impl Runner {
             Ok(run) => run,
             Err(why) => return self.cannot(wanted, why),
         };
+        if let Some(let_through) = run.let_through.clone() {
+            self.tell(wanted, let_through);
+        }
         let pid = run.pid();
         self.now().pid = Some(pid);
         let started = match again {

@@ -23,6 +23,7 @@ use super::{
     group::{self, Groups},
     log::ServiceLog,
     now,
+    passage::Passage,
     process::Spawner,
     service::{Runner, Wanted},
 };
@@ -122,22 +123,24 @@ impl Supervisor {
         log_dir: PathBuf,
         events: impl Fn(ServiceEvent) + Send + Sync + 'static,
     ) -> Supervisor {
-        Self::telling(log_dir, Vec::new(), events)
+        Self::telling(log_dir, Vec::new(), None, events)
     }
 
-    /// The same, with variables for all that it starts: names that begin with `ALTHING_`.
+    /// The same, with variables for all that it starts: names that begin with `ALTHING_`; and
+    /// with a `passage`, by which other users get to their trees.
     ///
     /// # Panics
     /// See [`new`](Self::new).
     pub fn telling(
         log_dir: PathBuf,
         told: Vec<(&'static str, OsString)>,
+        passage: Option<Passage>,
         events: impl Fn(ServiceEvent) + Send + Sync + 'static,
     ) -> Supervisor {
         group::sweep(&log_dir);
         let groups = Arc::new(Groups::default());
         let shared = Shared {
-            spawner: Spawner::new(log_dir.clone(), told, groups.clone()),
+            spawner: Spawner::new(log_dir.clone(), told, passage, groups.clone()),
             groups,
             logs: Logs::new(log_dir),
             events: Box::new(events),

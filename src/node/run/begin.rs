@@ -138,7 +138,12 @@ pub(in crate::node) fn open(
     let absolute = std::path::absolute(&socket).unwrap_or_else(|_| socket.clone());
     let told = vec![("ALTHING_METRICS", absolute.into_os_string())];
     let happened = move |event| drop(happened.send(event));
-    let supervisor = Arc::new(Supervisor::telling(parts.logs.clone(), told, happened));
+    let supervisor = Arc::new(Supervisor::telling(
+        parts.logs.clone(),
+        told,
+        Some(parts.passage.clone()),
+        happened,
+    ));
     let sites = Arc::new(SiteTable::new(supervisor.endpoints()));
     let (port_happened, port_events) = mpsc::unbounded_channel();
     let (log_happened, log_events) = mpsc::unbounded_channel();

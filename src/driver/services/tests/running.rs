@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, fs, net::TcpListener as StdListener, time::Duration};
+use std::{collections::BTreeMap, fs, net::TcpListener as StdListener, path::Path, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -340,6 +340,40 @@ async fn another_user_has_nothing_of_the_members() {
     bench.set(1, &script("api", "echo \"is $(id -u):$(id -g):$(id -G)\"", more));
     bench.wait(|e| matches!(e.what, What::Exited { status: 0 })).await;
     assert_eq!(bench.line("api", "is ").await, "65534:65534:65534");
+}
+
+/// Why the next one that can't be started can't.
+async fn cannot_start(bench: &mut Bench) -> String {
+    bench.wait(|e| matches!(e.what, What::CannotStart { .. })).await.what.to_string()
+}
+
+#[tokio::test]
+async fn what_bars_another_user_is_named() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut bench = Bench::new();
+    let open = |path: &Path, mode| {
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    let toml = "[services.api]\nrun = [\"./api\"]\nuser = \"65534:65534\"\nrestart = \"never\"\n";
+    let (tree, scratch) = (bench.tree(), bench.scratch.path().canonicalize().unwrap());
+    fs::write(tree.join("api"), "#!/bin/sh\n").unwrap();
+    open(&scratch, 0o700);
+    open(&tree, 0o755);
+    open(&tree.join("api"), 0o700);
+    bench.set(1, toml);
+    let said = cannot_start(&mut bench).await;
+    let barred = format!("can't enter {}, on the way to", scratch.display());
+    assert!(said.contains(&barred), "{said}");
+    open(&scratch, 0o711);
+    bench.set(2, toml);
+    let said = cannot_start(&mut bench).await;
+    let barred = format!("may not enter or execute {}", scratch.join("tree/api").display());
+    assert!(said.contains(&barred), "{said}");
+    open(&tree.join("api"), 0o755);
+    bench.set(3, toml);
+    bench.wait(|e| e.what == What::Exited { status: 0 }).await;
 }
 
 #[tokio::test]
