@@ -218,6 +218,7 @@ mod tests {
             user: None,
             cause: None,
             episode: None,
+            asked: None,
         }
     }
 

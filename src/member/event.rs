@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{AppName, MemberName, WallTime};
+use crate::base::{AppName, MemberName, WallTime, operator::AskedBy};
 
 /// How much an event matters to an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -278,6 +278,9 @@ pub struct Event {
     /// The episode of a rule that it belongs to: the same on all members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub episode: Option<String>,
+    /// Who asked for it, where that was done with a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<AskedBy>,
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::{
             AppSpec, Application, Catalog, Enrolled, Failover, Origin, Policy, Window, WindowMode,
         },
         conduct::Silence,
-        operator::Operator,
+        operator::{AskedBy, Operator},
     },
     proto::{
         balance::choice::Candidate,
@@ -215,6 +215,9 @@ pub struct VersionView {
     pub message: String,
     /// published, rollback to N, or majority.
     pub origin: String,
+    /// Who asked for it, where that was done with a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<AskedBy>,
 }
 
 /// The open window.
@@ -245,6 +248,9 @@ pub struct WindowView {
     pub publication: Option<PublicationView>,
     /// What it waits for, in a sentence.
     pub state: String,
+    /// Who asked for it to be held open, where that was done with a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<AskedBy>,
 }
 
 /// The publication under way.
@@ -277,6 +283,9 @@ pub struct PublicationView {
     /// How many of them must hold it whole before it is committed.
     #[serde(default)]
     pub needed: usize,
+    /// Who asked for it, where that was done with a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<AskedBy>,
 }
 
 /// How a window ended.
@@ -646,6 +655,7 @@ impl Member {
                         Origin::Majority => "majority".to_owned(),
                         Origin::Edited => "edited".to_owned(),
                     },
+                    asked: v.asked.clone(),
                 })
                 .collect(),
         }
@@ -744,6 +754,7 @@ impl Member {
                 progress: progress.collect(),
                 placed: placed.members().map(|m| m.name.to_string()).collect(),
                 needed: placed.majority(),
+                asked: p.version.asked.clone(),
             }
         });
         let live = self.is_live(window.coordinator);
@@ -791,6 +802,7 @@ impl Member {
             automatic: window.mode == WindowMode::Automatic,
             publication,
             state,
+            asked: window.asked.clone(),
         }
     }
 

@@ -55,6 +55,7 @@ use crate::{
         catalog::{Application, Enrolled, Roster},
         limits,
         metric::{Known, Series},
+        operator::AskedBy,
     },
     driver::{
         host::Usage,
@@ -71,7 +72,7 @@ use crate::{
         Config, Effect, Input, Member, Restored,
         admission::IS_ENROLLED,
         change::{least_in_service, too_few_left},
-        command::{Command, Outcome},
+        command::{By, Command, Outcome},
         event::{Event, EventKind, Severity},
         view::{Health, View},
     },
@@ -169,7 +170,7 @@ pub(super) enum Note {
     /// Whether addresses can be held here, and if not, why.
     AddressesUnable(Option<String>),
     /// What was to be published lies in the store now.
-    Staged(Command, Answer),
+    Staged(Command, Option<By>, Answer),
     /// No request is under way here any more, and the member is to stop.
     Drained(oneshot::Sender<()>),
 }
@@ -849,7 +850,7 @@ impl Loop {
             Note::Input(input) => self.tell_member(input),
             Note::SitesChanged => self.refresh_sites(),
             Note::Drained(answer) => self.drained(answer),
-            Note::Staged(command, answer) => self.on_command(command, answer),
+            Note::Staged(command, by, answer) => self.on_command(command, by, answer),
             Note::Rotten(found) => self.on_rotten(found),
             Note::Services(notice) => self.on_definition(notice),
             Note::Hooks(notice) => self.on_hook(notice),
@@ -951,6 +952,7 @@ impl Loop {
                     user: None,
                     cause: episode.as_ref().and_then(|name| self.episodes.get(name).copied()),
                     episode: episode.clone(),
+                    asked: None,
                 });
                 if let Some(name) = episode {
                     self.episodes.entry(name).or_insert(self.event_number);
@@ -1027,7 +1029,7 @@ impl Loop {
     /// Carries out what a rule says of this member.
     fn order(&mut self, command: Command, answer: oneshot::Sender<Result<bool, Refusal>>) {
         let (done, outcome) = oneshot::channel();
-        self.on_command(command, done);
+        self.on_command(command, None, done);
         tokio::spawn(async move {
             if let Ok(outcome) = outcome.await {
                 // Whoever asked may have gone.
@@ -1089,8 +1091,8 @@ impl Loop {
 
     fn on_request(&mut self, request: Request) {
         match request {
-            Request::Command(Command::Leave, answer) => self.stop_soon(Stopping::Leave(answer)),
-            Request::Command(command, answer) => self.on_command(command, answer),
+            Request::Command(Command::Leave, _, answer) => self.stop_soon(Stopping::Leave(answer)),
+            Request::Command(command, by, answer) => self.on_command(command, by, answer),
             // Whoever asked may have gone: then nobody needs the answer.
             Request::View(answer) => drop(answer.send(self.view())),
             Request::Metrics(answer) => drop(answer.send(self.metrics())),
@@ -1099,8 +1101,8 @@ impl Loop {
             Request::Tell(severity, text) => {
                 self.tell_of_itself(EventKind::Member, severity, text);
             }
-            Request::Publish(publish, answer) => {
-                self.work.publish(*publish, self.member.catalog(), answer);
+            Request::Publish(publish, by, answer) => {
+                self.work.publish(*publish, by, self.member.catalog(), answer);
             }
             Request::Secrets(edits, answer) => {
                 self.seek(&edits.app);
@@ -1146,19 +1148,21 @@ impl Loop {
                 let operator = self.member.catalog().conduct.operator_with(&token).cloned();
                 drop(answer.send(operator));
             }
-            Request::Acted(Acted { severity, app, text, cause }, answer) => {
+            Request::Acted(Acted { severity, app, text, cause, operator }, answer) => {
                 let me = self.member.catalog().roster.get(self.member.id());
+                let at = me.map(|me| me.name.clone());
                 self.tell(Event {
                     number: 0,
                     at: wall_now(),
                     severity,
                     kind: EventKind::Operator,
-                    member: me.map(|me| me.name.clone()),
+                    member: at.clone(),
                     app,
                     text,
                     user: None,
                     cause,
                     episode: None,
+                    asked: operator.zip(at).map(|(operator, at)| AskedBy { operator, at }),
                 });
                 // It has gone on to whoever keeps it: now it may be done. Whoever asked may
                 // have gone.
@@ -1236,10 +1240,10 @@ impl Loop {
         }
     }
 
-    fn on_command(&mut self, command: Command, answer: Answer) {
+    fn on_command(&mut self, command: Command, by: Option<By>, answer: Answer) {
         let ticket = self.ticket();
         self.tickets.insert(ticket, answer);
-        self.tell_member(Input::Command { ticket, command });
+        self.tell_member(Input::Command { ticket, command, by });
     }
 
     fn ticket(&mut self) -> u64 {
@@ -1511,6 +1515,7 @@ impl Loop {
             user: None,
             cause: None,
             episode: None,
+            asked: None,
         });
     }
 

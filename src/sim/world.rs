@@ -911,7 +911,7 @@ impl World {
         ticket.server = s;
         self.say(Some(s), &format!("asked ({number}): {:?}", ticket.what));
         self.tickets.insert(number, ticket);
-        self.feed(s, Input::Command { ticket: number, command }, Tag::Other)
+        self.feed(s, Input::Command { ticket: number, command, by: None }, Tag::Other)
     }
 }
 
@@ -955,7 +955,9 @@ fn told(message: &Message) -> Option<String> {
         },
         Message::Forward { id, .. } => format!("please preside ({id})"),
         Message::Forwarded { id, answer } => format!("forwarded ({id}): {answer:?}"),
-        Message::Resolve { app, .. } => format!("resolve {app} with yours"),
+        Message::Resolve { app, .. } | Message::ResolveFor { app, .. } => {
+            format!("resolve {app} with yours")
+        }
         Message::Rollout { list } => format!("how it comes: {list:?}"),
     })
 }

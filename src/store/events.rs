@@ -346,6 +346,7 @@ mod tests {
             user: None,
             cause: None,
             episode: None,
+            asked: None,
         }
     }
 
