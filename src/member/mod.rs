@@ -1177,7 +1177,7 @@ impl Member {
         let known = self.content.holding(app).and_then(|h| h.error.clone());
         let before = self.content.holding(app).map_or(0, |h| h.activated);
         self.content.activated(now, app, version, result);
-        let mut asked = None;
+        let mut asked: Option<AskedBy> = None;
         let (severity, text) = match result {
             Ok(switched) => {
                 self.came(now, app, number, before, effects);
