@@ -64,6 +64,11 @@ fn told(member: &Member) -> Vec<String> {
     texts.map(|event| event["text"].as_str().unwrap().to_owned()).collect()
 }
 
+/// Who asked for what alice does on b.
+fn by_alice() -> Value {
+    json!({"operator": "alice", "at": "b"})
+}
+
 /// Nothing in this directory holds the token, or what it is made of.
 fn holds_nothing_of(directory: &Path, token: &str) {
     for entry in fs::read_dir(directory).unwrap() {
@@ -204,11 +209,38 @@ fn the_command_line_goes_by_the_status_port() {
     assert!(told(&b).contains(&"alice: drain b (by the status port)".to_owned()), "{:?}", told(&b));
     assert!(!told(&a).iter().any(|text| text.contains("drain")), "{:?}", told(&a));
     act(&["resume", "b"]).unwrap();
+    // What came of it follows from what was asked, in the logs of all.
+    until("the story of alice is told", || {
+        let story = a.run(&["why", "alice"]).map_err(|refused| format!("{refused:?}"))?.to_string();
+        let asked = story.contains("alice: drain b (by the status port)");
+        let done = story.contains("b is out of service, on standby, by operator alice, at b");
+        if asked && done { Ok(()) } else { Err(story) }
+    });
 
     let site = lab.site("site", &[("index.html", "over the network")]);
     let site = site.to_str().unwrap();
     act(&["publish", site, "--app", "web"]).unwrap();
     common::all_serve(&[&a, &b], "web/1", "over the network");
+    // It was asked of b. The other one presides, commits and switches, and names who it was.
+    for part in ["web version 1 is committed", "web switched to version 1"] {
+        until("the other member names the operator", || {
+            let told = a.run(&["events", "--kind", "version"]).map_err(|e| format!("{e:?}"))?;
+            let event = told.as_array().and_then(|all| {
+                all.iter().find(|one| one["text"].as_str().is_some_and(|t| t.starts_with(part)))
+            });
+            let event = event.ok_or_else(|| told.to_string())?;
+            let text = event["text"].as_str().unwrap_or_default();
+            let named = text.contains("by operator alice, at b") && event["asked"] == by_alice();
+            if named { Ok(()) } else { Err(event.to_string()) }
+        });
+    }
+    assert_eq!(a.run(&["history", "web"]).unwrap()[0]["asked"], by_alice());
+    // Through the socket it is nobody's token.
+    let again = lab.site("again", &[("index.html", "through the socket")]);
+    a.publish(&again, &["--app", "web"]).unwrap();
+    let history = b.run(&["history", "web"]).unwrap();
+    assert_eq!((&history[0]["number"], &history[0]["asked"]), (&json!(2), &Value::Null));
+    assert_eq!((&history[1]["number"], &history[1]["asked"]), (&json!(1), &by_alice()));
     act(&["sync", "web"]).unwrap();
     act(&["publish", "./site", "--app", "web"]).unwrap_err().is(3, "invalid", "absolute path");
     for words in [

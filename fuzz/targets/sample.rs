@@ -50,6 +50,7 @@ fn version(number: u64) -> Version {
         published_at: WallTime(1_700_000_000_000),
         message: "first".to_owned(),
         origin: Origin::Published,
+        asked: None,
     }
 }
 

@@ -39,7 +39,10 @@ use crate::{
         operator::{Operator, OperatorToken},
     },
     gateway::PortCertificate,
-    member::{command::Command, event::Severity},
+    member::{
+        command::{By, Command},
+        event::Severity,
+    },
     node::{Acted, Ask, Publish, inspect::Question, wall_now},
 };
 
@@ -225,7 +228,8 @@ async fn identify<S: Source>(
         return Err(too_many());
     }
     let text = format!("{told} was shown at the status port, from {peer}, and refused");
-    let acted = Acted { severity: Severity::Warning, app: None, text, cause: None };
+    let severity = Severity::Warning;
+    let acted = Acted { severity, app: None, text, cause: None, operator: None };
     if let Err(refusal) = site.source.acted(acted).await {
         return Err(Box::new(routes::refuse(&refusal)));
     }
@@ -295,8 +299,8 @@ async fn command<S: Source>(
         _ => None,
     };
     let permit = permit::command(&command);
-    carry_out(site, &operator, app, permit, move |source: S| async move {
-        source.command(command).await
+    carry_out(site, &operator, app, permit, move |source: S, by| async move {
+        source.command(command, by).await
     })
     .await
 }
@@ -312,8 +316,8 @@ async fn publish<S: Source>(
     };
     let permit = routes::check(&publish).map(|()| permit::publish(&publish));
     let app = publish.app.clone();
-    carry_out(site, &operator, app, permit, move |source: S| async move {
-        source.publish(publish).await
+    carry_out(site, &operator, app, permit, move |source: S, by| async move {
+        source.publish(publish, by).await
     })
     .await
 }
@@ -329,7 +333,7 @@ async fn inspect<S: Source>(
     };
     let permit = permit::question(&question);
     let app = Some(question.app().clone());
-    carry_out(site, &operator, app, permit, move |source: S| async move {
+    carry_out(site, &operator, app, permit, move |source: S, _| async move {
         source.inspect(question).await
     })
     .await
@@ -350,7 +354,7 @@ async fn services<S: Source>(
     };
     let permit = permit::ask(member.as_ref(), &ask);
     let shutdown = site.shutdown.clone();
-    let heard = done(site, &operator, app, permit, move |source: S| async move {
+    let heard = done(site, &operator, app, permit, move |source: S, _| async move {
         source.services(member, ask).await
     });
     match heard.await {
@@ -365,7 +369,7 @@ async fn carry_out<S, T, F>(
     operator: &Operator,
     app: Option<AppName>,
     permit: Result<Permit, Refusal>,
-    work: impl FnOnce(S) -> F,
+    work: impl FnOnce(S, Option<By>) -> F,
 ) -> Response
 where
     S: Source,
@@ -381,7 +385,7 @@ async fn done<S, T, F>(
     operator: &Operator,
     app: Option<AppName>,
     permit: Result<Permit, Refusal>,
-    work: impl FnOnce(S) -> F,
+    work: impl FnOnce(S, Option<By>) -> F,
 ) -> Result<T, Refusal>
 where
     S: Source,
@@ -390,9 +394,12 @@ where
 {
     let source = site.source;
     let name = &operator.name;
-    let tell = |severity, text, cause| Acted { severity, app: app.clone(), text, cause };
+    let tell = |severity, text, cause| {
+        let operator = Some(name.clone());
+        Acted { severity, app: app.clone(), text, cause, operator }
+    };
     let told = match permit {
-        Ok(Permit::Read) => return work(source).await,
+        Ok(Permit::Read) => return work(source, None).await,
         Ok(Permit::Act(text)) => format!("{name}: {text} (by the status port)"),
         Err(refusal) => {
             let text = format!("{name}, by the status port: {}", reason(&refusal));
@@ -409,7 +416,8 @@ where
         )
     })?;
     let number = source.acted(tell(Severity::Info, told.clone(), None)).await?;
-    let doing = work(source.clone());
+    let doing = work(source.clone(), Some(By { operator: name.clone(), event: number }));
+    let operator = Some(name.clone());
     let task = tokio::spawn(async move {
         let _turn = turn;
         let result = doing.await;
@@ -417,7 +425,7 @@ where
             let text = format!("{told} was not done: {}", reason(refusal));
             let (severity, cause) = (Severity::Warning, Some(number));
             // A member that stops keeps no more events.
-            let _stopping = source.acted(Acted { severity, app, text, cause }).await;
+            let _stopping = source.acted(Acted { severity, app, text, cause, operator }).await;
         }
         result
     });

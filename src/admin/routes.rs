@@ -160,7 +160,7 @@ async fn command<S: Source>(
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     match parse::<Command>(body) {
-        Ok(command) => answer(site.source.command(command).await),
+        Ok(command) => answer(site.source.command(command, None).await),
         Err(response) => *response,
     }
 }
@@ -174,7 +174,7 @@ async fn publish<S: Source>(
         Err(response) => return *response,
     };
     match check(&publish) {
-        Ok(()) => answer(site.source.publish(publish).await),
+        Ok(()) => answer(site.source.publish(publish, None).await),
         Err(refusal) => refuse(&refusal),
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     },
     gateway::Served,
     member::{
-        command::{Command, Outcome},
+        command::{By, Command, Outcome},
         event::Event,
         view::View,
     },
@@ -28,10 +28,18 @@ use crate::{
 
 /// What can be asked of a member. See [`Handle`] for what each answers.
 pub trait Source: Clone + Send + Sync + 'static {
-    /// See [`Handle::command`].
-    fn command(&self, command: Command) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
-    /// See [`Handle::publish`].
-    fn publish(&self, publish: Publish) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
+    /// See [`Handle::command`]. `by` is whoever showed a token.
+    fn command(
+        &self,
+        command: Command,
+        by: Option<By>,
+    ) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
+    /// See [`Handle::publish`]. `by` is whoever showed a token.
+    fn publish(
+        &self,
+        publish: Publish,
+        by: Option<By>,
+    ) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
     /// See [`Handle::publish_edits`].
     fn publish_edits(&self, edits: Edits) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
     /// See [`Handle::secrets`].
@@ -83,12 +91,12 @@ pub trait Source: Clone + Send + Sync + 'static {
 }
 
 impl Source for Handle {
-    async fn command(&self, command: Command) -> Result<Outcome, Refusal> {
-        Self::command(self, command).await
+    async fn command(&self, command: Command, by: Option<By>) -> Result<Outcome, Refusal> {
+        self.command_by(command, by).await
     }
 
-    async fn publish(&self, publish: Publish) -> Result<Outcome, Refusal> {
-        Self::publish(self, publish).await
+    async fn publish(&self, publish: Publish, by: Option<By>) -> Result<Outcome, Refusal> {
+        self.publish_by(publish, by).await
     }
 
     async fn publish_edits(&self, edits: Edits) -> Result<Outcome, Refusal> {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     AppName, ClusterId, Conduct, Digest, MemberId, MemberName, Placement, PublicKey, Rollout,
     WallTime, limits,
+    operator::AskedBy,
     placement::PlacementError,
     planted::{self, Bug},
     wire::{self, Kind},
@@ -365,6 +366,7 @@ impl Application {
 
 /// One version of an application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "VersionForm", into = "VersionForm")]
 pub struct Version {
     /// 1 and up. None is left out, though not every one is kept.
     pub number: u64,
@@ -381,10 +383,82 @@ pub struct Version {
     /// When, by that member's clock.
     pub published_at: WallTime,
     /// What the publisher wrote.
-    #[serde(deserialize_with = "wire::bounded_text::<_, { limits::TEXT_MAX }>")]
     pub message: String,
     /// How it came to be.
     pub origin: Origin,
+    /// Who asked for it, where that was done with a token.
+    pub asked: Option<AskedBy>,
+}
+
+/// How a version is written: who asked for it only where a token was shown, as in `conduct.rs`.
+#[derive(Serialize, Deserialize)]
+struct VersionForm {
+    number: u64,
+    root: Digest,
+    files: u64,
+    bytes: u64,
+    spec: SpecForm,
+    publisher: MemberId,
+    published_at: WallTime,
+    #[serde(deserialize_with = "wire::bounded_text::<_, { limits::TEXT_MAX }>")]
+    message: String,
+    origin: OriginForm,
+}
+
+/// The first four are written as the [`Origin`] that was there before there was anybody to name.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum OriginForm {
+    Published,
+    Rollback(u64),
+    Majority,
+    Edited,
+    Asked(Origin, AskedBy),
+}
+
+impl From<Version> for VersionForm {
+    fn from(version: Version) -> Self {
+        let Version { number, root, files, bytes, spec, .. } = version;
+        let Version { publisher, published_at, message, origin, asked, .. } = version;
+        let origin = match (asked, origin) {
+            (Some(asked), origin) => OriginForm::Asked(origin, asked),
+            (None, Origin::Published) => OriginForm::Published,
+            (None, Origin::Rollback(to)) => OriginForm::Rollback(to),
+            (None, Origin::Majority) => OriginForm::Majority,
+            (None, Origin::Edited) => OriginForm::Edited,
+        };
+        let spec = spec.into();
+        Self { number, root, files, bytes, spec, publisher, published_at, message, origin }
+    }
+}
+
+impl TryFrom<VersionForm> for Version {
+    type Error = PlacementError;
+
+    fn try_from(form: VersionForm) -> Result<Self, PlacementError> {
+        let VersionForm { number, root, files, bytes, spec, .. } = form;
+        let VersionForm { publisher, published_at, message, origin, .. } = form;
+        let (origin, asked) = match origin {
+            OriginForm::Published => (Origin::Published, None),
+            OriginForm::Rollback(to) => (Origin::Rollback(to), None),
+            OriginForm::Majority => (Origin::Majority, None),
+            OriginForm::Edited => (Origin::Edited, None),
+            OriginForm::Asked(origin, asked) => (origin, Some(asked)),
+        };
+        let spec = AppSpec::try_from(spec)?;
+        Ok(Self {
+            number,
+            root,
+            files,
+            bytes,
+            spec,
+            publisher,
+            published_at,
+            message,
+            origin,
+            asked,
+        })
+    }
 }
 
 /// How a version came to be.
@@ -513,6 +587,7 @@ pub struct Policy {
 
 /// The period in which content may be changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "WindowForm", into = "WindowForm")]
 pub struct Window {
     /// The sequence of the catalog that opened it: never used twice.
     pub id: u64,
@@ -525,7 +600,6 @@ pub struct Window {
     /// When, by the coordinator's clock.
     pub opened_at: WallTime,
     /// The applications that may be changed; empty for all.
-    #[serde(deserialize_with = "wire::bounded::<_, _, { limits::APPLICATIONS_MAX }>")]
     pub scope: Vec<AppName>,
     /// Who takes over when the coordinator is lost.
     pub failover: Failover,
@@ -533,6 +607,84 @@ pub struct Window {
     pub mode: WindowMode,
     /// The publication under way.
     pub publication: Option<Publication>,
+    /// Who asked for it to be held open, where that was done with a token. Who asked for a
+    /// publication is in its version.
+    pub asked: Option<AskedBy>,
+}
+
+/// How a window is written: who asked for it only where a token was shown, as in `conduct.rs`.
+#[derive(Serialize, Deserialize)]
+struct WindowForm {
+    id: u64,
+    coordinator: MemberId,
+    takeovers: u32,
+    opened_by: MemberId,
+    opened_at: WallTime,
+    #[serde(deserialize_with = "wire::bounded::<_, _, { limits::APPLICATIONS_MAX }>")]
+    scope: Vec<AppName>,
+    failover: Failover,
+    mode: ModeForm,
+    publication: Option<Publication>,
+}
+
+/// The first three are written as the [`WindowMode`] that was there before there was anybody to
+/// name.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ModeForm {
+    Single,
+    Held,
+    Automatic,
+    Asked(WindowMode, AskedBy),
+}
+
+impl From<Window> for WindowForm {
+    fn from(window: Window) -> Self {
+        let Window { id, coordinator, takeovers, opened_by, opened_at, .. } = window;
+        let Window { scope, failover, mode, publication, asked, .. } = window;
+        let mode = match (asked, mode) {
+            (Some(asked), mode) => ModeForm::Asked(mode, asked),
+            (None, WindowMode::Single) => ModeForm::Single,
+            (None, WindowMode::Held) => ModeForm::Held,
+            (None, WindowMode::Automatic) => ModeForm::Automatic,
+        };
+        Self {
+            id,
+            coordinator,
+            takeovers,
+            opened_by,
+            opened_at,
+            scope,
+            failover,
+            mode,
+            publication,
+        }
+    }
+}
+
+impl From<WindowForm> for Window {
+    fn from(form: WindowForm) -> Self {
+        let WindowForm { id, coordinator, takeovers, opened_by, opened_at, .. } = form;
+        let WindowForm { scope, failover, mode, publication, .. } = form;
+        let (mode, asked) = match mode {
+            ModeForm::Single => (WindowMode::Single, None),
+            ModeForm::Held => (WindowMode::Held, None),
+            ModeForm::Automatic => (WindowMode::Automatic, None),
+            ModeForm::Asked(mode, asked) => (mode, Some(asked)),
+        };
+        Self {
+            id,
+            coordinator,
+            takeovers,
+            opened_by,
+            opened_at,
+            scope,
+            failover,
+            mode,
+            publication,
+            asked,
+        }
+    }
 }
 
 impl Window {
@@ -633,7 +785,7 @@ impl Invite {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::SecretKey;
+    use crate::base::{OperatorName, SecretKey};
 
     fn enrolled(seed: u8, voter: bool) -> Enrolled {
         let key = SecretKey::from_seed([seed; 32]).public();
@@ -710,6 +862,79 @@ mod tests {
             },
         );
         assert!(wire::decode::<AppSpec>(Kind::Record, &broken).is_err());
+    }
+
+    #[test]
+    fn who_asked_is_written_only_where_a_token_was_shown() {
+        let asked = AskedBy {
+            operator: OperatorName::parse("alice").unwrap(),
+            at: MemberName::parse("web1").unwrap(),
+        };
+        let id = MemberId::of(&SecretKey::from_seed([1; 32]).public());
+        for origin in [Origin::Published, Origin::Rollback(7), Origin::Majority, Origin::Edited] {
+            let plain = Version {
+                number: 8,
+                root: Digest::of_bytes(b"site"),
+                files: 1,
+                bytes: 4,
+                spec: AppSpec::default(),
+                publisher: id,
+                published_at: WallTime(5),
+                message: "the summer".to_owned(),
+                origin,
+                asked: None,
+            };
+            let Version { number, root, files, bytes, spec, publisher, published_at, .. } = &plain;
+            let before = (
+                (number, root, files, bytes, spec),
+                (publisher, published_at, "the summer", origin),
+            );
+            assert_eq!(wire::encode(Kind::Record, &plain), wire::encode(Kind::Record, &before));
+            for version in [plain.clone(), Version { asked: Some(asked.clone()), ..plain }] {
+                let bytes = wire::encode(Kind::Record, &version);
+                assert_eq!(wire::decode::<Version>(Kind::Record, &bytes), Ok(version));
+            }
+        }
+        for mode in [WindowMode::Single, WindowMode::Held, WindowMode::Automatic] {
+            let plain = Window {
+                id: 3,
+                coordinator: id,
+                takeovers: 1,
+                opened_by: id,
+                opened_at: WallTime(4),
+                scope: vec![AppName::parse("web").unwrap()],
+                failover: Failover::Manual,
+                mode,
+                publication: None,
+                asked: None,
+            };
+            let Window { id, coordinator, takeovers, opened_by, opened_at, scope, .. } = &plain;
+            let before = (
+                (id, coordinator, takeovers, opened_by, opened_at, scope),
+                (plain.failover, mode, None::<u8>),
+            );
+            assert_eq!(wire::encode(Kind::Record, &plain), wire::encode(Kind::Record, &before));
+            for window in [plain.clone(), Window { asked: Some(asked.clone()), ..plain }] {
+                let bytes = wire::encode(Kind::Record, &window);
+                assert_eq!(wire::decode::<Window>(Kind::Record, &bytes), Ok(window));
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_not_decoded() {
+        let good = (Origin::Published, ("alice", "web1"));
+        let asked = |form: &(Origin, (&str, &str))| {
+            // The fifth kind of origin, as it is written.
+            let bytes = wire::encode(Kind::Record, &(4_u8, form));
+            wire::decode::<OriginForm>(Kind::Record, &bytes).is_ok()
+        };
+        assert!(asked(&good));
+        let long = "a".repeat(41);
+        for bad in ["", "<b>", "a b", "alice\n", long.as_str()] {
+            assert!(!asked(&(Origin::Published, (bad, "web1"))), "{bad:?}");
+        }
+        assert!(!asked(&(Origin::Published, ("alice", "web 1"))));
     }
 
     #[test]

@@ -93,6 +93,23 @@ impl Operator {
     }
 }
 
+/// Who asked for a change with a token. It is what the member says that was asked, which has seen
+/// the token: the others have not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedBy {
+    /// Whose token it was.
+    pub operator: OperatorName,
+    /// The member that was asked.
+    pub at: MemberName,
+}
+
+impl AskedBy {
+    /// For people: a part of a sentence.
+    pub fn told(&self) -> String {
+        format!("by operator {}, at {}", self.operator, self.at)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -537,15 +537,16 @@ directories: they are refused. See docs/operations.md.")]
     },
     /// Show what happened, and why.
     Events(EventsArgs),
-    /// Tell how it came to what happened to a member, an application or by a rule.
+    /// Tell how it came to what happened to a member, an application, by a rule or an operator.
     #[command(after_help = "Examples:
   althing why server3            all of a day that is about this member, from all logs
   althing why web --since 2h     about an application
   althing why hot                about a rule: what was measured, what was done, what came of it
+  althing why alice              what an operator asked for with a token, on whichever member
 
 What follows from something else stands behind it, with an arrow.")]
     Why {
-        /// A member, an application or a rule.
+        /// A member, an application, a rule or an operator.
         #[arg(value_name = "NAME")]
         of: String,
         /// Since so long ago.

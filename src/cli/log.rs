@@ -219,6 +219,7 @@ mod tests {
             cause: None,
             episode: None,
             evidence: None,
+            asked: None,
         }
     }
 

@@ -145,8 +145,10 @@ fn events() -> String {
          goes on, and `althing why` tells how one came of another. At `/api/v1/log` of the status \
          port each has `id` (its number in the log of its member), `at` (milliseconds since 1970), \
          `severity`, `kind`, `member`, `app`, `text` and, where there is one, `cause`, the `id` of \
-         what brought it about, `episode`, that of its rule, and `evidence`, what proves a \
-         [lie](security.md#a-member-that-says-two-things).\n\n\
+         what brought it about, `episode`, that of its rule, `evidence`, what proves a \
+         [lie](security.md#a-member-that-says-two-things), and `asked`, who asked for it with a \
+         token: `operator` and `at`, the member that was asked. That is in the text, too: \
+         \"by operator alice, at web1\".\n\n\
          Rules count them: `count(events service shop, 10m) > 3`. Words and fields stay as they \
          are; texts are for people and may change.\n\n\
          | severity | what it says |\n|---|---|\n"

@@ -12,10 +12,10 @@ use super::{
     units::{bytes, count, span},
 };
 use crate::{
-    base::{AppName, Reason, Refusal},
+    base::{AppName, Reason, Refusal, operator::AskedBy},
     member::{
         event::{Event, EventKind, Severity},
-        view::{ApplicationView, Health, MemberView, SilenceView, View, WindowView},
+        view::{ApplicationView, Health, MemberView, SilenceView, VersionView, View, WindowView},
     },
     node::Metrics,
 };
@@ -356,7 +356,7 @@ pub(super) async fn history(
         table.row([
             Cell::from(version.number.to_string()),
             Cell::from(&version.published_at),
-            Cell::from(&version.publisher),
+            Cell::from(published_by(version)),
             Cell::from(&version.origin),
             Cell::from(version.files.to_string()),
             Cell::from(bytes(version.bytes)),
@@ -366,6 +366,17 @@ pub(super) async fn history(
     }
     output.table(&table, "No version is kept.");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The member that it was published through, and whose token it was.
+fn published_by(version: &VersionView) -> String {
+    let publisher = &version.publisher;
+    match &version.asked {
+        None => publisher.clone(),
+        Some(AskedBy { operator, at }) if at.as_str() == publisher => format!("{operator} at {at}"),
+        // Somebody decided a hung vote for what another member holds.
+        Some(AskedBy { operator, at }) => format!("{operator} at {at}, from {publisher}"),
+    }
 }
 
 pub(super) fn window(view: &View, output: &Output) {
@@ -408,7 +419,10 @@ fn open_window(window: &WindowView, output: &Output) {
         window.failover,
         count(window.takeovers.into(), "time")
     ));
-    output.line(&format!("  opened       {} by {}", window.opened_at, window.opened_by));
+    let told =
+        |asked: Option<&AskedBy>| asked.map_or(String::new(), |by| format!(", {}", by.told()));
+    let asked = told(window.asked.as_ref());
+    output.line(&format!("  opened       {} by {}{asked}", window.opened_at, window.opened_by));
     let held = match (window.held, window.automatic) {
         (_, true) => ", edits of live files are publications until `althing window close`",
         (true, false) => ", held until `althing window close`",
@@ -417,10 +431,11 @@ fn open_window(window: &WindowView, output: &Output) {
     output.hint(&format!("  covers       {scope}{held}"));
     if let Some(publication) = &window.publication {
         output.line(&format!(
-            "  publishing   {} version {}, {}: whole on {}",
+            "  publishing   {} version {}, {}{}: whole on {}",
             publication.app,
             publication.version,
             publication.phase,
+            told(publication.asked.as_ref()),
             publication.whole.join(", ")
         ));
     }

@@ -459,6 +459,7 @@ fn story(mut all: Vec<(MemberName, Logged)>, of: &str) -> Vec<(Vec<MemberName>, 
         event.app.as_ref().is_some_and(|app| app.as_str() == of)
             || event.member.as_ref().is_some_and(|member| member.as_str() == of)
             || event.episode.as_ref().is_some_and(of_rule)
+            || event.asked.as_ref().is_some_and(|asked| asked.operator.as_str() == of)
     };
     let mut episodes = BTreeSet::new();
     let mut single = BTreeSet::new();
@@ -515,7 +516,10 @@ pub(super) fn ms(span: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{base::metric::Series, member::event::Event};
+    use crate::{
+        base::{OperatorName, metric::Series, operator::AskedBy},
+        member::event::Event,
+    };
 
     fn row(last: f64, avg: f64) -> MeasuredRow {
         MeasuredRow {
@@ -554,6 +558,7 @@ mod tests {
                 cause: None,
                 episode: None,
                 evidence: None,
+                asked: None,
             };
             (MemberName::parse(by).unwrap(), Logged { id, cause: None, event })
         };
@@ -567,7 +572,11 @@ mod tests {
         let mut again = told("c", 9, 3_500, "b is down");
         again.1.event.member.clone_from(&down.1.event.member);
         let cause = told("a", 6, 2_900, "nobody hears of it");
-        let other = told("a", 8, 9_000, "all is well");
+        let mut other = told("a", 8, 9_000, "all is well");
+        other.1.event.asked = Some(AskedBy {
+            operator: OperatorName::parse("alice").unwrap(),
+            at: MemberName::parse("a").unwrap(),
+        });
         let all = vec![again, down, rule, other, cause, out];
         let texts = |of: &str| -> Vec<(String, usize)> {
             let story = story(all.clone(), of).into_iter();
@@ -581,6 +590,7 @@ mod tests {
         let mut whole = episode.to_vec();
         whole.extend([("nobody hears of it", 1), ("b is down", 2)]);
         assert_eq!(texts("b"), about(&whole));
+        assert_eq!(texts("alice"), about(&[("all is well", 1)]), "what an operator asked for");
         assert!(texts("nobody").is_empty());
     }
 

@@ -18,7 +18,7 @@ use crate::{
         },
         conduct::{Silence, Silenced},
         limits,
-        operator::Operator,
+        operator::{AskedBy, Operator},
         planted::{self, Bug},
         wire,
     },
@@ -283,15 +283,24 @@ impl Open {
     pub fn publication(&self) -> Option<&Publication> {
         match &self.purpose {
             OpenFor::Publication(publication) => Some(publication),
+            OpenFor::Holding | OpenFor::Automatic | OpenFor::Asked(..) => None,
+        }
+    }
+
+    /// Who asked for it, where that was done with a token.
+    pub fn asked(&self) -> Option<&AskedBy> {
+        match &self.purpose {
+            OpenFor::Publication(publication) => publication.version.asked.as_ref(),
+            OpenFor::Asked(_, asked) => Some(asked),
             OpenFor::Holding | OpenFor::Automatic => None,
         }
     }
 
-    fn mode(&self) -> WindowMode {
+    pub(super) fn mode(&self) -> WindowMode {
         match self.purpose {
             OpenFor::Publication(_) => WindowMode::Single,
-            OpenFor::Holding => WindowMode::Held,
-            OpenFor::Automatic => WindowMode::Automatic,
+            OpenFor::Holding | OpenFor::Asked(Held::ByHand, _) => WindowMode::Held,
+            OpenFor::Automatic | OpenFor::Asked(Held::Automatic, _) => WindowMode::Automatic,
         }
     }
 }
@@ -307,6 +316,28 @@ pub enum OpenFor {
     /// To publish this.
     Publication(Box<Publication>),
     /// To be held open in automatic mode.
+    Automatic,
+    /// To be held open, as somebody asked who showed a token.
+    Asked(Held, AskedBy),
+}
+
+impl OpenFor {
+    /// To be held open, as `asked` says if that was done with a token.
+    pub fn held(held: Held, asked: Option<AskedBy>) -> Self {
+        match (asked, held) {
+            (Some(asked), held) => Self::Asked(held, asked),
+            (None, Held::ByHand) => Self::Holding,
+            (None, Held::Automatic) => Self::Automatic,
+        }
+    }
+}
+
+/// How a window is held open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Held {
+    /// For publications.
+    ByHand,
+    /// In automatic mode.
     Automatic,
 }
 
@@ -688,6 +719,8 @@ fn open_window(next: &mut Catalog, open: &Open) -> Result<bool, Refusal> {
         failover: open.failover.unwrap_or(next.conduct.policy.failover),
         mode: open.mode(),
         publication: open.publication().cloned(),
+        // Who asked for a publication is in its version.
+        asked: open.asked().filter(|_| open.publication().is_none()).cloned(),
     });
     Ok(true)
 }

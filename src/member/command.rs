@@ -197,6 +197,16 @@ pub enum Command {
     },
 }
 
+/// Who gives a command with a token. Without one it comes through the socket, or from the member
+/// itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct By {
+    /// Whose token it is.
+    pub operator: OperatorName,
+    /// The number of the event that tells of the command, of the same start of the member.
+    pub event: u64,
+}
+
 /// One member's answer to a question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answered {

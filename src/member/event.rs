@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    base::{AppName, MemberName, WallTime},
+    base::{AppName, MemberName, WallTime, operator::AskedBy},
     proto::catalog::Evidence,
 };
 
@@ -297,6 +297,9 @@ pub struct Event {
     /// What proves it, where it says that a member told two things.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Box<Evidence>>,
+    /// Who asked for it, where that was done with a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<AskedBy>,
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    command::{Command, Outcome, Staged},
+    command::{By, Command, Outcome, Staged},
     event::Event,
 };
 use crate::{
@@ -79,6 +79,8 @@ pub enum Input {
         ticket: u64,
         /// What.
         command: Command,
+        /// Who, if a token was shown.
+        by: Option<By>,
     },
     /// A next key is on disk, with the sequence that it is for: see [`Effect::NextKey`].
     NextKey {

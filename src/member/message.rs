@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{change::Change, troubles::Trouble};
 use crate::{
-    base::{AppName, MemberId, Refusal, limits, wire},
+    base::{AppName, MemberId, Refusal, limits, operator::AskedBy, wire},
     proto::{balance::lease, catalog, rollout, rumor, vote::SignedBallot},
 };
 
@@ -60,6 +60,16 @@ pub enum Message {
     },
     /// How many processors I have.
     Capacity(u16),
+    /// As [`Message::Resolve`], of somebody who showed a token. A member of the version before
+    /// doesn't know it, and gives no answer.
+    ResolveFor {
+        /// Drawn by the sender; comes back in [`Message::Forwarded`].
+        id: u64,
+        /// Which.
+        app: AppName,
+        /// Who, and where.
+        asked: AskedBy,
+    },
 }
 
 /// The answer to [`Message::Forward`].
@@ -80,7 +90,7 @@ mod tests {
     use super::*;
     use crate::{
         base::{
-            Reason, SecretKey,
+            MemberName, OperatorName, Reason, SecretKey,
             wire::{self, Kind},
         },
         member::admission::{Knock, Token, Welcome},
@@ -119,6 +129,14 @@ mod tests {
                 }],
             },
             Message::Capacity(4),
+            Message::ResolveFor {
+                id: 4,
+                app: AppName::parse("web").unwrap(),
+                asked: AskedBy {
+                    operator: OperatorName::parse("alice").unwrap(),
+                    at: MemberName::parse("web1").unwrap(),
+                },
+            },
         ];
         let mut samples: Vec<Vec<u8>> =
             messages.iter().map(|m| wire::encode(Kind::Message, m)).collect();
@@ -159,7 +177,7 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_message_never_panics(pick in 0_usize..8, at in any::<prop::sample::Index>(), byte: u8) {
+        fn a_damaged_message_never_panics(pick in 0_usize..10, at in any::<prop::sample::Index>(), byte: u8) {
             let mut bytes = samples().swap_remove(pick);
             let at = at.index(bytes.len());
             bytes[at] = byte;

@@ -22,6 +22,7 @@ use crate::{
         AppName, Digest, MemberId, MemberName, SecretKey, Time, WallTime,
         catalog::{Catalog, Roster},
         limits,
+        operator::AskedBy,
         planted::{self, Bug},
         wire::{self, Kind},
     },
@@ -359,7 +360,9 @@ impl Member {
             Input::Knock { ticket, key, exporter, from, bytes } => {
                 self.on_knock(now, ticket, key, &exporter, from, &bytes, effects);
             }
-            Input::Command { ticket, command } => self.on_command(now, ticket, command, effects),
+            Input::Command { ticket, command, by } => {
+                self.on_command(now, ticket, (command, by), effects);
+            }
             Input::NextKey { key, sequence } => self.on_next_key(now, &key, sequence, effects),
             Input::Told { id, by, bytes } => self.on_told(now, id, by, &bytes, effects),
             Input::Found { id, address, by, bytes } => {
@@ -684,7 +687,10 @@ impl Member {
             }
             Message::Forward { id, change } => self.on_forward(now, from, id, *change, effects),
             Message::Forwarded { id, answer } => self.on_forwarded(now, from, id, answer, effects),
-            Message::Resolve { id, app } => self.on_resolve(now, from, id, app, effects),
+            Message::Resolve { id, app } => self.on_resolve((from, id), app, None, effects),
+            Message::ResolveFor { id, app, asked } => {
+                self.on_resolve((from, id), app, Some(asked), effects);
+            }
             Message::Troubles { list } => self.troubles.heard(now, from, list),
             Message::Rollout { list } => self.coming.heard(from, list),
             Message::Capacity(processors) => self.capacities.heard(from, processors),
@@ -1093,6 +1099,7 @@ impl Member {
                 published_at: self.wall,
                 message: "held by a majority outside of any window".to_owned(),
                 origin: crate::base::catalog::Origin::Majority,
+                asked: None,
             };
             self.adoption_pending = true;
             let (app, version) = (app.clone(), Box::new(version));
@@ -1175,11 +1182,14 @@ impl Member {
         let known = self.content.holding(app).and_then(|h| h.error.clone());
         let before = self.content.holding(app).map_or(0, |h| h.activated);
         self.content.activated(now, app, version, result);
+        let mut asked: Option<AskedBy> = None;
         let (severity, text) = match result {
             Ok(switched) => {
                 self.came(now, app, number, before, effects);
                 self.tell_of_edits(app, version, switched, effects);
-                (Severity::Info, format!("{app} switched to version {number}"))
+                asked.clone_from(&version.asked);
+                let text = format!("{app} switched to version {number}");
+                (Severity::Info, told_with(text, version.asked.as_ref()))
             }
             Err(ContentFailure::Outdated) => return,
             Err(ContentFailure::Lost(why) | ContentFailure::Failed(why)) => {
@@ -1189,7 +1199,8 @@ impl Member {
                 (Severity::Critical, format!("{app} could not switch to version {number}: {why}"))
             }
         };
-        self.tell(effects, severity, EventKind::Version, Some(app.clone()), text);
+        let event = self.event(severity, EventKind::Version, self.me, Some(app.clone()), text);
+        effects.push(Effect::Event(Event { asked, ..event }));
         self.ballot_soon(now);
     }
 
@@ -1340,6 +1351,28 @@ impl Member {
         let member = MemberName::parse(&self.name_of(member)).ok();
         let (number, at) = (self.events, self.wall);
         let (user, cause, episode, evidence) = (None, None, None, None);
-        Event { number, at, severity, kind, member, app, text, user, cause, episode, evidence }
+        let asked = None;
+        Event {
+            number,
+            at,
+            severity,
+            kind,
+            member,
+            app,
+            text,
+            user,
+            cause,
+            episode,
+            evidence,
+            asked,
+        }
+    }
+}
+
+/// What happened, and who asked for it if that was done with a token.
+fn told_with(text: String, asked: Option<&AskedBy>) -> String {
+    match asked {
+        Some(asked) => format!("{text}, {}", asked.told()),
+        None => text,
     }
 }

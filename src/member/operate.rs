@@ -11,22 +11,24 @@ use rand::Rng;
 use super::{
     Member,
     admission::{IS_ENROLLED, Knock, Token, Welcome},
-    change::{self, Begin, Change, Open, OpenFor},
-    command::{Command, Outcome, Staged},
+    change::{self, Begin, Change, Held, Open, OpenFor},
+    command::{By, Command, Outcome, Staged},
     event::{Event, EventKind, Severity},
     inviting,
     io::{ContentFailure, Effect},
     message::{Answer, Message},
+    told_with,
 };
 use crate::{
     base::{
-        AppName, Digest, MemberId, MemberName, PublicKey, Reason, Refusal, RuleName, SecretKey,
-        Time, WallTime,
+        AppName, Digest, MemberId, MemberName, OperatorName, PublicKey, Reason, Refusal, RuleName,
+        SecretKey, Time, WallTime,
         catalog::{
-            AppSpec, Catalog, Enrolled, Invite, Origin, Publication, Version, Window, check_tags,
+            AppSpec, Catalog, Enrolled, Invite, Origin, Publication, Version, Window, WindowMode,
+            check_tags,
         },
         conduct, limits,
-        operator::Operator,
+        operator::{AskedBy, Operator},
         planted::{self, Bug},
         wire::{self, Kind},
     },
@@ -45,8 +47,9 @@ const INVITE_VALID_MAX_S: u64 = 365 * 24 * 3_600;
 /// What a proposal of ours is for.
 #[derive(Debug)]
 pub(super) enum Purpose {
-    /// A command that is answered when it is committed.
-    Reply { ticket: u64, text: String },
+    /// A command that is answered when it is committed. With a token: who asked for it, and the
+    /// number of the event that told of it before.
+    Reply { ticket: u64, text: String, by: Option<(AskedBy, u64)> },
     /// An invitation: answered with its token.
     Invite { ticket: u64, token: Token, uses: u32 },
     /// A newcomer at the door.
@@ -116,10 +119,10 @@ enum AskState {
     Running { since_sequence: u64 },
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Resolving {
-    /// We decide it with our own content.
-    Ours(AskOrigin),
+    /// We decide it with our own content, as somebody asked if that was done with a token.
+    Ours(AskOrigin, Option<AskedBy>),
     /// We asked the member whose content is right.
     Theirs { ticket: u64, whom: MemberId, id: u64, until: Time },
 }
@@ -148,7 +151,7 @@ impl Asks {
         });
         let resolving = self.resolving.values().filter_map(|r| match r {
             Resolving::Theirs { until, .. } => Some(*until),
-            Resolving::Ours(_) => None,
+            Resolving::Ours(..) => None,
         });
         asks.chain(resolving).min()
     }
@@ -161,10 +164,10 @@ impl Member {
         &mut self,
         now: Time,
         ticket: u64,
-        command: Command,
+        (command, by): (Command, Option<By>),
         effects: &mut Vec<Effect>,
     ) {
-        if let Err(refusal) = self.try_command(now, ticket, command, effects) {
+        if let Err(refusal) = self.try_command(now, ticket, command, by, effects) {
             effects.push(Effect::Reply { ticket, result: Err(refusal) });
         }
     }
@@ -174,6 +177,7 @@ impl Member {
         now: Time,
         ticket: u64,
         command: Command,
+        by: Option<By>,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Refusal> {
         // These change nothing, and need nobody's consent.
@@ -187,6 +191,11 @@ impl Member {
             _ => {}
         }
         self.quorum_in_view(&command)?;
+        let by = match by {
+            Some(By { operator, event }) => Some((self.asked_by(operator)?, event)),
+            None => None,
+        };
+        let asked = || by.as_ref().map(|(asked, _)| asked.clone());
         let (change, text) = match command {
             Command::Invite { seed, uses, valid_s } => {
                 return self.invite(now, ticket, seed, uses, valid_s, effects);
@@ -223,24 +232,27 @@ impl Member {
                 return Ok(());
             }
             Command::Publish { app, staged, spec, message, base } => {
-                let publication =
+                let mut publication =
                     self.publication(app, staged, *spec, message, base, Origin::Published)?;
+                publication.version.asked = asked();
                 self.ask_window(now, AskOrigin::Ticket(ticket), publication, effects);
                 return Ok(());
             }
             Command::Rollback { app, version } => {
-                let publication = self.rollback(&app, version)?;
+                let mut publication = self.rollback(&app, version)?;
+                publication.version.asked = asked();
                 self.ask_window(now, AskOrigin::Ticket(ticket), publication, effects);
                 return Ok(());
             }
             Command::WindowOpen { scope, failover, automatic } => {
+                let held = if automatic { Held::Automatic } else { Held::ByHand };
                 let open = Open {
                     coordinator: self.me,
                     opened_by: self.me,
                     opened_at: self.wall,
                     scope,
                     failover,
-                    purpose: if automatic { OpenFor::Automatic } else { OpenFor::Holding },
+                    purpose: OpenFor::held(held, asked()),
                 };
                 self.ask(now, AskOrigin::Ticket(ticket), open, effects);
                 return Ok(());
@@ -360,11 +372,17 @@ impl Member {
             }
             Command::Event { .. } | Command::Query { .. } => return Ok(()), // dealt with above
             Command::Resolve { app, member } => {
-                return self.resolve(now, ticket, app, &member, effects);
+                return self.resolve(now, ticket, (app, &member), asked(), effects);
             }
         };
-        self.propose(now, change, Purpose::Reply { ticket, text }, effects);
+        self.propose(now, change, Purpose::Reply { ticket, text, by }, effects);
         Ok(())
+    }
+
+    /// Who asks for something here with a token.
+    fn asked_by(&self, operator: OperatorName) -> Result<AskedBy, Refusal> {
+        let me = self.catalog().roster.get(self.me).ok_or_else(not_enrolled_any_more)?;
+        Ok(AskedBy { operator, at: me.name.clone() })
     }
 
     /// Says at once what the register would say after its patience: that too
@@ -547,6 +565,7 @@ impl Member {
             published_at: self.wall,
             message,
             origin,
+            asked: None,
         };
         let request = self.rng.random_range(1..=u64::MAX);
         Ok(Publication { request, app, base, version, committed: false })
@@ -791,8 +810,8 @@ impl Member {
     fn ask_granted(&mut self, now: Time, id: u64, sequence: u64, effects: &mut Vec<Effect>) {
         let Some(ask) = self.asks.open.get_mut(&id) else { return };
         if ask.open.publication().is_none() {
-            let text = match ask.open.purpose {
-                OpenFor::Automatic => {
+            let text = match ask.open.mode() {
+                WindowMode::Automatic => {
                     "the window is open, and edits of live files are publications"
                 }
                 _ => "the window is open and held",
@@ -922,7 +941,7 @@ impl Member {
         let asks = std::mem::take(&mut self.asks.open).into_values().map(|ask| ask.origin);
         let resolving = std::mem::take(&mut self.asks.resolving).into_values();
         let origins = asks.chain(resolving.map(|resolving| match resolving {
-            Resolving::Ours(origin) => origin,
+            Resolving::Ours(origin, _) => origin,
             Resolving::Theirs { ticket, .. } => AskOrigin::Ticket(ticket),
         }));
         for origin in origins {
@@ -969,8 +988,8 @@ impl Member {
         &mut self,
         now: Time,
         ticket: u64,
-        app: AppName,
-        member: &MemberName,
+        (app, member): (AppName, &MemberName),
+        asked: Option<AskedBy>,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Refusal> {
         let what = "The vote was not resolved.";
@@ -987,7 +1006,7 @@ impl Member {
         }
         let whom = self.enrolled(member, what)?;
         if whom == self.me {
-            let ours = Resolving::Ours(AskOrigin::Ticket(ticket));
+            let ours = Resolving::Ours(AskOrigin::Ticket(ticket), asked);
             self.content.want_ingested(&app);
             self.asks.resolving.insert(app, ours);
         } else {
@@ -995,18 +1014,21 @@ impl Member {
             let id = self.asks.next;
             let theirs = Resolving::Theirs { ticket, whom, id, until: now + SEEK * 3 };
             self.asks.resolving.insert(app.clone(), theirs);
-            self.send(whom, &Message::Resolve { id, app }, effects);
+            let message = match asked {
+                Some(asked) => Message::ResolveFor { id, app, asked },
+                None => Message::Resolve { id, app },
+            };
+            self.send(whom, &message, effects);
         }
         Ok(())
     }
 
-    /// Another member's operator chose our content.
+    /// Another member's operator chose our content, with a token if it says who.
     pub(super) fn on_resolve(
         &mut self,
-        _now: Time,
-        from: MemberId,
-        id: u64,
+        (from, id): (MemberId, u64),
         app: AppName,
+        asked: Option<AskedBy>,
         effects: &mut Vec<Effect>,
     ) {
         let busy = self.asks.resolving.contains_key(&app);
@@ -1020,7 +1042,7 @@ impl Member {
             self.send(from, &Message::Forwarded { id, answer }, effects);
             return;
         }
-        let ours = Resolving::Ours(AskOrigin::Member(from, id));
+        let ours = Resolving::Ours(AskOrigin::Member(from, id), asked);
         self.content.want_ingested(&app);
         self.asks.resolving.insert(app, ours);
     }
@@ -1033,8 +1055,10 @@ impl Member {
         result: Result<Staged, ContentFailure>,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(Resolving::Ours(origin)) = self.asks.resolving.get(app).copied() else { return };
-        self.asks.resolving.remove(app);
+        if !matches!(self.asks.resolving.get(app), Some(Resolving::Ours(..))) {
+            return;
+        }
+        let Some(Resolving::Ours(origin, by)) = self.asks.resolving.remove(app) else { return };
         let spec = self.catalog().application(app).map(|a| a.current().spec.clone());
         let staged = result.map_err(|failure| {
             Refusal::new(
@@ -1048,7 +1072,10 @@ impl Member {
             let message = format!("resolved: what {} holds is right", self.name_of(self.me));
             let origin = Origin::Published;
             let spec = spec.unwrap_or_default();
-            self.publication(app.clone(), staged, spec, message, None, origin)
+            let mut publication =
+                self.publication(app.clone(), staged, spec, message, None, origin)?;
+            publication.version.asked = by;
+            Ok(publication)
         });
         match asked {
             Ok(publication) => {
@@ -1189,35 +1216,11 @@ impl Member {
         result: Result<u64, Refusal>,
         effects: &mut Vec<Effect>,
     ) {
-        if let (Ok(sequence), Some(text)) = (&result, told(self, &change)) {
-            let kind = match change {
-                Change::Open(_)
-                | Change::TakeOver { .. }
-                | Change::Finish { .. }
-                | Change::Close { .. } => EventKind::Window,
-                Change::Commit { .. } | Change::AdoptMajority { .. } => EventKind::Version,
-                Change::Begin(_)
-                | Change::End { .. }
-                | Change::Silence(_)
-                | Change::Unsilence { .. } => EventKind::Rule,
-                Change::AddOperator(_) | Change::RemoveOperator { .. } => EventKind::Operator,
-                _ => EventKind::Catalog,
-            };
-            let text = format!("{text} (catalog {sequence})");
-            let severity = match &change {
-                Change::Expire { .. } => Severity::Warning,
-                Change::Begin(begin) => begin.severity.map_or(Severity::Info, |bad| match bad {
-                    conduct::Severity::Warning => Severity::Warning,
-                    conduct::Severity::Critical => Severity::Critical,
-                }),
-                _ => Severity::Info,
-            };
-            let (app, episode) = (concerned(self, &change), of_episode(&change));
-            let event = self.event(severity, kind, self.me, app, text);
-            effects.push(Effect::Event(Event { episode, ..event }));
+        if let Ok(sequence) = &result {
+            self.tell_committed(*sequence, &change, &purpose, effects);
         }
         match purpose {
-            Purpose::Reply { ticket, text } => {
+            Purpose::Reply { ticket, text, .. } => {
                 let result = result.map(|sequence| Outcome::Done { sequence, text });
                 effects.push(Effect::Reply { ticket, result });
             }
@@ -1260,6 +1263,46 @@ impl Member {
             Purpose::Address => self.address_ended(now, result.is_ok()),
         }
     }
+
+    /// Tells of a change that this member has proposed.
+    fn tell_committed(
+        &mut self,
+        sequence: u64,
+        change: &Change,
+        purpose: &Purpose,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(text) = told(self, change) else { return };
+        let kind = match change {
+            Change::Open(_)
+            | Change::TakeOver { .. }
+            | Change::Finish { .. }
+            | Change::Close { .. } => EventKind::Window,
+            Change::Commit { .. } | Change::AdoptMajority { .. } => EventKind::Version,
+            Change::Begin(_)
+            | Change::End { .. }
+            | Change::Silence(_)
+            | Change::Unsilence { .. } => EventKind::Rule,
+            Change::AddOperator(_) | Change::RemoveOperator { .. } => EventKind::Operator,
+            _ => EventKind::Catalog,
+        };
+        let severity = match change {
+            Change::Expire { .. } => Severity::Warning,
+            Change::Begin(begin) => begin.severity.map_or(Severity::Info, |bad| match bad {
+                conduct::Severity::Warning => Severity::Warning,
+                conduct::Severity::Critical => Severity::Critical,
+            }),
+            _ => Severity::Info,
+        };
+        let (asked, cause) = match purpose {
+            Purpose::Reply { by: Some((asked, event)), .. } => (Some(asked.clone()), Some(*event)),
+            _ => (asked_for(self, change), None),
+        };
+        let text = format!("{} (catalog {sequence})", told_with(text, asked.as_ref()));
+        let (app, episode) = (concerned(self, change), of_episode(change));
+        let event = self.event(severity, kind, self.me, app, text);
+        effects.push(Effect::Event(Event { episode, asked, cause, ..event }));
+    }
 }
 
 /// The refusal of a member that is enrolled no more.
@@ -1295,6 +1338,19 @@ fn concerned(member: &Member, change: &Change) -> Option<AppName> {
         Change::End { which, .. } => Some(which.app.clone()),
         Change::Silence(silence) => silence.what.app.clone(),
         Change::Unsilence { what, .. } => what.app.clone(),
+        _ => None,
+    }
+}
+
+/// Who asked with a token for what `change` was about, which has been committed. The rest of what
+/// can be asked for is proposed by the member that is asked.
+fn asked_for(member: &Member, change: &Change) -> Option<AskedBy> {
+    match change {
+        Change::Open(open) => open.asked().cloned(),
+        Change::Commit { .. } => {
+            let publication = member.catalog().window.as_ref()?.publication.as_ref()?;
+            publication.version.asked.clone()
+        }
         _ => None,
     }
 }
@@ -1358,7 +1414,7 @@ fn told(member: &Member, change: &Change) -> Option<String> {
                 p.version.number,
                 name(&open.opened_by)
             ),
-            None if open.purpose == OpenFor::Automatic => format!(
+            None if open.mode() == WindowMode::Automatic => format!(
                 "a window was opened by {} in automatic mode: edits of live files are publications",
                 name(&open.opened_by)
             ),

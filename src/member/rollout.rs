@@ -408,6 +408,7 @@ mod tests {
             published_at: WallTime(0),
             message: String::new(),
             origin: Origin::Published,
+            asked: None,
         };
         let mut catalog = Catalog::found([9; 32], founder);
         let versions = (1..=newest).map(version).collect();

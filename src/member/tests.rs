@@ -14,6 +14,7 @@ use crate::{
     proto::catalog::{BallotNumber, Certificate, Lineage, Record},
 };
 
+mod asked;
 mod moving;
 mod rotation;
 
@@ -205,7 +206,7 @@ impl Cluster {
     ) -> Result<Outcome, Refusal> {
         self.tickets += 1;
         let ticket = self.tickets;
-        self.send(who, Duration::ZERO, Input::Command { ticket, command });
+        self.send(who, Duration::ZERO, Input::Command { ticket, command, by: None });
         self.run(within);
         self.replies.remove(&ticket).expect("every command is answered")
     }
@@ -514,7 +515,8 @@ fn a_member_that_can_not_store_a_version_says_why_on_all() {
         message: String::new(),
         base: None,
     };
-    cluster.send(0, Duration::ZERO, Input::Command { ticket: 0, command: publish });
+    let publish = Input::Command { ticket: 0, command: publish, by: None };
+    cluster.send(0, Duration::ZERO, publish);
     cluster.run(Duration::from_secs(1));
     let (full, from) = ("no room left on its disk: free some space", cluster.ids[0]);
     let reasons = |cluster: &Cluster, who: usize| {

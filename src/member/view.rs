@@ -204,6 +204,9 @@ pub struct VersionView {
     pub message: String,
     /// published, rollback to N, or majority.
     pub origin: String,
+    /// Who asked for it, where that was done with a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<AskedBy>,
 }
 
 /// The open window.
@@ -234,6 +237,9 @@ pub struct WindowView {
     pub publication: Option<PublicationView>,
     /// What it waits for, in a sentence.
     pub state: String,
+    /// Who asked for it to be held open, where that was done with a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<AskedBy>,
 }
 
 /// The publication under way.
@@ -266,6 +272,9 @@ pub struct PublicationView {
     /// How many of them must hold it whole before it is committed.
     #[serde(default)]
     pub needed: usize,
+    /// Who asked for it, where that was done with a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<AskedBy>,
 }
 
 /// How a window ended.

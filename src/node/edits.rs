@@ -380,6 +380,7 @@ mod tests {
                     published_at: WallTime(0),
                     message: String::new(),
                     origin: Origin::Published,
+                    asked: None,
                 }
             };
             let versions = vec![version(1, old), version(2, new)];

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     base::{
-        AppName, MemberName, Reason, Refusal, RelPath,
+        AppName, MemberName, OperatorName, Reason, Refusal, RelPath,
         metric::Series,
         operator::{Operator, TokenHash},
         path::DEFINITIONS,
@@ -31,7 +31,7 @@ use crate::{
     driver::{DEFINITION_MAX, Definition},
     gateway::{Served, Stats},
     member::{
-        command::{Command, Outcome},
+        command::{By, Command, Outcome},
         event::{Event, Severity},
         view::View,
     },
@@ -43,9 +43,9 @@ use crate::{
 
 /// What the task that owns the member is asked.
 pub(super) enum Request {
-    Command(Command, oneshot::Sender<Result<Outcome, Refusal>>),
+    Command(Command, Option<By>, oneshot::Sender<Result<Outcome, Refusal>>),
     View(oneshot::Sender<View>),
-    Publish(Box<Publish>, oneshot::Sender<Result<Outcome, Refusal>>),
+    Publish(Box<Publish>, Option<By>, oneshot::Sender<Result<Outcome, Refusal>>),
     PublishEdits(Box<Edits>, oneshot::Sender<Result<Outcome, Refusal>>),
     Secrets(SecretEdits, oneshot::Sender<Result<Outcome, Refusal>>),
     Inspect(Question, oneshot::Sender<Result<Findings, Refusal>>),
@@ -175,6 +175,8 @@ pub struct Acted {
     pub text: String,
     /// The number of the event that tells what was asked for, where this is what came of it.
     pub cause: Option<u64>,
+    /// Whose token it was; none if it was nobody's.
+    pub operator: Option<OperatorName>,
 }
 
 /// What the shell counts.
@@ -294,12 +296,30 @@ pub struct Handle {
 impl Handle {
     /// Carries out a command; ends when it is committed or refused.
     pub async fn command(&self, command: Command) -> Result<Outcome, Refusal> {
-        self.ask(|answer| Request::Command(command, answer)).await?
+        self.command_by(command, None).await
+    }
+
+    /// The same, of whoever showed a token.
+    pub(crate) async fn command_by(
+        &self,
+        command: Command,
+        by: Option<By>,
+    ) -> Result<Outcome, Refusal> {
+        self.ask(|answer| Request::Command(command, by, answer)).await?
     }
 
     /// Stages a directory and publishes it; ends when its window is closed.
     pub async fn publish(&self, publish: Publish) -> Result<Outcome, Refusal> {
-        self.ask(|answer| Request::Publish(Box::new(publish), answer)).await?
+        self.publish_by(publish, None).await
+    }
+
+    /// The same, of whoever showed a token.
+    pub(crate) async fn publish_by(
+        &self,
+        publish: Publish,
+        by: Option<By>,
+    ) -> Result<Outcome, Refusal> {
+        self.ask(|answer| Request::Publish(Box::new(publish), by, answer)).await?
     }
 
     /// Publishes what a list of changes makes of the current version; ends when

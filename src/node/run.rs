@@ -48,7 +48,7 @@ use crate::{
     gateway::{self, access::Log, origins::Database, vip},
     member::{
         Effect, Input, Member, Restored,
-        command::{Command, Outcome},
+        command::{By, Command, Outcome},
         event::{Event, EventKind, Severity},
         view::View,
     },
@@ -142,7 +142,7 @@ pub(super) enum Note {
     /// Whether addresses can be held here, and if not, why.
     AddressesUnable(Option<String>),
     /// What was to be published lies in the store now.
-    Staged(Command, Answer),
+    Staged(Command, Option<By>, Answer),
     /// No request is under way here any more, and the member is to stop.
     Drained(oneshot::Sender<()>),
 }

@@ -461,6 +461,7 @@ mod tests {
             published_at: WallTime(0),
             message: String::new(),
             origin: Origin::Published,
+            asked: None,
         };
         catalog.applications.insert(which(0).app, Application { versions: vec![version] });
         catalog

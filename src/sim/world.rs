@@ -400,6 +400,6 @@ impl World {
         ticket.server = s;
         self.say(Some(s), &format!("asked ({number}): {:?}", ticket.what));
         self.tickets.insert(number, ticket);
-        self.feed(s, Input::Command { ticket: number, command }, Tag::Other)
+        self.feed(s, Input::Command { ticket: number, command, by: None }, Tag::Other)
     }
 }

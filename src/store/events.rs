@@ -359,6 +359,7 @@ mod tests {
             cause: None,
             episode: None,
             evidence: None,
+            asked: None,
         }
     }
 

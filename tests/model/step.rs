@@ -104,6 +104,7 @@ pub fn open_window(coordinator: usize) -> Window {
         published_at: WallTime(0),
         message: String::new(),
         origin: Origin::Published,
+        asked: None,
     };
     Window {
         id: WINDOW,
@@ -121,6 +122,7 @@ pub fn open_window(coordinator: usize) -> Window {
             version,
             committed: false,
         }),
+        asked: None,
     }
 }
 

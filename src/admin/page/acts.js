@@ -373,7 +373,7 @@ export function rollbackAct(name, number) {
     return { title: `Roll ${name} back`, verb: `Roll back to version ${number}`, typed: name, app: name,
       command: `althing rollback ${name} ${number}`, body: { rollback: { app: name, version: number } },
       does: [`${name} goes from version ${app.version} to the content of version ${number}, on ${placedOn(app)}.`,
-        `That was published ${clock(to.published_at_ms)} through ${to.publisher}${to.message ? ", with this message:" : "."}`,
+        `That was published ${clock(to.published_at_ms)} through ${to.publisher}${to.asked ? ` by operator ${to.asked.operator}, at ${to.asked.at}` : ""}${to.message ? ", with this message:" : "."}`,
         ...(to.message ? [to.message.replaceAll("`", "'")] : []),
         `It becomes version ${app.version + 1}; version ${app.version} stays in the history.`], warns: busy(view, name) };
   }, { about: `to version ${number}` });

@@ -1,7 +1,7 @@
 // Applications: all of them, and a page for each.
 
 import { appLink, at, badge, cell, commands, count, dim, fact, fill, keyed, make, memberLink, moment, plural, row, said,
-  setText, sign, size, some, unseen } from "./dom.js";
+  setText, sign, size, some, unseen, whose } from "./dom.js";
 import { drawPublication } from "./cluster.js";
 import { drawServices } from "./services.js";
 import { levelRules } from "./rules.js";
@@ -138,7 +138,7 @@ export function drawApp(view, name) {
   drawFiles(name);
   fill(at("app-versions"), [app.versions, app.version, Boolean(state.operator)], () => app.versions.map((v, i) => make("li", "",
     make("div", "", make("strong", "", `version ${v.number}`), i === 0 ? make("span", "tag", "in force") : null,
-      v.origin === "published" ? null : make("span", "tag", v.origin), " ", moment(v.published_at_ms), dim(" through "), said(v.publisher),
+      v.origin === "published" ? null : make("span", "tag", v.origin), " ", moment(v.published_at_ms), dim(" through "), said(v.publisher), ...whose(v.asked),
       i && state.operator ? rollbackAct(name, v.number) : null),
     v.message ? make("div", "message", said(v.message)) : null,
     make("div", "dim small", `${plural(v.files, "file", "files")} · ${size(v.bytes)} · root `, short(v.root)))));

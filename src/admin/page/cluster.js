@@ -2,7 +2,7 @@
 // update window with who presides.
 
 import { appLink, at, badge, commands, count, dim, fact, fill, forget, keyed, link, make, memberLink, moment,
-  plural, said, setAttribute, setText, sign, size, span, unseen } from "./dom.js";
+  plural, said, setAttribute, setText, sign, size, span, unseen, whose } from "./dom.js";
 import { state } from "./feed.js";
 import { bySeverity, concerns, isLive, isServing } from "./members.js";
 import { marks, VOTES } from "./apps.js";
@@ -182,7 +182,7 @@ export function drawWindow(view) {
       at("window-facts").replaceChildren(
         fact("Window", `#${w.id}`),
         fact("Coordinator", memberLink(w.coordinator), w.coordinator_live ? " (live)" : " (not live)"),
-        fact("Opened", moment(Date.parse(w.opened_at)), " through ", said(w.opened_by)),
+        fact("Opened", moment(Date.parse(w.opened_at)), " through ", said(w.opened_by), ...whose(w.asked)),
         fact("Covers", ...(w.scope.length ? w.scope.flatMap((app, i) => (i ? [", ", appLink(app)] : [appLink(app)])) : ["all applications"])),
         fact("Edits", w.automatic ? "of live files are published as they are saved" : "are not published by themselves"),
         fact("Failover", w.failover === "manual" ? "manual: waits for an operator" : "auto: the next one takes over"),
@@ -213,7 +213,7 @@ export function drawPublication(view, p, title, bars) {
   const left = timeLeft(view, p, whole, placed);
   fill(title, [p.app, p.version, p.phase, p.bytes, p.needed, whole.size, left && Math.round(left / 1000)], () => [
     appLink(p.app), ` version ${p.version}: ${p.phase} `,
-    dim(`${p.files ? `${plural(p.files, "file", "files")}, ` : ""}${size(p.bytes)}${p.publisher ? `, published through ${p.publisher}` : ""} · whole on ${all.filter((name) => whole.has(name)).length} of ${all.length}, needed on ${p.needed}` +
+    dim(`${p.files ? `${plural(p.files, "file", "files")}, ` : ""}${size(p.bytes)}${p.publisher ? `, published through ${p.publisher}` : ""}${p.asked ? ` by operator ${p.asked.operator}, at ${p.asked.at}` : ""} · whole on ${all.filter((name) => whole.has(name)).length} of ${all.length}, needed on ${p.needed}` +
       (left === null ? "" : ` · about ${span(left)} left`)),
     p.message ? make("div", "message", said(p.message)) : "",
   ]);

@@ -68,6 +68,8 @@ export function keyed(parent, items, keyOf, create, update) {
 export const said = (text) => make("bdi", "", String(text));
 export const unseen = (text) => make("span", "sr", text);
 export const dim = (...children) => make("span", "dim", ...children);
+// Who asked for something with a token, as { operator, at }; nothing without one.
+export const whose = (asked) => (asked ? [dim(" by operator "), said(asked.operator), dim(", at "), said(asked.at)] : []);
 
 export function sign(text) {
   const element = make("span", "", text);

@@ -75,13 +75,16 @@ async fn an_operator_acts_and_each_act_is_told_before_it_is_done() {
     assert_eq!((status, &answer["ok"]["done"]["sequence"]), (StatusCode::OK, &json!(43)));
     let asked = doors.asked();
     assert_eq!(asked[0], "tell Info: alice: drain web2 (by the status port)");
-    assert!(asked.len() == 2 && asked[1].starts_with("Service {"), "{asked:?}");
+    // With whose token it was, and the event that tells of it.
+    let (begins, ends) =
+        (asked[1].starts_with("Service {"), asked[1].ends_with("by alice after 1"));
+    assert!(asked.len() == 2 && begins && ends, "{asked:?}");
 
     let publish =
         json!({"app": "shop", "source": "/srv/shop", "message": "", "base": null, "hosts": []});
     assert_eq!(doors.act(7, "/api/v1/publish", &publish).await.0, StatusCode::OK);
     let told = "tell Info: alice: publish /srv/shop --app shop (by the status port)";
-    assert_eq!(doors.asked(), [told, "publish /srv/shop"]);
+    assert_eq!(doors.asked(), [told, "publish /srv/shop by alice after 1"]);
 
     let restart = json!({"member": null, "ask": {"restart": {"app": "shop", "service": null}}});
     let token = token(7);

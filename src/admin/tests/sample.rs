@@ -18,7 +18,7 @@ use crate::{
     driver::services::{ServiceStatus, State},
     gateway::{Served, origins::Counted, tally::Totals},
     member::{
-        command::{Command, Outcome},
+        command::{By, Command, Outcome},
         event::{Event, EventKind, Severity},
         view::{
             ApplicationView, Health, MemberView, OutcomeView, PolicyView, PositionView,
@@ -81,17 +81,22 @@ impl Fake {
     }
 }
 
+/// Who gave a command with a token, and after which event.
+fn whose(by: Option<By>) -> String {
+    by.map_or(String::new(), |by| format!(" by {} after {}", by.operator, by.event))
+}
+
 impl Source for Fake {
-    async fn command(&self, command: Command) -> Result<Outcome, Refusal> {
+    async fn command(&self, command: Command, by: Option<By>) -> Result<Outcome, Refusal> {
         self.ask(
-            format!("{command:?}"),
+            format!("{command:?}{}", whose(by)),
             Outcome::Done { sequence: 43, text: "the window was closed".to_owned() },
         )
     }
 
-    async fn publish(&self, publish: Publish) -> Result<Outcome, Refusal> {
+    async fn publish(&self, publish: Publish, by: Option<By>) -> Result<Outcome, Refusal> {
         self.ask(
-            format!("publish {}", publish.source.display()),
+            format!("publish {}{}", publish.source.display(), whose(by)),
             Outcome::Done { sequence: 43, text: "published".to_owned() },
         )
     }
@@ -335,6 +340,7 @@ pub fn event(number: u64, severity: Severity, text: &str) -> Event {
         cause: None,
         episode: None,
         evidence: None,
+        asked: None,
     }
 }
 
@@ -449,6 +455,7 @@ fn application(name: &str, version: u64, vote: &str, positions: &[&str]) -> Appl
         published_at: WallTime(1_760_000_000_000 + number * 86_400_000).to_string(),
         message: format!("release {number}: prices, and a new start page"),
         origin: if number == 4 { "rollback to 2" } else { "published" }.to_owned(),
+        asked: None,
     });
     ApplicationView {
         name: name.to_owned(),
@@ -501,8 +508,10 @@ fn window() -> WindowView {
             progress,
             placed: (1..=5).map(|n| format!("web{n}")).collect(),
             needed: 3,
+            asked: None,
         }),
         state: "media version 32: 2 members hold it whole, 3 are needed".to_owned(),
+        asked: None,
     }
 }
 

@@ -340,6 +340,7 @@ mod tests {
             published_at: WallTime(0),
             message: String::new(),
             origin: Origin::Published,
+            asked: None,
         };
         catalog.applications.insert(app(), Application { versions: vec![version] });
         (3..=5).fold(catalog, |base, n| make(&base, &Change::Wait { member: id(n) }))

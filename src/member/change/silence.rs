@@ -108,6 +108,7 @@ mod tests {
             published_at: WallTime(0),
             message: String::new(),
             origin: Origin::Published,
+            asked: None,
         };
         let web = AppName::parse("web").expect("a name");
         catalog.applications.insert(web, Application { versions: vec![version] });

@@ -44,6 +44,7 @@ fn publish(request: u64, base: u64) -> Change {
         published_at: WallTime(0),
         message: String::new(),
         origin: Origin::Published,
+        asked: None,
     };
     let publication = Publication { request, app: app(), base, version, committed: false };
     Change::Open(Box::new(Open {

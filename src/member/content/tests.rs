@@ -34,6 +34,7 @@ fn version(number: u8) -> Version {
         published_at: WallTime(0),
         message: String::new(),
         origin: Origin::Published,
+        asked: None,
     }
 }
 
@@ -84,6 +85,7 @@ impl Bench {
             failover: Failover::Auto,
             mode,
             publication: None,
+            asked: None,
         });
     }
 

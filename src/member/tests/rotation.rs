@@ -171,8 +171,9 @@ fn a_next_key_that_was_refused_is_forgotten_with_the_next_change() {
     // The tag is decided while the key is written.
     cluster.tickets += 2;
     let (one, two) = (cluster.tickets - 1, cluster.tickets);
-    cluster.send(1, Duration::ZERO, Input::Command { ticket: one, command: tag("v") });
-    cluster.send(1, Duration::ZERO, Input::Command { ticket: two, command: Command::RotateKey });
+    for (ticket, command) in [(one, tag("v")), (two, Command::RotateKey)] {
+        cluster.send(1, Duration::ZERO, Input::Command { ticket, command, by: None });
+    }
     cluster.run(Duration::from_secs(12));
     let refused = cluster.replies.remove(&two).unwrap().unwrap_err();
     assert_eq!(refused.reason, Reason::Conflict, "{refused}");

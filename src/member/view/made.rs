@@ -11,7 +11,7 @@ use crate::{
         AppName, Digest, MemberId, RuleName, Time, WallTime,
         catalog::{Application, Catalog, Enrolled, Failover, Origin, Policy, Window, WindowMode},
         conduct::Silence,
-        operator::Operator,
+        operator::{AskedBy, Operator},
     },
     member::{Member, content::Work},
     proto::{
@@ -210,6 +210,7 @@ impl Member {
                         Origin::Majority => "majority".to_owned(),
                         Origin::Edited => "edited".to_owned(),
                     },
+                    asked: v.asked.clone(),
                 })
                 .collect(),
         }
@@ -308,6 +309,7 @@ impl Member {
                 progress: progress.collect(),
                 placed: placed.members().map(|m| m.name.to_string()).collect(),
                 needed: placed.majority(),
+                asked: p.version.asked.clone(),
             }
         });
         let live = self.is_live(window.coordinator);
@@ -355,6 +357,7 @@ impl Member {
             automatic: window.mode == WindowMode::Automatic,
             publication,
             state,
+            asked: window.asked.clone(),
         }
     }
 }

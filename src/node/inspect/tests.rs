@@ -40,6 +40,7 @@ impl Bench {
                 published_at: WallTime(0),
                 message: String::new(),
                 origin: Origin::Published,
+                asked: None,
             });
         }
         Self { dir, content, application }

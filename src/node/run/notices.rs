@@ -18,7 +18,7 @@ impl Loop {
             Note::Input(input) => self.tell_member(input),
             Note::SitesChanged => self.refresh_sites(),
             Note::Drained(answer) => self.drained(answer),
-            Note::Staged(command, answer) => self.on_command(command, answer),
+            Note::Staged(command, by, answer) => self.on_command(command, by, answer),
             Note::Rotten(found) => self.on_rotten(found),
             Note::Services(notice) => self.on_definition(notice),
             Note::Hooks(notice) => self.on_hook(notice),

@@ -4,10 +4,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Answer, Loop, MeasuredOrNot, stopping::Stopping};
 use crate::{
-    base::{AppName, MemberId, MemberName, Reason, Refusal, catalog::Enrolled},
+    base::{AppName, MemberId, MemberName, Reason, Refusal, catalog::Enrolled, operator::AskedBy},
     member::{
         Input,
-        command::Command,
+        command::{By, Command},
         event::{Event, EventKind},
     },
     node::{
@@ -24,8 +24,8 @@ use crate::{
 impl Loop {
     pub(super) fn on_request(&mut self, request: Request) {
         match request {
-            Request::Command(Command::Leave, answer) => self.stop_soon(Stopping::Leave(answer)),
-            Request::Command(command, answer) => self.on_command(command, answer),
+            Request::Command(Command::Leave, _, answer) => self.stop_soon(Stopping::Leave(answer)),
+            Request::Command(command, by, answer) => self.on_command(command, by, answer),
             // Whoever asked may have gone: then nobody needs the answer.
             Request::View(answer) => drop(answer.send(self.view())),
             Request::Metrics(answer) => drop(answer.send(self.metrics())),
@@ -34,8 +34,8 @@ impl Loop {
             Request::Tell(severity, text) => {
                 self.tell_of_itself(EventKind::Member, severity, text);
             }
-            Request::Publish(publish, answer) => {
-                self.work.publish(*publish, self.member.catalog(), answer);
+            Request::Publish(publish, by, answer) => {
+                self.work.publish(*publish, by, self.member.catalog(), answer);
             }
             Request::Secrets(edits, answer) => {
                 self.seek(&edits.app);
@@ -81,19 +81,21 @@ impl Loop {
                 let operator = self.member.catalog().conduct.operator_with(&token).cloned();
                 drop(answer.send(operator));
             }
-            Request::Acted(Acted { severity, app, text, cause }, answer) => {
+            Request::Acted(Acted { severity, app, text, cause, operator }, answer) => {
                 let me = self.member.catalog().roster.get(self.member.id());
+                let at = me.map(|me| me.name.clone());
                 self.tell(Event {
                     number: 0,
                     at: wall_now(),
                     severity,
                     kind: EventKind::Operator,
-                    member: me.map(|me| me.name.clone()),
+                    member: at.clone(),
                     app,
                     text,
                     user: None,
                     cause,
                     episode: None,
+                    asked: operator.zip(at).map(|(operator, at)| AskedBy { operator, at }),
                     evidence: None,
                 });
                 // It has gone on to whoever keeps it: now it may be done. Whoever asked may
@@ -172,9 +174,9 @@ impl Loop {
         }
     }
 
-    pub(super) fn on_command(&mut self, command: Command, answer: Answer) {
+    pub(super) fn on_command(&mut self, command: Command, by: Option<By>, answer: Answer) {
         let ticket = self.ticket();
         self.tickets.insert(ticket, answer);
-        self.tell_member(Input::Command { ticket, command });
+        self.tell_member(Input::Command { ticket, command, by });
     }
 }

@@ -35,6 +35,7 @@ impl Loop {
                     user: None,
                     cause: episode.as_ref().and_then(|name| self.episodes.get(name).copied()),
                     episode: episode.clone(),
+                    asked: None,
                     evidence: None,
                 });
                 if let Some(name) = episode {
@@ -112,7 +113,7 @@ impl Loop {
     /// Carries out what a rule says of this member.
     fn order(&mut self, command: Command, answer: oneshot::Sender<Result<bool, Refusal>>) {
         let (done, outcome) = oneshot::channel();
-        self.on_command(command, done);
+        self.on_command(command, None, done);
         tokio::spawn(async move {
             if let Ok(outcome) = outcome.await {
                 // Whoever asked may have gone.

@@ -66,7 +66,8 @@ impl Loop {
                 Stopping::Leave(answer) => {
                     let ticket = self.ticket();
                     self.tickets.insert(ticket, answer);
-                    self.tell_member(Input::Command { ticket, command: Command::Leave });
+                    let command = Command::Leave;
+                    self.tell_member(Input::Command { ticket, command, by: None });
                 }
             }
         }

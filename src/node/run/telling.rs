@@ -32,6 +32,7 @@ impl Loop {
             user: None,
             cause: None,
             episode: None,
+            asked: None,
             evidence: None,
         });
     }

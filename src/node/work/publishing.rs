@@ -19,7 +19,7 @@ use crate::{
     driver::{Definition, secrets::Sealed},
     member::{
         Input,
-        command::{Command, Staged},
+        command::{By, Command, Staged},
     },
     node::{
         Publish, certificates,
@@ -37,7 +37,7 @@ type Current = BTreeMap<AppName, (u64, Digest)>;
 
 impl Work {
     /// Stages a directory, then has the member publish it.
-    pub fn publish(&self, publish: Publish, catalog: &Catalog, answer: Answer) {
+    pub fn publish(&self, publish: Publish, by: Option<By>, catalog: &Catalog, answer: Answer) {
         let (content, store) = (self.content.clone(), self.store.clone());
         let (vault, roster) = (self.here.vault.clone(), catalog.roster.clone());
         let current = |(name, app): (&AppName, &Application)| {
@@ -64,6 +64,7 @@ impl Work {
         let data = Arc::clone(&self.here.data);
         self.staged(
             move || stage(&content, &data, &publish, &applications, anew, certificate, seek),
+            by,
             answer,
         );
     }
@@ -86,7 +87,7 @@ impl Work {
                 edits::stage(&store, edits, &application)
             }
         };
-        self.staged(stage, answer);
+        self.staged(stage, None, answer);
     }
 
     /// Stages what edits of secrets make of the current version, then has the member
@@ -94,12 +95,14 @@ impl Work {
     pub fn edit_secrets(&self, edits: SecretEdits, base: Base, answer: Answer) {
         let (vault, store) = (self.here.vault.clone(), self.store.clone());
         let runtime = tokio::runtime::Handle::current();
-        self.staged(move || runtime.block_on(secrets::stage(vault, store, edits, base)), answer);
+        let stage = move || runtime.block_on(secrets::stage(vault, store, edits, base));
+        self.staged(stage, None, answer);
     }
 
     fn staged(
         &self,
         stage: impl FnOnce() -> Result<(Digest, Command), Refusal> + Send + 'static,
+        by: Option<By>,
         answer: Answer,
     ) {
         let (notes, kept) = (self.notes.clone(), Arc::clone(&self.kept));
@@ -119,7 +122,7 @@ impl Work {
                 Ok((root, command)) => {
                     locked(&kept).staging.insert(root);
                     let (told, done) = oneshot::channel();
-                    let _loop_may_be_gone = notes.send(Note::Staged(command, told));
+                    let _loop_may_be_gone = notes.send(Note::Staged(command, by, told));
                     drop(hold);
                     let result = done.blocking_recv();
                     locked(&kept).staging.remove(&root);

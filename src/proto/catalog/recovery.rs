@@ -131,6 +131,7 @@ mod tests {
             published_at: WallTime(5),
             message: String::new(),
             origin: Origin::Published,
+            asked: None,
         };
         let web = AppName::parse("web").unwrap();
         catalog.applications.insert(web, Application { versions: vec![version] });

@@ -41,6 +41,7 @@ fn catalog(members: u8) -> Catalog {
         published_at: WallTime(0),
         message: String::new(),
         origin: Origin::Published,
+        asked: None,
     };
     catalog.applications.insert(app(), Application { versions: vec![version] });
     catalog

@@ -36,6 +36,7 @@ fn catalog(committed: bool, failover: Failover) -> Catalog {
         published_at: WallTime(0),
         message: String::new(),
         origin: Origin::Published,
+        asked: None,
     };
     let app = AppName::parse("web").unwrap();
     catalog.window = Some(Window {
@@ -48,6 +49,7 @@ fn catalog(committed: bool, failover: Failover) -> Catalog {
         failover,
         mode: WindowMode::Single,
         publication: Some(Publication { request: 1, app, base: 0, version, committed }),
+        asked: None,
     });
     catalog
 }

@@ -156,7 +156,9 @@ fn told(message: &Message) -> Option<String> {
         },
         Message::Forward { id, .. } => format!("please preside ({id})"),
         Message::Forwarded { id, answer } => format!("forwarded ({id}): {answer:?}"),
-        Message::Resolve { app, .. } => format!("resolve {app} with yours"),
+        Message::Resolve { app, .. } | Message::ResolveFor { app, .. } => {
+            format!("resolve {app} with yours")
+        }
         Message::Rollout { list } => format!("how it comes: {list:?}"),
     })
 }
