@@ -229,11 +229,11 @@ class Tab:
 
 def descendants(pid):
     """The processes that a process has started, and these, and so on."""
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-            children = [int(child) for child in file.read().split()]
-    except OSError:
-        return []  # it has ended, or the kernel does not tell
+    children = []
+    with contextlib.suppress(OSError):  # it has ended, or the kernel does not tell
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
+                children += [int(child) for child in file.read().split()]
     return children + [one for child in children for one in descendants(child)]
 
 
