@@ -26,11 +26,11 @@ step "${tested[@]}" --lib -- --ignored --skip how_it_scales # a quarter of a min
 step tests/previous.sh # what the rolling upgrade of tests/chaos starts from
 step "${tested[@]}" --test '*' -- --skip planted::
 
-# The program as users build it, with the benchmark of it: as a whole, which keeps one core busy for
+# The program as users build it, with the benchmarks of it: as a whole, which keeps one core busy for
 # a quarter of an hour. Nothing until then measures time.
 if ! $quick; then
     building=$(mktemp)
-    cargo bench --locked --bench idle --no-run >"$building" 2>&1 &
+    cargo bench --locked --bench idle --bench face --no-run >"$building" 2>&1 &
     build=$!
     trap 'kill "$build" 2>/dev/null || true' EXIT
 fi
@@ -41,11 +41,11 @@ for example in embedded driver action; do
 done
 
 if $quick; then
-    echo "=== left out by --quick: the demo and the idle benchmark, in release"
+    echo "=== left out by --quick: the demo and two benchmarks, in release"
     exit 0
 fi
 echo
-echo "=== cargo bench --locked --bench idle --no-run (begun before the last three)"
+echo "=== cargo bench --locked --bench idle --bench face --no-run (begun before the last three)"
 built=0
 wait "$build" || built=$?
 trap - EXIT
@@ -58,3 +58,4 @@ for run in 1 2 3; do
     step "${CARGO_TARGET_DIR:-target}/release/althing" demo --exit --json
 done
 step cargo bench --locked --bench idle -- --quick
+step cargo bench --locked --bench face -- --quick

@@ -11,8 +11,10 @@ on its console or breaks its own content security policy.
 
 import argparse
 import base64
+import contextlib
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -25,6 +27,9 @@ import urllib.request
 WIDTHS = {1440: 900, 390: 844}  # pixels, and how high the window is
 TALLEST = 6000                  # pixels of one picture
 SETTLE_S = 2.5                  # until charts are there
+WAIT_S = 60                     # what has not come by then does not come
+# Two frames after the page's own pause between a message and its drawing (feed.js).
+DRAWN = "new Promise((done) => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done)), 250))"
 
 
 class Tab:
@@ -33,11 +38,17 @@ class Tab:
     def __init__(self, browser="chromium"):
         self.home = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         flags = ["--headless=new", "--remote-debugging-port=0", f"--user-data-dir={self.home.name}", "--hide-scrollbars",
-                 "--no-first-run", "--disable-gpu", "--disable-extensions", "--disable-background-networking", "--mute-audio"]
+                 "--no-first-run", "--disable-gpu", "--disable-extensions", "--disable-background-networking", "--mute-audio",
+                 "--disable-breakpad", "--disable-dev-shm-usage"]  # containers have little shared memory
         if os.geteuid() == 0:
             flags.append("--no-sandbox")
-        self.process = subprocess.Popen([browser, *flags, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.socket, self.rest, self.said, self.number = None, b"", [], 0
+        self.asked = set()  # requests that are not answered yet, but for the stream
+        try:
+            self.process = subprocess.Popen([browser, *flags, "about:blank"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                            stderr=subprocess.DEVNULL)
+        except OSError as error:
+            raise SystemExit(f"{browser} can't be started ({error.strerror}): apt-get install --no-install-recommends chromium") from error
         try:
             self._connect()
         except BaseException:
@@ -45,15 +56,20 @@ class Tab:
             raise
 
     def _connect(self):
-        file, end = os.path.join(self.home.name, "DevToolsActivePort"), time.monotonic() + 30
+        file, end = os.path.join(self.home.name, "DevToolsActivePort"), time.monotonic() + WAIT_S
         while not (os.path.exists(file) and open(file).read().count("\n")):
             if time.monotonic() > end or self.process.poll() is not None:
                 raise SystemExit("The browser did not start: is chromium installed?")
             time.sleep(0.05)
         port = int(open(file).read().split()[0])
-        pages = json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=10))
-        url = urllib.parse.urlsplit(next(p["webSocketDebuggerUrl"] for p in pages if p["type"] == "page"))
-        self.socket = socket.create_connection((url.hostname, url.port), timeout=60)
+        found = []
+        while not found:
+            pages = json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=WAIT_S))
+            found = [p["webSocketDebuggerUrl"] for p in pages if p["type"] == "page"]
+            if time.monotonic() > end:
+                raise SystemExit("The browser opened no tab.")
+        url = urllib.parse.urlsplit(found[0])
+        self.socket = socket.create_connection((url.hostname, url.port), timeout=WAIT_S)
         key = base64.b64encode(os.urandom(16)).decode()
         self.socket.sendall(f"GET {url.path} HTTP/1.1\r\nHost: {url.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode())
@@ -97,13 +113,27 @@ class Tab:
         """Asks for something and waits for the answer."""
         self.number += 1
         self._send(json.dumps({"id": self.number, "method": method, "params": params}))
+        end = time.monotonic() + WAIT_S
         while True:
+            # A browser may hang and go on telling what arrives.
+            if time.monotonic() > end:
+                raise RuntimeError(f"{method}: the browser did not answer")
             message = self._message()
             if message.get("id") == self.number:
                 if "error" in message:
                     raise RuntimeError(f"{method}: {message['error']}")
                 return message["result"]
-            self.said.append(message)
+            self._note(message)
+
+    def _note(self, message):
+        self.said.append(message)
+        method, params = message.get("method"), message.get("params", {})
+        if method == "Network.requestWillBeSent" and params.get("type") != "EventSource":
+            self.asked.add(params["requestId"])
+        elif method in ("Network.loadingFinished", "Network.loadingFailed"):
+            self.asked.discard(params["requestId"])
+        elif method == "Page.frameNavigated" and "parentId" not in params["frame"]:
+            self.asked &= {params["frame"]["loaderId"]}  # what the document before asked for is nobody's any more
 
     def run(self, script):
         """What a script in the page comes to."""
@@ -118,18 +148,43 @@ class Tab:
         self.do("Network.setCacheDisabled", cacheDisabled=True)
         self.size(width, WIDTHS.get(width, 900))
         self.do("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
-        self.do("Page.navigate", url=address)
-        self.until("document.readyState === 'complete' && !document.body.classList.contains('waiting')")
+        self.run("window.isBefore = true")
+        went = self.do("Page.navigate", url=address)
+        if "errorText" in went:
+            raise RuntimeError(f"{address}: {went['errorText']}")
+        # Another part of the same document has no loader.
+        new = "!window.isBefore && " if "loaderId" in went else ""
+        self.until(f"{new}document.readyState === 'complete' && !document.body.classList.contains('waiting')")
 
     def size(self, width, height):
         self.do("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 700)
 
-    def until(self, script, within=20):
+    def until(self, script, within=WAIT_S):
+        """Waits until a script comes to something true."""
         end = time.monotonic() + within
-        while not self.run(script):
+        while not self._is_so(script):
             if time.monotonic() > end:
-                raise SystemExit(f"This did not come true: {script}")
+                raise SystemExit(f"This did not come true within {within} s: {script}")
             time.sleep(0.02)
+
+    def _is_so(self, script):
+        try:
+            return self.run(script)
+        except RuntimeError as error:
+            if "context" in str(error):  # the document is just being left
+                return False
+            raise
+
+    def settled(self):
+        """Waits until all that was asked for is answered, and drawn. Views go on coming."""
+        end = time.monotonic() + WAIT_S
+        while True:
+            was_idle = not self.asked
+            self.run(DRAWN)
+            if was_idle and not self.asked:
+                return
+            if time.monotonic() > end:
+                raise SystemExit(f"{len(self.asked)} requests were not answered within {WAIT_S} s")
 
     def shoot(self, file, webp=None):
         """The whole page, however long, also what a browser leaves out while it is not in sight. With `webp`, 1 to 100,
@@ -160,13 +215,26 @@ class Tab:
     def close(self):
         if self.socket:
             self.socket.close()
+        below = descendants(self.process.pid)
         self.process.terminate()
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            for pid in [self.process.pid, *below]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self.process.wait()
         self.home.cleanup()
+
+
+def descendants(pid):
+    """The processes that a process has started, and these, and so on."""
+    children = []
+    with contextlib.suppress(OSError):  # it has ended, or the kernel does not tell
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
+                children += [int(child) for child in file.read().split()]
+    return children + [one for child in children for one in descendants(child)]
 
 
 def parts(address):
