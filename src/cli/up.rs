@@ -451,7 +451,7 @@ async fn up(
         running.wait().await;
         return Err(refusal);
     }
-    announce(&running.ready, status_address, data, standby, output);
+    announce(&running.ready, status_address, data, standby, manager.is_there(), output);
     manager.ready(&format!("{} {}", running.ready.name, how(&running.ready))).await;
     // It ends with the member, as what sets the tags below does.
     tokio::spawn(manager.clone().accompany(handle.clone()));
@@ -555,6 +555,7 @@ fn announce(
     status: Option<SocketAddr>,
     data: PathBuf,
     standby: bool,
+    managed: bool,
     output: &Output,
 ) {
     let node::Ready { name, id, cluster, founded, joined, sequence, .. } = ready.clone();
@@ -596,7 +597,10 @@ fn announce(
         _ => "Next: `althing status` says how the cluster is.",
     };
     output.hint(next);
-    output.line("It runs until Ctrl-C.");
+    // A service manager has no keyboard.
+    if !managed {
+        output.line("It runs until Ctrl-C.");
+    }
 }
 
 /// How it came to be where it is; its name goes before it.
