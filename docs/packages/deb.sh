@@ -60,6 +60,8 @@ for script in postinst prerm postrm; do
     install -m 755 "$here/debian/$script" "$root/DEBIAN/$script"
 done
 printf '%s\n' /etc/althing/config.toml /etc/default/althing >"$root/DEBIAN/conffiles"
+# For `dpkg --verify`; conffiles are compared by dpkg itself.
+(cd "$root" && find usr -type f -print0 | LC_ALL=C sort -z | xargs -0 md5sum >DEBIAN/md5sums)
 cat >"$root/DEBIAN/control" <<EOF
 Package: althing
 Version: $version
