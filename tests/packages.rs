@@ -125,17 +125,21 @@ completions) echo "complete -F _althing althing" ;;
 esac
 "#;
 
-fn package(program: &str, into: &Path) -> PathBuf {
+/// A package of `program`, which `depends` on what is said or on what it names.
+fn package(program: &str, depends: Option<&str>, into: &Path) -> PathBuf {
     let binary = into.join("program");
     fs::write(&binary, program).unwrap();
     fs::set_permissions(&binary, fs::Permissions::from_mode(0o700)).unwrap();
-    let output = Command::new(packaged("deb.sh"))
+    let mut command = Command::new(packaged("deb.sh"));
+    command
         .args([&binary, &into.join("out")])
         .env("DEB_VERSION", "1.2.3~test")
         .env("DEB_ARCH", "arm64")
-        .env("DEB_DEPENDS", "libc6")
-        .output()
-        .unwrap();
+        .env_remove("DEB_DEPENDS");
+    if let Some(depends) = depends {
+        command.env("DEB_DEPENDS", depends);
+    }
+    let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().into()
 }
@@ -149,7 +153,7 @@ fn dpkg_deb(arguments: &[&str]) -> String {
 #[test]
 fn a_debian_package_holds_what_it_is_to_hold() {
     let place = tempfile::tempdir().unwrap();
-    let made = package(PROGRAM, place.path());
+    let made = package(PROGRAM, Some("libc6"), place.path());
     assert_eq!(made.file_name().unwrap(), "althing_1.2.3~test_arm64.deb");
     let made = made.to_str().unwrap();
 
@@ -205,7 +209,22 @@ fn a_debian_package_holds_what_it_is_to_hold() {
 #[test]
 fn a_package_is_made_of_any_binary() {
     let place = tempfile::tempdir().unwrap();
-    let made = package("no program of this machine", place.path());
-    let listing = dpkg_deb(&["--contents", made.to_str().unwrap()]);
+    let made = package("no program of this machine", None, place.path());
+    let made = made.to_str().unwrap();
+    let listing = dpkg_deb(&["--contents", made]);
     assert!(listing.contains("./usr/bin/althing") && !listing.contains("/man/"), "{listing}");
+    assert_eq!(dpkg_deb(&["--field", made, "Depends"]), "passwd\n", "a static one needs nothing");
+}
+
+#[test]
+fn a_package_asks_for_the_library_that_the_binary_was_linked_with() {
+    for (symbols, library) in [
+        ("\0GLIBC_2.4\0GLIBC_2.34\0GLIBC_2.9\0", "libc6 (>= 2.34), libgcc-s1"),
+        ("\0GLIBC_2.2.5\0", "libc6 (>= 2.2.5), libgcc-s1"),
+    ] {
+        let place = tempfile::tempdir().unwrap();
+        let made = package(symbols, None, place.path());
+        let said = dpkg_deb(&["--field", made.to_str().unwrap(), "Depends"]);
+        assert_eq!(said, format!("passwd, {library}\n"));
+    }
 }

@@ -1,12 +1,11 @@
 #!/bin/sh
 # Makes a Debian package of a binary that was built already, with dpkg-deb alone. `cargo deb` makes
-# one from Cargo.toml, and finds out which libraries the binary needs; manual and completions are
-# not in that.
+# one from Cargo.toml; manual and completions are not in that.
 #
 #   docs/packages/deb.sh BINARY [DIRECTORY]     prints the path of the package
 #
 # DEB_ARCH is the architecture (this machine's), DEB_VERSION the version (that of Cargo.toml),
-# DEB_DEPENDS what the binary needs beside `passwd` (nothing: right for a static one).
+# DEB_DEPENDS what the binary needs beside `passwd` (the C library that it was linked with, if any).
 set -eu
 # Modes in the package are not those of whoever builds it.
 umask 022
@@ -17,6 +16,10 @@ here=$(cd "$(dirname "$0")" && pwd)
 project=$(cd "$here/../.." && pwd)
 version=${DEB_VERSION:-$(sed -n 's/^version = "\([^"]*\)"$/\1/p' "$project/Cargo.toml" | head -n 1)}
 arch=${DEB_ARCH:-$(dpkg --print-architecture)}
+# Functions of the C library have the version in which they came. The newest is the oldest library
+# that will do; a static binary names none.
+libc=$(LC_ALL=C grep -ao 'GLIBC_2[.0-9]*' "$binary" | sort -Vu | tail -n 1)
+depends=${DEB_DEPENDS-${libc:+"libc6 (>= ${libc#GLIBC_}), libgcc-s1"}}
 
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
@@ -57,12 +60,14 @@ for script in postinst prerm postrm; do
     install -m 755 "$here/debian/$script" "$root/DEBIAN/$script"
 done
 printf '%s\n' /etc/althing/config.toml /etc/default/althing >"$root/DEBIAN/conffiles"
+# For `dpkg --verify`; conffiles are compared by dpkg itself.
+(cd "$root" && find usr -type f -print0 | LC_ALL=C sort -z | xargs -0 md5sum >DEBIAN/md5sums)
 cat >"$root/DEBIAN/control" <<EOF
 Package: althing
 Version: $version
 Architecture: $arch
 Maintainer: Whoever builds this package <root@localhost>
-Depends: passwd${DEB_DEPENDS:+, $DEB_DEPENDS}
+Depends: passwd${depends:+, $depends}
 Section: admin
 Priority: optional
 Installed-Size: $(du -sk "$root" | cut -f 1)

@@ -128,9 +128,11 @@ pub(super) fn note(text: &str) {
     let _unread = writeln!(io::stderr(), "{}", clean(text));
 }
 
-/// Without control characters, line breaks excepted.
+/// Without control characters, except those that only make room: line breaks, and the tabs that
+/// programs print.
 pub(super) fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+    let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
 }
 
 fn to_value(value: &impl Serialize) -> serde_json::Value {
@@ -172,5 +174,6 @@ mod tests {
     #[test]
     fn text_from_elsewhere_cannot_steer_the_terminal() {
         assert_eq!(clean("a\x1b[2Jb\r\n\u{9b}c"), "a\u{fffd}[2Jb\u{fffd}\n\u{fffd}c");
+        assert_eq!(clean("\tat Main.run\x08\x0b"), "\tat Main.run\u{fffd}\u{fffd}");
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct Cell {
 
 impl Cell {
     pub fn new(paint: Paint, text: impl Into<String>) -> Self {
-        Self { text: clean(&text.into()).replace('\n', " "), paint }
+        Self { text: clean(&text.into()).replace(['\n', '\t'], " "), paint }
     }
 }
 

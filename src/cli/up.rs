@@ -501,7 +501,7 @@ async fn up(
         return Err(refusal);
     }
     let status_page = status_address.map(|address| (address, status_tls.is_some()));
-    announce(&running.ready, status_page, data, standby, output);
+    announce(&running.ready, status_page, data, standby, manager.is_there(), output);
     manager.ready(&format!("{} {}", running.ready.name, how(&running.ready))).await;
     // It ends with the member, as what sets the tags below does.
     tokio::spawn(manager.clone().accompany(handle.clone()));
@@ -615,6 +615,7 @@ fn announce(
     status: Option<(SocketAddr, bool)>,
     data: PathBuf,
     standby: bool,
+    managed: bool,
     output: &Output,
 ) {
     let node::Ready { name, id, cluster, founded, joined, sequence, .. } = ready.clone();
@@ -661,7 +662,10 @@ fn announce(
         _ => "Next: `althing status` says how the cluster is.",
     };
     output.hint(next);
-    output.line("It runs until Ctrl-C.");
+    // A service manager has no keyboard.
+    if !managed {
+        output.line("It runs until Ctrl-C.");
+    }
 }
 
 /// How it came to be where it is; its name goes before it.

@@ -120,6 +120,11 @@ impl Ask {
             Self::Logs { follow: true, .. } | Self::Events(EventsQuestion { follow: true, .. })
         )
     }
+
+    /// Whether nothing comes of it but the answer, so that it may be put twice.
+    fn only_asks(&self) -> bool {
+        !matches!(self, Self::Restart { .. })
+    }
 }
 
 /// One part of an answer to an [`Ask`].

@@ -250,7 +250,7 @@ impl Work {
             match Guard::start(&this_program()) {
                 Ok(guard) => self.guard = Some(guard),
                 // There are two others that do what it does.
-                Err(error) => tracing::warn!(%error, "there is no guard for addresses"),
+                Err(error) => tracing::warn!("there is no guard for addresses: {error}"),
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Between members: a question goes out on a stream of its own and its answer
 //! comes back as lines of JSON. Both are read with bounds.
 
-use std::{collections::BTreeMap, future::Future, io, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, io, mem, path::Path, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader},
@@ -29,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const TAKE_WITHIN: Duration = Duration::from_secs(30);
 /// How soon one whose log is followed is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How soon a question is put once more of which a broken connection was all that was heard.
+const ONCE_MORE: Duration = Duration::from_millis(100);
 /// Parts that wait for whoever listens.
 const WAITING_MAX: usize = 256;
 
@@ -99,13 +101,16 @@ pub(in crate::node) fn ask(
 }
 
 /// Asks another member and hands on what it tells. Whoever follows a log is not left
-/// alone when a connection breaks: it is asked again, from where it was.
+/// alone when a connection breaks: it is asked again, from where it was. Other questions are
+/// put once more if nothing at all was heard: of a member that was killed and is back, whoever
+/// asks first finds that the connection was to the process of before.
 async fn relay(network: Net, asked: Asked, ask: Ask, to: mpsc::Sender<Told>) {
     let nobody_listens = to.clone();
     let follows = ask.follows();
     let talk = async {
         let mut so_far = SoFar::default();
         let mut said = false;
+        let mut once_more = !follows && ask.only_asks();
         loop {
             let before = so_far.clone();
             let Err(error) = converse(&network, asked.id, &ask, &mut so_far, &to).await else {
@@ -113,6 +118,11 @@ async fn relay(network: Net, asked: Asked, ask: Ask, to: mpsc::Sender<Told>) {
             };
             if so_far != before {
                 said = false;
+            }
+            let broke = !so_far.heard && error.kind() != io::ErrorKind::TimedOut;
+            if broke && mem::take(&mut once_more) {
+                tokio::time::sleep(ONCE_MORE).await;
+                continue;
             }
             let todo = if follows {
                 "It is asked again for as long as you follow."
@@ -143,6 +153,8 @@ struct SoFar {
     lines: BTreeMap<ServiceName, WallTime>,
     /// The number of the last event.
     event: Option<u64>,
+    /// Whether anything was heard.
+    heard: bool,
 }
 
 /// Asks once, for what comes behind what there is `so_far`.
@@ -162,6 +174,7 @@ async fn converse(
     loop {
         let next = next_part(&mut parts, LINE_MAX);
         let told = if ask.follows() { next.await? } else { in_time(next).await? };
+        so_far.heard = true;
         match &told {
             Told::Line { service, line } => {
                 if before.get(service).is_some_and(|until| line.at <= *until) {
