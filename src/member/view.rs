@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::addresses::AddressView;
-use crate::proto::membership::Place;
+use crate::{base::operator::AskedBy, proto::membership::Place};
 
 mod judged;
 mod made;

@@ -495,6 +495,7 @@ mod tests {
             cause: None,
             episode: None,
             evidence: None,
+            asked: None,
         };
         assert_eq!(Checker::accuses(&event(EventKind::Member)), Ok(()));
         let violation = Checker::accuses(&event(EventKind::Lie)).unwrap_err();

@@ -11,7 +11,7 @@ use crate::{
         AppName, Digest, MemberId, RuleName, Time, WallTime,
         catalog::{Application, Catalog, Enrolled, Failover, Origin, Policy, Window, WindowMode},
         conduct::Silence,
-        operator::{AskedBy, Operator},
+        operator::Operator,
     },
     member::{Member, content::Work},
     proto::{
