@@ -150,23 +150,26 @@ impl Secure {
     pub fn refused(&self, error: &io::Error) -> Refusal {
         let host = &self.host;
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        let (why, todo) = match inner {
-            Some(rustls::Error::InvalidCertificate(bad)) => self.mistrusted(bad),
+        let (reason, (why, todo)) = match inner {
+            Some(rustls::Error::InvalidCertificate(bad)) => {
+                (Reason::Forbidden, self.mistrusted(bad))
+            }
             Some(rustls::Error::InvalidMessage(_)) => (
-                "What answers there speaks no TLS".to_owned(),
-                "Start the member with --status-cert and --status-key, or name the right port.",
+                Reason::Invalid,
+                (
+                    "What answers there speaks no TLS".to_owned(),
+                    "Start the member with --status-cert and --status-key, or name the right port.",
+                ),
             ),
             _ => (
-                format!("No TLS connection to it comes about: {error}"),
-                "See that the status port of a member with --status-cert is there.",
+                Reason::Failed,
+                (
+                    format!("No TLS connection to it comes about: {error}"),
+                    "See that the status port of a member with --status-cert is there.",
+                ),
             ),
         };
-        Refusal::new(
-            Reason::Forbidden,
-            format!("Nothing was sent to {host}."),
-            format!("{why}."),
-            todo,
-        )
+        Refusal::new(reason, format!("Nothing was sent to {host}."), format!("{why}."), todo)
     }
 
     /// Why its certificate is not taken, and what to do.
