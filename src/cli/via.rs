@@ -189,6 +189,12 @@ impl Secure {
                 format!("The certificate of {host} has expired"),
                 "Put another one where --status-cert of the member says, and send it SIGHUP.",
             ),
+            // What `openssl req -x509` makes, unless it is told otherwise.
+            other if format!("{other:?}").contains("CaUsedAsEndEntity") => (
+                format!("The certificate of {host} is one of an authority, and no server's"),
+                "Sign one for the server with it; or make one that signs itself with CA:FALSE \
+                 (`openssl req -x509 -addext basicConstraints=critical,CA:FALSE`).",
+            ),
             other => (
                 format!("The certificate of {host} can't be trusted: {other}"),
                 "See what is wrong with it by `openssl s_client -connect HOST:PORT`.",
