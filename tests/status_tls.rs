@@ -62,6 +62,18 @@ impl Files {
         fs::write(&self.key, pem("PRIVATE KEY", &key.serialize_der())).unwrap();
     }
 
+    /// Writes one that signs itself.
+    fn write_own(&self, names: &[&str], until: i32, is_ca: IsCa) {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut parameters = CertificateParams::new(names).unwrap();
+        parameters.not_after = date_time_ymd(until, 1, 1);
+        parameters.is_ca = is_ca;
+        let made = parameters.self_signed(&key).unwrap();
+        fs::write(&self.certificate, pem("CERTIFICATE", made.der())).unwrap();
+        fs::write(&self.key, pem("PRIVATE KEY", &key.serialize_der())).unwrap();
+    }
+
     fn given_to(&self, mut plan: Plan) -> Plan {
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         plan.more.extend(["--status-cert".to_owned(), text(&self.certificate)]);
@@ -165,6 +177,19 @@ fn another_certificate_is_taken_while_the_member_runs() {
     hang_up(&a);
     told(&a, &["until 2093-01-01T00:00:00Z"]);
     by(&new).unwrap_err().is(7, "forbidden", "not made out for");
+
+    // One that signs itself is its own authority, unless it says that it is one of others.
+    let own = files.certificate.to_str().unwrap();
+    files.write_own(&[&ip], 2094, IsCa::ExplicitNoCa);
+    hang_up(&a);
+    told(&a, &["until 2094-01-01T00:00:00Z"]);
+    by(own).unwrap();
+    files.write_own(&[&ip], 2095, IsCa::Ca(BasicConstraints::Unconstrained));
+    hang_up(&a);
+    told(&a, &["until 2095-01-01T00:00:00Z"]);
+    let refusal = by(own).unwrap_err();
+    assert!(refusal.todo.contains("CA:FALSE"), "{refusal:?}");
+    refusal.is(7, "forbidden", "one of an authority");
 }
 
 #[test]

@@ -307,6 +307,6 @@ async fn ask_one<S: Source>(
         }
         Err("It said nothing of it.".to_owned())
     });
-    let late = || format!("It said nothing for {} s.", DIFFERS_WITHIN.as_secs());
+    let late = || format!("It was not through within {} s.", DIFFERS_WITHIN.as_secs());
     Ok(told.await.unwrap_or_else(|_| Err(late())))
 }

@@ -177,7 +177,7 @@ fn text(path: &Path, what: &str) -> Result<Zeroizing<String>, Refusal> {
         .and_then(|file| file.take(FILE_MAX).read_to_end(&mut bytes))
         .map_err(|error| unread(error.to_string()))?;
     let text = std::str::from_utf8(&bytes)
-        .map_err(|_| unread("it is no text: it has to be PEM, and may be DER".to_owned()))?;
+        .map_err(|_| unread("it is no text, so perhaps DER: it has to be PEM".to_owned()))?;
     Ok(Zeroizing::new(text.to_owned()))
 }
 

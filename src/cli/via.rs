@@ -150,23 +150,26 @@ impl Secure {
     pub fn refused(&self, error: &io::Error) -> Refusal {
         let host = &self.host;
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        let (why, todo) = match inner {
-            Some(rustls::Error::InvalidCertificate(bad)) => self.mistrusted(bad),
+        let (reason, (why, todo)) = match inner {
+            Some(rustls::Error::InvalidCertificate(bad)) => {
+                (Reason::Forbidden, self.mistrusted(bad))
+            }
             Some(rustls::Error::InvalidMessage(_)) => (
-                "What answers there speaks no TLS".to_owned(),
-                "Start the member with --status-cert and --status-key, or name the right port.",
+                Reason::Invalid,
+                (
+                    "What answers there speaks no TLS".to_owned(),
+                    "Start the member with --status-cert and --status-key, or name the right port.",
+                ),
             ),
             _ => (
-                format!("No TLS connection to it comes about: {error}"),
-                "See that the status port of a member with --status-cert is there.",
+                Reason::Failed,
+                (
+                    format!("No TLS connection to it comes about: {error}"),
+                    "See that the status port of a member with --status-cert is there.",
+                ),
             ),
         };
-        Refusal::new(
-            Reason::Forbidden,
-            format!("Nothing was sent to {host}."),
-            format!("{why}."),
-            todo,
-        )
+        Refusal::new(reason, format!("Nothing was sent to {host}."), format!("{why}."), todo)
     }
 
     /// Why its certificate is not taken, and what to do.
@@ -185,6 +188,12 @@ impl Secure {
             Bad::Expired | Bad::ExpiredContext { .. } => (
                 format!("The certificate of {host} has expired"),
                 "Put another one where --status-cert of the member says, and send it SIGHUP.",
+            ),
+            // What `openssl req -x509` makes, unless it is told otherwise.
+            other if format!("{other:?}").contains("CaUsedAsEndEntity") => (
+                format!("The certificate of {host} is one of an authority, and no server's"),
+                "Sign one for the server with it; or make one that signs itself with CA:FALSE \
+                 (`openssl req -x509 -addext basicConstraints=critical,CA:FALSE`).",
             ),
             other => (
                 format!("The certificate of {host} can't be trusted: {other}"),

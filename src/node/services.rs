@@ -105,7 +105,7 @@ pub enum Ask {
     /// What it finds out about its machine: [`Told::Checkup`].
     Checkup,
     /// In which files what stands there differs, and what is being published:
-    /// [`Told::Differs`].
+    /// [`Told::Differs`], and before that now and then [`Told::Signing`].
     Differs {
         /// In which application.
         app: AppName,

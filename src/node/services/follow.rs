@@ -34,6 +34,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long a comparison waits for its turn: less than whoever asks does, so that it hears why.
 const TURN_WITHIN: Duration = Duration::from_secs(3);
 
+/// How often is told that a comparison is under way: more often than whoever asks loses patience.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
 /// Held while this machine is looked at.
 static LOOKING: Semaphore = Semaphore::const_new(1);
 /// Held while a live tree is compared for somebody.
@@ -138,7 +141,7 @@ async fn parts(
         }
         Ask::Differs { app } => {
             let known = known.borrow().clone();
-            match compared(vault.content, known, app).await? {
+            match telling(compared(vault.content, known, app), to).await?? {
                 Ok(found) => to.send(Told::Differs(Box::new(found))).await?,
                 Err(refusal) => {
                     to.send(Told::Refused(refusal)).await?;
@@ -160,6 +163,18 @@ async fn parts(
     }
     to.send(Told::Done).await?;
     Ok(())
+}
+
+/// Does `work`, and tells now and then that it is under way: a large tree takes longer to walk over
+/// than whoever asks waits for a part.
+async fn telling<T>(work: impl Future<Output = T>, to: &mpsc::Sender<Told>) -> Result<T, Gone> {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return Ok(done),
+            () = tokio::time::sleep(TELL_EVERY) => to.send(Told::Signing).await?,
+        }
+    }
 }
 
 /// Compares what stands here of `app`, one look at a time, however many ask: each may have to
@@ -299,5 +314,29 @@ impl Look {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever asks waits for each part by itself: see `PATIENCE` of the question.
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_long_is_told_to_be_under_way() {
+        let (to, mut told) = mpsc::channel(16);
+        let slow = tokio::time::sleep(TELL_EVERY * 7 / 2);
+        assert!(telling(slow, &to).await.is_ok());
+        drop(to);
+        let mut parts = Vec::new();
+        while let Some(part) = told.recv().await {
+            parts.push(part);
+        }
+        assert_eq!(parts, [Told::Signing, Told::Signing, Told::Signing]);
+
+        // Nobody listens any more.
+        let (to, told) = mpsc::channel(16);
+        drop(told);
+        assert!(telling(std::future::pending::<()>(), &to).await.is_err());
     }
 }
