@@ -245,9 +245,9 @@ kinds! {
         Critical
             "A member proposed two catalogs in one ballot: it is broken, stolen, or was started from \
              an old copy of its data directory. Where the event ends with `or ... lies`, it is known \
-             by the word of a member only, and it may be that one. What it asked for second was not \
-             accepted here. With `--json` it shows `evidence`: the ballot, both catalogs, from whom \
-             each came, and who signed them."
+             by the word of a member only, and it may be that one. What was accepted here first was \
+             not given up for the second, unless a majority has signed that one. With `--json` it \
+             shows `evidence`: the ballot, both catalogs, from whom each came, and who signed them."
             "Remove it: `althing remove NAME`. Then look what it did, as after a theft. Where it may \
              be another one that lies, compare what the others tell: `althing events --all --kind \
              lie`."

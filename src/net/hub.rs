@@ -546,15 +546,18 @@ async fn doubt(hub: Arc<Hub>, member: MemberId, address: SocketAddr, links: Vec<
     let far = links.iter().map(|link| link.connection.rtt()).max().unwrap_or_default();
     let mut left = refusal::ASKED_MAX.max(far * 8);
     // Nothing has to come back where nothing was sent.
-    while !is_asked() && is_silent() && !left.is_zero() {
+    let is_up = || links.iter().any(Link::is_alive);
+    while !is_asked() && is_silent() && is_up() && !left.is_zero() {
         sleep(refusal::LOOK).await;
         left = left.saturating_sub(refusal::LOOK);
     }
-    if is_asked() {
+    // Once: what leaves after this look has had no time for an answer.
+    let asked = is_asked();
+    if asked {
         sleep(UNANSWERED.max(far * 2)).await;
     }
     hub.lock().doubted.remove(&address);
-    if is_asked() && is_silent() && links.iter().any(Link::is_alive) {
+    if asked && is_silent() && is_up() {
         hub.inlet.event(NetEvent::Refused { member }).await;
     }
 }

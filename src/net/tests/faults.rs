@@ -158,7 +158,8 @@ async fn a_forged_refusal_harms_no_peer() {
         b.net.datagram(a.id(), b"nothing is asked".to_vec());
         sleep(Duration::from_millis(2)).await;
         hub.refused(b.net.local_addr());
-        let until = Instant::now() + Duration::from_millis(500);
+        // Longer than it is doubted where nothing is asked.
+        let until = Instant::now() + Duration::from_millis(1_500);
         while Instant::now() < until {
             if probed {
                 a.net.datagram(b.id(), b"probe".to_vec());

@@ -97,10 +97,11 @@ impl Evidence {
 /// What evidence is worth to somebody who trusts nobody's word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// This member signed both, so it lies or is broken: the proposer, where that one did.
+    /// The proposer signed both, so it lies or is broken.
     Signer(MemberId),
-    /// Voters have signed each, and none of them both: the proposer lied, or all of those who
-    /// signed one of the two.
+    /// Voters have signed each: the proposer lied, or all of those who signed one of the two. One
+    /// that signed both proves no more: an acceptor that has learnt that the first is decided
+    /// forgets it, and may be asked for the second by a proposer that lies.
     Voters,
     /// At least one of the two is signed by nobody: it is the word of whoever tells of it.
     Word,
@@ -144,11 +145,13 @@ pub fn verify_evidence(
             }
         }
     }
-    let both = |voter: &MemberId| other.accepts.iter().any(|(id, _)| id == voter);
-    let signers = one.accepts.iter().map(|(voter, _)| *voter).filter(both);
-    Ok(match signers.min_by_key(|voter| *voter != ballot.proposer) {
-        Some(signer) => Proof::Signer(signer),
-        None if one.accepts.is_empty() || other.accepts.is_empty() => Proof::Word,
-        None => Proof::Voters,
+    let by_proposer = |(voter, _): &(MemberId, Signature)| *voter == ballot.proposer;
+    let is_signed = |statement: &&Statement| statement.accepts.iter().any(by_proposer);
+    Ok(if [one, other].iter().all(is_signed) {
+        Proof::Signer(ballot.proposer)
+    } else if one.accepts.is_empty() || other.accepts.is_empty() {
+        Proof::Word
+    } else {
+        Proof::Voters
     })
 }

@@ -218,6 +218,37 @@ fn two_commits_at_one_ballot_are_told_of_where_a_majority_signed_both() {
     assert_eq!(world.registers[2].record().committed.catalog, *one, "what it holds stays");
 }
 
+/// An acceptor forgets what it accepted once that is decided.
+#[test]
+fn an_honest_voter_that_signed_both_is_not_said_to_lie() {
+    let mut world = voters(3);
+    let (ballot, one) = (ballot(&world, 1), next(&world, 1));
+    let effects = tell(&mut world, 2, 1, Message::Accept { ballot, catalog: one.clone() });
+    assert!(is_acknowledged(&effects));
+    let commit = committed(&world, ballot, &one, &[0, 2]);
+    let effects = tell(&mut world, 2, 0, Message::Commit(Box::new(commit)));
+    assert!(lies(&effects).is_empty());
+    let mut other = Edit::Touch(2).apply(&one).unwrap().unwrap();
+    other.sequence = one.sequence + 1;
+    let effects =
+        tell(&mut world, 2, 1, Message::Accept { ballot, catalog: Box::new(other.clone()) });
+    let [lie] = lies(&effects).try_into().expect("it is told once");
+    assert!(is_acknowledged(&effects), "it signs the second as well");
+    let (liar, voter) = (world.keys[1].member(), world.keys[2].member());
+    assert_eq!(lie.proposer(), liar);
+    assert!(lie.one.accepts.iter().any(|(id, _)| *id == voter), "and has signed the first");
+    let mut signed = lie;
+    signed.other.accepts = vec![(voter, sign_accept(&world.keys[2], ballot, other.digest()))];
+    assert_eq!(verify(&world, &signed), Ok(Proof::Voters));
+    // The proposer itself never has two.
+    for (statement, digest) in
+        [(&mut signed.one, one.digest()), (&mut signed.other, other.digest())]
+    {
+        statement.accepts.push((liar, sign_accept(&world.keys[1], ballot, digest)));
+    }
+    assert_eq!(verify(&world, &signed), Ok(Proof::Signer(liar)));
+}
+
 /// The register proposes, and hears its own promise: at which number it asks the others.
 fn propose(world: &mut World, n: usize) -> BallotNumber {
     let effects = act(world, n, |r, effects| r.propose(Time(0), 1, Edit::Touch(9), effects));
