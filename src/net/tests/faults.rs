@@ -142,7 +142,7 @@ fn a_killed_peer_that_was_slow_at_first_is_noticed_all_the_same() {
     };
     assert_eq!(home.block_on(asked), id);
     println!("noticed after {:?}", began.elapsed());
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
 /// Such a word can be forged; it is believed of nobody that answers, nor of whom nothing was asked.
