@@ -478,7 +478,7 @@ def in_which_files_any_member_differs_is_told(tab, address, cluster):
     assert "Version 6 is being published: 3 paths differ from the version before." in (words := tab.run(told)), words
     assert "removed css/old.css" in words
     cluster.window = None
-    tab.until(f"!{told}", within=15)
+    tab.until(f"!{told}")
     # The focus goes back to the button, or, where that has gone, to the heading.
     tab.run("document.querySelector('#app-files-close').focus()")
     press(tab, "Enter")

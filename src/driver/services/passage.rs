@@ -9,8 +9,13 @@
 
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt,
+    os::{fd::AsRawFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{FileType, Mode, OFlags},
+    io::Errno,
 };
 
 use super::access::Access;
@@ -32,31 +37,20 @@ impl Passage {
     /// stands in the data directory, except for the trees. What lies deeper can't be reached then.
     ///
     /// # Errors
-    /// What the system says; some of it may be done.
+    /// What the system says of the first that could not be shut; the others are.
     pub fn shut_rest(&self) -> io::Result<()> {
+        let mut failed = None;
         for entry in fs::read_dir(&self.data)? {
             let path = entry?.path();
             if path == self.live {
                 continue;
             }
-            let shut = || {
-                let permissions = fs::symlink_metadata(&path)?.permissions();
-                // A link has no rights of its own, and what it leads to is not in here.
-                let mode = permissions.mode();
-                if mode & 0o007 == 0 || path.is_symlink() {
-                    return Ok(());
-                }
-                fs::set_permissions(&path, fs::Permissions::from_mode(mode & 0o7770))
-            };
-            match shut() {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    let what = format!("{}: {error}", path.display());
-                    return Err(io::Error::new(error.kind(), what));
-                }
-                _ => {}
+            if let Err(error) = shut(&path) {
+                let what = format!("{}: {error}", path.display());
+                failed.get_or_insert(io::Error::new(error.kind(), what));
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// Lets a user through to `tree`, if that is one of those in the data directory and the user
@@ -103,6 +97,27 @@ impl Passage {
         }
         Ok(opened)
     }
+}
+
+/// Takes from others what is allowed them of what stands at `path`. What is looked at is what is
+/// changed, whatever is put in its place meanwhile: only who owns a directory is sure of that.
+fn shut(path: &Path) -> io::Result<()> {
+    let opened = match rustix::fs::open(
+        path,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    ) {
+        Err(Errno::NOENT) => return Ok(()), // it has gone
+        opened => opened?,
+    };
+    let mode = rustix::fs::fstat(&opened)?.st_mode;
+    // A link has no rights of its own, and what it leads to is not in here.
+    if FileType::from_raw_mode(mode) == FileType::Symlink || mode & 0o007 == 0 {
+        return Ok(());
+    }
+    // fchmod(2) takes no descriptor that was opened to look only, chmod(2) its name does.
+    let opened = format!("/proc/self/fd/{}", opened.as_raw_fd());
+    fs::set_permissions(opened, fs::Permissions::from_mode(mode & 0o7770))
 }
 
 /// What on the way to `path`, itself included, keeps a user from going on or from executing it, as
@@ -186,11 +201,15 @@ mod tests {
         let outside = tempfile::tempdir().unwrap();
         mode(outside.path(), 0o755);
         std::os::unix::fs::symlink(outside.path(), data.join("content")).unwrap();
+        std::os::unix::fs::symlink("nowhere", data.join("dangling")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(data.join("socket")).unwrap();
+        mode(&data.join("socket"), 0o666);
         fs::write(data.join("metrics"), "").unwrap();
         mode(&data.join("metrics"), 0o660);
         passage.shut_rest().unwrap();
         assert_eq!([of(outside.path()), of(&data.join("metrics"))], [0o755, 0o660]);
         assert_eq!([of(&data.join("logs")), of(&data.join("live/shop"))], [0o750, 0o755]);
+        assert_eq!(of(&data.join("socket")), 0o660);
     }
 
     #[test]
