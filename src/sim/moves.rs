@@ -177,12 +177,15 @@ impl World {
         }
     }
 
-    /// Where two of the others are.
+    /// Where two of the others are: other two each time that `s` was started with `--join` and
+    /// found no majority. Of some that name only each other each is as lost as the next.
     fn seeds_of(&self, s: usize) -> Vec<SocketAddr> {
         let roster = &self.newest().roster;
         let fit = |s: &&Server| !s.gone && !s.rotten && roster.named(&s.name).is_some();
         let all = self.servers.iter().filter(fit).map(|server| server.address);
-        all.filter(|at| *at != self.servers[s].address).take(2).collect()
+        let others: Vec<_> = all.filter(|at| *at != self.servers[s].address).collect();
+        let first = (2 * self.servers[s].joins) % others.len().max(1);
+        others.iter().copied().cycle().skip(first).take(others.len().min(2)).collect()
     }
 
     /// Whether all that `s` knows are gone: others have taken their places while it was away. They
@@ -216,6 +219,7 @@ impl World {
             if live * 2 > voters.len() || self.now < server.boot + LEFT_ALONE {
                 continue;
             }
+            self.servers[s].joins += 1;
             self.servers[s].seeds = self.seeds_of(s);
             self.say(Some(s), "is started again with --join");
             self.crash(s)?;

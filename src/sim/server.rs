@@ -182,6 +182,8 @@ pub(super) struct Server {
     pub callers: BTreeMap<usize, u64>,
     /// Where its next run looks for others.
     pub seeds: Vec<SocketAddr>,
+    /// How often its operator has started it again with addresses of others.
+    pub joins: usize,
     /// Where it ever ran.
     pub was_at: BTreeSet<SocketAddr>,
     pub tick_at: Option<u64>,
@@ -241,6 +243,7 @@ impl Server {
             dials: BTreeMap::new(),
             callers: BTreeMap::new(),
             seeds: Vec::new(),
+            joins: 0,
             was_at: BTreeSet::new(),
             tick_at: None,
             spins: 0,
