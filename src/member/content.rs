@@ -86,6 +86,11 @@ pub(super) struct Holding {
     /// What failed last, for people.
     pub error: Option<String>,
     scan_at: Time,
+    /// Before this another scan of the whole would take more than its share, unless a vote
+    /// needs it.
+    scan_share_at: Time,
+    /// The root of the version that was switched to last in this run.
+    version: Option<Digest>,
     retry_at: Time,
     /// Since when the live content is what was found.
     found_since: Time,
@@ -696,10 +701,13 @@ impl Content {
         match result {
             Ok(switched) => {
                 holding.activated = version.number;
+                holding.version = Some(version.root);
                 holding.found = Some(Found { root: Some(switched.root), scans: 1 });
                 holding.found_since = now;
                 holding.error = None;
-                holding.scan_at = now + SCAN_EVERY;
+                // However often versions come, one after the other edit: those who wait for
+                // the next one would wait for a scan each time.
+                holding.scan_at = holding.scan_share_at.max(now + SCAN_EVERY);
             }
             Err(ContentFailure::Outdated) => holding.retry_at = now + RETRY / 10,
             Err(failure) => {
@@ -724,7 +732,8 @@ impl Content {
         // be the first of the looks that a vote takes, and is never the last.
         let is_whole = holding.work.take() != Some(Work::Glancing);
         if is_whole {
-            holding.scan_at = now + (took * SCAN_SHARE).max(SCAN_EVERY);
+            holding.scan_share_at = now + took * SCAN_SHARE;
+            holding.scan_at = holding.scan_share_at.max(now + SCAN_EVERY);
         } else {
             // It took long only where the whole had to be scanned after all.
             holding.notice_at = now + took * NOTICE_SHARE;
@@ -739,7 +748,7 @@ impl Content {
                 };
                 // A root that is not the committed one is looked at again soon:
                 // only two scans running make it a vote for something new.
-                if scans < SCANS_RUNNING {
+                if scans < SCANS_RUNNING && (root.is_none() || root != holding.version) {
                     holding.scan_at = holding.scan_at.min(now + SCAN_EVERY / 4);
                 }
                 if holding.found.is_none_or(|found| found.root != root) {

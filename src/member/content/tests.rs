@@ -239,6 +239,34 @@ fn a_notice_is_heeded_at_once_but_not_for_ever() {
     assert_eq!(bench.content.deadline(), Some(later));
 }
 
+/// Versions that come one after the other, as edits do, bring no scan of a large tree each.
+#[test]
+fn scans_keep_to_their_share_over_a_switch() {
+    let mut bench = Bench::new();
+    bench.scanned(VERSION_1);
+    let second = Duration::from_secs(1);
+    bench.content.scanned(bench.now, &app(), Ok(Some(root(VERSION_1))), second);
+    let due = bench.now + second * SCAN_SHARE;
+    bench.now = bench.now + second * 5;
+    bench.content.activated(bench.now, &app(), &version(2), &Ok(Switched::whole(root(2))));
+    assert_eq!(bench.content.deadline(), Some(due));
+    // The switch itself is noticed, and a look says that it is what it should be.
+    bench.content.noticed(bench.now, &app());
+    bench.content.holdings.get_mut(&app()).unwrap().scan(&app(), true, &mut vec![]);
+    bench.content.scanned(bench.now, &app(), Ok(Some(root(2))), Duration::ZERO);
+    assert_eq!(bench.content.deadline(), Some(due));
+    // What is not that version is looked at again at once: somebody may vote for it.
+    bench.content.scanned(bench.now, &app(), Ok(Some(root(EDITED))), second);
+    assert_eq!(bench.content.deadline(), Some(bench.now + SCAN_EVERY / 4));
+    // A scan that takes no time leaves all as it is.
+    let mut bench = Bench::new();
+    bench.scanned(VERSION_1);
+    bench.content.scanned(bench.now, &app(), Ok(Some(root(VERSION_1))), Duration::ZERO);
+    bench.now = bench.now + second;
+    bench.content.activated(bench.now, &app(), &version(2), &Ok(Switched::whole(root(2))));
+    assert_eq!(bench.content.deadline(), Some(bench.now + SCAN_EVERY));
+}
+
 /// What is placed on another member stays here until that one has it, and may
 /// be placed here again at any moment.
 #[test]
