@@ -766,7 +766,7 @@ mod tests {
         let refusal = status_port(&both).await.map(|_| ()).unwrap_err();
         assert!(refusal.why.contains("/nonexistent/c can't be read"), "{refusal}");
         // Where the page is not served, nobody needs them.
-        let nowhere = args::Up { status: args::Listen(None), ..*both };
+        let nowhere = args::Up { status: "none".parse().unwrap(), ..*both };
         assert!(status_port(&nowhere).await.unwrap().is_none());
     }
 
