@@ -1,6 +1,6 @@
 //! One member in the model: the register of production, its disk, and what it
 //! still means to propose. Never more than that: what a member answers is
-//! decided in `src/proto/catalog/register.rs` alone.
+//! decided by `src/proto/catalog/register.rs` and its parts alone.
 
 use althing::{
     base::{MemberId, SecretKey, Time, planted::Bug, wire},
