@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     base::{Reason, Refusal, WallTime},
-    gateway::{BadCertificate, PortCertificate},
+    gateway::{BadCertificate, PortCertificate, Validity},
     member::event::Severity,
     node::wall_now,
 };
@@ -107,10 +107,11 @@ impl StatusTls {
     /// If it is out of time while what there is is not.
     pub fn check(&self, next: &StatusCertificate) -> Result<(), Refusal> {
         let now = wall_now();
-        if !self.held().read.is_valid(now) || next.read.is_valid(now) {
+        let (held, next_one) = (self.held().read.validity(), next.read.validity());
+        if !held.holds(now) || next_one.holds(now) {
             return Ok(());
         }
-        let (shown, why) = (next.certificate.display(), out_of_time(&next.read, now));
+        let (shown, why) = (next.certificate.display(), out_of_time(next_one, now));
         Err(unusable(format!("The certificate {shown} can't be used: {why}.")))
     }
 
@@ -130,7 +131,7 @@ impl StatusTls {
     /// How it is with the certificate, as an event tells it, and how much that matters.
     pub fn told(&self) -> (Severity, String) {
         let held = self.held();
-        told(&held.certificate, &held.read, wall_now())
+        told(&held.certificate, held.read.validity(), wall_now())
     }
 
     fn held(&self) -> StatusCertificate {
@@ -191,20 +192,20 @@ fn unusable(why: String) -> Refusal {
     )
 }
 
-fn out_of_time(certificate: &PortCertificate, now: WallTime) -> String {
-    if now > certificate.until() {
-        format!("it expired on {}", certificate.until())
+fn out_of_time(validity: Validity, now: WallTime) -> String {
+    if now > validity.until() {
+        format!("it expired on {}", validity.until())
     } else {
-        format!("it is not valid before {}", certificate.since())
+        format!("it is not valid before {}", validity.since())
     }
 }
 
-fn told(path: &Path, certificate: &PortCertificate, now: WallTime) -> (Severity, String) {
+fn told(path: &Path, validity: Validity, now: WallTime) -> (Severity, String) {
     let shown = path.display();
-    let (since, until) = (certificate.since(), certificate.until());
+    let (since, until) = (validity.since(), validity.until());
     let todo = "replace the file and its key, and send SIGHUP";
-    if !certificate.is_valid(now) {
-        let why = out_of_time(certificate, now);
+    if !validity.holds(now) {
+        let why = out_of_time(validity, now);
         let text =
             format!("clients refuse the certificate of the status port, {shown}: {why}; {todo}");
         return (Severity::Warning, text);

@@ -56,7 +56,7 @@ pub use proxy::{Affinity, Backends, KeyOf, Process, Turn};
 pub use stats::{Served, Snapshot, Stats};
 pub use tally::Tally;
 pub use tcp::{Cut, Lead, Leads, Tunnels, serve_tunnel};
-pub use tls::{BadCertificate, Certificate, Certificates, PortCertificate, Secured};
+pub use tls::{BadCertificate, Certificate, Certificates, PortCertificate, Secured, Validity};
 
 /// Where a request is answered.
 pub enum Route {

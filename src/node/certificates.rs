@@ -23,7 +23,7 @@ use super::{
 use crate::{
     base::{AppName, Digest, WallTime},
     driver::{secrets::Secrets, tls::Tls},
-    gateway::Certificate,
+    gateway::{Certificate, Validity},
     member::event::Severity,
 };
 
@@ -175,13 +175,13 @@ fn taken(
     };
     let (now, before) = (wall_now(), certificates.of(app));
     if let Some(before) = &before
-        && before.is_valid(now)
-        && !new.is_valid(now)
+        && before.validity().holds(now)
+        && !new.validity().holds(now)
     {
-        return seen(tls, Some(out_of_time(&new, now)));
+        return seen(tls, Some(out_of_time(new.validity(), now)));
     }
     let is_news = before.is_none_or(|before| !before.is_same(&new));
-    let until = new.until();
+    let until = new.validity().until();
     certificates.set(app, Some(Arc::new(new)));
     if is_news {
         let text =
@@ -191,8 +191,8 @@ fn taken(
     seen(tls, None)
 }
 
-fn out_of_time(certificate: &Certificate, now: WallTime) -> String {
-    let until = certificate.until();
+fn out_of_time(validity: Validity, now: WallTime) -> String {
+    let until = validity.until();
     if now > until { format!("it expired on {until}") } else { "it is not valid yet".to_owned() }
 }
 
@@ -208,9 +208,12 @@ fn trouble(sites: &SiteTable, app: &AppName, seen: &Seen) -> Option<(Severity, S
     };
     if let Some(why) = &seen.wrong {
         let (severity, stays) = match used {
-            Some(used) if used.is_valid(now) => (
+            Some(used) if used.validity().holds(now) => (
                 Severity::Warning,
-                format!("the one before stays in use, which expires on {}", used.until()),
+                format!(
+                    "the one before stays in use, which expires on {}",
+                    used.validity().until()
+                ),
             ),
             Some(_) => (Severity::Critical, "the one before has expired".to_owned()),
             None => (Severity::Critical, "nobody can come by TLS".to_owned()),
@@ -224,8 +227,9 @@ fn trouble(sites: &SiteTable, app: &AppName, seen: &Seen) -> Option<(Severity, S
         return Some((severity, format!("{text}; {stays}{again}")));
     }
     let used = used?;
-    if !used.is_valid(now) {
-        let why = out_of_time(&used, now);
+    let validity = used.validity();
+    if !validity.holds(now) {
+        let why = out_of_time(validity, now);
         let text = format!("clients refuse the certificate of {app}, because {why}: {set}");
         return Some((Severity::Critical, text));
     }
@@ -243,8 +247,8 @@ fn trouble(sites: &SiteTable, app: &AppName, seen: &Seen) -> Option<(Severity, S
         return Some((Severity::Warning, text));
     }
     let soon = WallTime(now.0.saturating_add(SOON.as_millis() as u64));
-    (used.until() < soon).then(|| {
-        let until = used.until();
+    (validity.until() < soon).then(|| {
+        let until = validity.until();
         (Severity::Warning, format!("the certificate of {app} expires on {until}: {set}"))
     })
 }
@@ -314,7 +318,7 @@ mod tests {
         }
 
         fn used(&self) -> Option<WallTime> {
-            self.sites.certificates().of(&app()).map(|used| used.until())
+            self.sites.certificates().of(&app()).map(|used| used.validity().until())
         }
     }
 

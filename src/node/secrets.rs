@@ -352,8 +352,9 @@ const CERTIFICATE: &str = "Give the chain of certificates and the private key as
 fn fit(app: &AppName, tls: &Tls, secrets: &Secrets) -> Result<(), String> {
     let new = certificates::check(app, tls, secrets);
     let new = new.map_err(|why| format!("{}.", super::run::sentence(&why)))?;
-    if super::start::wall_now() > new.until() {
-        let (name, until) = (&tls.certificate, new.until());
+    let until = new.validity().until();
+    if super::start::wall_now() > until {
+        let name = &tls.certificate;
         return Err(format!("The certificate in {name} expired on {until}."));
     }
     Ok(())

@@ -285,7 +285,8 @@ fn what_can_not_be_used_is_refused_with_a_reason() {
     let (others_chain, _) = other.split_at(cut(&other));
     let good = read(&one).unwrap();
     assert!(good.names("a.example") && !good.names("b.example"));
-    assert!(good.is_valid(WallTime(1_800_000_000_000)) && !good.is_valid(WallTime(0)));
+    let validity = good.validity();
+    assert!(validity.holds(WallTime(1_800_000_000_000)) && !validity.holds(WallTime(0)));
     assert!(read(&format!("{key}{chain}")).unwrap().is_same(&good));
     assert!(read(&format!("{chain}{others_chain}{key}")).is_ok(), "a chain");
     let encrypted = key.replace("PRIVATE", "ENCRYPTED PRIVATE");

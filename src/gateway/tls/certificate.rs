@@ -21,7 +21,7 @@ use rustls::{
 use zeroize::Zeroize;
 
 use super::validity::{self, Validity};
-use crate::base::{AppName, Digest, WallTime};
+use crate::base::{AppName, Digest};
 
 /// Certificates in one chain: more are none that clients would follow.
 const CHAIN_MAX: usize = 10;
@@ -98,14 +98,9 @@ impl Certificate {
         &self.app
     }
 
-    /// The end of its validity.
-    pub fn until(&self) -> WallTime {
-        WallTime(self.validity.until.saturating_mul(1000))
-    }
-
-    /// Whether it is valid at `now`.
-    pub fn is_valid(&self, now: WallTime) -> bool {
-        (self.validity.from..=self.validity.until).contains(&(now.0 / 1000))
+    /// From when to when it is valid.
+    pub fn validity(&self) -> Validity {
+        self.validity
     }
 
     /// Whether it is the same: a chain says who somebody is, whatever else differs.

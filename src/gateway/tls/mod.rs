@@ -39,6 +39,7 @@ mod validity;
 
 pub use certificate::{BadCertificate, Certificate};
 pub use port::PortCertificate;
+pub use validity::Validity;
 
 /// What a client is told that asks for a name which nobody here has a certificate for: an
 /// alert, fatal, `unrecognized_name` (RFC 6066).

@@ -19,7 +19,7 @@ use super::{
     certificate::{BadCertificate, Checked, is_made_out},
     validity::Validity,
 };
-use crate::base::{Digest, WallTime};
+use crate::base::Digest;
 
 /// A certificate with its key, ready for handshakes after which HTTP/1.1 is spoken.
 pub struct PortCertificate {
@@ -35,31 +35,16 @@ impl PortCertificate {
     /// SEC1 or PKCS#1) anywhere.
     ///
     /// # Errors
-    /// If it can't be used. That it is out of time is no error: see [`is_valid`](Self::is_valid).
+    /// If it can't be used. That it is out of time is no error: see [`validity`](Self::validity).
     pub fn from_pem(pem: &str) -> Result<Self, BadCertificate> {
         let Checked { fingerprint, leaf, validity, certified } = Checked::from_pem(pem)?;
         let config = config(certified).map_err(|_| BadCertificate::Refused)?;
         Ok(Self { fingerprint, leaf, validity, config: Arc::new(config) })
     }
 
-    /// The beginning of its validity.
-    pub fn since(&self) -> WallTime {
-        WallTime(self.validity.from.saturating_mul(1000))
-    }
-
-    /// The end of its validity.
-    pub fn until(&self) -> WallTime {
-        WallTime(self.validity.until.saturating_mul(1000))
-    }
-
-    /// Whether it is valid at `now`.
-    pub fn is_valid(&self, now: WallTime) -> bool {
-        (self.validity.from..=self.validity.until).contains(&(now.0 / 1000))
-    }
-
-    /// Whether the chain is the same.
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.fingerprint == other.fingerprint
+    /// From when to when it is valid.
+    pub fn validity(&self) -> Validity {
+        self.validity
     }
 
     /// Whether clients that ask for `host`, a name or an IP address, take it.

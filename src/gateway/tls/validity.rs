@@ -1,13 +1,33 @@
-//! When a certificate begins and ceases to be valid. Pure: DER in, two moments out; nothing
-//! else of it is read, as the TLS library reads the rest.
+//! When a certificate begins and ceases to be valid, and what that means at a moment. Pure: DER
+//! in, two moments out; nothing else of it is read, as the TLS library reads the rest.
 //!
 //! After RFC 5280, section 4.1, and ITU-T X.690.
 
-/// From when to when, in seconds since 1970.
+use crate::base::WallTime;
+
+/// From when to when a certificate is valid, both included, to the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Validity {
-    pub from: u64,
-    pub until: u64,
+pub struct Validity {
+    /// Seconds since 1970, as `until`.
+    from: u64,
+    until: u64,
+}
+
+impl Validity {
+    /// Its beginning.
+    pub fn since(self) -> WallTime {
+        WallTime(self.from.saturating_mul(1000))
+    }
+
+    /// Its end.
+    pub fn until(self) -> WallTime {
+        WallTime(self.until.saturating_mul(1000))
+    }
+
+    /// Whether it is valid at `now`.
+    pub fn holds(self, now: WallTime) -> bool {
+        (self.from..=self.until).contains(&(now.0 / 1000))
+    }
 }
 
 const INTEGER: u8 = 0x02;
@@ -98,7 +118,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::base::WallTime;
 
     fn one(tag: u8, text: &str) -> Vec<u8> {
         [&[tag, text.len() as u8], text.as_bytes()].concat()

@@ -134,7 +134,7 @@ impl Loop {
         for app in self.member.catalog().applications.keys() {
             if let Some(certificate) = certificates.of(app) {
                 // Below zero once it is over.
-                let left = certificate.until().0 as f64 - now.0 as f64;
+                let left = certificate.validity().until().0 as f64 - now.0 as f64;
                 put(Known::CertificateDays, app.as_str(), left / DAY_MS);
             }
         }
