@@ -42,8 +42,6 @@ const HANDSHAKE_RECORD: u8 = 22;
 const LINGER: Duration = Duration::from_secs(1);
 /// And how much of it, bytes.
 const LINGER_MAX: u64 = 64 << 10;
-/// From when on it is told that a certificate expires, milliseconds before it does.
-const SOON_MS: u64 = 14 * 86_400_000;
 
 /// The certificate of the status port. Clones are the same: what one reads anew, the next
 /// handshake of all takes.
@@ -130,8 +128,12 @@ impl StatusTls {
 
     /// How it is with the certificate, as an event tells it, and how much that matters.
     pub fn told(&self) -> (Severity, String) {
+        self.told_at(wall_now())
+    }
+
+    pub(super) fn told_at(&self, now: WallTime) -> (Severity, String) {
         let held = self.held();
-        told(&held.certificate, held.read.validity(), wall_now())
+        told(&held.certificate, held.read.validity(), now)
     }
 
     fn held(&self) -> StatusCertificate {
@@ -214,7 +216,7 @@ fn told(path: &Path, validity: Validity, now: WallTime) -> (Severity, String) {
         "the status port speaks TLS with the certificate {shown}, which is valid from {since} \
          until {until}"
     );
-    if until.0 < now.0.saturating_add(SOON_MS) {
+    if validity.ends_soon(now) {
         return (Severity::Warning, format!("{text}, and that is soon: {todo}"));
     }
     (Severity::Info, text)

@@ -192,14 +192,18 @@ pub(super) fn status_files(options: &args::Up) -> Result<Option<(&Path, &Path)>,
 }
 
 /// Tells with which certificate the status port begins, and each day that it is about to expire.
-async fn watch_certificate(handle: node::Handle, tls: StatusTls) {
-    let (severity, text) = tls.told();
-    handle.tell(severity, text).await;
+/// `told` says how it is with it.
+async fn watch_certificate<T: Future<Output = ()>>(
+    told: impl Fn() -> (Severity, String),
+    tell: impl Fn(Severity, String) -> T,
+) {
+    let (severity, text) = told();
+    tell(severity, text).await;
     loop {
         tokio::time::sleep(CERTIFICATE_LOOK).await;
-        let (severity, text) = tls.told();
+        let (severity, text) = told();
         if severity != Severity::Info {
-            handle.tell(severity, text).await;
+            tell(severity, text).await;
         }
     }
 }
@@ -512,7 +516,12 @@ async fn up(
         );
     }
     let watching = status_tls.clone().map(|tls| {
-        let watched = watch_certificate(handle.clone(), tls);
+        let handle = handle.clone();
+        let tell = move |severity, text| {
+            let handle = handle.clone();
+            async move { handle.tell(severity, text).await }
+        };
+        let watched = watch_certificate(move || tls.told(), tell);
         AbortOnDropHandle::new(tokio::spawn(watched))
     });
     // It ends with the member: then nobody answers its questions.
@@ -690,7 +699,30 @@ fn why(ended: &Ended) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_day_that_the_certificate_is_about_to_expire_it_is_told() {
+        let began = tokio::time::Instant::now();
+        let day = || began.elapsed().as_secs() / 86_400;
+        let told = || match day() {
+            0..3 => (Severity::Info, "fine".to_owned()),
+            _ => (Severity::Warning, "soon".to_owned()),
+        };
+        let said = RefCell::new(Vec::new());
+        let tell = |severity, text| {
+            said.borrow_mut().push((day(), severity, text));
+            std::future::ready(())
+        };
+        let days = Duration::from_secs(5 * 86_400 + 60);
+        let ended = tokio::time::timeout(days, watch_certificate(told, tell)).await;
+        assert!(ended.is_err(), "it goes on");
+        let soon = |day| (day, Severity::Warning, "soon".to_owned());
+        let first = (0, Severity::Info, "fine".to_owned());
+        assert_eq!(said.into_inner(), [first, soon(3), soon(4), soon(5)]);
+    }
 
     #[test]
     fn any_host_name_gives_a_name() {

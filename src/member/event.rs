@@ -87,7 +87,7 @@ kinds! {
              still for so long. Series, events or the access log can't be kept, or lines of the \
              log are left out. The log of events was damaged and begun anew. The file of origins \
              can't be read. The certificate of the status port can't be used, has expired or \
-             expires within 14 days. The socket for what services measure is not there."
+             expires soon. The socket for what services measure is not there."
             "Look for a disk that is full or slow, or for a machine with too much to do; `althing \
              doctor` says which of its disks and limits are short. What is not kept is tried again \
              by itself. Replace the certificate and its key, and send SIGHUP."

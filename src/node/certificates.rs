@@ -31,8 +31,6 @@ use crate::{
 const RETRY: Duration = Duration::from_secs(10);
 /// How often is looked whether one of them expires.
 const LOOK_EVERY: Duration = Duration::from_secs(3_600);
-/// From when on that is told of, before it does: time enough for a person.
-const SOON: Duration = Duration::from_secs(14 * 86_400);
 /// How many hosts are named in a complaint.
 const NAMED_MAX: usize = 3;
 
@@ -93,7 +91,7 @@ pub(super) async fn run(
             certificates.is_known();
         }
         let all = seen.iter().filter_map(|(app, seen)| {
-            let (severity, text) = trouble(&sites, app, seen)?;
+            let (severity, text) = trouble(&sites, app, seen, wall_now())?;
             Some((app.clone(), severity, text))
         });
         note(&troubles, all.collect(), &tell);
@@ -196,9 +194,13 @@ fn out_of_time(validity: Validity, now: WallTime) -> String {
     if now > until { format!("it expired on {until}") } else { "it is not valid yet".to_owned() }
 }
 
-/// What is wrong with the certificate of `app`.
-fn trouble(sites: &SiteTable, app: &AppName, seen: &Seen) -> Option<(Severity, String)> {
-    let now = wall_now();
+/// What is wrong with the certificate of `app` at `now`.
+fn trouble(
+    sites: &SiteTable,
+    app: &AppName,
+    seen: &Seen,
+    now: WallTime,
+) -> Option<(Severity, String)> {
     let used = sites.certificates().of(app);
     let set = match &seen.tls {
         Some(tls) => {
@@ -246,8 +248,7 @@ fn trouble(sites: &SiteTable, app: &AppName, seen: &Seen) -> Option<(Severity, S
         );
         return Some((Severity::Warning, text));
     }
-    let soon = WallTime(now.0.saturating_add(SOON.as_millis() as u64));
-    (validity.until() < soon).then(|| {
+    validity.ends_soon(now).then(|| {
         let until = validity.until();
         (Severity::Warning, format!("the certificate of {app} expires on {until}: {set}"))
     })
@@ -311,7 +312,12 @@ mod tests {
             let version = (self.number, Digest::of_bytes(b"x"));
             let tell = |notice: Notice| self.told.lock().unwrap().push(notice.text);
             let seen = taken(&self.sites, &app(), version, read, &tell);
-            let trouble = trouble(&self.sites, &app(), &seen);
+            self.look(&seen, wall_now())
+        }
+
+        fn look(&self, seen: &Seen, now: WallTime) -> Option<String> {
+            let tell = |notice: Notice| self.told.lock().unwrap().push(notice.text);
+            let trouble = trouble(&self.sites, &app(), seen, now);
             let all = trouble.iter().map(|(severity, text)| (app(), *severity, text.clone()));
             note(&self.troubles, all.collect(), &tell);
             trouble.map(|(_, text)| text)
@@ -322,14 +328,38 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_can_not_be_used_replaces_nothing_that_can() {
-        let mut steps = Steps {
+    fn steps() -> Steps {
+        Steps {
             sites: SiteTable::new(Arc::default()),
             troubles: Troubles::default(),
             told: Mutex::default(),
             number: 0,
-        };
+        }
+    }
+
+    #[test]
+    fn one_that_expires_soon_is_told_of_once() {
+        let steps = steps();
+        let (used, nobody) = (made(2020, 2090), |_: Notice| {});
+        let until = used.validity().until();
+        let before = |days: u64| WallTime(until.0 - days * 86_400_000);
+        let read = Ok(Some((tls(), Ok(used))));
+        let seen = taken(&steps.sites, &app(), (1, Digest::of_bytes(b"x")), read, &nobody);
+        assert_eq!(steps.look(&seen, before(15)), None);
+        for days in [13, 12, 1] {
+            let why = steps.look(&seen, before(days)).unwrap();
+            assert!(why.contains("expires on 2090-01-01T00:00:00Z: set another one"), "{why}");
+            assert_eq!(*steps.told.lock().unwrap(), [why], "however often it is looked");
+            assert_eq!(complaints(&steps.troubles).len(), 1, "and shown until it is replaced");
+        }
+        let why = steps.look(&seen, WallTime(until.0 + 1_000)).unwrap();
+        assert!(why.contains("it expired on"), "{why}");
+        assert_eq!(steps.told.lock().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_can_not_be_used_replaces_nothing_that_can() {
+        let mut steps = steps();
         let good = |certificate| Ok(Some((tls(), Ok(certificate))));
         let bad = || Ok(Some((tls(), Err("it is none".to_owned()))));
 

@@ -27,7 +27,7 @@ use super::{
     sample::{self, Fake},
 };
 use crate::{
-    base::{Reason, operator::OperatorToken},
+    base::{Reason, WallTime, operator::OperatorToken},
     gateway::PortCertificate,
     member::event::Severity,
 };
@@ -231,6 +231,22 @@ fn files_that_can_not_be_used_are_told_and_change_nothing() {
     let both = dir.join("both.pem");
     fs::write(&both, format!("{}{}", first.0, first.1)).unwrap();
     assert!(StatusCertificate::read(&both, &both).is_ok());
+}
+
+#[test]
+fn a_certificate_that_is_about_to_expire_is_said_to_be() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &made(&["a.example"], 2090));
+    let tls = StatusTls::new(read(dir.path()).unwrap());
+    let end = 3_786_912_000_000; // 2090-01-01
+    let before = |days: u64| tls.told_at(WallTime(end - days * 86_400_000));
+    assert_eq!(before(15).0, Severity::Info);
+    let (severity, text) = before(13);
+    assert_eq!(severity, Severity::Warning);
+    assert!(text.contains("until 2090-01-01T00:00:00Z, and that is soon: replace"), "{text}");
+    let (severity, text) = tls.told_at(WallTime(end + 1_000));
+    assert_eq!(severity, Severity::Warning);
+    assert!(text.contains("it expired on 2090-01-01T00:00:00Z"), "{text}");
 }
 
 #[test]

@@ -5,6 +5,12 @@
 
 use crate::base::WallTime;
 
+/// How long before its end a certificate is about to end, at most: time enough for a person.
+const SOON_S: u64 = 14 * 86_400;
+/// And at most this part of its lifetime, one in so many: one that is made for a few days is not
+/// about to end from its first.
+const SOON_PART: u64 = 3;
+
 /// From when to when a certificate is valid, both included, to the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
@@ -27,6 +33,14 @@ impl Validity {
     /// Whether it is valid at `now`.
     pub fn holds(self, now: WallTime) -> bool {
         (self.from..=self.until).contains(&(now.0 / 1000))
+    }
+
+    /// Whether at `now` it is time to replace it: less than 14 days are left, or, where that is
+    /// less, a third of its lifetime.
+    pub fn ends_soon(self, now: WallTime) -> bool {
+        let lifetime = self.until.saturating_sub(self.from);
+        let left = self.until().0.saturating_sub(now.0);
+        left < SOON_S.min(lifetime / SOON_PART).saturating_mul(1000)
     }
 }
 
@@ -129,6 +143,23 @@ mod tests {
         parameters.not_before = rcgen::date_time_ymd(from.0, from.1, from.2);
         parameters.not_after = rcgen::date_time_ymd(until.0, until.1, until.2);
         parameters.self_signed(&key).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn it_ends_soon_where_14_days_are_left_or_a_third_of_a_short_life() {
+        const DAY: u64 = 86_400;
+        let from = 20_000 * DAY;
+        for (days, soon) in [(365, 14 * DAY), (90, 14 * DAY), (42, 14 * DAY), (6, 2 * DAY)] {
+            let whole = Validity { from, until: from + days * DAY };
+            let left = |seconds: u64| WallTime((whole.until - seconds) * 1000);
+            assert!(!whole.ends_soon(whole.since()), "from its first day: {days} days");
+            assert!(!whole.ends_soon(left(soon)) && whole.ends_soon(left(soon - 1)), "{days} days");
+            assert!(whole.ends_soon(whole.until()) && whole.holds(whole.until()));
+            assert!(whole.ends_soon(WallTime((whole.until + DAY) * 1000)));
+        }
+        // What ends before it begins is no lifetime.
+        let none = Validity { from, until: from - DAY };
+        assert!(!none.ends_soon(none.since()) && !none.holds(none.since()));
     }
 
     #[test]
