@@ -133,13 +133,9 @@ pub(super) async fn log<S: Source>(
     let question = match query {
         Ok(Query(question)) => question,
         Err(rejection) => {
-            return routes::refuse(&Refusal::new(
-                Reason::Invalid,
-                "No events were read.",
-                format!("The question can't be read: {}.", rejection.body_text()),
-                "Give a moment in milliseconds since 1970, and how many: \
-                 /api/v1/log?since=1760000000000&limit=100",
-            ));
+            let todo = "Give a moment in milliseconds since 1970, and how many: \
+                        /api/v1/log?since=1760000000000&limit=100";
+            return routes::refuse(&routes::unread("No events were read.", &rejection, todo));
         }
     };
     let limit = question.limit.unwrap_or(LOG_MAX).clamp(1, LOG_MAX);
@@ -254,12 +250,8 @@ pub(super) async fn differs<S: Source>(
     let question = match query {
         Ok(Query(question)) => question,
         Err(rejection) => {
-            return routes::refuse(&Refusal::new(
-                Reason::Invalid,
-                NOT_COMPARED,
-                format!("The question can't be read: {}.", rejection.body_text()),
-                "Name an application and a member: /api/v1/differs?app=web&member=alpha",
-            ));
+            let todo = "Name an application and a member: /api/v1/differs?app=web&member=alpha";
+            return routes::refuse(&routes::unread(NOT_COMPARED, &rejection, todo));
         }
     };
     let member = question.member.clone();

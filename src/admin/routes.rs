@@ -311,12 +311,9 @@ async fn series<S: Source>(
     let question = match query {
         Ok(Query(question)) => question,
         Err(rejection) => {
-            return refuse(&Refusal::new(
-                Reason::Invalid,
-                "No measurements were read.",
-                format!("The question can't be read: {}.", rejection.body_text()),
-                "Give a pattern and a beginning: /api/v1/series?series=cpu&from=1760000000000",
-            ));
+            let todo =
+                "Give a pattern and a beginning: /api/v1/series?series=cpu&from=1760000000000";
+            return refuse(&unread("No measurements were read.", &rejection, todo));
         }
     };
     // Each of them may ask every member.
@@ -334,12 +331,8 @@ async fn levels<S: Source>(
     let question = match query {
         Ok(Query(question)) => question,
         Err(rejection) => {
-            return refuse(&Refusal::new(
-                Reason::Invalid,
-                what,
-                format!("The question can't be read: {}.", rejection.body_text()),
-                "Give a moment in milliseconds since 1970: /api/v1/levels?at=1798153200000",
-            ));
+            let todo = "Give a moment in milliseconds since 1970: /api/v1/levels?at=1798153200000";
+            return refuse(&unread(what, &rejection, todo));
         }
     };
     // A year ahead is some work.
@@ -347,6 +340,12 @@ async fn levels<S: Source>(
         return refuse(&crowded(what));
     };
     read(site.source.levels(question).await)
+}
+
+/// That the question can't be read.
+pub(super) fn unread(what: &str, rejection: &QueryRejection, todo: &str) -> Refusal {
+    let why = format!("The question can't be read: {}.", rejection.body_text());
+    Refusal::new(Reason::Invalid, what, why, todo)
 }
 
 /// That as many ask all members already as may.
