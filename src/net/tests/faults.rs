@@ -59,6 +59,16 @@ async fn a_peer_that_left_and_came_back_on_its_port_is_found_again() {
     assert!(began.elapsed() < Duration::from_secs(5));
 }
 
+/// Puts something more on the way to a peer of `a`, and waits until its host says that it is gone.
+async fn refused_while_asked(a: &mut Node, send: &mut SendStream) -> MemberId {
+    send.write_all(b"GET / HTTP/1.1").await.unwrap();
+    loop {
+        if let NetEvent::Refused { member } = a.next().await {
+            return member;
+        }
+    }
+}
+
 /// The kernel of its host tells, long before QUIC would notice.
 #[test]
 fn a_killed_peer_leaves_a_closed_port_which_is_noticed_at_once() {
@@ -101,15 +111,7 @@ fn a_peer_that_is_killed_while_it_is_asked_is_noticed_at_once() {
     drop(life);
     drop(b);
     let began = Instant::now();
-    let asked = async {
-        send.write_all(b"GET / HTTP/1.1").await.unwrap();
-        loop {
-            if let NetEvent::Refused { member } = a.next().await {
-                return member;
-            }
-        }
-    };
-    assert_eq!(home.block_on(asked), id);
+    assert_eq!(home.block_on(refused_while_asked(&mut a, &mut send)), id);
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }
 
@@ -132,15 +134,7 @@ fn a_killed_peer_that_was_slow_at_first_is_noticed_all_the_same() {
     drop(life);
     drop(b);
     let began = Instant::now();
-    let asked = async {
-        send.write_all(b"GET / HTTP/1.1").await.unwrap();
-        loop {
-            if let NetEvent::Refused { member } = a.next().await {
-                return member;
-            }
-        }
-    };
-    assert_eq!(home.block_on(asked), id);
+    assert_eq!(home.block_on(refused_while_asked(&mut a, &mut send)), id);
     println!("noticed after {:?}", began.elapsed());
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
