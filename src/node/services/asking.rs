@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, future::Future, io, mem, path::Path, sync::Arc, time::Duration};
 
 use tokio::{
-    io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader},
     sync::{mpsc, watch},
 };
 
@@ -80,7 +80,12 @@ pub(in crate::node) fn ask(
         if asked.me {
             tokio::spawn(answer(here.clone(), ask, None, to));
         } else {
-            tokio::spawn(relay(network.clone(), asked.clone(), ask, to));
+            let (network, id) = (network.clone(), asked.id);
+            let put = move |ask| {
+                let network = network.clone();
+                async move { put(&network, id, &ask).await }
+            };
+            tokio::spawn(relay(put, asked.name.clone(), ask, to));
         }
         tokio::spawn(async move {
             // A quiet service must not keep a question open that nobody waits for.
@@ -100,11 +105,15 @@ pub(in crate::node) fn ask(
     listener
 }
 
-/// Asks another member and hands on what it tells. Whoever follows a log is not left
+/// Asks the member `name` by `put` and hands on what it tells. Whoever follows a log is not left
 /// alone when a connection breaks: it is asked again, from where it was. Other questions are
 /// put once more if nothing at all was heard: of a member that was killed and is back, whoever
 /// asks first finds that the connection was to the process of before.
-async fn relay(network: Net, asked: Asked, ask: Ask, to: mpsc::Sender<Told>) {
+async fn relay<F, R>(put: impl Fn(Ask) -> F, name: MemberName, ask: Ask, to: mpsc::Sender<Told>)
+where
+    F: Future<Output = io::Result<R>>,
+    R: AsyncRead + Unpin,
+{
     let nobody_listens = to.clone();
     let follows = ask.follows();
     let talk = async {
@@ -113,7 +122,7 @@ async fn relay(network: Net, asked: Asked, ask: Ask, to: mpsc::Sender<Told>) {
         let mut once_more = !follows && ask.only_asks();
         loop {
             let before = so_far.clone();
-            let Err(error) = converse(&network, asked.id, &ask, &mut so_far, &to).await else {
+            let Err(error) = converse(&put, &ask, &mut so_far, &to).await else {
                 return;
             };
             if so_far != before {
@@ -130,7 +139,7 @@ async fn relay(network: Net, asked: Asked, ask: Ask, to: mpsc::Sender<Told>) {
                 "See `althing members`; a member of an older version knows no such question, and one \
                  that is asked too much answers later."
             };
-            let what = format!("{} did not answer, or not to its end.", asked.name);
+            let what = format!("{name} did not answer, or not to its end.");
             let refusal = Refusal::new(Reason::Failed, what, format!("{error}."), todo);
             // Whoever asked may have gone.
             if !said && to.send(Told::Refused(refusal)).await.is_err() || !follows {
@@ -158,22 +167,25 @@ struct SoFar {
 }
 
 /// Asks once, for what comes behind what there is `so_far`.
-async fn converse(
-    network: &Net,
-    id: MemberId,
+async fn converse<F, R>(
+    put: &impl Fn(Ask) -> F,
     ask: &Ask,
     so_far: &mut SoFar,
     to: &mpsc::Sender<Told>,
-) -> io::Result<()> {
-    let before = so_far.lines.clone();
+) -> io::Result<()>
+where
+    F: Future<Output = io::Result<R>>,
+    R: AsyncRead + Unpin,
+{
+    let (before, follows) = (so_far.lines.clone(), ask.follows());
     let mut ask = ask.clone();
     if let Ask::Events(question) = &mut ask {
         question.after = so_far.event.or(question.after);
     }
-    let mut parts = BufReader::new(in_time(put(network, id, &ask)).await?);
+    let mut parts = BufReader::new(in_time(put(ask)).await?);
     loop {
         let next = next_part(&mut parts, LINE_MAX);
-        let told = if ask.follows() { next.await? } else { in_time(next).await? };
+        let told = if follows { next.await? } else { in_time(next).await? };
         so_far.heard = true;
         match &told {
             Told::Line { service, line } => {
@@ -272,10 +284,55 @@ pub(in crate::node) async fn answer_stream(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     async fn read(bytes: &[u8]) -> Result<Told, String> {
         next_part(&mut &*bytes, LINE_MAX).await.map_err(|error| error.to_string())
+    }
+
+    /// What comes of `ask`, and how often it was put, where one after the other these are the
+    /// answers: none where there is no connection, and an empty one where it broke.
+    async fn relayed(ask: Ask, answers: &[Option<&[u8]>]) -> (Vec<Told>, usize) {
+        let asked = AtomicUsize::new(0);
+        let put = |_| {
+            let number = asked.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(answers[number].ok_or_else(|| io::Error::other("it is not there")))
+        };
+        let (to, mut told) = mpsc::channel(WAITING_MAX);
+        relay(put, MemberName::parse("three").unwrap(), ask, to).await;
+        let mut all = Vec::new();
+        while let Some(part) = told.recv().await {
+            all.push(part);
+        }
+        (all, asked.into_inner())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_that_met_a_broken_connection_is_put_once_more() {
+        let app = crate::base::AppName::parse("shop").unwrap();
+        let status = || Ask::Status { app: Some(app.clone()) };
+        let whole: &[u8] = b"\"signing\"\n\"done\"\n";
+        for broken in [None, Some(&b""[..])] {
+            let (told, asked) = relayed(status(), &[broken, Some(whole)]).await;
+            assert_eq!((told, asked), (vec![Told::Signing, Told::Done], 2));
+
+            // Once, and no more.
+            let (told, asked) = relayed(status(), &[broken, None, Some(whole)]).await;
+            assert!(matches!(&told[..], [Told::Refused(_)]), "{told:?}");
+            assert_eq!(asked, 2);
+
+            // What does something is not done twice.
+            let restart = Ask::Restart { app: app.clone(), service: None };
+            let (told, asked) = relayed(restart, &[broken, Some(whole)]).await;
+            assert!(matches!(&told[..], [Told::Refused(_)]), "{told:?}");
+            assert_eq!(asked, 1);
+        }
+        // Nobody is to hear the first part of an answer twice.
+        let (told, asked) = relayed(status(), &[Some(&whole[..10]), Some(whole)]).await;
+        assert!(matches!(&told[..], [Told::Signing, Told::Refused(_)]), "{told:?}");
+        assert_eq!(asked, 1);
     }
 
     #[tokio::test]
