@@ -5,6 +5,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    pin::pin,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -17,7 +18,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, Empty, Join, Sink},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -416,17 +417,26 @@ impl<F: Forward> Shared<F> {
         !self.shutdown.is_cancelled() || self.late.fetch_add(1, Relaxed) < LATE_MAX
     }
 
-    async fn connection(self: &Arc<Self>, mut stream: TcpStream, peer: SocketAddr, secure: bool) {
+    /// Serves one connection to its end.
+    pub(super) async fn connection(
+        self: &Arc<Self>,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        secure: bool,
+    ) {
         let _counted = self.stats.connection();
-        let accept_proxy = self.own.front.accept_proxy.current();
-        let told = tcp::told_by(&mut stream, peer, &accept_proxy).await;
-        let Ok(told) = told.inspect_err(|error| tracing::debug!(%peer, %error, "not taken")) else {
-            return self.stats.error();
+        let address = match self.client_of(&mut stream, peer).await {
+            Ok(address) => address,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "not taken");
+                return self.stats.error();
+            }
         };
-        let address = told.map_or(peer, |parties| parties.client()).ip().to_canonical();
         let came = Came { address, certificate: None, is_http2: false };
+        // A task is as large as the largest of its ways, and most connections wait for a request
+        // most of the time: what else they go through lies apart, for as long as it takes.
         let served = if secure {
-            self.secure(stream, came).await
+            Box::pin(self.secure(stream, came)).await
         } else {
             let Ok(mut io) = Tcp::new(stream, self.limits.stall) else { return };
             self.requests(&mut io, &came).await
@@ -437,10 +447,11 @@ impl<F: Forward> Shared<F> {
         }
     }
 
-    /// Returns when connections on which nothing is asked are to be closed.
-    async fn parted(&self) {
-        self.shutdown.cancelled().await;
-        tokio::time::sleep(self.limits.parting).await;
+    /// Who it is that connects from `peer`.
+    async fn client_of(&self, stream: &mut TcpStream, peer: SocketAddr) -> io::Result<IpAddr> {
+        let accept_proxy = self.own.front.accept_proxy.current();
+        let told = tcp::told_by(stream, peer, &accept_proxy).await?;
+        Ok(told.map_or(peer, |parties| parties.client()).ip().to_canonical())
     }
 
     /// One request after the other, until one side has enough.
@@ -454,21 +465,43 @@ impl<F: Forward> Shared<F> {
             if buffer.is_empty() {
                 // Most connections are idle most of the time: they keep none.
                 buffer = BytesMut::new();
+                if !self.begins(io, &mut buffer).await {
+                    return Ok(());
+                }
             }
-            let idle = self.idle();
-            let begun = tokio::select! {
+            let next = Box::pin(self.next(io, &mut buffer, came)).await?;
+            let Some(stays) = next else { return Ok(()) };
+            if !stays {
+                Box::pin(linger(io, &mut buffer)).await;
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits until there is anything in `buffer`, which is empty; says no if nothing came.
+    async fn begins<T: Transport>(&self, io: &mut T, buffer: &mut BytesMut) -> bool {
+        let mut first = pin!(async {
+            io.arrives().await?;
+            buffer.reserve(HEAD_MAX / 4);
+            io.read(buffer).await
+        });
+        // One timer for both spans: each connection keeps what is here.
+        let mut silence = pin!(sleep(self.idle()));
+        let mut end = pin!(self.shutdown.cancelled());
+        let mut parting = false;
+        loop {
+            tokio::select! {
                 biased;
                 // Between two requests only: what was begun is answered.
-                begun = begins(io, &mut buffer, idle) => begun,
-                () = self.parted(), if buffer.is_empty() => return Ok(()),
-            };
-            if !begun {
-                return Ok(());
-            }
-            let Some(stays) = self.next(io, &mut buffer, came).await? else { return Ok(()) };
-            if !stays {
-                linger(io, &mut buffer).await;
-                return Ok(());
+                read = &mut first => return matches!(read, Ok(read) if read > 0),
+                () = &mut silence => return false,
+                () = &mut end, if !parting => {
+                    parting = true;
+                    let last = Instant::now() + self.limits.parting;
+                    if last < silence.deadline() {
+                        silence.as_mut().reset(last);
+                    }
+                }
             }
         }
     }
@@ -590,7 +623,8 @@ impl<F: Forward> Shared<F> {
         }
         let (forward, balance) = (&*self.forward, &self.balance);
         let shared = proxy::Shared { forward, pool: Pool::shared(), balance, stats };
-        proxy::pass_on(io, buffer, request, &backends, terms, shared).await
+        // Apart, so that files are answered without room for this.
+        Box::pin(proxy::pass_on(io, buffer, request, &backends, terms, shared)).await
     }
 }
 
@@ -651,20 +685,6 @@ enum Next {
     Late,
     /// Nothing more: the client is done, or was silent for too long.
     End,
-}
-
-/// Waits until there is anything in `buffer`; says no if nothing came. Safe to
-/// drop: what has arrived is in the buffer.
-async fn begins<T: Transport>(io: &mut T, buffer: &mut BytesMut, idle: Duration) -> bool {
-    if !buffer.is_empty() {
-        return true;
-    }
-    let first = async {
-        io.arrives().await?;
-        buffer.reserve(HEAD_MAX / 4);
-        io.read(buffer).await
-    };
-    matches!(timeout(idle, first).await, Ok(Ok(read)) if read > 0)
 }
 
 /// The next request from `buffer` and what `io` adds to it. What is behind it

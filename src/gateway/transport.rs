@@ -182,7 +182,8 @@ impl Transport for Tcp {
     }
 
     async fn arrives(&mut self) -> io::Result<()> {
-        self.stream.readable().await
+        // What `readable` does for the one who reads alone, and without a place in a list.
+        poll_fn(|cx| self.stream.poll_read_ready(cx)).await
     }
 
     async fn write(&mut self, mut bytes: &[u8], more: bool) -> Result<(), Broken> {

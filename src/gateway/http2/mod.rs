@@ -13,7 +13,7 @@ use std::{future::pending, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use h2::{
     Reason, RecvStream,
-    server::{Builder, SendResponse},
+    server::{Builder, Connection, SendResponse},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -62,16 +62,9 @@ where
     F: Forward,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut builder = Builder::new();
-    builder
-        .max_concurrent_streams(STREAMS_MAX)
-        .initial_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW_ALL)
-        .max_header_list_size(HEAD_MAX as u32)
-        .max_send_buffer_size(SEND_MAX);
-    let greeted = timeout(shared.limits.head, builder.handshake::<_, Bytes>(io)).await;
-    // Who does not get as far as that has asked for nothing.
-    let Ok(Ok(mut connection)) = greeted else { return Ok(()) };
+    // Who does not get as far as that has asked for nothing. Apart, since nothing of it is kept.
+    let greeted = Box::pin(greeted(io, shared.limits.head)).await;
+    let Some(mut connection) = greeted else { return Ok(()) };
     let mut streams = JoinSet::new();
     let (mut answered, mut taken_back) = (0_u64, 0_u64);
     let (mut closing, mut since) = (false, Instant::now());
@@ -124,6 +117,21 @@ where
             },
         }
     }
+}
+
+/// The first words of both sides.
+async fn greeted<S>(io: S, within: Duration) -> Option<Connection<S, Bytes>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW_ALL)
+        .max_header_list_size(HEAD_MAX as u32)
+        .max_send_buffer_size(SEND_MAX);
+    timeout(within, builder.handshake(io)).await.ok()?.ok()
 }
 
 /// Answers one request.

@@ -107,6 +107,15 @@ enum Taken<S> {
     Member(S, Vec<u8>),
 }
 
+/// A connection that somebody takes.
+struct Led<'a, S> {
+    client: TcpStream,
+    taken: Taken<S>,
+    idle: Duration,
+    /// It counts as under way there until it ends.
+    chosen: balance::Chosen<'a>,
+}
+
 /// Why one who was asked does not.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
@@ -120,14 +129,28 @@ enum Failure {
 
 impl<T: Tunnels> Shared<T> {
     /// Serves one connection to its end.
-    pub(super) async fn connection(&self, port: &Port, mut client: TcpStream, from: SocketAddr) {
+    pub(super) async fn connection(&self, port: &Port, client: TcpStream, from: SocketAddr) {
         let _counted = self.stats.tcp_connection();
+        // Apart, since nothing of it is kept while bytes go to and fro, or nothing does.
+        let Some(mut led) = Box::pin(self.led(port, client, from)).await else { return };
+        self.relay(&mut led).await;
+        led.chosen.ended(Outcome::Good);
+    }
+
+    /// Leads one to somebody who takes it. Nobody does, and it is cut, where none is returned.
+    async fn led(
+        &self,
+        port: &Port,
+        mut client: TcpStream,
+        from: SocketAddr,
+    ) -> Option<Led<'_, T::Stream>> {
         let parties = match made_ready(&mut client, from, &port.accept_proxy).await {
             Ok(parties) => parties,
             Err(error) => {
                 self.stats.tcp_failure();
                 tracing::debug!(%from, app = %port.app, port = port.port, %error, "not taken");
-                return client.cut();
+                client.cut();
+                return None;
             }
         };
         let asked = Asked { app: port.app.clone(), port: port.port, parties };
@@ -135,7 +158,8 @@ impl<T: Tunnels> Shared<T> {
             self.leads.lead(&asked.app, asked.port, false)
         else {
             self.stats.tcp_failure();
-            return client.cut();
+            client.cut();
+            return None;
         };
         let mut tried = Vec::new();
         for _ in 0..TRIES_MAX {
@@ -160,11 +184,7 @@ impl<T: Tunnels> Shared<T> {
                 (Pick::Here, None) => break,
             };
             match taken {
-                // It counts as under way there until it ends.
-                Ok(taken) => {
-                    self.relay(client, taken, idle).await;
-                    return chosen.ended(Outcome::Good);
-                }
+                Ok(taken) => return Some(Led { client, taken, idle, chosen }),
                 Err(failure) => {
                     tracing::debug!(app = %asked.app, ?pick, %failure, "a connection goes to another");
                     self.stats.forward_failure();
@@ -174,6 +194,7 @@ impl<T: Tunnels> Shared<T> {
         }
         self.stats.tcp_failure();
         client.cut();
+        None
     }
 
     async fn by_member(
@@ -195,19 +216,20 @@ impl<T: Tunnels> Shared<T> {
         Ok(Taken::Member(stream, behind))
     }
 
-    async fn relay(&self, mut client: TcpStream, taken: Taken<T::Stream>, idle: Duration) {
+    async fn relay(&self, led: &mut Led<'_, T::Stream>) {
+        let Led { client, taken, idle, .. } = led;
         let relayed = match taken {
-            Taken::Process(mut program, _goes_on) => {
-                let relayed = relay::sockets(&mut client, &mut program, idle).await;
+            Taken::Process(program, _goes_on) => {
+                let relayed = relay::sockets(client, program, *idle).await;
                 if matches!(relayed.ended, Ended::Cut(_)) {
                     program.cut();
                 }
                 relayed
             }
-            Taken::Member(mut member, down) => {
+            Taken::Member(member, down) => {
                 self.stats.forwarded();
-                let early = Early { up: Vec::new(), down };
-                let relayed = relay::streams(&mut client, &mut member, early, idle).await;
+                let early = Early { up: Vec::new(), down: std::mem::take(down) };
+                let relayed = relay::streams(client, member, early, *idle).await;
                 if matches!(relayed.ended, Ended::Cut(_)) {
                     member.cut();
                 }
@@ -225,7 +247,8 @@ impl<T: Tunnels> Shared<T> {
 /// says so; or that there is none.
 pub async fn serve_tunnel<S: Cut>(mut stream: S, leads: Arc<dyn Leads>, stats: Arc<Stats>) {
     stats.received();
-    let (asked, up) = match timeout(HEADER, read_head(&mut stream, Asked::parse)).await {
+    let head = Box::pin(timeout(HEADER, read_head(&mut stream, Asked::parse))).await;
+    let (asked, up) = match head {
         Ok(Ok(read)) => read,
         Ok(Err(failure)) => {
             tracing::debug!(%failure, "a tunnel did not begin as it should");
@@ -236,7 +259,7 @@ pub async fn serve_tunnel<S: Cut>(mut stream: S, leads: Arc<dyn Leads>, stats: A
     let lead = leads.lead(&asked.app, asked.port, true);
     let taken = match lead.map(|lead| (lead.here, lead.proxy, lead.idle)) {
         Some((Some((_, process)), proxy, idle)) => {
-            let reached = by_process(process, &asked.parties, proxy).await;
+            let reached = Box::pin(by_process(process, &asked.parties, proxy)).await;
             reached.map(|(program, process)| (program, process, idle))
         }
         _ => Err(Failure::Nobody),
@@ -321,7 +344,8 @@ pub(super) async fn told_by(
     if !accept_proxy.iter().any(|network| network.contains(from.ip())) {
         return Ok(None);
     }
-    within(HEADER, header::receive(client)).await
+    // Apart: most connections have none.
+    Box::pin(within(HEADER, header::receive(client))).await
 }
 
 async fn within<R>(span: Duration, done: impl Future<Output = io::Result<R>>) -> io::Result<R> {

@@ -11,5 +11,6 @@ mod front;
 mod http2;
 mod ports;
 mod proxying;
+mod sizes;
 mod sockets;
 mod tls;

@@ -45,6 +45,9 @@ pub use validity::Validity;
 /// alert, fatal, `unrecognized_name` (RFC 6066).
 const UNRECOGNIZED: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
+/// A connection after its handshake. It is large, and goes from hand to hand.
+type Session = Box<TlsStream<TcpStream>>;
+
 /// How a host name is served over TLS.
 #[derive(Clone, Debug)]
 pub struct Secured {
@@ -102,7 +105,8 @@ impl<F: Forward> Shared<F> {
         mut came: Came,
     ) -> Result<(), Broken> {
         let Ok(()) = prepare(&stream) else { return Ok(()) };
-        let (stream, certificate) = match self.handshake(stream).await {
+        // Apart, since nothing of it is kept.
+        let (stream, certificate) = match Box::pin(self.handshake(stream)).await {
             Ok(greeted) => greeted,
             Err(error) => {
                 tracing::debug!(client = %came.address, %error, "a handshake came to nothing");
@@ -112,7 +116,7 @@ impl<F: Forward> Shared<F> {
         came.certificate = Some(certificate);
         came.is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         if came.is_http2 {
-            return http2::serve(self, stream, came).await;
+            return Box::pin(http2::serve(self, stream, came)).await;
         }
         let mut io = Plain::waiting(stream, self.limits.stall, |stream, cx| {
             // What is decrypted waits in the session, whose buffer is there anyway.
@@ -121,10 +125,7 @@ impl<F: Forward> Shared<F> {
         self.requests(&mut io, &came).await
     }
 
-    async fn handshake(
-        &self,
-        stream: TcpStream,
-    ) -> io::Result<(TlsStream<TcpStream>, Arc<Certificate>)> {
+    async fn handshake(&self, stream: TcpStream) -> io::Result<(Session, Arc<Certificate>)> {
         let crowded = self.handshakes.available_permits() < self.limits.handshakes / 2;
         let within = if crowded { self.limits.head_crowded } else { self.limits.head };
         let whole = async {
@@ -138,10 +139,7 @@ impl<F: Forward> Shared<F> {
 }
 
 /// Shakes hands with the certificate of the application that the client asks for.
-async fn accept(
-    stream: TcpStream,
-    sites: &dyn Sites,
-) -> io::Result<(TlsStream<TcpStream>, Arc<Certificate>)> {
+async fn accept(stream: TcpStream, sites: &dyn Sites) -> io::Result<(Session, Arc<Certificate>)> {
     let mut start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let secured = {
         let hello = start.client_hello();
@@ -155,5 +153,5 @@ async fn accept(
         return Err(io::Error::other("there is no certificate for the name that it asks for"));
     };
     let stream = start.into_stream(certificate.config()).await?;
-    Ok((stream, certificate))
+    Ok((Box::new(stream), certificate))
 }
