@@ -31,6 +31,7 @@ use super::{
     answer::Answer,
     deliver::{Framing as Delivery, deliver, with_date},
     request::Request,
+    tcp::relay::{self, Early},
     transport::{Broken, Transport},
 };
 use crate::{
@@ -58,6 +59,8 @@ use stream::Upstream;
 const TRIES_MAX: usize = 4;
 /// Bytes read at once.
 const PIECE: usize = 64 << 10;
+/// As long as nobody waits.
+const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// A body of known length up to this size is kept until somebody has answered, bytes.
 const KEPT_MAX: u64 = 64 << 10;
 
@@ -599,9 +602,9 @@ impl<F: Forward> Attempt<'_, F> {
         }
         let (from_client, to_client) = client.halves();
         let mut client = tokio::io::join(from_client, to_client);
-        // How it ends is the two's own matter.
-        let ended = tokio::io::copy_bidirectional(&mut client, upstream).await;
-        self.shared.stats.went(arrived.len() as u64 + ended.map_or(0, |(_, down)| down));
+        // How it ends is the two's own matter, and how long they say nothing.
+        let relayed = relay::streams(&mut client, upstream, Early::default(), FOR_EVER).await;
+        self.shared.stats.went(arrived.len() as u64 + relayed.down);
         Ok(Brought { stays: false, reusable: false, status: response.status })
     }
 }

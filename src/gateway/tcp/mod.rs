@@ -22,7 +22,7 @@ use crate::{
 
 pub mod header;
 mod pipe;
-mod relay;
+pub(super) mod relay;
 #[cfg(test)]
 mod tests;
 pub mod tunnel;

@@ -43,7 +43,7 @@ thread_local! {
 
 /// How a connection ended.
 #[derive(Debug)]
-pub(super) enum Ended {
+pub(in crate::gateway) enum Ended {
     /// Both sides have said all.
     Both,
     /// Nothing came for too long.
@@ -54,7 +54,7 @@ pub(super) enum Ended {
 
 /// What became of a connection.
 #[derive(Debug)]
-pub(super) struct Relayed {
+pub(in crate::gateway) struct Relayed {
     pub ended: Ended,
     /// Bytes from the client.
     pub up: u64,
@@ -64,7 +64,7 @@ pub(super) struct Relayed {
 
 /// What came too early for the one whom it is for.
 #[derive(Debug, Default)]
-pub(super) struct Early {
+pub(in crate::gateway) struct Early {
     pub up: Vec<u8>,
     pub down: Vec<u8>,
 }
@@ -90,7 +90,7 @@ pub(super) async fn sockets(
 }
 
 /// Between a client and any other stream.
-pub(super) async fn streams<A, B>(
+pub(in crate::gateway) async fn streams<A, B>(
     client: &mut A,
     other: &mut B,
     early: Early,
@@ -159,6 +159,8 @@ struct Way {
     row: u8,
     read_all: bool,
     over: bool,
+    /// What was taken may still wait there, as it does where it is encrypted first.
+    unflushed: bool,
     /// Whoever is to take it does not. What that one still has to say is brought first.
     failed: Option<io::Error>,
     bytes: u64,
@@ -233,7 +235,9 @@ impl Way {
     {
         BUFFER.with_borrow_mut(|buffer| {
             let mut read = ReadBuf::new(buffer);
-            ready!(Pin::new(from).poll_read(cx, &mut read))?;
+            if Pin::new(from).poll_read(cx, &mut read)?.is_pending() {
+                return self.flush(cx, to);
+            }
             let piece = read.filled();
             if piece.is_empty() {
                 self.read_all = true;
@@ -249,9 +253,24 @@ impl Way {
                 Poll::Pending => 0,
             };
             self.bytes += taken as u64;
+            self.unflushed = true;
             self.rest.extend_from_slice(&piece[taken..]);
             Poll::Ready(Ok(()))
         })
+    }
+
+    /// Sees to it that what was taken is on its way, since nothing follows for now.
+    fn flush<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) -> Went {
+        if self.unflushed {
+            match ready!(Pin::new(to).poll_flush(cx)) {
+                Ok(()) => self.unflushed = false,
+                Err(error) => {
+                    self.give_up(error);
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+        Poll::Pending
     }
 
     /// Whether what follows is copied or spliced, by the size of what came.
@@ -265,6 +284,7 @@ impl Way {
 
     fn took(&mut self, moved: usize) {
         self.bytes += moved as u64;
+        self.unflushed = true;
         self.taken += moved;
         if self.taken >= self.rest.len() {
             (self.rest, self.taken) = (Vec::new(), 0);

@@ -412,6 +412,24 @@ async fn a_header_is_taken_from_those_who_may_send_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_taken_is_on_its_way_although_nothing_follows() {
+    let (mut client, mut near) = tokio::io::duplex(64);
+    let (far, mut program) = tokio::io::duplex(64);
+    // It keeps what is written until it is told otherwise, as one that encrypts it may.
+    let mut far = tokio::io::BufStream::new(far);
+    let relayed = relay::streams(&mut near, &mut far, Early::default(), IDLE);
+    let talk = async move {
+        client.write_all(b"who is there").await.unwrap();
+        let mut heard = [0; 12];
+        let all = timeout(IDLE / 2, program.read_exact(&mut heard)).await;
+        all.expect("it was kept").unwrap();
+        assert_eq!(&heard, b"who is there");
+    };
+    let (relayed, ()) = tokio::join!(relayed, talk);
+    assert_eq!((relayed.up, relayed.down), (12, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_header_that_does_not_come_is_not_waited_for() {
     let there = fake(Some(echo().await), &[]);
     let front = Front::new(there, Others::default(), &["127.0.0.1"]).await;
