@@ -348,6 +348,7 @@ impl Hub {
         let may_dial = !closing && route.retry_at.is_none_or(|at| at <= Instant::now());
         if wanted && missing && may_dial && !route.dialling {
             route.dialling = true;
+            tracing::debug!(%member, ?class, "dialling");
             let (generation, key, address) = (entry.generation, entry.key, entry.address);
             let dial = Dial { member, class, key, address, generation };
             self.runtime.spawn(dial::run(self.clone(), dial));

@@ -102,16 +102,34 @@ impl Membership {
     /// The next exchange is soon, as a newcomer's.
     pub(super) fn exchange_soon(&mut self) {
         self.exchanges = 1;
-        let at = self.now + settings::EXCHANGE_FIRST;
+        let first = match self.compares_often() {
+            true => settings::EXCHANGE_YOUNG,
+            false => settings::EXCHANGE_FIRST,
+        };
+        let at = self.now + first;
         self.schedule(at, Due::Exchange);
+    }
+
+    /// Whether this member is one of many that may have started together: they know little, and learn
+    /// it from the few that they have spoken with.
+    pub(super) fn compares_often(&self) -> bool {
+        let age = self.now.since(self.born);
+        self.is_young() && age < settings::GREET_LATER * 2 && self.table.size() <= settings::CROWD
     }
 
     /// Compares notes with one live member, and sets the next time.
     pub(super) fn exchange(&mut self, effects: &mut Vec<Effect>) {
         self.look_after_suspects(effects);
-        let live: Vec<u32> = self.table.live().collect();
+        let often = self.compares_often();
+        let mut live: Vec<u32> = self.table.live().collect();
+        if often {
+            live.retain(|slot| self.has_met(*slot));
+        }
         let doublings = self.exchanges.min(16);
-        let pause = (settings::EXCHANGE_FIRST * (1 << doublings)).min(settings::EXCHANGE_PERIOD);
+        let pause = match often {
+            true => settings::EXCHANGE_YOUNG,
+            false => (settings::EXCHANGE_FIRST * (1 << doublings)).min(settings::EXCHANGE_PERIOD),
+        };
         let next = self.now + pause * 3 / 4 + self.random.duration_below(pause / 2);
         self.schedule(next, Due::Exchange);
         if live.is_empty() {
@@ -122,7 +140,8 @@ impl Membership {
         if self.exchanges == settings::EXCHANGES_EARLY && worth_it {
             self.tell_of_reach(effects);
         }
-        self.exchanges = self.exchanges.saturating_add(1);
+        let most = if often { settings::EXCHANGES_EARLY + 1 } else { u32::MAX };
+        self.exchanges = self.exchanges.saturating_add(1).min(most);
         let slot = live[self.random.below(live.len() as u64) as usize];
         let (parts, reports) = (self.digests(), self.some_reports());
         self.talk(slot, &Talk::Digest { parts, reports }, effects);

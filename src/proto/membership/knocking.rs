@@ -43,6 +43,24 @@ impl Membership {
         }
     }
 
+    /// Somebody has answered this member, which has just started, and tells it of all that it
+    /// knows. The others have time.
+    pub(super) fn knock_later(&mut self) {
+        if !self.is_young() {
+            return;
+        }
+        let span = settings::knock_others_within(self.table.size());
+        let is_left = |slot: &u32| {
+            let peer = self.table.peer(*slot);
+            !peer.state.is_live() && peer.knocks == 0 && peer.knock_at > self.now
+        };
+        let left: Vec<u32> = self.table.slots().filter(is_left).collect();
+        for slot in left {
+            let at = self.now + settings::KNOCK_REST + self.random.duration_below(span);
+            self.knock_at(slot, at);
+        }
+    }
+
     pub(super) fn knock_afresh(&mut self, slot: u32, after: Duration) {
         self.table.peer_mut(slot).knocks = 0;
         let at = self.now + after + self.random.duration_below(settings::KNOCK_FIRST);
@@ -99,7 +117,7 @@ impl Membership {
         peer.knocks = peer.knocks.checked_add(1).unwrap_or(LONGEST);
         let _ = self.foca.announce(dst, &mut self.outbox);
         for (to, bytes) in std::mem::take(&mut self.outbox.sends) {
-            for bytes in self.outward(&bytes) {
+            for bytes in self.outward(to, &bytes) {
                 effects.push(Effect::Send { to: self.table.id(to.slot), address, bytes });
             }
         }

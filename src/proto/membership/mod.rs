@@ -240,6 +240,9 @@ impl Membership {
                 break;
             }
             match first.remove() {
+                Due::Foca(probe @ Timer::ProbeRandomMember(_)) if self.is_young() => {
+                    self.schedule(self.now + settings::PROBE_PERIOD, Due::Foca(probe));
+                }
                 Due::Foca(timer) => self.fire(timer),
                 Due::Knock(slot) => self.knock(slot, at, effects),
                 Due::Rounds => self.make_rounds(effects),

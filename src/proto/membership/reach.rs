@@ -60,10 +60,25 @@ impl Membership {
             self.table.peer_mut(slot).reached = true;
             return;
         }
+        if self.table.size() > settings::FEW && self.table.peer(slot).heard == self.now {
+            // It was itself that spoke: see below.
+            return self.schedule(self.now, Due::Greet(slot));
+        }
         let waiting = self.table.live().filter(|slot| !self.table.peer(*slot).reached).count();
         let span = settings::greet_within(self.table.size(), waiting);
-        let at = self.now + self.random.duration_below(span);
+        let from = if self.is_young() { self.born + settings::GREET_LATER } else { self.now };
+        let at = self.now.max(from) + self.random.duration_below(span);
         self.schedule(at, Due::Greet(slot));
+    }
+
+    /// A live member of a crowd spoke that was not asked yet. The connection stands, so to ask it
+    /// now costs nothing, and later it might not stand.
+    pub(super) fn greet_back(&mut self, slot: u32) {
+        let peer = self.table.peer(slot);
+        let is_due = peer.state.is_live() && !peer.reached && peer.questions == 0;
+        if is_due && self.table.size() > settings::FEW {
+            self.schedule(self.now, Due::Greet(slot));
+        }
     }
 
     pub(super) fn greet(&mut self, slot: u32, effects: &mut Vec<Effect>) {
@@ -82,13 +97,15 @@ impl Membership {
         self.unanswered
             .retain(|slot| table.is_enrolled(*slot) && table.peer(*slot).state.is_live());
         let owing: Vec<u32> = self.unanswered.iter().copied().collect();
+        // Where all have just started, a late answer says nothing of the way.
+        let young = self.is_young();
         for slot in owing {
             let peer = self.table.peer_mut(slot);
             let age = now.since(peer.asked_at);
             if age < settings::REACH_PERIOD {
                 continue;
             }
-            if age >= settings::REACH_MAX && self.missed.insert(slot) {
+            if age >= settings::REACH_MAX && !young && self.missed.insert(slot) {
                 peer.reached = false;
                 effects.push(Effect::Reached { member: self.table.id(slot), reached: false });
                 self.has_told = true;

@@ -65,6 +65,7 @@ impl Membership {
         if packet.header.message == Message::Feed && !self.introduced {
             self.introduced = true;
             self.introduce(slot, effects);
+            self.knock_later();
         }
         if known > src.generation {
             // A run that forgot its generation: tell it which one to exceed.
@@ -92,6 +93,7 @@ impl Membership {
         if !rest.is_empty() && peer_is_live(self, slot, src.generation) {
             let _ = self.foca.apply_many(rest.into_iter(), true, &mut self.outbox);
         }
+        self.greet_back(slot);
     }
 
     /// If others remember a run of this member that is newer than this one,

@@ -132,6 +132,15 @@ pub fn quiet_max(n: usize) -> Option<Duration> {
     (n <= 12).then(|| Duration::from_millis(100 * n as u64).max(Duration::from_millis(750)))
 }
 
+/// A member of a crowd that has just started leaves whom it has not spoken with alone for so long: until
+/// then those that started with it have mostly met, and nobody needs more than a few of them.
+pub const GREET_LATER: Duration = Duration::from_secs(1);
+/// How often such a member compares what it knows with somebody that it has spoken with: that is a
+/// message or three, where a handshake is ten packets and signatures.
+pub const EXCHANGE_YOUNG: Duration = Duration::from_millis(125);
+/// How often it gossips, with three of them.
+pub const GOSSIP_YOUNG: Duration = Duration::from_millis(80);
+
 /// Within this time every newcomer is asked directly in a cluster of `n`, of whom `waiting` are
 /// still to be asked: each question may be a handshake, and all members ask. One that returns is
 /// asked at once; where many start together, what it costs is spread over some seconds, as nobody
@@ -147,12 +156,24 @@ pub fn youth(n: usize) -> Duration {
     if n <= FEW {
         return Duration::ZERO;
     }
-    greet_within(n, n).clamp(Duration::from_secs(2), Duration::from_secs(4))
+    (GREET_LATER + greet_within(n, n)).clamp(Duration::from_secs(2), Duration::from_secs(4))
 }
+
+/// Where those that started together have little of a processor, answers take longer, and youth goes
+/// on until they have come, for so long at most. Were they to suspect each other meanwhile, they
+/// would have more to do, and go on so.
+pub const YOUTH_MAX: Duration = Duration::from_secs(12);
+/// It goes on while one of so many live members, or more, has not answered yet.
+pub const YOUTH_UNREACHED: usize = 8;
 
 /// Within this time a member that has just started knocks at the rest.
 pub fn knock_rest_within(n: usize) -> Duration {
     Duration::from_millis(8) * u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// The same once somebody has answered it: who starts later knocks by itself, and is heard of.
+pub fn knock_others_within(n: usize) -> Duration {
+    knock_rest_within(n) * 5
 }
 
 /// The longest pause between two knocks at one member in a cluster of `n`.

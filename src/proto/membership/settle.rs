@@ -75,10 +75,15 @@ impl Membership {
     pub(super) fn settle(&mut self, effects: &mut Vec<Effect>) {
         loop {
             for (to, bytes) in std::mem::take(&mut self.outbox.sends) {
-                if translate::header(&bytes).is_some_and(|h| is_question(&h.message)) {
+                let message = translate::header(&bytes).map(|header| header.message);
+                if message.as_ref().is_some_and(is_question) {
                     self.asked(to.slot);
                 }
-                for bytes in self.outward(&bytes) {
+                let to = match message {
+                    Some(foca::Message::Gossip) => self.hearer(to),
+                    _ => to,
+                };
+                for bytes in self.outward(to, &bytes) {
                     self.send(to.slot, bytes, effects);
                 }
             }
@@ -88,6 +93,9 @@ impl Membership {
                     self.suspect_by_probe(member_id, incarnation, effects);
                 } else {
                     let mut at = self.now + after;
+                    if matches!(timer, Timer::PeriodicGossip(_)) && self.compares_often() {
+                        at = self.now + settings::GOSSIP_YOUNG;
+                    }
                     if matches!(timer, Timer::ProbeRandomMember(_)) && self.is_young() {
                         // It would ask before the handshake's turn has come.
                         at = at.max(self.born + settings::youth(self.table.size()));
@@ -112,6 +120,25 @@ impl Membership {
             let _ = self.foca.apply_many(std::iter::empty(), true, &mut self.outbox);
         }
         self.sync(effects);
+    }
+
+    /// Who is told the gossip that foca has for `to`. Where many have just started, a word to one
+    /// that was never spoken with is a handshake, and to one that was is a packet: it goes to one of
+    /// those, of which each has a few and all together are one net.
+    fn hearer(&mut self, to: Run) -> Run {
+        if !self.is_young() || self.has_met(to.slot) {
+            return to;
+        }
+        let met: Vec<u32> = self.table.live().filter(|slot| self.has_met(*slot)).collect();
+        match met.is_empty() {
+            true => to,
+            false => self.table.run(met[self.random.below(met.len() as u64) as usize]),
+        }
+    }
+
+    /// Whether a member was heard directly.
+    pub(super) fn has_met(&self, slot: u32) -> bool {
+        self.table.peer(slot).heard > super::NEVER
     }
 
     /// Tells foca something that the driver knows.

@@ -95,6 +95,8 @@ pub struct Sim {
     pub refusals: bool,
     pub trace: u64,
     pub packets: u64,
+    /// Who talked with whom, the smaller number first: each pair is a handshake.
+    pub talks: BTreeSet<(usize, usize)>,
     nodes: Vec<Node>,
     numbers: BTreeMap<MemberId, usize>,
     network: BTreeMap<(Time, u64), (usize, Input)>,
@@ -123,6 +125,7 @@ impl Sim {
             refusals: false,
             trace: 0,
             packets: 0,
+            talks: BTreeSet::new(),
             nodes: (0..n).map(|_| node()).collect(),
             numbers: (0..n).map(|i| (id(i), i)).collect(),
             network: BTreeMap::new(),
@@ -314,6 +317,7 @@ impl Sim {
                     self.nodes[i].sent_bytes += bytes.len() as u64;
                     let to = self.numbers[&to];
                     if !self.is_apart(i, to) && !self.is_apart(to, i) {
+                        self.note_talk(i, to);
                         let at = self.now + self.faults.delay_max * 2;
                         self.deliver(at, to, Input::Exchange { from: id(i), bytes });
                     }
@@ -331,6 +335,7 @@ impl Sim {
         if self.is_apart(from, to) {
             return;
         }
+        self.note_talk(from, to);
         if self.refusals && self.nodes[to].machine.is_none() {
             // The transport asks the host when nothing came back for a while.
             self.deliver(self.now + ms(130), from, Input::Refused { member: id(to) });
@@ -346,6 +351,12 @@ impl Sim {
             let way = self.faults.delay_min + if far { ms(20) } else { Duration::ZERO };
             let at = self.now + way + self.random.duration_below(spread);
             self.deliver(at, to, Input::Packet { from: id(from), bytes: bytes.clone() });
+        }
+    }
+
+    fn note_talk(&mut self, from: usize, to: usize) {
+        if self.nodes[to].machine.is_some() {
+            self.talks.insert((from.min(to), from.max(to)));
         }
     }
 

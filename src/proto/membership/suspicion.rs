@@ -66,6 +66,11 @@ impl Membership {
         refused: bool,
         effects: &mut Vec<Effect>,
     ) {
+        // Of those that start together some are dialled before they listen, and found live by
+        // others before it is told that nobody listened.
+        if self.is_young() {
+            return;
+        }
         let fuse = if refused { settings::REFUSED_FUSE } else { settings::HINT_FUSE };
         if let Some(slot) = self.table.slot(member) {
             self.suspect_unasked(slot, fuse, refused, effects);
@@ -194,9 +199,15 @@ impl Membership {
 
     /// Whether this member is one of many that have just started. A first question is a
     /// handshake, and where all ask all, answers are late: that says nothing of
-    /// who owes them. If all suspected all, they would have even more to do.
+    /// who owes them. If all suspected all, they would have even more to do. It is one until
+    /// nearly all have answered it, but not for ever: its links may be cut.
     pub(super) fn is_young(&self) -> bool {
-        self.now.since(self.born) < settings::youth(self.table.size())
+        let (age, size) = (self.now.since(self.born), self.table.size());
+        if age < settings::youth(size) || age >= settings::YOUTH_MAX || size <= settings::FEW {
+            return age < settings::youth(size);
+        }
+        let unreached = self.table.live().filter(|slot| !self.table.peer(*slot).reached).count();
+        unreached * settings::YOUTH_UNREACHED > self.table.live().count()
     }
 
     /// Sees to it that every suspect is asked until it answers or is judged: who began the

@@ -203,6 +203,53 @@ fn a_mass_start_meets_within_a_second() {
     }
 }
 
+/// A handshake for each pair that talks is what a mass start costs, so few should have to before
+/// all know all: not each with each. As real ones do, they start one after another.
+#[test]
+fn a_mass_start_needs_few_handshakes() {
+    for seed in 0..4 {
+        let n = 64;
+        let mut sim = Sim::new(n, seed, Faults::LAN);
+        sim.refusals = true;
+        for i in 0..n {
+            sim.start(i);
+            sim.run(ms(10));
+        }
+        let took = sim.run_until(30 * SECOND, Sim::all_live).expect("they met");
+        let (talks, pairs) = (sim.talks.len(), n * (n - 1) / 2);
+        println!(
+            "seed {seed}: all met {took:?} after the last start, {talks} of {pairs} pairs talked"
+        );
+        assert!(took < SECOND, "seed {seed}: {took:?}");
+        assert!(talks < pairs / 2, "seed {seed}: {talks} of {pairs} pairs");
+        assert!(sim.suspects().is_empty(), "seed {seed}: nobody is suspected");
+        // And then each asks each, without haste.
+        sim.run(5 * SECOND);
+        let reached = |i: usize| (0..n).all(|j| sim.machine(i).is_reached(id(j)));
+        assert!((0..n).all(reached), "seed {seed}: all reach all");
+        assert_eq!(sim.downs(|_| true), 0, "seed {seed}");
+    }
+}
+
+/// As where 64 processes share two busy processors: first answers take seconds.
+#[test]
+fn a_slow_mass_start_accuses_nobody() {
+    for seed in 0..2 {
+        let n = 64;
+        let slow = Faults { delay_min: ms(500), delay_max: ms(4_000), ..Faults::LAN };
+        let mut sim = Sim::new(n, seed, slow);
+        (0..n).for_each(|i| sim.start(i));
+        sim.run(5 * SECOND);
+        assert_eq!(sim.suspects(), [], "seed {seed}");
+        sim.faults = Faults::LAN;
+        let took = sim.run_until(20 * SECOND, Sim::all_live).expect("they met");
+        println!("seed {seed}: all met {took:?} after the network was quick again");
+        sim.run(10 * SECOND);
+        assert!(sim.all_live(), "seed {seed}");
+        assert_eq!(sim.downs(|_| true), 0, "seed {seed}");
+    }
+}
+
 #[test]
 fn members_that_stand_still_accuse_nobody() {
     for (n, sick, seeds) in [(5, 1, 4), (64, 8, 2)] {

@@ -10,13 +10,14 @@ use super::{
 };
 
 impl Membership {
-    /// What foca wrote, as it travels. More than one packet only where foca
+    /// What foca wrote, as it travels to `to`. More than one packet only where foca
     /// packed more than fits, as long addresses make possible.
-    pub(super) fn outward(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
-        let Some((header, updates)) = read(bytes) else {
+    pub(super) fn outward(&self, to: Run, bytes: &[u8]) -> Vec<Vec<u8>> {
+        let Some((mut header, updates)) = read(bytes) else {
             debug_assert!(false, "foca writes what its codec reads");
             return Vec::new();
         };
+        header.dst = to;
         let updates = updates
             .into_iter()
             .map(|m| Member::new(self.table.identity(*m.id()), m.incarnation(), m.state()))
