@@ -50,9 +50,11 @@ impl Membership {
             return;
         }
         let span = settings::knock_others_within(self.table.size());
+        // The first ones still get theirs: too few of them would be no net.
+        let soon = self.now + settings::FIRST_WITHIN;
         let is_left = |slot: &u32| {
             let peer = self.table.peer(*slot);
-            !peer.state.is_live() && peer.knocks == 0 && peer.knock_at > self.now
+            !peer.state.is_live() && peer.knocks == 0 && peer.knock_at > soon
         };
         let left: Vec<u32> = self.table.slots().filter(is_left).collect();
         for slot in left {
