@@ -374,10 +374,9 @@ async fn events<S: Source>(
 ) -> Response {
     match query {
         Ok(Query(After { after })) => read(Ok(site.source.recent_events(after.unwrap_or(0)))),
-        Err(_) => refuse(&Refusal::new(
-            Reason::Invalid,
+        Err(rejection) => refuse(&unread(
             "No events were read.",
-            "The number in `after` is none.",
+            &rejection,
             "Give the number of the last event that you have: /api/v1/events?after=17",
         )),
     }

@@ -48,7 +48,9 @@ const SOCKET_LOOK: Duration = Duration::from_millis(5);
 /// How soon tags are set again when there was no majority for it.
 const TAGS_RETRY: Duration = Duration::from_secs(3);
 /// How often is looked whether the certificate of the status port expires.
-const CERTIFICATE_LOOK: Duration = Duration::from_secs(86_400);
+const CERTIFICATE_LOOK: Duration = Duration::from_secs(3_600);
+/// How often the same is told of it.
+const CERTIFICATE_TOLD: Duration = Duration::from_secs(86_400);
 /// How long the rest of the access log may take to be written at the end.
 const LOG_WITHIN: Duration = Duration::from_secs(2);
 /// Standard output, where a file is named.
@@ -191,18 +193,22 @@ pub(super) fn status_files(options: &args::Up) -> Result<Option<(&Path, &Path)>,
     ))
 }
 
-/// Tells with which certificate the status port begins, and each day that it is about to expire.
+/// Tells with which certificate the status port begins, that it is about to expire, and that again each
+/// day.
 /// `told` says how it is with it.
 async fn watch_certificate<T: Future<Output = ()>>(
     told: impl Fn() -> (Severity, String),
     tell: impl Fn(Severity, String) -> T,
 ) {
-    let (severity, text) = told();
-    tell(severity, text).await;
+    let (severity, mut last) = told();
+    tell(severity, last.clone()).await;
+    let mut at = tokio::time::Instant::now();
     loop {
         tokio::time::sleep(CERTIFICATE_LOOK).await;
         let (severity, text) = told();
-        if severity != Severity::Info {
+        let is_news = text != last || at.elapsed() >= CERTIFICATE_TOLD;
+        if severity != Severity::Info && is_news {
+            (last, at) = (text.clone(), tokio::time::Instant::now());
             tell(severity, text).await;
         }
     }
@@ -722,6 +728,25 @@ mod tests {
         let soon = |day| (day, Severity::Warning, "soon".to_owned());
         let first = (0, Severity::Info, "fine".to_owned());
         assert_eq!(said.into_inner(), [first, soon(3), soon(4), soon(5)]);
+    }
+
+    /// As one that lives for a day and is renewed late.
+    #[tokio::test(start_paused = true)]
+    async fn a_certificate_that_is_about_to_expire_for_hours_is_told_of_too() {
+        let began = tokio::time::Instant::now();
+        let hour = || began.elapsed().as_secs() / 3_600;
+        let told = || match hour() {
+            30..38 => (Severity::Warning, "soon".to_owned()),
+            _ => (Severity::Info, "fine".to_owned()),
+        };
+        let said = RefCell::new(Vec::new());
+        let tell = |severity, _| {
+            said.borrow_mut().push((hour(), severity));
+            std::future::ready(())
+        };
+        let days = Duration::from_secs(3 * 86_400);
+        let _goes_on = tokio::time::timeout(days, watch_certificate(told, tell)).await;
+        assert_eq!(said.into_inner(), [(0, Severity::Info), (30, Severity::Warning)]);
     }
 
     #[test]

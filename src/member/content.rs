@@ -86,8 +86,8 @@ pub(super) struct Holding {
     /// What failed last, for people.
     pub error: Option<String>,
     scan_at: Time,
-    /// Before this another scan of the whole would take more than its share, unless a vote
-    /// needs it.
+    /// Before this another scan of the whole would take more than its share. A vote that needs
+    /// one does not wait for it. 0 before the first one.
     scan_share_at: Time,
     /// The root of the version that was switched to last in this run.
     version: Option<Digest>,
@@ -450,7 +450,8 @@ impl Content {
             return;
         }
         if holding.glance_again {
-            holding.scan(app, true, effects);
+            // Notices that never end put off no scan of the whole.
+            holding.scan(app, now < holding.scan_at, effects);
             return;
         }
         let found = holding.found;
@@ -705,9 +706,14 @@ impl Content {
                 holding.found = Some(Found { root: Some(switched.root), scans: 1 });
                 holding.found_since = now;
                 holding.error = None;
-                // However often versions come, one after the other edit: those who wait for
-                // the next one would wait for a scan each time.
-                holding.scan_at = holding.scan_share_at.max(now + SCAN_EVERY);
+                // A switch neither brings a scan of the whole nor puts one off, however often
+                // versions come: edits would wait for it, or it for edits. Where it left
+                // something else than the version, a vote may need one.
+                holding.scan_at = match holding.scan_share_at {
+                    Time(0) => now + SCAN_EVERY,
+                    _ if switched.root != version.root => now + SCAN_EVERY,
+                    share_at => share_at.max(now),
+                };
             }
             Err(ContentFailure::Outdated) => holding.retry_at = now + RETRY / 10,
             Err(failure) => {
@@ -732,8 +738,8 @@ impl Content {
         // be the first of the looks that a vote takes, and is never the last.
         let is_whole = holding.work.take() != Some(Work::Glancing);
         if is_whole {
-            holding.scan_share_at = now + took * SCAN_SHARE;
-            holding.scan_at = holding.scan_share_at.max(now + SCAN_EVERY);
+            holding.scan_share_at = now + (took * SCAN_SHARE).max(SCAN_EVERY);
+            holding.scan_at = holding.scan_share_at;
         } else {
             // It took long only where the whole had to be scanned after all.
             holding.notice_at = now + took * NOTICE_SHARE;

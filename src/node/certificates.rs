@@ -243,8 +243,13 @@ fn trouble(
         if lacking.len() > NAMED_MAX {
             shown.push_str(&format!(" and {} more", lacking.len() - NAMED_MAX));
         }
+        let soon = match validity.ends_soon(now) {
+            true => format!(", and it expires on {}", validity.until()),
+            false => String::new(),
+        };
         let text = format!(
-            "the certificate of {app} is not made out for {shown}, so clients refuse it there: {set}"
+            "the certificate of {app} is not made out for {shown}, so clients refuse it \
+             there{soon}: {set}"
         );
         return Some((Severity::Warning, text));
     }

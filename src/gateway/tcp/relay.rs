@@ -33,6 +33,8 @@ const PIECE: usize = 64 << 10;
 const LARGE: usize = 16 << 10;
 /// So many large ones in a row are spliced from then on, and as many small ones copied.
 const IN_A_ROW: u8 = 2;
+/// How long nothing may move once one of the two takes nothing more.
+const AFTER_FAILURE: Duration = Duration::from_secs(30);
 /// Bytes moved one way before others have their turn.
 const TURN: usize = 1 << 20;
 
@@ -111,7 +113,7 @@ type Went = Poll<io::Result<()>>;
 
 async fn relayed(
     early: Early,
-    idle: Duration,
+    mut idle: Duration,
     mut next: impl FnMut(&mut Way, &mut Way, &mut Context<'_>) -> (Went, Went),
 ) -> Relayed {
     let (mut up, mut down) = (Way::with(early.up), Way::with(early.down));
@@ -122,6 +124,11 @@ async fn relayed(
         let went = next(&mut up, &mut down, cx);
         if up.bytes + down.bytes != before {
             last = Instant::now();
+        }
+        if idle > AFTER_FAILURE && (up.failed.is_some() || down.failed.is_some()) {
+            // What the other side still has to say may be held up by this one for ever.
+            idle = AFTER_FAILURE;
+            timer.as_mut().reset(last + idle);
         }
         match went {
             (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => {

@@ -430,6 +430,25 @@ async fn what_is_taken_is_on_its_way_although_nothing_follows() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_gone_is_not_waited_for_with_one_who_takes_nothing() {
+    let (mut client, mut near) = tokio::io::duplex(64);
+    let (mut far, mut program) = tokio::io::duplex(64);
+    let years = Duration::from_secs(10 * 365 * 86_400);
+    let relayed = relay::streams(&mut near, &mut far, Early::default(), years);
+    let talk = async move {
+        // More than there is room for, either way, and nobody reads.
+        let second = Duration::from_secs(1);
+        assert!(timeout(second, client.write_all(&[1; 300])).await.is_err());
+        assert!(timeout(second, program.write_all(&[2; 300])).await.is_err());
+        drop(client);
+        program
+    };
+    let ended = async { timeout(IDLE, relayed).await.expect("it is waited for") };
+    let (relayed, _program) = tokio::join!(ended, talk);
+    assert!(matches!(relayed.ended, relay::Ended::Idle), "{:?}", relayed.ended);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_header_that_does_not_come_is_not_waited_for() {
     let there = fake(Some(echo().await), &[]);
     let front = Front::new(there, Others::default(), &["127.0.0.1"]).await;

@@ -23,7 +23,7 @@ use crate::base::Digest;
 
 /// A certificate with its key, ready for handshakes after which HTTP/1.1 is spoken.
 pub struct PortCertificate {
-    /// Of the whole chain.
+    /// Of the whole chain; for logs.
     fingerprint: Digest,
     leaf: CertificateDer<'static>,
     validity: Validity,

@@ -263,7 +263,16 @@ fn scans_keep_to_their_share_over_a_switch() {
     bench.scanned(VERSION_1);
     bench.content.scanned(bench.now, &app(), Ok(Some(root(VERSION_1))), Duration::ZERO);
     bench.now = bench.now + second;
-    bench.content.activated(bench.now, &app(), &version(2), &Ok(Switched::whole(root(2))));
+    let next = bench.now + second;
+    for _ in 0..4 {
+        bench.content.activated(bench.now, &app(), &version(2), &Ok(Switched::whole(root(2))));
+        assert_eq!(bench.content.deadline(), Some(next), "it is not put off either");
+        bench.now = bench.now + second / 4;
+    }
+    // What was edited and kept is no version yet: somebody may vote for it.
+    let merged = Switched { root: root(EDITED), kept: 1, aside: 0, sample: vec![] };
+    bench.content.scanned(bench.now, &app(), Ok(Some(root(2))), second);
+    bench.content.activated(bench.now, &app(), &version(2), &Ok(merged));
     assert_eq!(bench.content.deadline(), Some(bench.now + SCAN_EVERY));
 }
 

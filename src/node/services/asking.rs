@@ -106,8 +106,8 @@ pub(in crate::node) fn ask(
 }
 
 /// Asks the member `name` by `put` and hands on what it tells. Whoever follows a log is not left
-/// alone when a connection breaks: it is asked again, from where it was. Other questions are
-/// put once more if nothing at all was heard: of a member that was killed and is back, whoever
+/// alone when a connection breaks: it is asked again, from where it was. What only asks is
+/// put once more if the connection broke and nothing at all was heard: of a member that was killed and is back, whoever
 /// asks first finds that the connection was to the process of before.
 async fn relay<F, R>(put: impl Fn(Ask) -> F, name: MemberName, ask: Ask, to: mpsc::Sender<Told>)
 where

@@ -140,7 +140,7 @@ impl Membership {
         if self.exchanges == settings::EXCHANGES_EARLY && worth_it {
             self.tell_of_reach(effects);
         }
-        let most = if often { settings::EXCHANGES_EARLY + 1 } else { u32::MAX };
+        let most = if often { settings::EXCHANGES_EARLY } else { u32::MAX };
         self.exchanges = self.exchanges.saturating_add(1).min(most);
         let slot = live[self.random.below(live.len() as u64) as usize];
         let (parts, reports) = (self.digests(), self.some_reports());

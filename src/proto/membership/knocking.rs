@@ -50,8 +50,9 @@ impl Membership {
             return;
         }
         let span = settings::knock_others_within(self.table.size());
-        // The first ones still get theirs: too few of them would be no net.
-        let soon = self.now + settings::FIRST_WITHIN;
+        // The first ones still get theirs, as too few of them would be no net, and so do those
+        // that somebody has just asked for.
+        let soon = self.now + settings::KNOCK_FIRST;
         let is_left = |slot: &u32| {
             let peer = self.table.peer(*slot);
             !peer.state.is_live() && peer.knocks == 0 && peer.knock_at > soon

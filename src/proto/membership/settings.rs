@@ -62,7 +62,8 @@ pub const KNOCK_REST: Duration = Duration::from_millis(500);
 pub const REPORTS_MAX: usize = 1_024;
 /// The first comparison of what is known; the pauses double.
 pub const EXCHANGE_FIRST: Duration = Duration::from_millis(250);
-/// After so many, some two seconds, a newcomer tells all whom it reaches.
+/// After so many a newcomer tells all whom it reaches: after some two seconds, or as soon as it does not
+/// compare often any more.
 pub const EXCHANGES_EARLY: u32 = 3;
 /// The longest pause between two. A digest of 34 bytes is all that it costs.
 pub const EXCHANGE_PERIOD: Duration = Duration::from_secs(20);
@@ -163,7 +164,7 @@ pub fn youth(n: usize) -> Duration {
 /// on until they have come, for so long at most. Were they to suspect each other meanwhile, they
 /// would have more to do, and go on so.
 pub const YOUTH_MAX: Duration = Duration::from_secs(12);
-/// It goes on while one of so many live members, or more, has not answered yet.
+/// It goes on while more than one of so many live members have not answered yet.
 pub const YOUTH_UNREACHED: usize = 8;
 
 /// Within this time a member that has just started knocks at the rest.
@@ -173,7 +174,7 @@ pub fn knock_rest_within(n: usize) -> Duration {
 
 /// The same once somebody has answered it: who starts later knocks by itself, and is heard of.
 pub fn knock_others_within(n: usize) -> Duration {
-    knock_rest_within(n) * 5
+    (knock_rest_within(n) * 5).min(KNOCK_MAX)
 }
 
 /// The longest pause between two knocks at one member in a cluster of `n`.

@@ -206,8 +206,13 @@ impl Membership {
         if age < settings::youth(size) || age >= settings::YOUTH_MAX || size <= settings::FEW {
             return age < settings::youth(size);
         }
-        let unreached = self.table.live().filter(|slot| !self.table.peer(*slot).reached).count();
-        unreached * settings::YOUTH_UNREACHED > self.table.live().count()
+        // Whoever answered once and does so no more is no reason: youth would begin again.
+        let is_owing = |slot: &u32| {
+            let peer = self.table.peer(*slot);
+            !peer.reached && peer.answered == super::NEVER
+        };
+        self.table.live().filter(is_owing).count() * settings::YOUTH_UNREACHED
+            > self.table.live().count()
     }
 
     /// Sees to it that every suspect is asked until it answers or is judged: who began the

@@ -67,6 +67,13 @@ impl Membership {
         if self.table.peer(slot).heard > dispute.since {
             return;
         }
+        if self.is_young() && !self.has_met(slot) {
+            // That a first answer is late says nothing yet, and the word of it would be one
+            // more for all.
+            self.disputes.insert(slot, Dispute { since: self.now, ..dispute });
+            self.schedule(self.now + settings::DISPUTE, Due::Dispute(slot));
+            return;
+        }
         self.bury(dispute.run, dispute.incarnation, effects);
     }
 
