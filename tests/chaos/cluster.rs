@@ -270,7 +270,8 @@ impl Cluster {
     }
 
     /// Waits until every member sees every member alive (a suspicion that stays
-    /// is a fault as well) and with a vote, one catalog, no window, and one content on all.
+    /// is a fault as well), reached by itself and with a vote, one catalog, no window, and one
+    /// content on all.
     pub fn until_one(&self, what: &str, within: Duration) {
         let started = Instant::now();
         while let Err(seen) = self.is_one() {
@@ -286,9 +287,12 @@ impl Cluster {
             let view = self.view(*host)?;
             sequences.insert(view["sequence"].as_u64());
             let members = view["members"].as_array().ok_or("no members")?;
-            let fine = |m: &Value| m["state"] == "alive" && m["voter"] == true;
+            let fine =
+                |m: &Value| m["state"] == "alive" && m["reached"] == true && m["voter"] == true;
             if members.len() != self.hosts.len() || !members.iter().all(fine) {
-                let short = |m: &Value| format!("{} {} {}", m["name"], m["state"], m["voter"]);
+                let short = |m: &Value| {
+                    format!("{} {} {} {}", m["name"], m["state"], m["reached"], m["voter"])
+                };
                 let seen: Vec<String> = members.iter().map(short).collect();
                 return Err(format!("m{host} sees {seen:?}"));
             }

@@ -105,7 +105,9 @@ impl Membership {
             if age < settings::REACH_PERIOD {
                 continue;
             }
-            if age >= settings::REACH_MAX && !young && self.missed.insert(slot) {
+            let has_answered = peer.answered >= peer.live_from;
+            let max = if has_answered { settings::REACH_MAX } else { settings::REACH_FIRST };
+            if age >= max && !young && self.missed.insert(slot) {
                 peer.reached = false;
                 effects.push(Effect::Reached { member: self.table.id(slot), reached: false });
                 self.has_told = true;

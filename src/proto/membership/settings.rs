@@ -46,6 +46,9 @@ const UNCONFIRMED: u32 = 3;
 pub const REACH_PERIOD: Duration = Duration::from_millis(500);
 /// A live member that owes one for so long is not reached directly: four or five questions.
 pub const REACH_MAX: Duration = Duration::from_secs(2);
+/// The same until its first answer since it became live. Where it was out of reach, a dial that
+/// began too soon may still be under way, which takes 2 s, and the pause before the next one as long.
+pub const REACH_FIRST: Duration = Duration::from_secs(5);
 /// How soon what was said about reach is said once more.
 pub const REACH_RETOLD: Duration = Duration::from_secs(3);
 /// Up to this size every newcomer is asked directly at once.

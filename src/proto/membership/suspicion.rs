@@ -178,7 +178,8 @@ impl Membership {
             return;
         }
         let size = self.table.size();
-        if self.is_young() {
+        // Who was met is asked over a connection that stands; anybody else with a handshake.
+        if self.is_young() && !self.has_met(run.slot) {
             return;
         }
         if size > settings::CROWD && self.random.below(size as u64) >= settings::CROWD as u64 / 2 {
@@ -222,7 +223,11 @@ impl Membership {
             self.table.peer(*slot).verdict == foca::State::Suspect
                 && !self.suspicions.contains_key(slot)
         };
-        let left_alone: Vec<u32> = self.table.live().filter(is_left_alone).collect();
+        // Who is presumed dead is one too, though it is not shown as live: where the way to it
+        // stays cut, nothing else would tell that others hear it.
+        let presumed = self.presumed.iter().copied();
+        let left_alone: Vec<u32> =
+            self.table.live().chain(presumed).filter(is_left_alone).collect();
         for slot in left_alone {
             let (run, incarnation) = (self.table.run(slot), self.table.peer(slot).incarnation);
             self.open(run, incarnation, settings::fuse(self.table.size()), false, false);

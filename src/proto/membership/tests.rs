@@ -178,6 +178,39 @@ fn a_killed_member_returns_at_once() {
     }
 }
 
+/// Of a crowd, one is killed and comes back, and soon after that the next is killed: who has just
+/// come back knows of it no later than the others.
+#[test]
+fn who_has_just_returned_learns_of_a_death_in_time() {
+    let (mut back, mut known, mut apart) = (Vec::new(), Vec::new(), Vec::new());
+    for seed in 0..6 {
+        let mut sim = Sim::started(64, seed, Faults::LAN);
+        sim.refusals = true;
+        sim.run(30 * SECOND);
+        for victim in 1..5 {
+            sim.changes.clear();
+            sim.kill(victim);
+            let took = sim.run_until(20 * SECOND, |sim| sim.all_see(victim, State::Down));
+            known.push(took.expect("all know"));
+            let is_death = |c: &&(Time, usize, usize, State)| c.2 == victim && c.3 == State::Down;
+            let first = sim.changes.iter().find(is_death).expect("somebody was first").0;
+            apart.push(sim.now.since(first));
+            sim.run(2 * SECOND);
+            sim.start(victim);
+            back.push(sim.run_until(20 * SECOND, Sim::all_live).expect("it returned"));
+            sim.run(2 * SECOND);
+        }
+    }
+    let ((mean, worst), (later, latest)) = (summary(&known), summary(&apart));
+    println!(
+        "killed: all know after {mean} ms (max {worst}), {later} ms after the first ({latest})"
+    );
+    let (mean, worst) = summary(&back);
+    println!("returned: all know after {mean} ms (max {worst})");
+    assert!(latest < 100, "{latest} ms");
+    assert!(worst < 500, "{worst} ms");
+}
+
 #[test]
 fn a_member_that_forgot_its_generation_returns() {
     for seed in 0..5 {

@@ -68,10 +68,11 @@ impl Membership {
             return;
         }
         if self.is_young() && !self.has_met(slot) {
-            // That a first answer is late says nothing yet, and the word of it would be one
-            // more for all.
-            self.disputes.insert(slot, Dispute { since: self.now, ..dispute });
-            self.schedule(self.now + settings::DISPUTE, Due::Dispute(slot));
+            // That a first answer is late says little: the word is believed, and goes no further.
+            // Where many start together each would have one for all.
+            let down = Member::new(dispute.run, dispute.incarnation, foca::State::Down);
+            self.outbox.touched.push(slot);
+            let _ = self.foca.apply_many(std::iter::once(down), false, &mut self.outbox);
             return;
         }
         self.bury(dispute.run, dispute.incarnation, effects);

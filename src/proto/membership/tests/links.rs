@@ -190,6 +190,32 @@ fn who_returns_is_not_reported_out_of_reach() {
     }
 }
 
+/// One was cut off and comes back, and a single way to it works some seconds later than the rest,
+/// as where a dial that began too soon has to run out: that is not worth a word.
+#[test]
+fn a_first_answer_has_time() {
+    for seed in 0..10 {
+        let mut sim = Sim::started(5, seed, Faults::LAN);
+        sim.side = [(4, 1)].into();
+        sim.run(15 * SECOND);
+        sim.side.clear();
+        sim.cut = [(2, 4), (4, 2)].into();
+        let took = sim.run_until(5 * SECOND, Sim::all_live).expect("all hear of all");
+        println!("seed {seed}: all hear of all {took:?} after the partition");
+        for _ in 0..40 {
+            sim.run(ms(100));
+            for Reach { member, unreached, .. } in (0..5).flat_map(|i| sim.machine(i).reach()) {
+                let fine = unreached.is_none_or(|names| names.is_empty());
+                assert!(fine, "seed {seed}: {member} misses somebody");
+            }
+        }
+        assert!(!sim.machine(2).is_reached(id(4)), "seed {seed}: and it is given no work");
+        sim.run(10 * SECOND);
+        let missing = |r: &Reach| r.unreached.as_ref().is_some_and(|names| !names.is_empty());
+        assert!(sim.machine(0).reach().iter().any(missing), "seed {seed}: but not for ever");
+    }
+}
+
 /// A member says that another is out of its reach, then loses sight of that one, or of all:
 /// when the network is whole again, nobody goes on believing it.
 #[test]
