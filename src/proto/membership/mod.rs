@@ -72,6 +72,7 @@ enum Due {
     Greet(u32),
     Reach,
     Retell,
+    Spread,
 }
 
 /// The machine. Feed it packets that wait before firing its timers.
@@ -110,6 +111,8 @@ pub struct Membership {
     reports: BTreeMap<u32, Report>,
     /// Whether somebody was asked for all that it knows since this run began.
     introduced: bool,
+    /// Whether news are about to go out.
+    spreads: bool,
     /// Doubts that came before the suspicion: who, about whom, which incarnation.
     doubted: Vec<(u32, u32, Incarnation)>,
     heard_any: Time,
@@ -153,6 +156,7 @@ impl Membership {
             recent: BTreeMap::new(),
             reports: BTreeMap::new(),
             introduced: false,
+            spreads: false,
             doubted: Vec::new(),
             heard_any: now,
             verdicts_from: now,
@@ -251,6 +255,7 @@ impl Membership {
                 Due::Exchange => self.exchange(effects),
                 Due::Greet(slot) => self.greet(slot, effects),
                 Due::Reach => self.review_reach(effects),
+                Due::Spread => self.spread(),
                 Due::Retell => self.tell_of_reach(effects),
             }
             self.settle(effects);

@@ -73,6 +73,13 @@ impl Membership {
             let dst = Run { slot, generation: src.generation };
             self.send_own(dst, Message::Gossip, vec![news], effects);
         }
+        let outdated = packet.header.dst.generation < self.generation();
+        if outdated && matches!(packet.header.message, Message::Ping(_)) {
+            // It asks an earlier run of this member, which can't answer, and would bury it: the
+            // header of any word says which one lives.
+            let dst = Run { slot, generation: src.generation };
+            self.send_own(dst, Message::Gossip, Vec::new(), effects);
+        }
         self.dispute(slot, &mut packet.updates, effects);
         let peer = self.table.peer(slot);
         let news = peer.generation != src.generation

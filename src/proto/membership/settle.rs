@@ -222,8 +222,12 @@ impl Membership {
             self.tell_if_moved(run.slot, before, effects);
         }
         let peer = self.table.peer_mut(run.slot);
+        let is_news = peer.generation < run.generation && verdict == foca::State::Alive;
         let renewed = peer.is_seen() && peer.generation < run.generation;
         (peer.generation, peer.incarnation, peer.verdict) = (run.generation, incarnation, verdict);
+        if is_news {
+            self.spread_soon();
+        }
         if renewed || verdict != foca::State::Suspect {
             self.presumed.remove(&run.slot);
         }
@@ -244,6 +248,21 @@ impl Membership {
         if verdict == foca::State::Suspect {
             self.learn_of_suspicion(run, incarnation, effects);
         }
+    }
+
+    /// That somebody has come goes on at once, and not with the next gossip: a few packets of
+    /// each member. Not where many start together, nor among very many.
+    fn spread_soon(&mut self) {
+        let is_crowd = (settings::FEW + 1..=settings::CROWD).contains(&self.table.size());
+        if is_crowd && !self.spreads && !self.is_young() {
+            self.spreads = true;
+            self.schedule(self.now, Due::Spread);
+        }
+    }
+
+    pub(super) fn spread(&mut self) {
+        self.spreads = false;
+        let _ = self.foca.gossip(&mut self.outbox);
     }
 
     fn show(&mut self, slot: u32, state: State, effects: &mut Vec<Effect>) {

@@ -1,7 +1,13 @@
 //! Islands, newcomers, cut links and wide networks.
 
+use foca::{Header, Message};
+
 use super::*;
-use crate::proto::membership::{Reach, settings};
+use crate::proto::membership::{
+    Reach,
+    packet::{Identity, Packet},
+    settings,
+};
 
 #[test]
 fn a_partition_heals() {
@@ -97,6 +103,35 @@ fn no_islands_and_no_lonely_members() {
         sim.changes.clear();
         sim.run(30 * SECOND);
         assert_eq!(sim.downs(|_| true), 0, "seed {seed}: and they stay one");
+    }
+}
+
+/// Who asks a run that is no more is told by the run that came after it, and needs neither gossip
+/// nor a verdict about the old one.
+#[test]
+fn who_asks_an_earlier_run_hears_of_the_newer_one() {
+    let mut machine = Membership::new(Time(0), id(0), address(0), 1_002, 1);
+    machine.set_roster(Time(0), &roster(0..2), &mut Vec::new());
+    machine.tick(Time(100), &mut Vec::new());
+    for (asked, message, answers) in [
+        (1_001, Message::Ping(3), true),
+        (1_001, Message::Gossip, false),
+        (1_003, Message::Ping(3), false),
+    ] {
+        let src = Identity::new(id(1), address(1), 7);
+        let dst = Identity::new(id(0), address(0), asked);
+        let header = Header { src, src_incarnation: 0, dst, message };
+        let (bytes, _) = Packet { header, updates: Vec::new() }.encode().unwrap();
+        let mut effects = Vec::new();
+        machine.handle(Time(200), Input::Packet { from: id(1), bytes }, &mut effects);
+        let sent = effects.iter().find_map(|effect| match effect {
+            Effect::Send { to, bytes, .. } => Some((*to, Packet::decode(bytes).unwrap().header)),
+            _ => None,
+        });
+        assert_eq!(sent.is_some(), answers, "{asked}: {sent:?}");
+        if let Some((to, header)) = sent {
+            assert_eq!((to, header.dst, header.src.generation), (id(1), src, 1_002));
+        }
     }
 }
 
