@@ -397,7 +397,7 @@ impl Transition for Change {
                 next != *base
             }
             Self::Unsilence { what, at } => {
-                silence::unsilence(&mut next, what, *at);
+                silence::unsilence(&mut next, what, *at)?;
                 next != *base
             }
             Self::AddOperator(operator) => {

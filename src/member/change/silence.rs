@@ -32,10 +32,15 @@ pub(super) fn silence(next: &mut Catalog, silence: &Silence) -> Result<(), Refus
     Ok(())
 }
 
-/// The rules act again.
-pub(super) fn unsilence(next: &mut Catalog, what: &Silenced, at: WallTime) {
+/// The rules act again. Refused where the member is not enrolled (any more): with a new key it has
+/// another id, and the silence about it stands under that one.
+pub(super) fn unsilence(next: &mut Catalog, what: &Silenced, at: WallTime) -> Result<(), Refusal> {
+    if what.member.is_some_and(|member| !next.roster.contains(member)) {
+        return Err(not_enrolled("No silence was ended."));
+    }
     next.conduct.end_silences(at);
     next.conduct.unsilence(what);
+    Ok(())
 }
 
 fn check(silence: &Silence) -> Result<(), Refusal> {
@@ -188,6 +193,19 @@ mod tests {
             assert_eq!(reason(why(bad)), Reason::Invalid);
         }
         make(&base, &change(why("a".repeat(256))));
+    }
+
+    #[test]
+    fn none_is_ended_under_a_members_earlier_key() {
+        let mut base = make(&catalog(), &change(lasting(of(None, None, Some(2)), 0, 10)));
+        let unsilence = |n| Change::Unsilence { what: of(None, None, Some(n)), at: WallTime(1) };
+        // The member takes up a new key between the question and the change.
+        base.conduct.rename(id(2), id(4));
+        let entry = base.roster.members.iter_mut().find(|m| m.id == id(2)).expect("enrolled");
+        entry.id = id(4);
+        let refused = unsilence(2).apply(&base).unwrap_err();
+        assert_eq!(refused.reason, Reason::NotFound, "{refused:?}");
+        assert!(make(&base, &unsilence(4)).conduct.silences().is_empty());
     }
 
     #[test]
