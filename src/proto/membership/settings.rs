@@ -31,7 +31,7 @@ pub const HINT_FUSE: Duration = Duration::from_millis(550);
 /// The same where the member's host says that nobody listens at its port: the
 /// host lives and answers, so only a restart or a forgery speaks against it,
 /// and an answer to our own question disproves both.
-pub const REFUSED_FUSE: Duration = Duration::from_millis(300);
+pub const REFUSED_FUSE: Duration = Duration::from_millis(220);
 /// Up to this size everybody asks a suspect itself, and a verdict is told to
 /// all at once: some 200 packets a member for each failure.
 pub const CROWD: usize = 128;

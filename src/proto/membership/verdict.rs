@@ -29,8 +29,10 @@ impl Membership {
         updates.retain(|update| {
             let Some(slot) = self.table.slot(update.id().member) else { return true };
             let peer = self.table.peer(slot);
-            let unheard_since_asked =
-                self.suspicions.get(&slot).is_some_and(|s| s.own && peer.heard <= s.since);
+            let unheard_since_asked = self.suspicions.get(&slot).is_some_and(|s| {
+                let had_time = s.own || self.now.since(s.since) >= settings::POKE_PERIOD;
+                had_time && peer.heard <= s.since
+            });
             let fresh = peer.heard > super::NEVER && self.now.since(peer.heard) < settings::FRESH;
             let doubt = update.state() == foca::State::Down
                 && update.incarnation() != LEFT
