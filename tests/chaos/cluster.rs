@@ -354,11 +354,14 @@ impl Cluster {
         for host in &self.hosts {
             let data = &self.plans[host - 1].data;
             let ask = |arguments: &[&str]| run_on(data, arguments).unwrap();
-            // A suspicion that is withdrawn at once may come and go while scenarios share a processor.
-            common::until(&format!("status of m{host}"), || {
-                let status = ask(&["status"]);
-                if is_well(&status) { Ok(()) } else { Err(status["reasons"].to_string()) }
-            });
+            // A suspicion may come and go at once while scenarios share a processor.
+            let asked = Instant::now();
+            while let status = ask(&["status"])
+                && !is_well(&status)
+            {
+                assert!(asked.elapsed() < Duration::from_secs(5), "status of m{host}: {status}");
+                thread::sleep(LOOK_EVERY);
+            }
             let members = ask(&["members"]);
             assert_eq!(members.as_array().map(Vec::len), Some(self.hosts.len()), "{members}");
             let votes = ask(&["votes"]).to_string();

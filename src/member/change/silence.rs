@@ -36,7 +36,12 @@ pub(super) fn silence(next: &mut Catalog, silence: &Silence) -> Result<(), Refus
 /// another id, and the silence about it stands under that one.
 pub(super) fn unsilence(next: &mut Catalog, what: &Silenced, at: WallTime) -> Result<(), Refusal> {
     if what.member.is_some_and(|member| !next.roster.contains(member)) {
-        return Err(not_enrolled("No silence was ended."));
+        return Err(Refusal::new(
+            Reason::Conflict,
+            "No silence was ended.",
+            "The member that it is about has just taken up a new key, or was removed.",
+            "See `althing silence` for those that stand, and ask again.",
+        ));
     }
     next.conduct.end_silences(at);
     next.conduct.unsilence(what);
@@ -204,7 +209,7 @@ mod tests {
         let entry = base.roster.members.iter_mut().find(|m| m.id == id(2)).expect("enrolled");
         entry.id = id(4);
         let refused = unsilence(2).apply(&base).unwrap_err();
-        assert_eq!(refused.reason, Reason::NotFound, "{refused:?}");
+        assert_eq!(refused.reason, Reason::Conflict, "{refused:?}");
         assert!(make(&base, &unsilence(4)).conduct.silences().is_empty());
     }
 

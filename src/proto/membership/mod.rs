@@ -111,8 +111,9 @@ pub struct Membership {
     reports: BTreeMap<u32, Report>,
     /// Whether somebody was asked for all that it knows since this run began.
     introduced: bool,
-    /// Whether news are about to go out.
+    /// Whether the word of a new run is about to go out, and when the next one may.
     spreads: bool,
+    spread_from: Time,
     /// Doubts that came before the suspicion: who, about whom, which incarnation.
     doubted: Vec<(u32, u32, Incarnation)>,
     heard_any: Time,
@@ -157,6 +158,7 @@ impl Membership {
             reports: BTreeMap::new(),
             introduced: false,
             spreads: false,
+            spread_from: now,
             doubted: Vec::new(),
             heard_any: now,
             verdicts_from: now,

@@ -105,8 +105,9 @@ impl Membership {
             if age < settings::REACH_PERIOD {
                 continue;
             }
-            let has_answered = peer.answered >= peer.live_from;
-            let max = if has_answered { settings::REACH_MAX } else { settings::REACH_FIRST };
+            // Who counts as reached may be given work, answered yet or not.
+            let is_first = peer.answered < peer.live_from && !peer.reached;
+            let max = if is_first { settings::REACH_FIRST } else { settings::REACH_MAX };
             if age >= max && !young && self.missed.insert(slot) {
                 peer.reached = false;
                 effects.push(Effect::Reached { member: self.table.id(slot), reached: false });

@@ -38,6 +38,8 @@ pub const CROWD: usize = 128;
 /// Who heard of a suspicion from others waits so much longer, so that not all pass the same verdict
 /// at the same moment.
 pub const SECOND_HAND: Duration = Duration::from_millis(150);
+/// The word of a new run goes out at once, but not more often than this.
+pub const SPREAD_PERIOD: Duration = Duration::from_millis(50);
 /// How many independent confirmations make a suspicion certain.
 const CONFIRMATIONS: usize = 3;
 /// How much longer one lasts that nobody confirms.
@@ -86,7 +88,7 @@ pub const PAUSE_GRACE: Duration = Duration::from_millis(1_200);
 /// after so long.
 pub const ONE_WAY_MAX: Duration = Duration::from_secs(5);
 /// In a large cluster somebody's obituary for a member that we heard within this time is
-/// checked before it is believed; in a small one every obituary is.
+/// checked before it is believed; in a small one every obituary is, but of whom was asked in vain.
 pub const FRESH: Duration = Duration::from_secs(1);
 /// How long that check takes.
 pub const DISPUTE: Duration = Duration::from_millis(400);

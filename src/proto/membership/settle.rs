@@ -251,18 +251,23 @@ impl Membership {
     }
 
     /// That somebody has come goes on at once, and not with the next gossip: a few packets of
-    /// each member. Not where many start together, nor among very many.
+    /// each member. Not where many start together, nor among very many; and what follows closely
+    /// goes together, so that neither a healed partition nor a liar makes a storm of it.
     fn spread_soon(&mut self) {
         let is_crowd = (settings::FEW + 1..=settings::CROWD).contains(&self.table.size());
         if is_crowd && !self.spreads && !self.is_young() {
             self.spreads = true;
-            self.schedule(self.now, Due::Spread);
+            let at = self.now.max(self.spread_from);
+            self.schedule(at, Due::Spread);
         }
     }
 
     pub(super) fn spread(&mut self) {
         self.spreads = false;
-        let _ = self.foca.gossip(&mut self.outbox);
+        self.spread_from = self.now + settings::SPREAD_PERIOD;
+        if self.foca.updates_backlog() > 0 {
+            let _ = self.foca.gossip(&mut self.outbox);
+        }
     }
 
     fn show(&mut self, slot: u32, state: State, effects: &mut Vec<Effect>) {

@@ -93,6 +93,8 @@ pub struct Sim {
     pub hints: bool,
     /// Whether the host of a killed member says so when a packet comes for it.
     pub refusals: bool,
+    /// How late timers fire.
+    pub late: Duration,
     pub trace: u64,
     pub packets: u64,
     /// Who talked with whom, the smaller number first: each pair is a handshake.
@@ -123,6 +125,7 @@ impl Sim {
             pace: 1,
             hints: false,
             refusals: false,
+            late: Duration::ZERO,
             trace: 0,
             packets: 0,
             talks: BTreeSet::new(),
@@ -215,9 +218,10 @@ impl Sim {
     }
 
     fn set_timer(&mut self, i: usize) {
+        let late = self.late;
         let node = &mut self.nodes[i];
         let due = match (&node.machine, &node.paused) {
-            (Some(machine), None) => machine.deadline(),
+            (Some(machine), None) => machine.deadline().map(|at| at + late),
             _ => None,
         };
         if let Some(before) = std::mem::replace(&mut node.due, due) {

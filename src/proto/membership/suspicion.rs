@@ -36,6 +36,9 @@ pub(super) struct Suspicion {
     /// The others that it failed to answer.
     confirmed: BTreeSet<u32>,
     told: bool,
+    /// Whether nobody at all was heard for as long as it lasts at least: then its time begins
+    /// anew, once, when somebody is.
+    alone: bool,
     /// The time of the next review: timers set before are void.
     review_at: Time,
 }
@@ -161,6 +164,7 @@ impl Membership {
             refused,
             confirmed: BTreeSet::new(),
             told: false,
+            alone: false,
             review_at: NEVER,
         };
         self.suspicions.insert(run.slot, suspicion);
@@ -219,9 +223,11 @@ impl Membership {
     /// Sees to it that every suspect is asked until it answers or is judged: who began the
     /// suspicion may be gone, and no probe that succeeds ends one.
     pub(super) fn look_after_suspects(&mut self, effects: &mut Vec<Effect>) {
+        let young = self.is_young();
         let is_left_alone = |slot: &u32| {
             self.table.peer(*slot).verdict == foca::State::Suspect
                 && !self.suspicions.contains_key(slot)
+                && (!young || self.has_met(*slot))
         };
         // Who is presumed dead is one too, though it is not shown as live: where the way to it
         // stays cut, nothing else would tell that others hear it.
@@ -302,7 +308,9 @@ impl Membership {
     fn review_soon(&mut self, slot: u32) {
         let Some(open) = self.suspicions.get(&slot) else { return };
         let due = open.since + self.patience(open) * (1 + self.unwell);
-        let poke = self.now + settings::POKE_PERIOD;
+        // Who has less time is asked as often in it.
+        let pause = if open.refused { settings::REFUSED_FUSE / 2 } else { settings::POKE_PERIOD };
+        let poke = self.now + pause;
         let mut at = if due > self.now { due.min(poke) } else { poke };
         // A poke that was about to come is not put off by news.
         if open.review_at > self.now {
@@ -356,11 +364,14 @@ impl Membership {
             if self.presumed.insert(slot) {
                 self.outbox.touched.push(slot);
             }
-        } else if !silent && self.presumed.contains(&slot) {
+            if let Some(suspicion) = self.suspicions.get_mut(&slot) {
+                suspicion.alone = true;
+            }
+        } else if !silent {
             // Somebody is heard again: from here on the suspect has its full time.
             let now = self.now;
             if let Some(suspicion) = self.suspicions.get_mut(&slot)
-                && now.since(suspicion.since) > suspicion.fuse
+                && std::mem::take(&mut suspicion.alone)
             {
                 suspicion.since = now;
             }

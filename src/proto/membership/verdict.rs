@@ -30,8 +30,9 @@ impl Membership {
             let Some(slot) = self.table.slot(update.id().member) else { return true };
             let peer = self.table.peer(slot);
             let unheard_since_asked = self.suspicions.get(&slot).is_some_and(|s| {
+                let is_same = s.run == self.table.run(slot) && s.incarnation == peer.incarnation;
                 let had_time = s.own || self.now.since(s.since) >= settings::POKE_PERIOD;
-                had_time && peer.heard <= s.since
+                is_same && had_time && peer.heard <= s.since
             });
             let fresh = peer.heard > super::NEVER && self.now.since(peer.heard) < settings::FRESH;
             let doubt = update.state() == foca::State::Down
@@ -70,7 +71,7 @@ impl Membership {
             return;
         }
         if self.is_young() && !self.has_met(slot) {
-            // That a first answer is late says little: the word is believed, and goes no further.
+            // That a first answer is late says little: the word is believed, and not gossiped.
             // Where many start together each would have one for all.
             let down = Member::new(dispute.run, dispute.incarnation, foca::State::Down);
             self.outbox.touched.push(slot);
