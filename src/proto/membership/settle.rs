@@ -222,10 +222,9 @@ impl Membership {
             self.tell_if_moved(run.slot, before, effects);
         }
         let peer = self.table.peer_mut(run.slot);
-        let is_news = peer.generation < run.generation && verdict == foca::State::Alive;
         let renewed = peer.is_seen() && peer.generation < run.generation;
         (peer.generation, peer.incarnation, peer.verdict) = (run.generation, incarnation, verdict);
-        if is_news {
+        if renewed && verdict == foca::State::Alive {
             self.spread_soon();
         }
         if renewed || verdict != foca::State::Suspect {
@@ -250,9 +249,11 @@ impl Membership {
         }
     }
 
-    /// That somebody has come goes on at once, and not with the next gossip: a few packets of
-    /// each member. Not where many start together, nor among very many; and what follows closely
-    /// goes together, so that neither a healed partition nor a liar makes a storm of it.
+    /// That somebody has come back goes on at once, and not with the next gossip: a few packets of
+    /// each member. Not of who was never seen, since all others would greet it at the same moment
+    /// and it would have to shake all their hands while it starts; not where many start together,
+    /// nor among very many; and what follows closely goes together, so that neither a healed
+    /// partition nor a liar makes a storm of it.
     fn spread_soon(&mut self) {
         let is_crowd = (settings::FEW + 1..=settings::CROWD).contains(&self.table.size());
         if is_crowd && !self.spreads && !self.is_young() {

@@ -264,6 +264,25 @@ fn a_mass_start_needs_few_handshakes() {
     }
 }
 
+/// Each pair that talks shakes hands, and who has just been enrolled starts as well: the others come
+/// as they hear of it, and not all at the same moment.
+#[test]
+fn a_newcomer_is_not_greeted_by_all_at_once() {
+    for seed in 0..4 {
+        let n = 64;
+        let mut sim = Sim::new(n, seed, Faults::LAN);
+        (1..n).for_each(|i| sim.start(i));
+        sim.run(30 * SECOND);
+        assert!(sim.talks.iter().all(|pair| pair.0 != 0), "seed {seed}: it has not started");
+        sim.start(0);
+        let greeted = |sim: &Sim| sim.talks.iter().filter(|pair| pair.0 == 0).count();
+        let took = sim.run_until(20 * SECOND, |sim| greeted(sim) >= n / 2).expect("they talk");
+        println!("seed {seed}: half of the others have greeted it after {took:?}");
+        assert!(took > ms(200), "seed {seed}: {took:?}");
+        assert!(took < 2 * SECOND, "seed {seed}: {took:?}");
+    }
+}
+
 /// As where 64 processes share two busy processors: first answers take seconds.
 #[test]
 fn a_slow_mass_start_accuses_nobody() {
