@@ -112,6 +112,9 @@ impl Bug {
     /// Those in what is done about members that move: only runs in which they do can see them.
     pub const OF_MOVES: [Self; 1] = [Self::AddressTaken];
 
+    /// Those in how content goes from member to member: seen where much of it does.
+    pub const OF_HANDOVERS: [Self; 1] = [Self::GivenUpEarly];
+
     /// The bug with this name, as `Debug` writes it.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|bug| format!("{bug:?}") == name)

@@ -229,6 +229,8 @@ impl World {
         disk.fence.remove(app);
         disk.activated.remove(app);
         disk.set_live(now, app, None);
+        // What failed here was live here; who has it now replaced nothing with it.
+        self.servers[s].failing.retain(|(of, _)| of != app);
         self.checker.reach(Situation::Withdrawn);
         Ok(Withdrawn::default())
     }

@@ -74,6 +74,9 @@ pub struct Plan {
     /// In how many of a hundred runs servers come back at other addresses, likewise drawn from a
     /// generator of their own.
     pub moves_of_100: u32,
+    /// In how many of a hundred runs whole applications go from those that hold them to others, again
+    /// and again; likewise.
+    pub handovers_of_100: u32,
     /// Keep every line of the trace and not only the last ones.
     pub whole_trace: bool,
     /// The bug that is planted.
@@ -93,6 +96,7 @@ impl Default for Plan {
             long_s: 3_600,
             acts_of_100: 60,
             moves_of_100: 40,
+            handovers_of_100: 25,
             whole_trace: false,
             #[cfg(feature = "planted-bugs")]
             planted: None,

@@ -153,6 +153,7 @@ impl World {
             Deed::Remove => self.remove_or_leave(s, true),
             Deed::Leave => self.remove_or_leave(s, false),
             Deed::Retag => self.retag(s),
+            Deed::HandOver => self.hand_over(s),
             Deed::RotateKey => self.ask(s, Command::RotateKey, What::RotateKey),
             _ => self.resolve_hung(s),
         }
@@ -282,6 +283,20 @@ impl World {
         let unset =
             if set.is_empty() { BTreeSet::from(["role".to_owned()]) } else { BTreeSet::new() };
         self.ask(s, Command::Tags { member, set, unset }, What::Tags)
+    }
+
+    /// Who is `a` becomes `b`, and the other way round.
+    fn hand_over(&mut self, s: usize) -> Result<(), Violation> {
+        let members = &self.newest().roster.members;
+        let turned = members.iter().map(|m| {
+            let is_b = m.tags.get("role").is_some_and(|role| role == "b");
+            (m.name.clone(), if is_b { "a" } else { "b" })
+        });
+        for (member, role) in turned.collect::<Vec<_>>() {
+            let (member, set) = (Some(member), BTreeMap::from([("role".to_owned(), role.into())]));
+            self.ask(s, Command::Tags { member, set, unset: BTreeSet::new() }, What::Tags)?;
+        }
+        Ok(())
     }
 
     // Roster.

@@ -106,6 +106,9 @@ pub(super) enum Deed {
     Swap,
     /// All come back at other addresses, all but one with the new address of that one.
     MoveAll,
+    /// An operator turns the tags of all members round, one right after the other: whole
+    /// applications go from those that hold them to others.
+    HandOver,
 }
 
 /// Faults and their weights among those that a seed has drawn.
@@ -167,6 +170,9 @@ const MOVES: [(Deed, u32); 3] = [(Deed::Move, 5), (Deed::Swap, 2), (Deed::MoveAl
 
 /// What sets the generator of these apart.
 const MOVES_APART: u64 = 0x6164_6472_6573_7365;
+
+/// What sets the generator of handovers apart.
+const HANDOVERS_APART: u64 = 0x6869_6865_7220_676f;
 
 /// One step of a story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -318,7 +324,7 @@ impl Story {
         let mut rng = SmallRng::seed_from_u64(seed);
         let rng = &mut rng;
         let long = rng.random_range(0..100) < plan.long_of_100;
-        let weather = Mix::draw(rng, plan, long);
+        let mut weather = Mix::draw(rng, plan, long);
         // A long storm is mostly quiet, as the days of a real cluster are.
         let storm_us = if long {
             rng.random_range(plan.long_s / 4..=plan.long_s.max(4)) * SECOND
@@ -353,6 +359,10 @@ impl Story {
         series(&mut steps, operate_every / 4, operate_every, storm_us, rng, pick);
         steps.extend(draw_acts(seed, plan, long, storm_us));
         steps.extend(draw_moves(seed, plan, long, storm_us));
+        let handovers = draw_handovers(seed, plan, long, storm_us);
+        // Where nothing is placed there is nothing to hand over.
+        weather.placed |= !handovers.is_empty();
+        steps.extend(handovers);
         steps.sort_by_key(|step| step.at_us);
         // What a file can hold.
         let seed = seed & SEED_MAX;
@@ -459,6 +469,23 @@ fn draw_moves(seed: u64, plan: &Plan, long: bool, storm_us: u64) -> Vec<Step> {
     steps
 }
 
+/// When whole applications are handed over in the run of `seed`, if ever: from a generator apart, as
+/// what rules do.
+fn draw_handovers(seed: u64, plan: &Plan, long: bool, storm_us: u64) -> Vec<Step> {
+    let rng = &mut SmallRng::seed_from_u64(seed ^ HANDOVERS_APART);
+    let mut steps = Vec::new();
+    if rng.random_range(0..100) >= plan.handovers_of_100 {
+        return steps;
+    }
+    let every = match long {
+        true => [120, 300, 900].map(|s| s * SECOND),
+        false => [2, 5, 12].map(|s| s * SECOND),
+    };
+    let every = every[rng.random_range(0..3)];
+    series(&mut steps, every, every, storm_us, rng, |_| Deed::HandOver);
+    steps
+}
+
 /// Steps from `first` on, each some time after the one before, until `end`.
 fn series(
     steps: &mut Vec<Step>,
@@ -520,5 +547,25 @@ mod tests {
             assert_eq!(with, without, "seed {seed}");
         }
         assert!(moves > 300, "{moves} in all");
+    }
+
+    #[test]
+    fn handovers_come_on_top_and_only_place_what_would_be_everywhere() {
+        let of = |handovers_of_100| Plan { handovers_of_100, ..Plan::default() };
+        let is_handover = |step: &Step| step.what == Deed::HandOver;
+        let mut handovers = 0;
+        for seed in 1..200 {
+            let (without, mut with) = (Story::draw(seed, &of(0)), Story::draw(seed, &of(100)));
+            assert!(!without.steps.iter().any(is_handover), "seed {seed}");
+            let all = with.steps.len();
+            with.steps.retain(|step| !is_handover(step));
+            handovers += all - with.steps.len();
+            if all > with.steps.len() {
+                assert!(with.weather.placed, "seed {seed}");
+                with.weather.placed = without.weather.placed;
+            }
+            assert_eq!(with, without, "seed {seed}");
+        }
+        assert!(handovers > 500, "{handovers} in all");
     }
 }
