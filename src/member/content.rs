@@ -55,9 +55,10 @@ pub(super) struct Content {
     /// What was taken from the live content in this run, so that its files
     /// and bytes are known, and when.
     ingested: BTreeMap<Digest, Time>,
-    /// What this member was to publish and was refused, and when. Somebody may
-    /// have it under way all the same, and nobody else holds it.
-    refused: BTreeMap<Digest, Time>,
+    /// What nothing here needs any more and others may count on, and since when: what this member
+    /// was to publish and was refused, which somebody may have under way all the same; what was
+    /// live here and is placed elsewhere now, which ballots of a moment ago offer.
+    lingering: BTreeMap<Digest, Time>,
     /// What the store held when this run began, and when that was: the run
     /// before may have offered it.
     restored: (Time, BTreeSet<Digest>),
@@ -199,6 +200,11 @@ impl Surroundings<'_> {
     }
 }
 
+/// For how long after it was offered last content is kept that nothing here needs.
+fn lingers_for(catalog: &Catalog) -> Duration {
+    vote::fresh_for(catalog.roster.members.len()) + OFFERED_KEPT
+}
+
 impl Content {
     pub fn new(now: Time, whole: Vec<Digest>, activated: BTreeMap<AppName, u64>) -> Self {
         let holding = |activated| Holding { activated, ..Holding::default() };
@@ -224,8 +230,10 @@ impl Content {
     }
 
     /// Whether less is to be kept than when this was asked last.
-    pub fn drops(&mut self) -> bool {
-        std::mem::take(&mut self.drops)
+    pub fn drops(&mut self, now: Time, catalog: &Catalog) -> bool {
+        let kept = lingers_for(catalog);
+        let over = self.lingering.values().any(|since| now.since(*since) >= kept);
+        std::mem::take(&mut self.drops) || over
     }
 
     /// Another catalog may place things elsewhere, or on more members: what was given up
@@ -248,9 +256,9 @@ impl Content {
         self.whole.insert(root);
     }
 
-    /// It is kept for a while: see [`Content::refused`].
+    /// This member was to publish it and was refused: it is kept for a while.
     pub fn refused(&mut self, now: Time, root: Digest) {
-        self.refused.insert(root, now);
+        self.lingering.insert(root, now);
     }
 
     pub fn no_longer_whole(&mut self, root: Digest) {
@@ -282,10 +290,10 @@ impl Content {
         // A majority may be about to adopt it, and counts on it although it was
         // repaired or edited once more since.
         roots.extend(self.holdings.values().filter_map(|h| h.found.and_then(|f| f.root)));
-        let kept = vote::fresh_for(catalog.roster.members.len()) + OFFERED_KEPT;
-        self.refused.retain(|_, at| now.since(*at) < kept);
+        let kept = lingers_for(catalog);
+        self.lingering.retain(|_, since| now.since(*since) < kept);
         let young = self.ingested.iter().filter(|(_, at)| now.since(**at) < kept);
-        roots.extend(young.chain(&self.refused).map(|(root, _)| *root));
+        roots.extend(young.chain(&self.lingering).map(|(root, _)| *root));
         if now.since(self.restored.0) < kept {
             roots.extend(&self.restored.1);
         }
@@ -548,7 +556,9 @@ impl Content {
     pub fn withdrawn(&mut self, now: Time, app: &AppName, failure: Option<&ContentFailure>) {
         match failure {
             None => {
-                self.holdings.remove(app);
+                let holding = self.holdings.remove(app);
+                let found = holding.and_then(|holding| holding.found?.root);
+                self.lingering.extend(found.map(|root| (root, now)));
             }
             Some(failure) => {
                 let Some(holding) = self.holdings.get_mut(app) else { return };

@@ -532,7 +532,7 @@ impl Member {
         let around =
             Surroundings { now, me, catalog, votes: &self.votes, live: &live, waits: &waits };
         self.content.drive(&around, &mut self.rng, effects);
-        if self.content.drops() {
+        if self.content.drops(now, catalog) {
             self.retain(now, catalog, effects);
             self.ballot_soon(now);
         }

@@ -289,6 +289,9 @@ fn what_is_placed_elsewhere_is_given_up_once_it_is_taken_over() {
     bench.catalog.roster.members.push(entry);
     let web = bench.catalog.applications.get_mut(&app()).unwrap();
     web.versions[0].spec.placement = crate::base::Placement::parse("role == web").ok();
+    bench.content.scanned(bench.now, &app(), Ok(Some(root(VERSION_1))), Duration::ZERO);
+    // What was offered before this run began does not count any more.
+    bench.now = bench.now + lingers_for(&bench.catalog);
     let mut votes = Votes::default();
     let mut stamp = 0;
     let mut drive = |bench: &mut Bench, late: bool, lacking: bool| {
@@ -328,7 +331,8 @@ fn what_is_placed_elsewhere_is_given_up_once_it_is_taken_over() {
         let long_after = bench.now + Duration::from_secs(3_600);
         !bench.content.retain(long_after, &bench.catalog, []).is_empty()
     };
-    assert!(keeps(&mut bench) && !bench.content.drops());
+    assert!(keeps(&mut bench) && !bench.content.drops(bench.now, &bench.catalog));
+    assert_eq!(bench.content.offered(&bench.catalog), [root(VERSION_1)], "ballots say so");
 
     assert!(matches!(drive(&mut bench, false, false)[..], [Effect::Withdraw { .. }]));
     assert!(drive(&mut bench, false, false).is_empty(), "one thing at a time");
@@ -339,7 +343,13 @@ fn what_is_placed_elsewhere_is_given_up_once_it_is_taken_over() {
     assert!(matches!(drive(&mut bench, false, false)[..], [Effect::Withdraw { .. }]));
     bench.content.withdrawn(bench.now, &app(), None);
     assert!(drive(&mut bench, false, false).is_empty());
-    assert!(bench.content.drops() && !keeps(&mut bench));
+    assert!(bench.content.drops(bench.now, &bench.catalog));
+    let kept = bench.content.retain(bench.now, &bench.catalog, []);
+    assert_eq!(kept, [root(VERSION_1)], "that ballot still counts: somebody may publish it again");
+    assert!(!bench.content.drops(bench.now, &bench.catalog));
+    bench.now = bench.now + lingers_for(&bench.catalog);
+    assert!(bench.content.drops(bench.now, &bench.catalog) && !keeps(&mut bench));
+    assert!(!bench.content.drops(bench.now, &bench.catalog), "once");
     assert!(bench.content.differing(&bench.catalog, me()).is_empty());
 
     // Another catalog: asked anew, and what is here still is kept until then.
