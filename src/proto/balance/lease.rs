@@ -211,6 +211,8 @@ impl Leases {
                 effects.push(Effect::Send { to: from, message });
                 self.due = Some(self.due.map_or(now + GRANT, |due| due.min(now + GRANT)));
             }
+            // Its own vote it counts without a message, and whether it is able it knows.
+            Message::Answer { .. } if from == self.me => {}
             Message::Answer { round, able, granted, refused } => {
                 if able {
                     self.unable.remove(&from);
