@@ -55,9 +55,9 @@ pub(super) struct Content {
     /// What was taken from the live content in this run, so that its files
     /// and bytes are known, and when.
     ingested: BTreeMap<Digest, Time>,
-    /// What nothing here needs any more and others may count on, and since when: what this member
-    /// was to publish and was refused, which somebody may have under way all the same; what was
-    /// live here and is placed elsewhere now, which ballots of a moment ago offer.
+    /// What others may count on although nothing here needs it any more, and since when: what
+    /// ballots offered last then, whatever became of it; and what this member was to publish and
+    /// was refused, which somebody may have under way all the same.
     lingering: BTreeMap<Digest, Time>,
     /// What the store held when this run began, and when that was: the run
     /// before may have offered it.
@@ -66,7 +66,7 @@ pub(super) struct Content {
     failed: BTreeMap<(Digest, MemberId), Time>,
     /// What could not be stored here when it came last, and why.
     unstored: BTreeMap<Digest, String>,
-    /// Placed elsewhere, and taken over there: nothing of them is kept here.
+    /// Placed elsewhere, and taken over there: nothing of them is kept here but what lingers.
     given_up: BTreeSet<AppName>,
     /// One came to these.
     drops: bool,
@@ -270,7 +270,7 @@ impl Content {
         self.fetches.get(&root).map_or(0, |fetch| fetch.bytes)
     }
 
-    /// Keeps what the catalog still names, what is live here, and `wanted`;
+    /// Keeps what the catalog still names, what is live here, what lingers, and `wanted`;
     /// says which roots these are. Everything else the store drops, so it is
     /// not taken for whole any more either.
     pub fn retain(
@@ -362,8 +362,15 @@ impl Content {
         apps.filter(|(_, a)| lacks(a.current())).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Roots beside the committed ones that others may want from this member.
-    pub fn offered(&self, catalog: &Catalog) -> Vec<Digest> {
+    /// Roots beside the committed ones that others may want from this member, for a ballot: they are
+    /// kept for as long as that may count.
+    pub fn offer(&mut self, now: Time, catalog: &Catalog) -> Vec<Digest> {
+        let list = self.offered(catalog);
+        self.lingering.extend(list.iter().map(|root| (*root, now)));
+        list
+    }
+
+    fn offered(&self, catalog: &Catalog) -> Vec<Digest> {
         let staged = catalog.window.iter().filter_map(|w| w.publication.as_ref());
         let found = self.holdings.values().filter_map(|h| h.found.and_then(|f| f.root));
         let all: BTreeSet<Digest> = staged.map(|p| p.version.root).chain(found).collect();
@@ -556,9 +563,7 @@ impl Content {
     pub fn withdrawn(&mut self, now: Time, app: &AppName, failure: Option<&ContentFailure>) {
         match failure {
             None => {
-                let holding = self.holdings.remove(app);
-                let found = holding.and_then(|holding| holding.found?.root);
-                self.lingering.extend(found.map(|root| (root, now)));
+                self.holdings.remove(app);
             }
             Some(failure) => {
                 let Some(holding) = self.holdings.get_mut(app) else { return };

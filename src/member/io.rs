@@ -427,8 +427,8 @@ pub enum Effect {
     },
     /// Content with other roots than these is not needed any more.
     Retain {
-        /// All roots of all kept versions, of what is staged or about to be, and
-        /// of what is live here.
+        /// All roots of all kept versions, of what is staged or about to be, of what is live here,
+        /// and of what others may count on.
         roots: Vec<Digest>,
     },
     /// Have exactly these virtual addresses on an interface, at once.

@@ -964,7 +964,7 @@ impl Member {
             digest: roots_digest(catalog, &differing),
             differing,
             lacking: self.content.lacking(catalog),
-            whole: self.content.offered(catalog),
+            whole: self.content.offer(now, catalog),
             staged_bytes,
         };
         let signed = SignedBallot::new(&self.key, &ballot);

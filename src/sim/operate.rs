@@ -234,13 +234,15 @@ impl World {
         if !self.servers[s].is_up() {
             return Ok(());
         }
-        let again = self.newest().application(&app).map(|a| a.versions[0].root);
-        let staged = match again.filter(|_| self.storm && self.rng.random_bool(0.1)) {
-            // The same content as long ago, read from a directory once more.
-            Some(root) => self.contents.get(&root).copied(),
-            None => None,
-        };
+        // The same content as long ago, read from a directory once more; or the same as last, of
+        // which something may have come or not.
+        let oldest = self.newest().application(&app).map(|a| a.versions[0].root);
+        let last =
+            self.staged_last.get(&app).copied().filter(|_| self.ticket_next.is_multiple_of(2));
+        let again = last.or(oldest).filter(|_| self.storm && self.rng.random_bool(0.1));
+        let staged = again.and_then(|root| self.contents.get(&root).copied());
         let staged = staged.unwrap_or_else(|| self.new_content());
+        self.staged_last.insert(app.clone(), staged.root);
         self.servers[s].disk.whole.insert(staged.root);
         self.servers[s].disk.rotten.remove(&staged.root);
         let message = format!("publication {} from {}", self.ticket_next + 1, self.servers[s].name);
@@ -285,7 +287,7 @@ impl World {
         self.ask(s, Command::Tags { member, set, unset }, What::Tags)
     }
 
-    /// Who is `a` becomes `b`, and the other way round.
+    /// Who is `b` becomes `a`, and everybody else `b`.
     fn hand_over(&mut self, s: usize) -> Result<(), Violation> {
         let members = &self.newest().roster.members;
         let turned = members.iter().map(|m| {

@@ -134,6 +134,8 @@ pub(super) struct World {
     pub knocks: BTreeMap<u64, Waiting>,
     /// Every content that was ever made.
     pub contents: BTreeMap<Digest, Staged>,
+    /// What somebody was last to publish of each application.
+    pub staged_last: BTreeMap<AppName, Digest>,
     pub content_next: u64,
     /// What never gets ready.
     pub unready: BTreeSet<Digest>,
@@ -190,6 +192,7 @@ impl World {
             ticket_next: 0,
             knocks: BTreeMap::new(),
             contents: BTreeMap::new(),
+            staged_last: BTreeMap::new(),
             unready: BTreeSet::new(),
             content_next: 0,
             apps: (0..apps).map(app).collect(),

@@ -5,7 +5,9 @@ use rand::SeedableRng;
 use super::*;
 use crate::base::{
     MemberName, SecretKey, WallTime,
-    catalog::{AppSpec, Application, Enrolled, Failover, Origin, Version, Window, WindowMode},
+    catalog::{
+        AppSpec, Application, Enrolled, Failover, Origin, Publication, Version, Window, WindowMode,
+    },
 };
 
 const VERSION_1: u8 = 1;
@@ -332,7 +334,8 @@ fn what_is_placed_elsewhere_is_given_up_once_it_is_taken_over() {
         !bench.content.retain(long_after, &bench.catalog, []).is_empty()
     };
     assert!(keeps(&mut bench) && !bench.content.drops(bench.now, &bench.catalog));
-    assert_eq!(bench.content.offered(&bench.catalog), [root(VERSION_1)], "ballots say so");
+    let said = bench.content.offer(bench.now, &bench.catalog);
+    assert_eq!(said, [root(VERSION_1)], "a ballot says that it is here");
 
     assert!(matches!(drive(&mut bench, false, false)[..], [Effect::Withdraw { .. }]));
     assert!(drive(&mut bench, false, false).is_empty(), "one thing at a time");
@@ -358,4 +361,34 @@ fn what_is_placed_elsewhere_is_given_up_once_it_is_taken_over() {
     assert!(keeps(&mut bench));
     bench.catalog.roster.members[0].tags.insert("role".to_owned(), "web".to_owned());
     assert!(matches!(drive(&mut bench, false, false)[..], [Effect::Activate { .. }]));
+}
+
+/// Others may take its word for it until that is too old, whatever comes in between.
+#[test]
+fn what_was_offered_is_kept_when_its_window_ends() {
+    const STAGED: u8 = 7;
+    let mut bench = Bench::new();
+    // What was offered before this run began does not count any more.
+    bench.now = bench.now + lingers_for(&bench.catalog);
+    bench.open(5, WindowMode::Single);
+    let window = bench.catalog.window.as_mut().unwrap();
+    window.publication = Some(Publication {
+        app: app(),
+        version: version(STAGED),
+        base: 1,
+        request: 1,
+        committed: false,
+    });
+    bench.content.now_whole(root(STAGED));
+    assert_eq!(bench.content.offer(bench.now, &bench.catalog), [root(STAGED)]);
+    bench.catalog.window = None;
+    assert!(bench.content.retain(bench.now, &bench.catalog, []).contains(&root(STAGED)));
+    assert!(!bench.content.drops(bench.now, &bench.catalog));
+    assert!(bench.content.is_whole(root(STAGED)), "if it is published again");
+
+    bench.now = bench.now + lingers_for(&bench.catalog);
+    assert!(bench.content.drops(bench.now, &bench.catalog));
+    assert_eq!(bench.content.retain(bench.now, &bench.catalog, []), [root(VERSION_1)]);
+    assert!(!bench.content.is_whole(root(STAGED)));
+    assert!(!bench.content.drops(bench.now, &bench.catalog), "once");
 }
