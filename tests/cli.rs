@@ -500,8 +500,8 @@ fn edits_of_live_files_are_publications_in_a_window_in_automatic_mode() {
         // Where this test was held up between the two, the second is a later edit.
         won && (kept(one) + kept(two) == 1 || texts[0] == "of two")
     });
-    // Once it is closed the majority is right again.
-    three.json(&["window", "close"]);
+    // Once it is closed, which waits for the last switch to be told of, the majority is right again.
+    until("it is closed", || three.ask(&["window", "close"]).status.success());
     fs::write(live(three, "index.html"), "<p>drift</p>").unwrap();
     until("drift is repaired", || everywhere("index.html", "<p>three</p>"));
 }
