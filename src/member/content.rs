@@ -69,7 +69,7 @@ pub(super) struct Content {
     /// Placed elsewhere, and taken over there: nothing of them is kept here but what lingers.
     given_up: BTreeSet<AppName>,
     /// One came to these.
-    drops: bool,
+    keeps_other: bool,
     /// Current versions that somebody here works on although they are placed
     /// elsewhere, and until when they are kept.
     sought: BTreeMap<Digest, Time>,
@@ -229,11 +229,16 @@ impl Content {
         (self.whole.contains(&root) && self.ingested.contains_key(&root)).then_some(root)
     }
 
-    /// Whether less is to be kept than when this was asked last.
-    pub fn drops(&mut self, now: Time, catalog: &Catalog) -> bool {
+    /// Whether something else is to be kept than when this was asked last: what whoever collects
+    /// was not told of goes, though this member may say that it holds it.
+    pub fn keeps_other(&mut self, now: Time, catalog: &Catalog) -> bool {
         let kept = lingers_for(catalog);
         let over = self.lingering.values().any(|since| now.since(*since) >= kept);
-        std::mem::take(&mut self.drops) || over
+        let restored_over = !self.restored.1.is_empty() && now.since(self.restored.0) >= kept;
+        if restored_over {
+            self.restored.1.clear();
+        }
+        std::mem::take(&mut self.keeps_other) || over || restored_over
     }
 
     /// Another catalog may place things elsewhere, or on more members: what was given up
@@ -245,7 +250,7 @@ impl Content {
     /// Somebody works on the current version `root` here: it is fetched, and kept for a
     /// while, wherever it is placed.
     pub fn seek(&mut self, now: Time, root: Digest) {
-        self.sought.insert(root, now + OFFERED_KEPT);
+        self.keeps_other |= self.sought.insert(root, now + OFFERED_KEPT).is_none();
     }
 
     pub fn is_whole(&self, root: Digest) -> bool {
@@ -259,6 +264,7 @@ impl Content {
     /// This member was to publish it and was refused: it is kept for a while.
     pub fn refused(&mut self, now: Time, root: Digest) {
         self.lingering.insert(root, now);
+        self.keeps_other = true;
     }
 
     pub fn no_longer_whole(&mut self, root: Digest) {
@@ -549,7 +555,7 @@ impl Content {
         }
         let Some(holding) = self.holdings.get_mut(app) else {
             self.given_up.insert(app.clone());
-            self.drops = true;
+            self.keeps_other = true;
             return;
         };
         if holding.work.is_none() && around.now >= holding.retry_at {
@@ -665,7 +671,8 @@ impl Content {
         }
         let failure = match result {
             Ok(()) => {
-                self.whole.insert(root);
+                // What it was fetched for may be over.
+                self.keeps_other |= self.whole.insert(root);
                 self.unstored.remove(&root);
                 return None;
             }
@@ -827,6 +834,7 @@ impl Content {
         if let Ok(root) = result {
             self.whole.insert(root);
             self.ingested.insert(root, now);
+            self.keeps_other = true;
         }
     }
 

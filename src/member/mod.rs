@@ -270,6 +270,8 @@ impl Member {
         let committed = Arc::clone(member.register.committed());
         member.on_committed(now, &committed, None, effects);
         member.started = true;
+        // In a quiet cluster no other catalog may come for weeks: whoever collects has to know before.
+        member.retain(now, &committed.catalog, effects);
         member.settle(now, effects);
         member
     }
@@ -532,7 +534,7 @@ impl Member {
         let around =
             Surroundings { now, me, catalog, votes: &self.votes, live: &live, waits: &waits };
         self.content.drive(&around, &mut self.rng, effects);
-        if self.content.drops(now, catalog) {
+        if self.content.keeps_other(now, catalog) {
             self.retain(now, catalog, effects);
             self.ballot_soon(now);
         }
@@ -922,7 +924,11 @@ impl Member {
     fn send_ballot(&mut self, now: Time, effects: &mut Vec<Effect>) {
         self.ballot_due = None;
         let members = self.catalog().roster.members.len();
-        self.ballot_repeat = now + vote::repeat_every(members);
+        let repeat_every = match self.catalog().window {
+            Some(_) => vote::repeat_in_window_every(members),
+            None => vote::repeat_every(members),
+        };
+        self.ballot_repeat = now + repeat_every;
         let signed = self.make_ballot(now);
         self.send_to_all(&Message::Ballot(signed), effects);
         let troubles = self.content.troubles(self.catalog(), self.me);

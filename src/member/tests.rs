@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     base::{
         Refusal,
-        catalog::{Enrolled, Failover, cluster_id},
+        catalog::{AppSpec, Application, Enrolled, Failover, Origin, Version, cluster_id},
     },
     member::command::{Command, Outcome},
     proto::catalog::{BallotNumber, Certificate, Lineage, Record},
@@ -222,6 +222,52 @@ impl Cluster {
     fn told(&self, part: &str) -> usize {
         self.events.iter().filter(|(_, event)| event.text.contains(part)).count()
     }
+}
+
+/// Whoever collects begins with it: were nothing said, or some of it, kept versions would be gone.
+#[test]
+fn a_start_says_which_versions_are_kept() {
+    let mut record = Cluster::new(1).record;
+    let app = AppName::parse("web").unwrap();
+    let version = |number: u8| Version {
+        number: number.into(),
+        root: Digest([number; 32]),
+        files: 1,
+        bytes: 1,
+        spec: AppSpec::default(),
+        publisher: record.committed.catalog.roster.members[0].id,
+        published_at: WallTime(0),
+        message: String::new(),
+        origin: Origin::Published,
+        asked: None,
+    };
+    let application = Application { versions: [1, 2, 3].map(version).into() };
+    record.committed.catalog.applications.insert(app.clone(), application);
+    let config = Config {
+        key: SecretKey::from_seed([1; 32]),
+        address: "127.0.0.1:1".parse().unwrap(),
+        processors: 2,
+        seeds: Vec::new(),
+        seed: 1,
+    };
+    let restored = Restored {
+        record,
+        generation: 1,
+        // The third is still to come, and somebody may want what the run before had.
+        whole: [1, 2, 9].map(|number| Digest([number; 32])).into(),
+        activated: BTreeMap::from([(app, 2)]),
+        next_keys: BTreeMap::new(),
+    };
+    let mut effects = Vec::new();
+    let _member = Member::new(Time(0), WallTime(0), config, restored, &mut effects);
+    let said: Vec<&[Digest]> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Retain { roots } => Some(roots.as_slice()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(said, [[1, 2, 3, 9].map(|number| Digest([number; 32]))]);
 }
 
 #[test]

@@ -118,10 +118,10 @@ struct Watching {
 /// What no collection may take.
 #[derive(Default)]
 struct Kept {
-    /// What the member needs.
-    roots: BTreeSet<Digest>,
-    /// What is being staged, and the catalog may not name yet.
-    staging: BTreeSet<Digest>,
+    /// What the member needs; nothing is collected until it has said so.
+    roots: Option<BTreeSet<Digest>>,
+    /// What is being staged, and the catalog may not name yet: once for each publication.
+    staging: Vec<Digest>,
     /// How many collections are still to be made.
     rounds: u32,
 }

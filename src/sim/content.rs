@@ -1,10 +1,13 @@
 //! Content as a model: a root stands for a tree. Fetches take time and can
 //! break; switches and repairs are atomic; a crash leaves the old or the new.
 
+use std::collections::BTreeSet;
+
 use rand::Rng;
 
 use super::{
     Situation, Violation,
+    operate::What,
     server::{Tag, Work},
     world::{Happening, World},
 };
@@ -17,6 +20,10 @@ use std::time::Duration;
 
 /// Steps in which a fetch is reported and can break.
 const FETCH_STEPS: u64 = 4;
+/// How often the store is made smaller, microseconds: more often than a real one, for storms are short.
+pub(super) const COLLECT_EVERY: u64 = 5_000_000;
+/// How often when a member starts, and when something is not kept any more.
+pub(super) const COLLECTIONS: u32 = 2;
 
 /// A fetch under way.
 #[derive(Clone, Debug)]
@@ -97,8 +104,7 @@ impl World {
             self.later(delay, own);
             Input::Fetched { root, from: from_id, result: Err(FetchFailure::Lacking) }
         } else if fetching.step + 1 == FETCH_STEPS {
-            self.servers[s].disk.whole.insert(root);
-            self.servers[s].disk.rotten.remove(&root);
+            self.servers[s].disk.put(root);
             Input::Fetched { root, from: from_id, result: Ok(()) }
         } else {
             fetching.step += 1;
@@ -175,8 +181,7 @@ impl World {
                 let live = self.servers[s].disk.live.get(&app).copied();
                 let result = match live {
                     Some(root) if !fails => {
-                        self.servers[s].disk.whole.insert(root);
-                        self.servers[s].disk.rotten.remove(&root);
+                        self.servers[s].disk.put(root);
                         Ok(self.staged(root))
                     }
                     Some(_) => Err(failure),
@@ -187,6 +192,27 @@ impl World {
         };
         self.review_given();
         self.feed(s, input, Tag::Other)
+    }
+
+    /// As the shell does: what the member has not said that it keeps goes from the store, but what is
+    /// live, what is being published and what was put there since the last time.
+    pub(super) fn collect(&mut self, s: usize) {
+        let server = &mut self.servers[s];
+        let (run, stands_still) = (server.run, server.paused.is_some());
+        if let (Some(kept), 1.., false) = (&server.kept, server.collections, stands_still) {
+            let published = self.tickets.values().filter(|ticket| ticket.server == s);
+            let published = published.filter_map(|ticket| match &ticket.what {
+                What::Publish { root, .. } => Some(*root),
+                _ => None,
+            });
+            let disk = &mut server.disk;
+            let mut stays: BTreeSet<Digest> =
+                published.chain(disk.live.values().copied()).collect();
+            stays.extend(std::mem::take(&mut disk.young));
+            disk.whole.retain(|root| kept.contains(root) || stays.contains(root));
+            server.collections -= 1;
+        }
+        self.later(COLLECT_EVERY, Happening::Collect { server: s, run });
     }
 
     /// The switch itself: fenced, atomic, durable.
@@ -287,7 +313,7 @@ impl World {
                 }
                 Work::Ingest if chance == 0 => {
                     if let Some(root) = self.servers[s].disk.live.get(&app).copied() {
-                        self.servers[s].disk.whole.insert(root);
+                        self.servers[s].disk.put(root);
                     }
                 }
                 Work::Withdraw { sequence } if chance == 0 => {

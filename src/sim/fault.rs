@@ -497,7 +497,7 @@ impl World {
                 return Some(format!("{} has no vote yet", server.name));
             }
         }
-        if let Some(trouble) = self.not_where_it_is_enrolled() {
+        if let Some(trouble) = self.not_where_it_is_enrolled().or_else(|| self.apart()) {
             return Some(trouble);
         }
         let rotten =
@@ -509,6 +509,17 @@ impl World {
             return Some(format!("{name} has not taken up its new key"));
         }
         None
+    }
+
+    /// Two that run and don't see each other: an island, or somebody who is alone.
+    fn apart(&self) -> Option<String> {
+        let running = self.enrolled_and_running();
+        running.iter().find_map(|s| {
+            let server = &self.servers[*s];
+            let member = server.member.as_ref()?;
+            let unseen = running.iter().find(|other| !member.is_live(self.servers[**other].id))?;
+            Some(format!("{} does not see {} live", server.name, self.servers[*unseen].name))
+        })
     }
 
     /// What only operators do: close held windows, take over manual ones,

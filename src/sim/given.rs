@@ -465,7 +465,7 @@ impl World {
             self.tell(&format!("m{} does not run and can't publish", s + 1));
             return Ok(());
         }
-        self.servers[s].disk.whole.insert(root);
+        self.servers[s].disk.put(root);
         let number = self.ticket_next + 1;
         let message = format!("publication {number} from {}", self.servers[s].name);
         let what = What::Publish { app: app.clone(), root, message: message.clone() };

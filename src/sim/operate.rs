@@ -243,8 +243,7 @@ impl World {
         let staged = again.and_then(|root| self.contents.get(&root).copied());
         let staged = staged.unwrap_or_else(|| self.new_content());
         self.staged_last.insert(app.clone(), staged.root);
-        self.servers[s].disk.whole.insert(staged.root);
-        self.servers[s].disk.rotten.remove(&staged.root);
+        self.servers[s].disk.put(staged.root);
         let message = format!("publication {} from {}", self.ticket_next + 1, self.servers[s].name);
         let what = What::Publish { app: app.clone(), root: staged.root, message: message.clone() };
         let rollout = self.rollout(staged.root);

@@ -24,6 +24,8 @@ pub(super) struct Disk {
     pub generation: u64,
     /// What the store holds whole.
     pub whole: BTreeSet<Digest>,
+    /// What of it was put there since the last collection.
+    pub young: BTreeSet<Digest>,
     /// The version that was switched to last.
     pub activated: BTreeMap<AppName, u64>,
     /// The sequence that said so: an older one switches nothing any more.
@@ -43,6 +45,13 @@ pub(super) struct Disk {
 }
 
 impl Disk {
+    /// The store holds `root` from now on.
+    pub fn put(&mut self, root: Digest) {
+        self.whole.insert(root);
+        self.young.insert(root);
+        self.rotten.remove(&root);
+    }
+
     /// Changes the live content at `now`.
     pub fn set_live(&mut self, now: u64, app: &AppName, root: Option<Digest>) {
         let before = match root {
@@ -197,6 +206,10 @@ pub(super) struct Server {
     pub writing: bool,
     /// What it switched to in this run, in the place of another version, and does not get ready.
     pub failing: BTreeSet<(AppName, u64)>,
+    /// What the member said last that its store is to keep, in this run.
+    pub kept: Option<BTreeSet<Digest>>,
+    /// How many collections are to come.
+    pub collections: u32,
     pub work: BTreeMap<AppName, Work>,
     /// The newest ballots that it took in, by voter.
     pub heard: BTreeMap<MemberId, Heard>,
@@ -251,6 +264,8 @@ impl Server {
             writes: VecDeque::new(),
             writing: false,
             failing: BTreeSet::new(),
+            kept: None,
+            collections: 0,
             work: BTreeMap::new(),
             heard: BTreeMap::new(),
             asks: BTreeMap::new(),

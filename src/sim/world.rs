@@ -74,6 +74,11 @@ pub(super) enum Happening {
         run: u64,
         app: AppName,
     },
+    /// The store is kept small.
+    Collect {
+        server: usize,
+        run: u64,
+    },
     Fetching(super::content::Fetching),
     Start {
         server: usize,
@@ -332,6 +337,12 @@ impl World {
             }
             Happening::Worked { server, run, app } if self.servers[server].run == run => {
                 self.worked(server, &app)
+            }
+            Happening::Collect { server, run } => {
+                if self.servers[server].run == run {
+                    self.collect(server);
+                }
+                Ok(())
             }
             Happening::Fetching(fetching) => self.fetching(fetching),
             Happening::Start { server } => self.start(server),

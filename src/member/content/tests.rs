@@ -1,4 +1,5 @@
-//! Edits of live content while a window in automatic mode is open.
+//! Edits of live content while a window in automatic mode is open; what is placed elsewhere; what is
+//! kept for as long as others count on it.
 
 use rand::SeedableRng;
 
@@ -294,6 +295,7 @@ fn what_is_placed_elsewhere_is_given_up_once_it_is_taken_over() {
     bench.content.scanned(bench.now, &app(), Ok(Some(root(VERSION_1))), Duration::ZERO);
     // What was offered before this run began does not count any more.
     bench.now = bench.now + lingers_for(&bench.catalog);
+    assert!(bench.content.keeps_other(bench.now, &bench.catalog), "what was only kept for that");
     let mut votes = Votes::default();
     let mut stamp = 0;
     let mut drive = |bench: &mut Bench, late: bool, lacking: bool| {
@@ -333,7 +335,7 @@ fn what_is_placed_elsewhere_is_given_up_once_it_is_taken_over() {
         let long_after = bench.now + Duration::from_secs(3_600);
         !bench.content.retain(long_after, &bench.catalog, []).is_empty()
     };
-    assert!(keeps(&mut bench) && !bench.content.drops(bench.now, &bench.catalog));
+    assert!(keeps(&mut bench) && !bench.content.keeps_other(bench.now, &bench.catalog));
     let said = bench.content.offer(bench.now, &bench.catalog);
     assert_eq!(said, [root(VERSION_1)], "a ballot says that it is here");
 
@@ -346,13 +348,13 @@ fn what_is_placed_elsewhere_is_given_up_once_it_is_taken_over() {
     assert!(matches!(drive(&mut bench, false, false)[..], [Effect::Withdraw { .. }]));
     bench.content.withdrawn(bench.now, &app(), None);
     assert!(drive(&mut bench, false, false).is_empty());
-    assert!(bench.content.drops(bench.now, &bench.catalog));
+    assert!(bench.content.keeps_other(bench.now, &bench.catalog));
     let kept = bench.content.retain(bench.now, &bench.catalog, []);
     assert_eq!(kept, [root(VERSION_1)], "that ballot still counts: somebody may publish it again");
-    assert!(!bench.content.drops(bench.now, &bench.catalog));
+    assert!(!bench.content.keeps_other(bench.now, &bench.catalog));
     bench.now = bench.now + lingers_for(&bench.catalog);
-    assert!(bench.content.drops(bench.now, &bench.catalog) && !keeps(&mut bench));
-    assert!(!bench.content.drops(bench.now, &bench.catalog), "once");
+    assert!(bench.content.keeps_other(bench.now, &bench.catalog) && !keeps(&mut bench));
+    assert!(!bench.content.keeps_other(bench.now, &bench.catalog), "once");
     assert!(bench.content.differing(&bench.catalog, me()).is_empty());
 
     // Another catalog: asked anew, and what is here still is kept until then.
@@ -370,6 +372,10 @@ fn what_was_offered_is_kept_when_its_window_ends() {
     let mut bench = Bench::new();
     // What was offered before this run began does not count any more.
     bench.now = bench.now + lingers_for(&bench.catalog);
+    assert!(
+        bench.content.keeps_other(bench.now, &bench.catalog),
+        "it goes, where nothing needs it"
+    );
     bench.open(5, WindowMode::Single);
     let window = bench.catalog.window.as_mut().unwrap();
     window.publication = Some(Publication {
@@ -383,12 +389,12 @@ fn what_was_offered_is_kept_when_its_window_ends() {
     assert_eq!(bench.content.offer(bench.now, &bench.catalog), [root(STAGED)]);
     bench.catalog.window = None;
     assert!(bench.content.retain(bench.now, &bench.catalog, []).contains(&root(STAGED)));
-    assert!(!bench.content.drops(bench.now, &bench.catalog));
+    assert!(!bench.content.keeps_other(bench.now, &bench.catalog));
     assert!(bench.content.is_whole(root(STAGED)), "if it is published again");
 
     bench.now = bench.now + lingers_for(&bench.catalog);
-    assert!(bench.content.drops(bench.now, &bench.catalog));
+    assert!(bench.content.keeps_other(bench.now, &bench.catalog));
     assert_eq!(bench.content.retain(bench.now, &bench.catalog, []), [root(VERSION_1)]);
     assert!(!bench.content.is_whole(root(STAGED)));
-    assert!(!bench.content.drops(bench.now, &bench.catalog), "once");
+    assert!(!bench.content.keeps_other(bench.now, &bench.catalog), "once");
 }

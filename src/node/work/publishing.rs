@@ -120,12 +120,17 @@ impl Work {
                     let _asker_may_be_gone = answer.send(Err(refusal));
                 }
                 Ok((root, command)) => {
-                    locked(&kept).staging.insert(root);
+                    locked(&kept).staging.push(root);
                     let (told, done) = oneshot::channel();
                     let _loop_may_be_gone = notes.send(Note::Staged(command, by, told));
                     drop(hold);
                     let result = done.blocking_recv();
-                    locked(&kept).staging.remove(&root);
+                    let mut kept = locked(&kept);
+                    let at = kept.staging.iter().position(|staged| *staged == root);
+                    if let Some(at) = at {
+                        kept.staging.swap_remove(at);
+                    }
+                    drop(kept);
                     if let Ok(result) = result {
                         let _asker_may_be_gone = answer.send(result);
                     }

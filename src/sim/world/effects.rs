@@ -12,6 +12,7 @@ use crate::{
     sim::{
         Invariant, Situation, Violation,
         check::{Checker, fail},
+        content::COLLECTIONS,
         network::Carrier,
         server::{Tag, Work},
     },
@@ -176,7 +177,12 @@ impl World {
             Effect::Retain { roots } => {
                 let roots: BTreeSet<Digest> = roots.into_iter().collect();
                 self.checker.retain(s, &self.servers, &roots)?;
-                self.servers[s].disk.whole.retain(|root| roots.contains(root));
+                let server = &mut self.servers[s];
+                server.disk.whole.retain(|root| roots.contains(root));
+                if server.kept.as_ref().is_some_and(|before| !before.is_subset(&roots)) {
+                    server.collections = COLLECTIONS;
+                }
+                server.kept = Some(roots);
                 Ok(())
             }
             Effect::Event(event) => {

@@ -3,13 +3,14 @@
 
 use rand::Rng;
 
-use super::World;
+use super::{Happening, World};
 use crate::{
     base::{SecretKey, catalog::Enrolled},
     member::{Config, Member, Restored},
     proto::catalog::Record,
     sim::{
         Situation, Violation,
+        content::{COLLECT_EVERY, COLLECTIONS},
         server::{Disk, SKEW_MS_MAX, Server},
     },
 };
@@ -77,6 +78,9 @@ impl World {
         server.tick_at = None;
         server.writing = false;
         server.failing.clear();
+        (server.kept, server.collections) = (None, COLLECTIONS);
+        server.disk.young.clear();
+        let run = server.run;
         let wall = server.wall(now);
         let generation = (server.disk.generation + 1).max(wall.0);
         // The shell keeps it before it starts the member.
@@ -114,6 +118,7 @@ impl World {
         self.note_run(s);
         let text = format!("starts, generation {generation}");
         self.say(Some(s), &text);
+        self.later(COLLECT_EVERY, Happening::Collect { server: s, run });
         self.after(s, effects)?;
         self.run_again(s);
         Ok(())
