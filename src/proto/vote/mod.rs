@@ -21,10 +21,22 @@ use crate::base::{
     wire::{self, Kind, WireError},
 };
 
+/// Up to this size a member repeats its ballot twice a second to one or another, beyond it
+/// once: it hears as many from the others, and whoever missed something learns of it from any
+/// majority of them.
+const REPEATED_TWICE: u32 = 16;
+
 /// How often a member of a cluster of `members` repeats its ballot although
 /// nothing changed: a change is told at once, so this is for what was lost, and
-/// costs each member two messages a second at most, however many there are.
+/// costs each member two messages a second at most, and one where there are many.
 pub fn repeat_every(members: usize) -> Duration {
+    let members = u32::try_from(members).unwrap_or(u32::MAX);
+    let beyond = Duration::from_millis(500) * members.saturating_sub(REPEATED_TWICE);
+    repeat_in_window_every(members as usize) + beyond
+}
+
+/// The same while a window is open: a coordinator waits for what ballots say, and not for ever.
+pub fn repeat_in_window_every(members: usize) -> Duration {
     let members = u32::try_from(members).unwrap_or(u32::MAX);
     (Duration::from_millis(500) * members).max(Duration::from_secs(2))
 }

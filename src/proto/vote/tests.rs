@@ -162,7 +162,8 @@ fn a_ballot_of_a_member_out_of_reach_lapses_until_a_newer_one_comes() {
 fn repeating_costs_each_member_the_same_in_a_cluster_of_any_size() {
     for members in [1, 5, 64, 1_000, limits::MEMBERS_MAX] {
         let a_second = members as f64 / repeat_every(members).as_secs_f64();
-        assert!(a_second <= 2.5, "{members} members: {a_second} messages a second");
+        let most = if members < 64 { 2.5 } else { 1.2 };
+        assert!(a_second <= most, "{members} members: {a_second} messages a second");
         assert!(fresh_for(members) > 3 * repeat_every(members), "three may be lost");
     }
 }
