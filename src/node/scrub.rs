@@ -71,7 +71,7 @@ pub(super) enum Found {
 pub(super) async fn run(
     mut scrub: watch::Receiver<Option<Scrub>>,
     pass: Pass,
-    wanted: impl Fn() -> BTreeSet<Digest>,
+    wanted: impl Fn() -> BTreeSet<Digest> + Clone + Send + 'static,
     found: impl Fn(Found) + Clone + Send + 'static,
 ) {
     let share = rand::rng().random_range(0.0..1.0);
@@ -96,8 +96,8 @@ pub(super) async fn run(
         last = Some(Instant::now());
         let rates = scrub.clone();
         let rate = move || rates.borrow().map(|scrub| scrub.rate);
-        let roots = wanted();
         let (pass, runtime, found) = (pass.clone(), Handle::current(), found.clone());
+        let wanted = wanted.clone();
         let passing = tokio::task::spawn_blocking(move || {
             let (began, stopping) = (Instant::now(), pass.stopping.clone());
             let wait = move |until| {
@@ -109,7 +109,7 @@ pub(super) async fn run(
                     }
                 })
             };
-            pass.once(&roots, &mut pass.throttle(rate, wait), &found);
+            pass.once(&wanted, &mut pass.throttle(rate, wait), &found);
         });
         if let Err(error) = passing.await {
             tracing::error!(%error, "the scrub ended before its time");
@@ -154,8 +154,13 @@ impl Pass {
     }
 
     /// One pass: first the store, which repairs read from, then the live trees. Blocks.
-    fn once(&self, roots: &BTreeSet<Digest>, throttle: &mut Throttle, found: &dyn Fn(Found)) {
-        self.stored(roots, throttle, found);
+    fn once(
+        &self,
+        wanted: &dyn Fn() -> BTreeSet<Digest>,
+        throttle: &mut Throttle,
+        found: &dyn Fn(Found),
+    ) {
+        self.stored(wanted, throttle, found);
         for active in self.content.applications() {
             if throttle.over {
                 return;
@@ -173,14 +178,24 @@ impl Pass {
         }
     }
 
-    /// Reads each chunk of `roots` once, however many of them need it.
-    fn stored(&self, roots: &BTreeSet<Digest>, throttle: &mut Throttle, found: &dyn Fn(Found)) {
-        let trees: BTreeMap<Digest, Arc<Tree>> =
-            roots.iter().filter_map(|root| Some((*root, self.store.tree(root).ok()??))).collect();
+    /// Reads each chunk of what is `wanted` once, however many trees need it.
+    fn stored(
+        &self,
+        wanted: &dyn Fn() -> BTreeSet<Digest>,
+        throttle: &mut Throttle,
+        found: &dyn Fn(Found),
+    ) {
+        let mut trees: BTreeMap<Digest, Arc<Tree>> = wanted()
+            .into_iter()
+            .filter_map(|root| Some((root, self.store.tree(&root).ok()??)))
+            .collect();
         let chunks: BTreeSet<Chunk> = trees.values().flat_map(|tree| tree.chunks()).collect();
         for batch in chunks.iter().collect::<Vec<_>>().chunks(BATCH) {
-            // What a collection takes meanwhile is not damaged.
+            // What a collection takes is not damaged: not in the middle of a batch, and what is no
+            // more wanted may be gone since the one before.
             let hold = self.store.hold();
+            let still = wanted();
+            trees.retain(|root, _| still.contains(root));
             let (mut bytes, mut bad) = (0, BTreeSet::new());
             for chunk in batch {
                 match self.store.read(&chunk.digest) {
@@ -209,16 +224,18 @@ impl Pass {
         bad: &BTreeSet<Digest>,
         found: &dyn Fn(Found),
     ) {
-        if bad.is_empty() {
-            return;
-        }
-        self.scrubbed.damaged.fetch_add(bad.len() as u64, Ordering::Relaxed);
-        for (root, tree) in trees {
-            let hit = tree.chunks().iter().filter(|c| bad.contains(&c.digest)).count() as u64;
-            if hit > 0 {
-                found(Found::Store { root: *root, chunks: hit });
+        let mut damaged = BTreeSet::new();
+        for (root, tree) in trees.iter().filter(|_| !bad.is_empty()) {
+            let mut chunks = 0;
+            for chunk in tree.chunks().iter().filter(|chunk| bad.contains(&chunk.digest)) {
+                damaged.insert(chunk.digest);
+                chunks += 1;
+            }
+            if chunks > 0 {
+                found(Found::Store { root: *root, chunks });
             }
         }
+        self.scrubbed.damaged.fetch_add(damaged.len() as u64, Ordering::Relaxed);
     }
 
     /// Reads the live tree of `app`; whether it is something else than it was taken for.
@@ -338,7 +355,7 @@ mod tests {
             let all = Mutex::default();
             let mut throttle = self.pass.throttle(move || Some(rate), wait);
             let found = |one| Mutex::<Vec<Found>>::lock(&all).unwrap().push(one);
-            self.pass.once(&BTreeSet::from([self.root]), &mut throttle, &found);
+            self.pass.once(&|| BTreeSet::from([self.root]), &mut throttle, &found);
             all.into_inner().unwrap()
         }
 
@@ -453,12 +470,12 @@ mod tests {
             true
         };
         let mut throttle = bench.pass.throttle(move || *told.borrow(), wait);
-        bench.pass.once(&BTreeSet::from([bench.root]), &mut throttle, &|_| {});
+        bench.pass.once(&|| BTreeSet::from([bench.root]), &mut throttle, &|_| {});
         assert_eq!(bench.passes(), 1);
         let took = *latest.lock().unwrap();
         assert!(took < Duration::from_secs(5) && took >= Duration::from_secs(3), "{took:?}");
         let mut throttle = bench.pass.throttle(|| None, |_| true);
-        bench.pass.once(&BTreeSet::from([bench.root]), &mut throttle, &|_| {});
+        bench.pass.once(&|| BTreeSet::from([bench.root]), &mut throttle, &|_| {});
         assert_eq!(bench.passes(), 1, "it ends where there are to be none");
     }
 }
