@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::{
     base::{AppName, Digest, Reason, Refusal, limits},
-    node::inspect::{Difference, Item, Op},
+    node::inspect::{CHANGES_MAX, Difference, Item, Op},
 };
 
 mod address;
@@ -131,19 +131,33 @@ const UNCHECKED: &str = "with a url stands the file that is there, with its mode
 fn json(text: &str, app: &AppName) -> Result<Vec<Listed>, String> {
     let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let of_app = |value: &Value| value.get("app").is_none_or(|name| *name == app.as_str());
-    let found = match &value {
+    let more_of = |value: &Value| value.get("more").and_then(Value::as_u64).unwrap_or(0);
+    let (found, more) = match &value {
         Value::Array(all) if all.iter().any(|one| one.get("lists").is_some()) => {
             let ours = all.iter().find(|one| of_app(one));
-            ours.and_then(|one| one.pointer("/lists/update")).cloned()
+            let update = ours.and_then(|one| one.pointer("/lists/update"));
+            let told = update.and_then(Value::as_array).map_or(0, Vec::len);
+            let differing = ours.and_then(|one| one.get("differing")).and_then(Value::as_u64);
+            // Whoever took out a line of a whole list meant it.
+            let more = differing.filter(|_| told >= CHANGES_MAX).unwrap_or(0);
+            (update.cloned(), more.saturating_sub(told as u64))
         }
-        Value::Array(_) => Some(value),
-        Value::Object(_) if of_app(&value) => value.get("changes").cloned(),
-        _ => None,
+        Value::Array(_) => (Some(value), 0),
+        Value::Object(_) if of_app(&value) => (value.get("changes").cloned(), more_of(&value)),
+        _ => (None, 0),
     };
     let Some(found) = found else { return Ok(Vec::new()) };
     let Value::Array(items) = found else { return Err("the changes are no list".to_owned()) };
+    if more > 0 {
+        return Err(cut(more));
+    }
     let numbered = items.into_iter().enumerate();
     numbered.map(|(at, item)| json_item(item, &format!("change {}", at + 1))).collect()
+}
+
+/// A list that was cut when it was printed would make a version that nobody meant.
+fn cut(more: u64) -> String {
+    format!("{more} more changes were left out of it when it was printed, so it is not all of them")
 }
 
 fn json_item(mut item: Value, place: &str) -> Result<Listed, String> {
@@ -191,7 +205,12 @@ fn xml(text: &str, app: &AppName) -> Result<Vec<Listed>, String> {
                     }
                     "update" => {
                         in_update = true;
-                        None
+                        let more = attribute(&element, "more")?.filter(|_| ours);
+                        match more.map_or(Ok(0), |more| more.parse()) {
+                            Ok(0) => None,
+                            Ok(more) => return Err(at(&reader, cut(more))),
+                            Err(_) => return Err(at(&reader, "more is no number".to_owned())),
+                        }
                     }
                     "set" => Some(Op::Set),
                     "add" => Some(Op::Add),

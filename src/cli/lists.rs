@@ -85,12 +85,15 @@ fn one(writer: &mut Out<'_>, synced: &Synced) -> io::Result<()> {
     attributes.extend(found.found.as_deref().map(|root| ("found", root)));
     attributes.push(("in-step", if synced.in_step { "true" } else { "false" }));
     writer.create_element("application").with_attributes(attributes).write_inner_content(
-        |writer| found.lists.as_ref().map_or(Ok(()), |lists| write_lists(writer, lists)),
+        |writer| {
+            let lists = found.lists.as_ref();
+            lists.map_or(Ok(()), |lists| write_lists(writer, lists, found.more_changes()))
+        },
     )?;
     Ok(())
 }
 
-fn write_lists(writer: &mut Out<'_>, lists: &Lists) -> io::Result<()> {
+fn write_lists(writer: &mut Out<'_>, lists: &Lists, more: u64) -> io::Result<()> {
     writer.create_element("have").write_inner_content(|writer| {
         lists.have.iter().try_for_each(|listed| item(writer, Some(&listed.path), &listed.item))
     })?;
@@ -102,7 +105,9 @@ fn write_lists(writer: &mut Out<'_>, lists: &Lists) -> io::Result<()> {
             Ok(())
         })
     })?;
-    writer.create_element("update").write_inner_content(|writer| {
+    let left_out = more.to_string();
+    let more = (more > 0).then_some(("more", left_out.as_str()));
+    writer.create_element("update").with_attributes(more).write_inner_content(|writer| {
         lists.update.iter().try_for_each(|change| update(writer, change))
     })?;
     Ok(())
@@ -148,8 +153,37 @@ mod tests {
     use super::*;
     use crate::{
         base::AppName,
-        node::inspect::{Listed, Wanted},
+        cli::edits,
+        node::inspect::{CHANGES_MAX, Listed, Wanted},
     };
+
+    fn compared() -> Compared {
+        Compared {
+            app: AppName::parse("web").unwrap(),
+            version: 1,
+            root: "r".into(),
+            found: None,
+            same: false,
+            full: true,
+            files: 1,
+            bytes_read: 3,
+            took_ms: 0,
+            differing: 1,
+            lacking: 1,
+            lists: None,
+        }
+    }
+
+    fn synced() -> Synced {
+        Synced {
+            compared: compared(),
+            vote: "agreed".into(),
+            ballots: 1,
+            electorate: 1,
+            in_step: false,
+            waited_ms: 0,
+        }
+    }
 
     #[test]
     fn hostile_names_stay_inside_their_attributes() {
@@ -168,29 +202,13 @@ mod tests {
             }],
             more: 0,
         };
-        let compared = Compared {
-            app: AppName::parse("web").unwrap(),
-            version: 1,
-            root: "r".into(),
-            found: None,
-            same: false,
-            full: true,
-            files: 1,
-            bytes_read: 3,
-            took_ms: 0,
-            differing: 1,
-            lacking: 1,
-            lists: Some(lists),
-        };
-        let synced = Synced {
-            compared,
-            vote: "agreed".into(),
-            ballots: 1,
-            electorate: 1,
-            in_step: false,
-            waited_ms: 0,
-        };
+        let compared = Compared { lists: Some(lists), ..compared() };
+        let synced = Synced { compared, ..synced() };
+        let update = synced.compared.lists.as_ref().unwrap().update.clone();
         let text = xml(&[synced]);
+        let read = edits::parse(&text, &AppName::parse("web").unwrap()).unwrap();
+        let read: Vec<Difference> = read.into_iter().map(|listed| listed.change).collect();
+        assert_eq!(read, update, "what is written can be read again");
         let mut reader = quick_xml::Reader::from_str(&text);
         let mut names = Vec::new();
         let mut paths = Vec::new();
@@ -222,5 +240,35 @@ mod tests {
         ];
         assert_eq!(names, expected, "{text}");
         assert_eq!(paths, [r#"<&"'>x"#, r#"<&"'>x"#]);
+    }
+
+    #[test]
+    fn a_list_that_was_cut_says_so_and_is_not_taken_for_all() {
+        let change = Difference {
+            op: Op::Del,
+            path: "x".into(),
+            before: None,
+            after: None,
+            text: None,
+            content: None,
+        };
+        let update = vec![change; CHANGES_MAX];
+        let mut lists = Lists { have: Vec::new(), action: Vec::new(), update, more: 3 };
+        let web = AppName::parse("web").unwrap();
+        let parse = |lists: &Lists| {
+            let differing = CHANGES_MAX as u64 + 2;
+            let compared = Compared { lists: Some(lists.clone()), differing, ..compared() };
+            let synced = Synced { compared, ..synced() };
+            let json = serde_json::to_string(&[&synced]).unwrap();
+            let xml = xml(&[synced]);
+            [json, xml].map(|text| edits::parse(&text, &web).map(|list| list.len()))
+        };
+        for refused in parse(&lists) {
+            let why = refused.unwrap_err();
+            assert!(why.contains("2 more changes were left out"), "{why}");
+        }
+        // Somebody took one out of it: of a list that was whole, as far as can be told.
+        lists.update.pop();
+        assert_eq!(parse(&lists)[0], Ok(CHANGES_MAX - 1));
     }
 }

@@ -29,7 +29,7 @@ mod lists;
 #[cfg(test)]
 mod tests;
 
-pub use diff::{Diff, Difference, Item, Op};
+pub use diff::{CHANGES_MAX, Diff, Difference, Item, Op};
 pub use lists::{Compared, Listed, Lists, Wanted};
 
 /// How many differences a verification names.

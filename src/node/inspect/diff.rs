@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Differences in one answer.
-pub(super) const CHANGES_MAX: usize = 100_000;
+pub const CHANGES_MAX: usize = 100_000;
 /// The largest file whose lines are compared, bytes.
 const TEXT_BYTES_MAX: u64 = 1 << 20;
 /// All that is said of lines, bytes.

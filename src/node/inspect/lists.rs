@@ -56,6 +56,14 @@ pub struct Lists {
     pub more: u64,
 }
 
+impl Compared {
+    /// How many changes were left out of the UpdateList.
+    pub fn more_changes(&self) -> u64 {
+        let told = self.lists.as_ref().map_or(self.differing, |lists| lists.update.len() as u64);
+        self.differing.saturating_sub(told)
+    }
+}
+
 /// An item of the IHaveList.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
