@@ -209,6 +209,26 @@ fn what_only_a_member_at_a_standstill_has_comes_from_its_holder() {
     assert!(swarm.is_complete());
 }
 
+#[test]
+fn what_few_have_is_asked_for_first() {
+    let all = large();
+    // Whatever the seed, and so where the search begins.
+    for seed in 0..50 {
+        let mut swarm = Swarm::new(positions(&all), |_| false, seed);
+        for n in 1..=3 {
+            swarm.joined(START, id(n), false);
+        }
+        swarm.gained(id(1), 0..40);
+        swarm.gained(id(2), 0..36);
+        swarm.gained(id(3), 0..36);
+        let asks = swarm.asks(START);
+        let first = asks.iter().find(|(who, _)| *who == id(1));
+        let Some((_, Ask::Chunks(list))) = first else { panic!("{asks:?}") };
+        let begins: BTreeSet<&Chunk> = list.chunks.iter().take(4).collect();
+        assert_eq!(begins, all[36..].iter().collect(), "seed {seed}: {list:?}");
+    }
+}
+
 proptest! {
     /// Whatever who has, in which order they answer, and who leaves: as long as
     /// one holds everything it all comes, within the bounds.
