@@ -45,7 +45,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 35] = [
+pub const TARGETS: [Target; 36] = [
     Target { name: "message", run: members::message, seeds: members::message_seeds },
     Target { name: "register", run: agreed::register, seeds: agreed::register_seeds },
     Target { name: "record", run: agreed::member_record, seeds: agreed::member_record_seeds },
@@ -57,6 +57,7 @@ pub const TARGETS: [Target; 35] = [
     Target { name: "welcome", run: members::welcome, seeds: members::welcome_seeds },
     Target { name: "packet", run: members::packet, seeds: members::packet_seeds },
     Target { name: "aside", run: members::aside, seeds: members::aside_seeds },
+    Target { name: "exchange", run: members::exchange, seeds: members::exchange_seeds },
     Target { name: "rumor", run: members::rumors, seeds: members::rumor_seeds },
     Target { name: "lists", run: content::lists, seeds: content::lists_seeds },
     Target { name: "changes", run: content::tree_changes, seeds: content::tree_changes_seeds },

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use althing::{
     base::{
         Digest, MemberId, MemberName, PublicKey, Reason, Refusal, Time, WallTime,
+        catalog::Roster,
         wire::{self, Kind},
     },
     member::{
@@ -15,7 +16,10 @@ use althing::{
     proto::{
         balance::lease::{self, Around, Leases, Want},
         catalog::{self, Record},
-        membership::packet::{Aside, Identity, Packet},
+        membership::{
+            Effect, Input, Membership,
+            packet::{Aside, Identity, Packet},
+        },
         rumor::{self, Rumor, RumorKind},
         vote::SignedBallot,
     },
@@ -24,7 +28,7 @@ use althing::{
 use super::{
     agreed::sample_ballot,
     encoded,
-    sample::{app, founder, key, open},
+    sample::{app, enrolled, founder, key, open},
     there_and_back,
 };
 
@@ -168,6 +172,82 @@ pub(super) fn aside(bytes: &[u8]) {
 pub(super) fn aside_seeds() -> Vec<Vec<u8>> {
     let doubt = Aside::Doubt { suspect: key(2).member(), generation: 4, incarnation: 1 };
     vec![doubt.encode().expect("it fits")]
+}
+
+/// A member of three that has just started.
+fn member(n: u8) -> Membership {
+    let roster = Roster { members: (1..=3).map(enrolled).collect() };
+    let address = ([127, 0, 0, 1], 7700).into();
+    let mut member = Membership::new(Time(0), key(n).member(), address, 4, u64::from(n));
+    member.set_roster(Time(0), &roster, &mut Vec::new());
+    member
+}
+
+/// What a member takes from another's whole state: nobody comes in who is not enrolled, and it
+/// goes on.
+pub(super) fn exchange(bytes: &[u8]) {
+    let mut member = member(1);
+    let mut effects = Vec::new();
+    for from in [key(2).member(), key(9).member()] {
+        let input = Input::Exchange { from, bytes: bytes.to_vec() };
+        member.handle(Time(5_000), input, &mut effects);
+    }
+    assert!(effects.len() < 100, "one message makes {} effects", effects.len());
+    for ms in [300, 1_000, 3_000] {
+        member.tick(Time(ms * 1_000), &mut effects);
+    }
+    assert!(!member.is_live(key(9).member()));
+    let roster: Vec<MemberId> = (1..=3).map(|n| key(n).member()).collect();
+    for effect in effects {
+        let named = match effect {
+            Effect::Send { to, .. } | Effect::Exchange { to, .. } => to,
+            Effect::Reached { member, .. }
+            | Effect::Changed { member, .. }
+            | Effect::Moved { member, .. } => member,
+            Effect::Generation(_) => continue,
+        };
+        assert!(roster.contains(&named), "{named:?} is not enrolled");
+    }
+}
+
+/// What two members that have just started send each other.
+pub(super) fn exchange_seeds() -> Vec<Vec<u8>> {
+    let mut members = [member(1), member(2)];
+    let mut seeds: Vec<Vec<u8>> = Vec::new();
+    for ms in (0..3_000).step_by(10) {
+        for n in 0..2 {
+            let mut effects = Vec::new();
+            members[n].tick(Time(ms * 1_000), &mut effects);
+            let mut rounds = 0;
+            let mut mine = n;
+            // What one says makes the other say something.
+            while !effects.is_empty() && rounds < 8 {
+                let from = key(mine as u8 + 1).member();
+                mine = 1 - mine;
+                let to = key(mine as u8 + 1).member();
+                let mut answers = Vec::new();
+                for effect in effects {
+                    let input = match effect {
+                        Effect::Send { to: receiver, bytes, .. } if receiver == to => {
+                            Input::Packet { from, bytes }
+                        }
+                        Effect::Exchange { to: receiver, bytes } if receiver == to => {
+                            seeds.push(bytes.clone());
+                            Input::Exchange { from, bytes }
+                        }
+                        _ => continue,
+                    };
+                    members[mine].handle(Time(ms * 1_000), input, &mut answers);
+                }
+                effects = answers;
+                rounds += 1;
+            }
+        }
+    }
+    // A few of different lengths: from a question of some bytes to all that one knows.
+    seeds.sort_by_key(Vec::len);
+    seeds.dedup_by_key(|bytes| bytes.len());
+    seeds
 }
 
 pub(super) fn rumors(bytes: &[u8]) {

@@ -18,7 +18,7 @@ pub(super) fn key(n: u8) -> SecretKey {
     SecretKey::from_seed([n; 32])
 }
 
-fn enrolled(n: u8) -> Enrolled {
+pub(super) fn enrolled(n: u8) -> Enrolled {
     let key = key(n);
     Enrolled {
         id: key.member(),
