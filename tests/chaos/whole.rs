@@ -6,6 +6,7 @@ use std::{
 };
 
 use rand::{Rng, seq::SliceRandom};
+use serde_json::{Value, json};
 
 use crate::{
     cluster::{CALM_WITHIN, Cluster, SMALL},
@@ -77,6 +78,33 @@ fn minority_changes_nothing(cluster: &Cluster, group: &[usize]) {
     assert_eq!(edited, edit, "{group:?} repaired it");
 }
 
+/// Nearly half of what newcomers and members say to each other is lost while they join, and who came last
+/// loses the member by which it came at once: nobody is left alone.
+#[test]
+fn newcomers_get_in_over_lossy_links() {
+    scenario("whole::newcomers_get_in_over_lossy_links", |rng| {
+        let mut cluster = Cluster::start(3, 2, rng);
+        for newcomer in [4, 5] {
+            for host in (1..=5).filter(|host| *host != newcomer) {
+                cluster.net.lose(host, newcomer, 40);
+                cluster.net.lose(newcomer, host, 40);
+            }
+        }
+        cluster.net.apply();
+        for newcomer in [4, 5] {
+            cluster.join(newcomer);
+            cluster.say(&format!("m{newcomer} is in"));
+        }
+        cluster.net.cut(1, 5);
+        cluster.net.cut(5, 1);
+        cluster.net.apply();
+        thread::sleep(NOTICED);
+        cluster.net.mend();
+        cluster.until_one("the links are mended", ONE_AGAIN_WITHIN);
+        cluster.calm()
+    });
+}
+
 /// Each member hears its two neighbours only: no two have the same view, and
 /// yet all agree once the network is whole.
 #[test]
@@ -99,6 +127,45 @@ fn a_ring_ends_in_one_cluster() {
         }
         cluster.net.apply();
         thread::sleep(Duration::from_secs(8));
+        cluster.calm()
+    });
+}
+
+/// One member no longer hears one other. Both live on, as all others hear both, and every
+/// member is told of the two that neither gets an answer from the other.
+#[test]
+fn a_one_way_cut_is_seen() {
+    scenario("whole::a_one_way_cut_is_seen", |rng| {
+        let mut cluster = Cluster::start(5, 0, rng);
+        cluster.say("m4 no longer hears m2");
+        cluster.net.cut(2, 4);
+        cluster.net.apply();
+        let unanswered = |name: &Value| match name.as_str() {
+            Some("m2") => json!(["m4"]),
+            Some("m4") => json!(["m2"]),
+            _ => json!([]),
+        };
+        let is_seen = |by: usize, members: &Value| {
+            let members = members.as_array().expect("a list of members");
+            let right = |m: &Value| {
+                // Whom it can't hear it hears of from others, when they compare what they know.
+                (by == 4 && m["name"] == "m2") || m["unreached"] == unanswered(&m["name"])
+            };
+            // A suspicion may come and go: whoever can't hear an answer asks others to ask.
+            let lives = |m: &Value| m["state"] == "alive" || m["state"] == "suspect";
+            members.len() == 5 && members.iter().all(|m| lives(m) && right(m))
+        };
+        for host in cluster.hosts.clone() {
+            common::until(&format!("m{host} sees the cut"), || {
+                let members = cluster.view(host)?["members"].clone();
+                if is_seen(host, &members) { Ok(()) } else { Err(members.to_string()) }
+            });
+            cluster.say(&format!("m{host} sees it"));
+        }
+        common::until("the command tells of it", || {
+            let told = run_on(&cluster.data(1), &["members", "--reach"]).unwrap();
+            if is_seen(1, &told) { Ok(()) } else { Err(told.to_string()) }
+        });
         cluster.calm()
     });
 }

@@ -165,7 +165,7 @@ fn one_leaves() {
 
 #[test]
 fn one_joins_and_one_leaves() {
-    explore("one joins, one leaves", join_and_leave(), UP);
+    explore("one joins, one leaves", join_and_leave(), DOWN);
 }
 
 #[test]
