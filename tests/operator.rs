@@ -219,7 +219,7 @@ fn the_command_line_goes_by_the_status_port() {
 
     let site = lab.site("site", &[("index.html", "over the network")]);
     let site = site.to_str().unwrap();
-    act(&["publish", site, "--app", "web"]).unwrap();
+    act(&["publish", "--there", site, "--app", "web"]).unwrap();
     common::all_serve(&[&a, &b], "web/1", "over the network");
     // It was asked of b. The other one presides, commits and switches, and names who it was.
     for part in ["web version 1 is committed", "web switched to version 1"] {
@@ -242,7 +242,8 @@ fn the_command_line_goes_by_the_status_port() {
     assert_eq!((&history[0]["number"], &history[0]["asked"]), (&json!(2), &Value::Null));
     assert_eq!((&history[1]["number"], &history[1]["asked"]), (&json!(1), &by_alice()));
     act(&["sync", "web"]).unwrap();
-    act(&["publish", "./site", "--app", "web"]).unwrap_err().is(3, "invalid", "absolute path");
+    let words = ["publish", "--there", "./site", "--app", "web"];
+    act(&words).unwrap_err().is(3, "invalid", "absolute path");
     for words in [
         &["leave"][..],
         &["invite"],

@@ -10,6 +10,10 @@
 //! GET  /api/v1/whoami                 token    {"operator", "expires", "member"}
 //! POST /api/v1/command     x          token    JSON Command     -> {"ok": Outcome}
 //! POST /api/v1/publish     x          token    JSON Publish     -> {"ok": Outcome}
+//! POST /api/v1/bring                  token    Offer            -> Reply
+//! POST /api/v1/bring/ID/have          token    IHaveList        -> Reply
+//! POST /api/v1/bring/ID/update        token    UpdateList       -> Reply
+//! POST /api/v1/bring/ID/publish       token                     -> {"ok": Outcome}
 //! POST /api/v1/publish-edits x                 JSON Edits       -> {"ok": Outcome}
 //! POST /api/v1/secrets     x                   JSON SecretEdits -> {"ok": Outcome}
 //! POST /api/v1/inspect     x          token    JSON Question    -> {"ok": Findings}
@@ -34,12 +38,16 @@
 //! `token`: over the loopback interface, or over TLS from everywhere (`tls.rs`), with
 //! `Authorization: Bearer althing-op-...`, and not everything that the socket takes.
 //!
+//! What is brought, and what is replied to it, is encoded as members do it among each other
+//! (`node/uploads/lists.rs`).
+//!
 //! Whatever is not answered with what was asked for is `{"error": Refusal}`.
 //!
 //! **Invariant:** nothing secret is reachable by a read. A view has no keys and
 //! no tokens, nor their hashes, events are written without them, and the one answer that holds a
 //! token (`Outcome::Invited`) exists on the socket alone.
 
+mod bring;
 mod gathered;
 mod guard;
 mod operator;

@@ -26,9 +26,13 @@ use axum::{
     routing::{get, post},
 };
 use serde::Serialize;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 use super::{
+    bring,
     permit::{self, Permit},
     routes::{self, AskMember, Site},
     source::Source,
@@ -43,7 +47,12 @@ use crate::{
         command::{By, Command},
         event::Severity,
     },
-    node::{Acted, Ask, Publish, inspect::Question, wall_now},
+    node::{
+        Acted, Ask, Publish,
+        inspect::Question,
+        uploads::{Act, lists::MEDIA_TYPE},
+        wall_now,
+    },
 };
 
 /// Tokens that are none which are looked at and told of in [`FAILURES_WITHIN`].
@@ -99,25 +108,46 @@ impl Gate {
     }
 }
 
+/// What a body is in. Both are kinds that a page of another site can't send without being let
+/// (Fetch standard, "CORS-safelisted request-header").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyKind {
+    Json,
+    /// Lists of content, and content itself.
+    Lists,
+}
+
+impl BodyKind {
+    const fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Lists => MEDIA_TYPE,
+        }
+    }
+}
+
 /// The routes, each behind [`admit`].
 pub(super) fn routes<S: Source>(site: Site<S>) -> Router<Site<S>> {
-    Router::new()
+    let behind = |kind| middleware::from_fn_with_state((site.clone(), kind), admit::<S>);
+    let json = Router::new()
         .route("/api/v1/whoami", get(whoami::<S>))
         .route("/api/v1/command", post(command::<S>))
         .route("/api/v1/publish", post(publish::<S>))
         .route("/api/v1/inspect", post(inspect::<S>))
         .route("/api/v1/services", post(services::<S>))
-        .route_layer(middleware::from_fn_with_state(site, admit::<S>))
+        .merge(bring::ends())
+        .route_layer(behind(BodyKind::Json));
+    json.merge(bring::lists().route_layer(behind(BodyKind::Lists)))
 }
 
 /// Lets operators through, before anything of a body is read.
 async fn admit<S: Source>(
-    State(site): State<Site<S>>,
+    State((site, kind)): State<(Site<S>, BodyKind)>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let peer = request.extensions().get::<Peer>();
-    let fine = check(peer, request.method(), request.headers());
+    let fine = check(peer, request.method(), request.headers(), kind);
     let admitted = match fine {
         Ok(peer) => identify(&site, peer, request.headers()).await,
         Err(response) => Err(response),
@@ -136,6 +166,7 @@ fn check(
     peer: Option<&Peer>,
     method: &Method,
     headers: &HeaderMap,
+    kind: BodyKind,
 ) -> Result<SocketAddr, Box<Response>> {
     let forbidden = |why: &str, todo: &str| {
         let refusal = Refusal::new(Reason::Forbidden, "Nothing was done.", why, todo);
@@ -155,14 +186,18 @@ fn check(
             "Open the status page of this member itself, or use the command line.",
         ));
     }
-    if method == Method::POST && !is_json(headers) {
+    if method == Method::POST && !says(headers, kind) {
+        let (what, media_type) = match kind {
+            BodyKind::Json => ("JSON", kind.media_type()),
+            BodyKind::Lists => ("lists of content", kind.media_type()),
+        };
         return Err(Box::new(routes::refuse_with(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             &Refusal::new(
                 Reason::Invalid,
                 "Nothing was done.",
-                "The request does not say that it is JSON.",
-                "Send it with `Content-Type: application/json`.",
+                format!("The request does not say that it is {what}."),
+                format!("Send it with `Content-Type: {media_type}`."),
             ),
         )));
     }
@@ -181,12 +216,13 @@ fn is_own(headers: &HeaderMap, secure: bool) -> bool {
         && sites.all(|site| site == "same-origin" || site == "none")
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+/// Whether a request says that its body is of this kind.
+fn says(headers: &HeaderMap, body: BodyKind) -> bool {
     let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(kind), None) = (kinds.next(), kinds.next()) else { return false };
     let kind = kind.to_str().unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
-    kind.eq_ignore_ascii_case("application/json")
+    kind.eq_ignore_ascii_case(body.media_type())
 }
 
 /// What a request is allowed by: `Bearer` and the token (RFC 6750, 2.1).
@@ -392,40 +428,87 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T, Refusal>> + Send + 'static,
 {
-    let source = site.source;
-    let name = &operator.name;
-    let tell = |severity, text, cause| {
-        let operator = Some(name.clone());
-        Acted { severity, app: app.clone(), text, cause, operator }
-    };
-    let told = match permit {
-        Ok(Permit::Read) => return work(source, None).await,
-        Ok(Permit::Act(text)) => format!("{name}: {text} (by the status port)"),
-        Err(refusal) => {
-            let text = format!("{name}, by the status port: {}", reason(&refusal));
-            source.acted(tell(Severity::Warning, text, None)).await?;
-            return Err(refusal);
+    match permit {
+        Ok(Permit::Read) => work(site.source, None).await,
+        Err(refusal) => Err(tell_of_refusal(&site.source, operator, app, refusal).await),
+        Ok(Permit::Act(text)) => {
+            let turn = turn(&site)?;
+            let act = tell(&site.source, operator, app, &text).await?;
+            let by = By { operator: act.operator.clone(), event: act.event };
+            let doing = work(site.source.clone(), Some(by));
+            to_its_end(site.source, turn, act, doing).await
         }
-    };
-    let turn = Arc::clone(&site.gate.acts).try_acquire_owned().map_err(|_| {
+    }
+}
+
+/// A place among the acts that are under way.
+pub(super) fn turn<S: Source>(site: &Site<S>) -> Result<OwnedSemaphorePermit, Refusal> {
+    Arc::clone(&site.gate.acts).try_acquire_owned().map_err(|_| {
         Refusal::new(
             Reason::Busy,
             "Nothing was done.",
             format!("{ACTS_MAX} acts of operators are under way on this member."),
             "Wait for one of them, or ask another member.",
         )
-    })?;
-    let number = source.acted(tell(Severity::Info, told.clone(), None)).await?;
-    let doing = work(source.clone(), Some(By { operator: name.clone(), event: number }));
-    let operator = Some(name.clone());
+    })
+}
+
+/// Tells of an act before it is done, in the words of the command line.
+pub(super) async fn tell<S: Source>(
+    source: &S,
+    operator: &Operator,
+    app: Option<AppName>,
+    words: &str,
+) -> Result<Act, Refusal> {
+    let operator = operator.name.clone();
+    let text = format!("{operator}: {words} (by the status port)");
+    let event = source
+        .acted(Acted {
+            severity: Severity::Info,
+            app: app.clone(),
+            text: text.clone(),
+            cause: None,
+            operator: Some(operator.clone()),
+        })
+        .await?;
+    Ok(Act { operator, event, text, app })
+}
+
+/// Tells that an act was refused, and says why it was.
+pub(super) async fn tell_of_refusal<S: Source>(
+    source: &S,
+    operator: &Operator,
+    app: Option<AppName>,
+    refusal: Refusal,
+) -> Refusal {
+    let name = &operator.name;
+    let text = format!("{name}, by the status port: {}", reason(&refusal));
+    let (severity, operator) = (Severity::Warning, Some(name.clone()));
+    let told = source.acted(Acted { severity, app, text, cause: None, operator }).await;
+    told.err().unwrap_or(refusal)
+}
+
+/// Tells that an act was not done.
+pub(super) async fn tell_of_failure<S: Source>(source: &S, act: Act, why: &str) {
+    let Act { operator, event, text, app } = act;
+    let text = format!("{text} was not done: {why}");
+    let (severity, cause, operator) = (Severity::Warning, Some(event), Some(operator));
+    // A member that stops keeps no more events.
+    let _stopping = source.acted(Acted { severity, app, text, cause, operator }).await;
+}
+
+/// Does what was told, also where whoever wanted it has gone, and tells if it was not done.
+pub(super) async fn to_its_end<S: Source, T: Send + 'static>(
+    source: S,
+    turn: OwnedSemaphorePermit,
+    act: Act,
+    doing: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
     let task = tokio::spawn(async move {
         let _turn = turn;
         let result = doing.await;
         if let Err(refusal) = &result {
-            let text = format!("{told} was not done: {}", reason(refusal));
-            let (severity, cause) = (Severity::Warning, Some(number));
-            // A member that stops keeps no more events.
-            let _stopping = source.acted(Acted { severity, app, text, cause, operator }).await;
+            tell_of_failure(&source, act, &reason(refusal)).await;
         }
         result
     });
@@ -440,7 +523,7 @@ where
 }
 
 /// Why something was not done, for an event.
-fn reason(refusal: &Refusal) -> String {
+pub(super) fn reason(refusal: &Refusal) -> String {
     let text = format!("{} {}", refusal.what, refusal.why);
     text.chars().take(WHY_MAX).collect()
 }
@@ -502,12 +585,14 @@ mod tests {
 
     #[test]
     fn only_json_is_json() {
-        let json = |kind: &'static str| is_json(&headers(&[("content-type", kind)]));
+        let json = |kind: &'static str| says(&headers(&[("content-type", kind)]), BodyKind::Json);
         assert!(json("application/json") && json("Application/JSON; charset=utf-8"));
         for bad in ["text/plain", "application/x-www-form-urlencoded", "text/json", ""] {
             assert!(!json(bad), "{bad}");
         }
-        assert!(!is_json(&headers(&[])));
+        assert!(!says(&headers(&[]), BodyKind::Json));
+        let lists = headers(&[("content-type", MEDIA_TYPE)]);
+        assert!(says(&lists, BodyKind::Lists) && !says(&lists, BodyKind::Json));
     }
 
     #[test]
@@ -516,7 +601,8 @@ mod tests {
         let peer =
             |address: &str, certificate| Peer { address: address.parse().unwrap(), certificate };
         let fine = |address: &str| {
-            check(Some(&peer(address, None)), &Method::POST, &json).map_err(|r| r.status())
+            check(Some(&peer(address, None)), &Method::POST, &json, BodyKind::Json)
+                .map_err(|r| r.status())
         };
         for peer in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
             assert!(fine(peer).is_ok(), "{peer}");
@@ -524,18 +610,26 @@ mod tests {
         for peer in ["10.0.0.5:1", "192.0.2.1:1", "[2001:db8::1]:1", "[::ffff:10.0.0.5]:1"] {
             assert_eq!(fine(peer), Err(StatusCode::FORBIDDEN), "{peer}");
         }
-        assert!(check(None, &Method::POST, &json).is_err(), "nobody knows who it is");
+        assert!(
+            check(None, &Method::POST, &json, BodyKind::Json).is_err(),
+            "nobody knows who it is"
+        );
 
         let certificate = Arc::new(super::super::tests::tls::certificate(&["web1"], 2090));
         let by_tls = peer("192.0.2.1:1", Some(certificate));
         let address = by_tls.address;
-        assert_eq!(check(Some(&by_tls), &Method::POST, &json).map_err(|r| r.status()), Ok(address));
+        assert_eq!(
+            check(Some(&by_tls), &Method::POST, &json, BodyKind::Json).map_err(|r| r.status()),
+            Ok(address)
+        );
         // Everything else is looked at as before.
         let other = headers(&[("host", "web1"), ("content-type", "text/plain")]);
-        let refused = check(Some(&by_tls), &Method::POST, &other).map_err(|r| r.status());
+        let refused =
+            check(Some(&by_tls), &Method::POST, &other, BodyKind::Json).map_err(|r| r.status());
         assert_eq!(refused, Err(StatusCode::UNSUPPORTED_MEDIA_TYPE));
         let strange = headers(&[("host", "web1"), ("origin", "https://evil.example")]);
-        let refused = check(Some(&by_tls), &Method::GET, &strange).map_err(|r| r.status());
+        let refused =
+            check(Some(&by_tls), &Method::GET, &strange, BodyKind::Json).map_err(|r| r.status());
         assert_eq!(refused, Err(StatusCode::FORBIDDEN));
     }
 

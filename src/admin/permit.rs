@@ -13,7 +13,11 @@ use crate::{
         catalog::{Failover, VotePolicy},
     },
     member::command::Command,
-    node::{Ask, Publish, inspect::Question},
+    node::{
+        Ask, Publish,
+        inspect::Question,
+        uploads::{Offer, Uploads},
+    },
 };
 
 /// The longest text of an act, characters: names and numbers, and not what goes with them.
@@ -95,6 +99,13 @@ pub(super) fn command(command: &Command) -> Result<Permit, Refusal> {
 pub(super) fn publish(publish: &Publish) -> Permit {
     let app = publish.app.as_ref().map_or(String::new(), |app| format!(" --app {app}"));
     act(format!("publish {}{app}", shown(&publish.source)))
+}
+
+/// Publishing a directory of the operator's own machine is allowed where members take content.
+pub(super) fn bring(offer: &Offer, uploads: &Uploads) -> Result<Permit, Refusal> {
+    uploads.allowed()?;
+    let app = offer.app.as_ref().map_or(String::new(), |app| format!(" --app {app}"));
+    Ok(act(format!("publish {}{app}", offer.source)))
 }
 
 /// Whether an operator may ask this of the content.

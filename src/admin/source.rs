@@ -22,6 +22,7 @@ use crate::{
         inspect::{Findings, Question},
         levels::LevelsQuestion,
         telemetry::asking::{Measured, SeriesQuestion},
+        uploads::{Brought, Uploads},
     },
     proto::{rule::level::Levels, telemetry::statsd::Measure},
 };
@@ -40,6 +41,14 @@ pub trait Source: Clone + Send + Sync + 'static {
         publish: Publish,
         by: Option<By>,
     ) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
+    /// See [`Handle::publish_brought`]. `by` is whoever showed a token.
+    fn publish_brought(
+        &self,
+        brought: Brought,
+        by: Option<By>,
+    ) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
+    /// See [`Handle::uploads`].
+    fn uploads(&self) -> Result<Uploads, Refusal>;
     /// See [`Handle::publish_edits`].
     fn publish_edits(&self, edits: Edits) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
     /// See [`Handle::secrets`].
@@ -97,6 +106,14 @@ impl Source for Handle {
 
     async fn publish(&self, publish: Publish, by: Option<By>) -> Result<Outcome, Refusal> {
         self.publish_by(publish, by).await
+    }
+
+    async fn publish_brought(&self, brought: Brought, by: Option<By>) -> Result<Outcome, Refusal> {
+        Self::publish_brought(self, brought, by).await
+    }
+
+    fn uploads(&self) -> Result<Uploads, Refusal> {
+        Self::uploads(self)
     }
 
     async fn publish_edits(&self, edits: Edits) -> Result<Outcome, Refusal> {

@@ -16,6 +16,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Method, Request, Response,
     body::Incoming,
+    client::conn::http1::SendRequest,
     header::{self, HeaderValue},
     http::request,
 };
@@ -30,6 +31,11 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::via::Via;
+
+mod kept;
+
+pub(super) use kept::Kept;
+
 use crate::{
     base::{MemberName, Reason, Refusal, operator::OperatorToken},
     member::{
@@ -72,6 +78,9 @@ enum Way {
 
 /// A request under way. The connection ends with what comes beside the response.
 type Sent = (Response<Incoming>, AbortOnDropHandle<hyper::Result<()>>);
+
+/// What requests are sent with, and the connection.
+type Opened = (SendRequest<Full<Bytes>>, AbortOnDropHandle<hyper::Result<()>>);
 
 /// How the member answers a request to do something.
 #[derive(Deserialize)]
@@ -263,17 +272,21 @@ impl Client {
         };
         // What only reads is answered without a token, and then it goes nowhere.
         let token = (method != Method::GET).then(|| via.token()).transpose()?;
-        let connected = timeout(CONNECT_WITHIN, TcpStream::connect(via.address)).await;
-        let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        let stream = connected.map_err(|error| nobody_there(via.address, &error))?;
         let mut head = named(&via.host(), method, path);
         if let Some(token) = token {
             head = head.header(header::AUTHORIZATION, bearer(token)?);
         }
-        let Some(secure) = via.secure() else { return exchange(stream, head, body).await };
-        let greeted = timeout(CONNECT_WITHIN, secure.greet(stream)).await;
-        let greeted = greeted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        exchange(greeted.map_err(|error| secure.refused(&error))?, head, body).await
+        let (mut sender, connection) = open(via).await?;
+        let request = head.body(Full::new(body)).map_err(broken)?;
+        Ok((sender.send_request(request).await.map_err(broken)?, connection))
+    }
+
+    /// The way to a member of another machine, if that is who is asked.
+    pub fn elsewhere(&self) -> Option<&Via> {
+        match &self.way {
+            Way::Socket(_) => None,
+            Way::Via(via) => Some(via),
+        }
     }
 
     fn unreachable(&self, error: &io::Error) -> Refusal {
@@ -322,12 +335,29 @@ async fn exchange<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     head: request::Builder,
     body: Bytes,
 ) -> Result<Sent, Refusal> {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    let connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let (mut sender, connection) = over(stream).await?;
     let request = head.body(Full::new(body)).map_err(broken)?;
     let response = sender.send_request(request).await.map_err(broken)?;
     Ok((response, connection))
+}
+
+/// A connection to a status port, over TLS where it speaks that.
+async fn open(via: &Via) -> Result<Opened, Refusal> {
+    let connected = timeout(CONNECT_WITHIN, TcpStream::connect(via.address)).await;
+    let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let stream = connected.map_err(|error| nobody_there(via.address, &error))?;
+    let Some(secure) = via.secure() else { return over(stream).await };
+    let greeted = timeout(CONNECT_WITHIN, secure.greet(stream)).await;
+    let greeted = greeted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    over(greeted.map_err(|error| secure.refused(&error))?).await
+}
+
+async fn over<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: T,
+) -> Result<Opened, Refusal> {
+    let (sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    Ok((sender, AbortOnDropHandle::new(tokio::spawn(connection))))
 }
 
 fn nobody_there(address: SocketAddr, error: &io::Error) -> Refusal {

@@ -7,6 +7,7 @@
 
 mod adopt;
 mod args;
+mod bring;
 mod client;
 mod config;
 mod demo;

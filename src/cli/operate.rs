@@ -261,10 +261,7 @@ pub(super) async fn order(
 /// Says what came of a command.
 pub(super) fn done(output: &Output, outcome: &Outcome) {
     if output.json {
-        // Without the enum's tag: each command has one kind of outcome.
-        let value = serde_json::to_value(outcome).unwrap_or_default();
-        let inner = value.as_object().and_then(|object| object.values().next());
-        output.document(inner.unwrap_or(&value));
+        output.document(&document(outcome));
         return;
     }
     output.line(&match outcome {
@@ -281,6 +278,13 @@ pub(super) fn done(output: &Output, outcome: &Outcome) {
             format!("{why}. The window's coordinator was lost {times} on the way.")
         }
     });
+}
+
+/// What is printed of it as JSON: without the enum's tag, since each command has one kind of outcome.
+pub(super) fn document(outcome: &Outcome) -> serde_json::Value {
+    let value = serde_json::to_value(outcome).unwrap_or_default();
+    let inner = value.as_object().and_then(|object| object.values().next());
+    inner.unwrap_or(&value).clone()
 }
 
 pub(super) fn unexpected() -> Refusal {

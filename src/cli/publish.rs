@@ -5,13 +5,17 @@ use std::{
     io::{IsTerminal, Write},
     pin::pin,
     process::ExitCode,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use super::{
     args::{self, ReadyWithin},
-    client::Client,
+    bring::{self, Ready, Wish},
+    client::{Client, Kept},
     edits::{self, Listed},
     fetch::{self, Progress, Terms},
     operate,
@@ -39,7 +43,7 @@ pub(super) async fn run(
     output: &Output,
     options: args::Publish,
 ) -> Result<ExitCode, Refusal> {
-    let args::Publish { source, update, app, message, host: hosts, base, ready } = options;
+    let args::Publish { source, there, update, app, message, host: hosts, base, ready } = options;
     let outcome = match (update, app) {
         (Some(list), Some(app)) => {
             let list = edits::read(&list, &app)?;
@@ -54,6 +58,11 @@ pub(super) async fn run(
         (_, app) => {
             // Without a list there is a directory: the arguments were checked.
             let source = super::absolute(&source.unwrap_or_default())?;
+            if let Some(via) = client.elsewhere().filter(|_| !there) {
+                let mut kept = Kept::new(via);
+                let wish = Wish { app, source, message, base, hosts };
+                return brought(client, output, &mut kept, wish, ready).await;
+            }
             let publish = Publish { app, message, base, hosts, ..Publish::new(source) };
             return directory(client, output, &publish, ready).await;
         }
@@ -74,6 +83,31 @@ pub(super) async fn directory(
     let outcome = watched(client, output, &first, client.publish(publish)).await?;
     ready::wait(client, output, &outcome, ready).await?;
     operate::done(output, &outcome);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Brings a directory of this machine to a member of another one, which publishes it.
+async fn brought(
+    client: &Client,
+    output: &Output,
+    kept: &mut Kept,
+    wish: Wish,
+    ready: ReadyWithin,
+) -> Result<ExitCode, Refusal> {
+    let Ready { upload, sent } = bring::bring(output, kept, wish).await?;
+    let first = "what is there is being put together";
+    let outcome = watched(client, output, first, kept.publish(upload)).await?;
+    ready::wait(client, output, &outcome, ready).await?;
+    if output.json {
+        let mut document = operate::document(&outcome);
+        if let Some(document) = document.as_object_mut() {
+            document.insert("sent".to_owned(), serde_json::json!(sent));
+        }
+        output.document(&document);
+    } else {
+        operate::done(output, &outcome);
+        output.line(&format!("{}.", sent.told()));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -103,39 +137,80 @@ async fn fetched(
     list: Vec<Listed>,
     edits: Edits,
 ) -> Result<Outcome, Refusal> {
-    let progress = Arc::default();
+    let progress: Arc<Progress> = Arc::default();
     let fetching = fetch::complete(client, list, edits, Terms::usual(), &progress);
-    let (edits, _until_it_is_published) = told(output, &progress, fetching).await?;
+    let now = || {
+        let (came, wanted) = progress.bytes();
+        (format!("fetching {}", progress.files()), came, wanted)
+    };
+    let (edits, _until_it_is_published) = told(output, now, fetching).await?;
     staged(client, output, &edits).await
 }
 
-/// Waits for what is fetched and tells how far it is, on standard error.
-async fn told<T>(output: &Output, progress: &Progress, fetching: impl Future<Output = T>) -> T {
-    let mut fetching = pin!(fetching);
+/// How far something is that moves bytes.
+pub(super) struct Moved {
+    /// What is done, for people.
+    pub what: String,
+    pub came: Arc<AtomicU64>,
+    pub wanted: u64,
+}
+
+impl Moved {
+    /// As [`told`] wants it.
+    pub fn now(&self) -> (String, u64, u64) {
+        (self.what.clone(), self.came.load(Ordering::Relaxed), self.wanted)
+    }
+}
+
+/// Waits for what moves bytes and tells how far it is, on standard error: what is done, and how
+/// many of how many bytes.
+pub(super) async fn told<T>(
+    output: &Output,
+    now: impl Fn() -> (String, u64, u64),
+    moving: impl Future<Output = T>,
+) -> T {
+    let mut moving = pin!(moving);
     if output.json {
-        return fetching.await;
+        return moving.await;
     }
     let mut line = Line { over: output.is_watched(), last: String::new() };
     let mut pace = Pace::default();
     let mut ticks = tokio::time::interval(TELL_EVERY);
     let result = loop {
         tokio::select! {
-            result = &mut fetching => break result,
+            result = &mut moving => break result,
             _ = ticks.tick() => {
-                let (came, wanted) = progress.bytes();
+                let (what, came, wanted) = now();
                 if wanted > 0 {
                     let share = came as f64 / wanted as f64;
                     let left = pace.left(Instant::now(), came, wanted);
                     let left = left.map_or(String::new(), |left| format!(", {} left", span(left)));
                     line.show(format!(
-                        "fetching {}: {} {}% of {}{left}",
-                        progress.files(),
+                        "{what}: {} {}% of {}{left}",
                         bar(share),
                         (share * 100.0).floor(),
                         bytes(wanted)
                     ));
                 }
             }
+        }
+    };
+    line.end();
+    result
+}
+
+/// Waits for what takes its time, and says so after a moment.
+pub(super) async fn quietly<T>(output: &Output, what: &str, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    if output.json {
+        return work.await;
+    }
+    let mut line = Line { over: output.is_watched(), last: String::new() };
+    let result = tokio::select! {
+        result = &mut work => return result,
+        () = tokio::time::sleep(QUIET) => {
+            line.show(what.to_owned());
+            work.await
         }
     };
     line.end();

@@ -161,6 +161,7 @@ async fn resolve(options: args::Up, data: PathBuf) -> Result<node::Options, Refu
         scrub,
         send_rate,
         receive_rate,
+        uploads: options.uploads,
         pace: options.profile.pace(),
     })
 }

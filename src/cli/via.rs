@@ -325,17 +325,18 @@ pub(super) fn asks(action: &Action) -> Result<bool, Refusal> {
         }
         Action::Publish(publish) => match &publish.source {
             None => here("a list of changes is read beside the member"),
-            Some(source) if source.is_absolute() => Ok(true),
-            Some(source) => Err(Refusal::new(
+            Some(source) if publish.there && !source.is_absolute() => Err(Refusal::new(
                 Reason::Invalid,
                 "Nothing was published.",
                 format!(
-                    "{} is not an absolute path, and over the network the directory is one of the \
+                    "{} is not an absolute path, and with --there the directory is one of the \
                      member's machine.",
                     source.display()
                 ),
-                "Bring it there (rsync), and give its whole path.",
+                "Give its whole path there; or leave --there away, and the directory is one of \
+                 this machine.",
             )),
+            Some(_) => Ok(true),
         },
         Action::Restore { number: None, .. }
         | Action::Operator { action: OperatorAction::List }
@@ -437,7 +438,8 @@ mod tests {
         for words in [
             "althing status",
             "althing drain web2",
-            "althing publish /srv/www",
+            "althing publish ./www",
+            "althing publish --there /srv/www",
             "althing restore web",
             "althing operator list",
         ] {
@@ -446,7 +448,7 @@ mod tests {
         for words in [
             "althing invite",
             "althing leave",
-            "althing publish ./www",
+            "althing publish --there ./www",
             "althing publish --update f --app web",
             "althing restore web 3 --to /tmp/x",
             "althing operator add alice",

@@ -19,7 +19,7 @@ use crate::{
     base::{
         AppName, Digest, RelPath,
         catalog::AppSpec,
-        tree::{Change, Chunk, Tree, changes},
+        tree::{Change, Chunk, Node, Tree, changes},
     },
     driver::{
         ChunkSource, DriverError, How, Mode, Purpose, Repaired, Scan,
@@ -255,10 +255,7 @@ impl Content {
             let at = sources.iter().position(|(path, _)| path == source);
             at.map_or_else(StatCache::new, |at| sources.remove(at).1)
         };
-        if let Some((path, _)) = made.texts.iter().find(|(path, _)| rules.ignores(path, false)) {
-            let why = "the manifest itself or an ignore pattern stands for that path";
-            return Err(ContentError::InTheWay { path: path.clone(), why });
-        }
+        made.fits(&rules)?;
         let _hold = self.inner.store.hold(); // until the tree is there that needs the chunks
         let staged = self
             .take(source, &rules, &Tree::default(), &mut cache, made.is_empty())
@@ -268,6 +265,28 @@ impl Content {
         let surplus = sources.len().saturating_sub(SOURCES_MAX);
         sources.drain(..surplus);
         staged
+    }
+
+    /// The same with the files of a tree that was brought from elsewhere. All of its content is in
+    /// the store and proven, and somebody holds collections off.
+    pub fn stage_brought(
+        &self,
+        given: &Tree,
+        ignore: &[String],
+        made: &Made,
+    ) -> Result<Staged, ContentError> {
+        let rules = IgnoreRules::new(ignore)?;
+        made.fits(&rules)?;
+        if let Some(entry) = given
+            .entries()
+            .find(|entry| rules.ignores(&entry.path, matches!(entry.node, Node::Directory { .. })))
+        {
+            return Err(ContentError::Ignored(entry.path.clone()));
+        }
+        if given.is_empty() && made.is_empty() {
+            return Err(ContentError::Nothing);
+        }
+        self.with_made(given, made)
     }
 
     /// The signature that the directory `source` would have as a version, without what

@@ -20,6 +20,7 @@ use super::{
         receive,
     },
     tuning::Tuning,
+    uploads::{Brought, Uploads, WeakUploads},
 };
 use crate::{
     base::{
@@ -46,6 +47,7 @@ pub(super) enum Request {
     Command(Command, Option<By>, oneshot::Sender<Result<Outcome, Refusal>>),
     View(oneshot::Sender<View>),
     Publish(Box<Publish>, Option<By>, oneshot::Sender<Result<Outcome, Refusal>>),
+    PublishBrought(Box<Brought>, Option<By>, oneshot::Sender<Result<Outcome, Refusal>>),
     PublishEdits(Box<Edits>, oneshot::Sender<Result<Outcome, Refusal>>),
     Secrets(SecretEdits, oneshot::Sender<Result<Outcome, Refusal>>),
     Inspect(Question, oneshot::Sender<Result<Findings, Refusal>>),
@@ -291,6 +293,7 @@ pub struct Handle {
     pub(super) custom: receive::Told,
     pub(super) listening: Listening,
     pub(super) tuning: Tuning,
+    pub(super) uploads: WeakUploads,
 }
 
 impl Handle {
@@ -320,6 +323,20 @@ impl Handle {
         by: Option<By>,
     ) -> Result<Outcome, Refusal> {
         self.ask(|answer| Request::Publish(Box::new(publish), by, answer)).await?
+    }
+
+    /// Publishes what an operator has brought from another machine.
+    pub(crate) async fn publish_brought(
+        &self,
+        brought: Brought,
+        by: Option<By>,
+    ) -> Result<Outcome, Refusal> {
+        self.ask(|answer| Request::PublishBrought(Box::new(brought), by, answer)).await?
+    }
+
+    /// What operators bring from other machines.
+    pub(crate) fn uploads(&self) -> Result<Uploads, Refusal> {
+        self.uploads.upgrade().ok_or_else(|| stopping("Nothing was published."))
     }
 
     /// Publishes what a list of changes makes of the current version; ends when
@@ -483,18 +500,15 @@ impl Handle {
         request: impl FnOnce(oneshot::Sender<T>) -> Request,
     ) -> Result<T, Refusal> {
         let (answer, answered) = oneshot::channel();
-        let stopping = |what: &str| {
-            Refusal::new(
-                Reason::Failed,
-                what,
-                "This member is stopping.",
-                "Look on another member, or start this one again.",
-            )
-        };
         let sent = self.requests.send(request(answer)).await;
         sent.map_err(|_| stopping("Nothing was changed."))?;
         answered.await.map_err(|_| stopping("It is not known whether it was done."))
     }
+}
+
+fn stopping(what: &str) -> Refusal {
+    let todo = "Look on another member, or start this one again.";
+    Refusal::new(Reason::Failed, what, "This member is stopping.", todo)
 }
 
 /// The member answered another question: never, unless there is a mistake in it.

@@ -161,29 +161,36 @@ pub struct Section {
 impl Manifest {
     /// Reads the manifest of `directory`; an empty one if there is none.
     pub fn load(directory: &Path) -> Result<Self, Refusal> {
+        Self::read(directory, Self::text_in(directory)?.as_deref())
+    }
+
+    /// What the text of the manifest of `directory` says, which may be one of another machine; an
+    /// empty one if there is none.
+    pub fn read(directory: &Path, text: Option<&str>) -> Result<Self, Refusal> {
+        let Some(text) = text else { return Ok(Self::default()) };
+        if text.len() as u64 > SIZE_MAX {
+            return Err(unread(directory, too_large()));
+        }
+        Self::parse(text).map_err(|why| unread(directory, why))
+    }
+
+    /// The text of the manifest of `directory`, of bounded size, if there is one.
+    pub fn text_in(directory: &Path) -> Result<Option<String>, Refusal> {
         let path = directory.join(FILE_NAME);
-        let refuse = |why: String| {
-            Refusal::new(
-                Reason::Invalid,
-                "The directory was not published.",
-                why,
-                format!("Mend {} and publish again.", path.display()),
-            )
-        };
+        let refuse = |why: String| unread(directory, why);
         let metadata = match fs::symlink_metadata(&path) {
             Ok(metadata) => metadata,
             // That there is no directory at all is for the scan to say.
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                return Ok(Self::default());
+                return Ok(None);
             }
             Err(e) => return Err(refuse(format!("Its manifest can't be read: {e}."))),
         };
         if !metadata.is_file() || metadata.len() > SIZE_MAX {
-            return Err(refuse(format!("{FILE_NAME} is no file, or larger than 64 KiB.")));
+            return Err(refuse(too_large()));
         }
-        let text = fs::read_to_string(&path)
-            .map_err(|e| refuse(format!("Its manifest can't be read: {e}.")))?;
-        Self::parse(&text).map_err(refuse)
+        let text = fs::read_to_string(&path);
+        text.map(Some).map_err(|e| refuse(format!("Its manifest can't be read: {e}.")))
     }
 
     /// Parses a manifest. The error names line and column.
@@ -318,6 +325,20 @@ impl Manifest {
         }
         Ok(texts)
     }
+}
+
+fn too_large() -> String {
+    format!("{FILE_NAME} is no file, or larger than 64 KiB.")
+}
+
+/// Why the manifest of `directory` can't be used.
+fn unread(directory: &Path, why: String) -> Refusal {
+    Refusal::new(
+        Reason::Invalid,
+        "The directory was not published.",
+        why,
+        format!("Mend {} and publish again.", directory.join(FILE_NAME).display()),
+    )
 }
 
 /// Where a byte of `text` stands, for people: both count from 1.

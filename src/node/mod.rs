@@ -36,6 +36,7 @@ mod start;
 pub mod telemetry;
 pub mod transfer;
 mod tuning;
+pub mod uploads;
 mod watchdog;
 mod watching;
 mod whereabouts;

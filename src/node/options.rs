@@ -46,6 +46,8 @@ pub struct Options {
     pub send_rate: Option<u64>,
     /// How much is received from them.
     pub receive_rate: Option<u64>,
+    /// Whether operators may bring content from their machines.
+    pub uploads: bool,
     /// How wide the network is, 1 (local) to 8: the failure detector takes that much more
     /// time for everything. The same on all members.
     pub pace: u32,
@@ -80,6 +82,7 @@ impl Options {
             scrub: Some(Scrub { every: Duration::from_secs(86_400), rate: 8_000_000 }),
             send_rate: None,
             receive_rate: None,
+            uploads: false,
             pace: 1,
             guard: false,
         }

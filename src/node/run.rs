@@ -95,6 +95,8 @@ pub(super) struct Parts {
     pub content: Content,
     pub paths: persist::Paths,
     pub pace: u32,
+    /// Whether operators may bring content.
+    pub uploads: bool,
     /// What can be set anew while it runs.
     pub tuning: Tuning,
     /// What happened before this start and is to be told.

@@ -221,6 +221,7 @@ pub(super) async fn prepare(options: &Options, kept: &Kept) -> Result<(Parts, Re
         content,
         paths,
         pace: options.pace,
+        uploads: options.uploads,
         tuning: kept.tuning.clone(),
         news,
         logs: data.logs(),

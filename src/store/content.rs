@@ -183,6 +183,15 @@ impl ContentStore {
         Hold(self.inner.clone())
     }
 
+    /// Whether there is room for so many bytes of content now, beside what has to stay free.
+    pub fn has_room(&self, bytes: u64) -> Result<bool, StoreError> {
+        #[cfg(test)]
+        if self.inner.budget.load(Ordering::Acquire) < bytes {
+            return Ok(false);
+        }
+        self.inner.has_room(bytes)
+    }
+
     /// Cuts what `reader` gives into chunks and puts them with `writer`: the
     /// signature of the whole, its size in bytes, its chunks in order. Nothing
     /// has no chunks. One pass, one chunk in memory.
@@ -270,11 +279,15 @@ impl Inner {
         self.budget
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(bytes))
             .map_err(|_| full())?;
+        if self.has_room(bytes)? { Ok(()) } else { Err(full()) }
+    }
+
+    fn has_room(&self, bytes: u64) -> Result<bool, StoreError> {
         let stat = rustix::fs::statvfs(&self.directory)
             .map_err(|error| io_error("examine", &self.directory)(error.into()))?;
         let spare = ROOM.min(stat.f_blocks.saturating_mul(stat.f_frsize) / 16);
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        if free < bytes.saturating_add(spare) { Err(full()) } else { Ok(()) }
+        Ok(free >= bytes.saturating_add(spare))
     }
 
     /// A pack for one writer alone: one with room, or a new one.

@@ -25,4 +25,4 @@ pub use data_dir::DataDir;
 pub use error::StoreError;
 pub use incoming::Incoming;
 pub use proof::Doubt;
-pub use writer::Writer;
+pub use writer::{Writer, cut};

@@ -169,12 +169,23 @@ impl Drop for Writer {
     }
 }
 
-/// Cuts what `reader` gives into content-defined chunks (FastCDC: Xia et al.,
-/// USENIX ATC 2016 and TPDS 2020) and puts them. The signature of the whole,
-/// its size in bytes, its chunks in order.
+/// Cuts what `reader` gives and puts the pieces: see [`cut`].
 pub(super) fn ingest(
     writer: &mut Writer,
+    reader: impl Read,
+) -> Result<(Digest, u64, Vec<Chunk>), StoreError> {
+    cut(reader, |digest, bytes| writer.put_signed(digest, bytes).map(drop))
+}
+
+/// Cuts what `reader` gives into content-defined chunks (FastCDC: Xia et al., USENIX ATC 2016 and
+/// TPDS 2020), and hands each to `each`: the signature of the whole, its size in bytes, its chunks
+/// in order. Nothing has no chunks.
+///
+/// # Errors
+/// What `reader` or `each` says, or that it is larger than a file may be.
+pub fn cut(
     mut reader: impl Read,
+    mut each: impl FnMut(Digest, &[u8]) -> Result<(), StoreError>,
 ) -> Result<(Digest, u64, Vec<Chunk>), StoreError> {
     // Most files are one chunk, and need none of the chunker's large buffer.
     let mut start = Vec::with_capacity(8 << 10);
@@ -185,7 +196,7 @@ pub(super) fn ingest(
     }
     if start.len() <= limits::CHUNK_MIN {
         let digest = Digest::of_bytes(&start);
-        writer.put_signed(digest, &start)?;
+        each(digest, &start)?;
         let len = start.len() as u32;
         return Ok((digest, u64::from(len), vec![Chunk { digest, len }]));
     }
@@ -201,7 +212,7 @@ pub(super) fn ingest(
         }
         whole.update(&piece.data);
         let digest = Digest::of_bytes(&piece.data);
-        writer.put_signed(digest, &piece.data)?;
+        each(digest, &piece.data)?;
         chunks.push(Chunk { digest, len: piece.data.len() as u32 });
     }
     Ok((Digest(*whole.finalize().as_bytes()), size, chunks))

@@ -32,6 +32,7 @@ use crate::{
         inspect::{Findings, Op, Question, Verified},
         levels::LevelsQuestion,
         telemetry::asking::{Measured, SeriesQuestion},
+        uploads::{Brought, Uploads},
         wall_now,
     },
     proto::{
@@ -57,6 +58,8 @@ pub struct Fake {
     pub refusal: Arc<Mutex<Option<Refusal>>>,
     /// What it was asked to do.
     pub asked: Arc<Mutex<Vec<String>>>,
+    /// What operators bring.
+    pub uploads: Option<Uploads>,
 }
 
 impl Fake {
@@ -67,6 +70,7 @@ impl Fake {
             recent: Arc::new(Mutex::new(recent)),
             refusal: Arc::default(),
             asked: Arc::default(),
+            uploads: None,
         }
     }
 
@@ -99,6 +103,17 @@ impl Source for Fake {
             format!("publish {}{}", publish.source.display(), whose(by)),
             Outcome::Done { sequence: 43, text: "published".to_owned() },
         )
+    }
+
+    async fn publish_brought(&self, brought: Brought, by: Option<By>) -> Result<Outcome, Refusal> {
+        self.ask(
+            format!("publish {} files{}", brought.tree().files(), whose(by)),
+            Outcome::Done { sequence: 43, text: "published".to_owned() },
+        )
+    }
+
+    fn uploads(&self) -> Result<Uploads, Refusal> {
+        self.uploads.clone().ok_or_else(|| refusal(Reason::Failed))
     }
 
     async fn publish_edits(&self, edits: Edits) -> Result<Outcome, Refusal> {

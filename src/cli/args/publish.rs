@@ -16,6 +16,11 @@ use crate::{
   althing publish ./public --app web --base 12   only if 12 is still the current version
   althing publish --update list.json --app web   change what a list names, nothing else
 
+With --via the directory is one of this machine all the same, and is brought to the member:
+what it lacks is sent, and nothing that it has. It has to run with `up --uploads`.
+  althing --via https://server1 publish ./public --app web
+  althing --via https://server1 publish --there /srv/www --app web   a directory of server1
+
 It ends when every live member has switched to the new version. A manifest
 (althing.toml) in the directory can say the name, the host names and what to ignore.
 
@@ -35,6 +40,10 @@ pub(in crate::cli) struct Publish {
     /// The directory.
     #[arg(value_name = "DIR", required_unless_present = "update")]
     pub source: Option<PathBuf>,
+    /// With --via: the directory is one of the member's machine, by its whole path, and not of
+    /// this one.
+    #[arg(long, conflicts_with = "update")]
+    pub there: bool,
     /// Instead of a directory: a list of changes to the current version.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "host"], requires = "app")]
     pub update: Option<PathBuf>,

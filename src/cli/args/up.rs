@@ -80,6 +80,12 @@ pub(in crate::cli) struct Up {
     /// A file with the private key of --status-cert, as PEM; it may be the same file.
     #[arg(long, value_name = "FILE")]
     pub status_key: Option<PathBuf>,
+    /// Take content that operators bring from their own machines (`publish DIR --via`). Whoever
+    /// brings programs can have them run on all members, as the user that members run as.
+    #[arg(long, value_name = "true|false", action = ArgAction::Set, num_args = 0..=1)]
+    #[arg(require_equals = true, default_missing_value = "true", default_value = "false")]
+    #[arg(hide_default_value = true, hide_possible_values = true)]
+    pub uploads: bool,
     /// A live member of the cluster to join; may be given several times, or as a list with commas.
     /// A member that returns looks for the others there as well, if it finds no majority where they
     /// were.

@@ -51,6 +51,9 @@ pub enum ContentError {
     /// A tree that holds what its own patterns ignore.
     #[error("{0} is part of the version and ignored by its own patterns; publish it again")]
     Ignored(RelPath),
+    /// A directory of another machine with nothing in it.
+    #[error("there is nothing in the directory; name one with content")]
+    Nothing,
     /// A definition that can't be used.
     #[error("what the version of {app} defines can't be used: {why}")]
     Definition {

@@ -16,6 +16,7 @@ use crate::{
     driver::{
         DEFINITION_MAX, Definition, DriverError,
         addresses::Addresses,
+        files::IgnoreRules,
         hooks::Hooks,
         listeners::{self, Listeners},
         routes::{self, Routes},
@@ -73,6 +74,17 @@ impl Made {
     /// Whether it is nothing at all.
     pub fn is_empty(&self) -> bool {
         self.texts.is_empty()
+    }
+
+    /// Whether what is ignored leaves room for it.
+    pub(super) fn fits(&self, rules: &IgnoreRules) -> Result<(), ContentError> {
+        match self.texts.iter().find(|(path, _)| rules.ignores(path, false)) {
+            None => Ok(()),
+            Some((path, _)) => {
+                let why = "the manifest itself or an ignore pattern stands for that path";
+                Err(ContentError::InTheWay { path: path.clone(), why })
+            }
+        }
     }
 }
 

@@ -44,6 +44,7 @@ use crate::{
         sites::SiteTable,
         start::wall_now,
         telemetry::{self, Keeping, Telemetry, receive},
+        uploads::Uploads,
         watchdog::Pulse,
         work::{self, Work},
     },
@@ -81,6 +82,8 @@ pub(in crate::node) struct Standing {
     /// Where clients are looked up, and what happens to that.
     origins: Option<Database>,
     pub(super) origin_events: mpsc::UnboundedReceiver<DatabaseEvent>,
+    /// What operators bring from other machines.
+    uploads: Uploads,
 }
 
 impl Standing {
@@ -211,6 +214,7 @@ pub(in crate::node) fn open(
         ports: None,
         port_events,
         by_tls: tls.is_some(),
+        uploads: Uploads::new(parts.store.clone(), parts.uploads),
     };
     standing.stats.tally().set_database(front.origins.clone());
     let at = |listener: &Option<TcpListener>| listener.as_ref().and_then(|l| l.local_addr().ok());
@@ -256,6 +260,7 @@ pub(in crate::node) fn open(
         custom,
         listening,
         tuning,
+        uploads: standing.uploads.downgrade(),
     };
     Ok((handle, standing, begun))
 }

@@ -37,6 +37,9 @@ impl Loop {
             Request::Publish(publish, by, answer) => {
                 self.work.publish(*publish, by, self.member.catalog(), answer);
             }
+            Request::PublishBrought(brought, by, answer) => {
+                self.work.publish_brought(*brought, by, self.member.catalog(), answer);
+            }
             Request::Secrets(edits, answer) => {
                 self.seek(&edits.app);
                 let catalog = self.member.catalog();

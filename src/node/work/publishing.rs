@@ -1,12 +1,7 @@
 //! What is to be published is staged, tried, and handed to the member as a command; no collection
 //! takes it meanwhile.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use tokio::sync::oneshot;
 
@@ -23,12 +18,13 @@ use crate::{
     },
     node::{
         Publish, certificates,
-        content::{Content, ContentError, Defined, LISTING_WITHIN, Made, source},
+        content::{self, Content, ContentError, Defined, LISTING_WITHIN, Made, source},
         edits::{self, Edits},
         listeners,
         manifest::{Manifest, Resolved},
         run::{Answer, Note},
         secrets::{self, Base, SecretEdits},
+        uploads::Brought,
     },
 };
 
@@ -38,6 +34,21 @@ type Current = BTreeMap<AppName, (u64, Digest)>;
 impl Work {
     /// Stages a directory, then has the member publish it.
     pub fn publish(&self, publish: Publish, by: Option<By>, catalog: &Catalog, answer: Answer) {
+        self.publish_files(Files::Of(publish), by, catalog, answer);
+    }
+
+    /// The same with one that was brought from another machine.
+    pub fn publish_brought(
+        &self,
+        brought: Brought,
+        by: Option<By>,
+        catalog: &Catalog,
+        answer: Answer,
+    ) {
+        self.publish_files(Files::Brought(brought), by, catalog, answer);
+    }
+
+    fn publish_files(&self, files: Files, by: Option<By>, catalog: &Catalog, answer: Answer) {
         let (content, store) = (self.content.clone(), self.store.clone());
         let (vault, roster) = (self.here.vault.clone(), catalog.roster.clone());
         let current = |(name, app): (&AppName, &Application)| {
@@ -63,7 +74,7 @@ impl Work {
         };
         let data = Arc::clone(&self.here.data);
         self.staged(
-            move || stage(&content, &data, &publish, &applications, anew, certificate, seek),
+            move || stage(&content, &data, &files, &applications, anew, certificate, seek),
             by,
             answer,
         );
@@ -140,26 +151,61 @@ impl Work {
     }
 }
 
+/// What is published as it stands in a directory.
+enum Files {
+    /// The directory is one of this machine.
+    Of(Publish),
+    /// It is one of another, and what is in it is in the store.
+    Brought(Brought),
+}
+
+impl Files {
+    /// What was asked for, and what the manifest says, once it is clear that it may be read.
+    fn asked(&self, data: &Path) -> Result<(Publish, Manifest), Refusal> {
+        match self {
+            Self::Brought(brought) => {
+                let (publish, text) =
+                    (brought.offer().publish(), brought.offer().manifest.as_deref());
+                let manifest = Manifest::read(&publish.source, text)?;
+                Ok((publish, manifest))
+            }
+            Self::Of(publish) if !publish.source.is_absolute() => Err(Refusal::new(
+                Reason::Invalid,
+                "The directory was not published.",
+                format!("{} is not an absolute path.", publish.source.display()),
+                "Give the whole path, from /.",
+            )),
+            Self::Of(publish) => {
+                source::refuse_directory(data, &publish.source)?;
+                Ok((publish.clone(), Manifest::load(&publish.source)?))
+            }
+        }
+    }
+
+    /// Makes a version of them, with what is `made` beside them.
+    fn stage(
+        &self,
+        content: &Content,
+        ignore: &[String],
+        made: &Made,
+    ) -> Result<content::Staged, ContentError> {
+        match self {
+            Self::Of(publish) => content.stage(&publish.source, ignore, made),
+            Self::Brought(brought) => content.stage_brought(brought.tree(), ignore, made),
+        }
+    }
+}
+
 fn stage(
     content: &Content,
     data: &Path,
-    publish: &Publish,
+    files: &Files,
     applications: &Current,
     sealed_anew: impl Fn(&AppName, Digest, &AppSpec) -> Option<String>,
     certificate: impl Fn(&AppName, &Defined) -> Result<(), String>,
     seek: impl Fn(&AppName),
 ) -> Result<(Digest, Command), Refusal> {
-    let source: PathBuf = publish.source.clone();
-    if !source.is_absolute() {
-        return Err(Refusal::new(
-            Reason::Invalid,
-            "The directory was not published.",
-            format!("{} is not an absolute path.", source.display()),
-            "Give the whole path, from /.",
-        ));
-    }
-    source::refuse_directory(data, &source)?;
-    let mut manifest = Manifest::load(&source)?;
+    let (publish, mut manifest) = files.asked(data)?;
     if let Some(place) = &publish.place {
         manifest.application.path = Some(place.clone());
     }
@@ -195,7 +241,10 @@ fn stage(
     let secrets_of = current.map(|(_, root)| root).filter(|_| anew.is_none());
     texts.extend(anew.map(|text| (Sealed::path(), text)));
     let made = Made { texts, secrets_of };
-    let staged = content.stage(&source, &spec.ignore, &made).map_err(refuse)?;
+    if let Files::Brought(brought) = files {
+        brought.prove(content.store())?;
+    }
+    let staged = files.stage(content, &spec.ignore, &made).map_err(refuse)?;
     let defined = content.defined_by(&staged.root).map_err(refuse)?.map_err(|why| {
         let why = format!("{}.", why.replace("set APP", &format!("set {app}")));
         Refusal::new(Reason::Invalid, &what, why, "Do that, or correct althing.toml.")
