@@ -45,7 +45,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 36] = [
+pub const TARGETS: [Target; 37] = [
     Target { name: "message", run: members::message, seeds: members::message_seeds },
     Target { name: "register", run: agreed::register, seeds: agreed::register_seeds },
     Target { name: "record", run: agreed::member_record, seeds: agreed::member_record_seeds },
@@ -61,6 +61,7 @@ pub const TARGETS: [Target; 36] = [
     Target { name: "rumor", run: members::rumors, seeds: members::rumor_seeds },
     Target { name: "lists", run: content::lists, seeds: content::lists_seeds },
     Target { name: "changes", run: content::tree_changes, seeds: content::tree_changes_seeds },
+    Target { name: "uploads", run: content::uploads, seeds: content::uploads_seeds },
     Target { name: "tree", run: content::listing, seeds: content::listing_seeds },
     Target { name: "path", run: content::path, seeds: content::path_seeds },
     Target { name: "request", run: clients::http_request, seeds: clients::request_seeds },

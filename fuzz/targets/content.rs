@@ -3,10 +3,11 @@
 
 use althing::{
     base::{
-        Digest, RelPath,
+        AppName, Digest, RelPath, limits,
         tree::{self, Chunk, Entry, Node, Tree},
         wire::{self, Kind},
     },
+    node::uploads::{Amount, Next, Offer, Reply, UploadId, lists as brought},
     proto::replication::{
         ActionList, Bits, Changes, Gained, IHaveList, Join, Positions, Since, Standing, Update,
         UpdateList,
@@ -104,6 +105,45 @@ pub(super) fn tree_changes_seeds() -> Vec<Vec<u8>> {
         between(&sample_tree(), &Tree::default()),
     ];
     seeds.extend(encoded(Kind::Tree, &answers));
+    seeds
+}
+
+/// What a command that brings a directory says to a member, and what it replies.
+pub(super) fn uploads(bytes: &[u8]) {
+    if let Some(offer) = there_and_back::<Offer>(Kind::Message, bytes) {
+        // Whatever is wrong in the manifest is a refusal.
+        let _ = offer.resolve();
+    }
+    there_and_back::<Reply>(Kind::Message, bytes);
+    let Ok(chunks) = brought::unpack(bytes) else { return };
+    assert!(chunks.len() <= limits::ACTIONS_MAX);
+    assert!(chunks.iter().all(|(chunk, content)| chunk.len as usize == content.len()));
+    let again = brought::pack(chunks.iter().copied());
+    assert!(again.len() <= bytes.len(), "the shortest encoding is the one that is written");
+    assert_eq!(brought::unpack(&again), Ok(chunks));
+}
+
+pub(super) fn uploads_seeds() -> Vec<Vec<u8>> {
+    let offer = Offer {
+        root: sample_tree().root(),
+        app: AppName::parse("web").ok(),
+        source: "/home/alice/site".to_owned(),
+        message: "hello".to_owned(),
+        base: Some(7),
+        hosts: vec!["www.example.org".to_owned()],
+        manifest: Some("[application]\nname = \"web\"\nignore = [\"x\"]\n".to_owned()),
+    };
+    let mut seeds = encoded(Kind::Message, &[offer]);
+    let chunks: Vec<Chunk> = sample_tree().chunks().into_iter().collect();
+    let reply = |next| Reply {
+        upload: UploadId(u128::MAX / 3),
+        lacks: Amount { chunks: 1, bytes: 5 },
+        next,
+    };
+    let asked = Next::Chunks(ActionList { chunks: chunks.clone() });
+    let replies = [Next::List, asked, Next::Rest, Next::Publish].map(reply);
+    seeds.extend(encoded(Kind::Message, &replies));
+    seeds.push(brought::pack([(chunks[0], &b"hello"[..])]));
     seeds
 }
 

@@ -23,11 +23,14 @@ use super::{
 };
 use crate::{
     base::{
-        Digest, Reason, Refusal, limits,
+        AppName, Digest, Reason, Refusal, limits,
         operator::Operator,
         wire::{self, Kind},
     },
-    member::command::{By, Outcome},
+    member::{
+        command::{By, Outcome},
+        view::ApplicationView,
+    },
     node::uploads::{
         Begun, Bringing, IDLE, Offer, Reply, UploadId, Uploads,
         lists::{MEDIA_TYPE, OFFER_MAX, UPDATE_MAX},
@@ -76,18 +79,16 @@ async fn begin<S: Source>(
         }
     };
     let view = source.view().await?;
-    let versions = view.applications.iter().find(|known| known.name == app.as_str());
-    let versions = versions.iter().flat_map(|known| &known.versions);
-    let mut versions: Vec<(u64, Digest)> =
-        versions.filter_map(|v| Some((v.number, Digest::parse(&v.root)?))).collect();
-    versions.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
+    let current = view.applications.iter().find(|known| known.name == app.as_str());
+    if let Err(refusal) = is_current(offer.base, current, &app) {
+        return Err(operator::tell_of_refusal(source, operator, Some(app), refusal).await);
+    }
+    // The newest first.
+    let versions = current.iter().flat_map(|known| &known.versions);
+    let versions: Vec<Digest> = versions.filter_map(|v| Digest::parse(&v.root)).collect();
     let act = operator::tell(source, operator, Some(app), &words).await?;
     let told = act.clone();
-    let begun = beside(move || {
-        let versions: Vec<Digest> = versions.into_iter().map(|(_, root)| root).collect();
-        uploads.begin(act, offer, &versions)
-    });
-    match begun.await {
+    match beside(move || uploads.begin(act, offer, &versions)).await {
         Err(refusal) => {
             operator::tell_of_failure(source, told, &operator::reason(&refusal)).await;
             Err(refusal)
@@ -102,6 +103,24 @@ async fn begin<S: Source>(
             });
             Ok(reply)
         }
+    }
+}
+
+/// Whether it is made from what is current: looked at before anything is sent for nothing, and
+/// decided when it is published.
+fn is_current(
+    base: Option<u64>,
+    current: Option<&ApplicationView>,
+    app: &AppName,
+) -> Result<(), Refusal> {
+    let number = current.map_or(0, |known| known.version);
+    match base {
+        Some(base) if base != number => Err(refusal(
+            Reason::Conflict,
+            format!("Version {number} of {app} is current, and this was made from {base}."),
+            "See what changed with `althing diff`, and publish against the current version.",
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -5,6 +5,7 @@
 mod directory;
 
 use std::{
+    collections::VecDeque,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -98,7 +99,7 @@ pub(super) async fn bring(output: &Output, kept: &mut Kept, wish: Wish) -> Resul
     let directory = match read {
         // The manifest may be all there is to it: the member knows.
         Err(DriverError::Empty(_)) if has_manifest => None,
-        read => Some(read.map_err(|error| unread(&error))?),
+        read => Some(read.map_err(|error| unread(&error, "Mend the cause, and publish again."))?),
     };
     let tree = directory.as_ref().map(|read| read.tree().clone()).unwrap_or_default();
     let (chunks, _) = directory.as_ref().map_or((0, 0), Directory::pieces);
@@ -144,7 +145,7 @@ async fn send(
 ) -> Result<(u64, u64), Refusal> {
     let mut reader = Reader { directory: Some(directory), portion: PORTION };
     let (mut chunks, mut total) = (0, 0);
-    let mut asked: std::collections::VecDeque<Chunk> = std::collections::VecDeque::new();
+    let mut asked: VecDeque<Chunk> = VecDeque::new();
     // What is read while what was read before is on its way.
     let mut ahead: Option<Portion> = None;
     loop {
@@ -194,10 +195,7 @@ struct Portion {
 
 impl Reader {
     /// As many of the first pieces as make a portion.
-    async fn next(
-        &mut self,
-        asked: &mut std::collections::VecDeque<Chunk>,
-    ) -> Result<Portion, Refusal> {
+    async fn next(&mut self, asked: &mut VecDeque<Chunk>) -> Result<Portion, Refusal> {
         let (mut portion, mut size) = (Vec::new(), 0);
         while portion.len() < limits::ACTIONS_MAX
             && let Some(chunk) = asked.front()
@@ -210,7 +208,7 @@ impl Reader {
         let work = move || {
             let mut read = Vec::with_capacity(portion.len());
             for chunk in portion {
-                let piece = directory.piece(&chunk).map_err(|error| unread(&error))?;
+                let piece = directory.piece(&chunk).map_err(|error| unread(&error, AGAIN))?;
                 read.push((chunk, piece.ok_or_else(unexpected)?));
             }
             let pieces = read.iter().map(|(chunk, bytes)| (*chunk, bytes.as_slice()));
@@ -244,11 +242,10 @@ fn shown(source: &Path) -> Result<String, Refusal> {
     })
 }
 
-fn unread(error: &DriverError) -> Refusal {
-    refusal(
-        format!("{error}."),
-        "Mend the cause, and publish again: what was sent is not sent again.",
-    )
+const AGAIN: &str = "Publish again: what was sent is not sent again.";
+
+fn unread(error: &DriverError, todo: &str) -> Refusal {
+    refusal(format!("{error}."), todo)
 }
 
 fn lost(error: tokio::task::JoinError) -> Refusal {

@@ -19,7 +19,7 @@ use super::{
     edits::{self, Listed},
     fetch::{self, Progress, Terms},
     operate,
-    output::{Output, clean},
+    output::{Output, clean, note},
     units::{bytes, span},
 };
 use crate::{
@@ -96,7 +96,13 @@ async fn brought(
 ) -> Result<ExitCode, Refusal> {
     let Ready { upload, sent } = bring::bring(output, kept, wish).await?;
     let first = "what is there is being put together";
-    let outcome = watched(client, output, first, kept.publish(upload)).await?;
+    let outcome = watched(client, output, first, kept.publish(upload)).await;
+    let outcome = outcome.inspect_err(|_| {
+        // It is there now, whatever became of it.
+        if !output.json {
+            note(&format!("{}.", sent.told()));
+        }
+    })?;
     ready::wait(client, output, &outcome, ready).await?;
     if output.json {
         let mut document = operate::document(&outcome);

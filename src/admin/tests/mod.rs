@@ -1,6 +1,7 @@
 //! Both doors, asked over real sockets as a browser, a scraper and the command
 //! line ask them.
 
+mod bring;
 mod operators;
 pub mod sample;
 pub mod tls;
@@ -40,7 +41,10 @@ struct Doors {
 
 impl Doors {
     async fn open() -> Self {
-        let fake = Fake::new(sample::view(), sample::events());
+        Self::open_to(Fake::new(sample::view(), sample::events())).await
+    }
+
+    async fn open_to(fake: Fake) -> Self {
         let shutdown = CancellationToken::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let status = listener.local_addr().unwrap();

@@ -17,7 +17,7 @@ use crate::{
   althing publish --update list.json --app web   change what a list names, nothing else
 
 With --via the directory is one of this machine all the same, and is brought to the member:
-what it lacks is sent, and nothing that it has. It has to run with `up --uploads`.
+what it lacks is sent, and nothing that it has. The member has to run with `up --uploads`.
   althing --via https://server1 publish ./public --app web
   althing --via https://server1 publish --there /srv/www --app web   a directory of server1
 

@@ -359,6 +359,7 @@ async fn one_for_which_nothing_comes_is_over_and_keeps_nothing() {
     let bringing = bench.begin(&tree);
     bringing.give_up();
     assert!(bench.uploads.is_empty());
+    drop(bringing);
     // Nor does it keep a member's store open.
     let begun = bench.uploads.begin(act("alice"), offer(tree.root()), &[]).unwrap();
     let weak = bench.uploads.downgrade();
