@@ -12,12 +12,14 @@
 //! [`IDLE`]; there are no more than [`UPLOADS_MAX`]. So what keeps collections off is bounded, too,
 //! and what an upload left behind that came to nothing goes with the collections after it.
 
+mod known;
 pub mod lists;
+mod taking;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -28,13 +30,12 @@ use tokio::{
 };
 
 pub use self::lists::{Amount, Next, Offer, Reply, UploadId};
+use self::{
+    known::known,
+    taking::{Taking, check},
+};
 use crate::{
-    base::{
-        AppName, Digest, OperatorName, Reason, Refusal, RelPath, limits,
-        tree::{self, Change, Chunk, Node, Tree},
-    },
-    driver::files::scan::leads_out,
-    proto::replication::ActionList,
+    base::{AppName, Digest, OperatorName, Reason, Refusal, RelPath, tree::Tree},
     store::{ContentStore, Doubt, Hold, StoreError},
 };
 
@@ -42,9 +43,6 @@ use crate::{
 pub const IDLE: Duration = Duration::from_secs(60);
 /// Uploads at one time.
 pub const UPLOADS_MAX: usize = 8;
-/// The newest versions of an application that are compared with what is offered, before the whole
-/// list is asked for.
-const VERSIONS_MAX: usize = 4;
 
 /// The uploads of one member. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -91,20 +89,6 @@ struct Rest {
     since: Instant,
     /// Requests about it that are being read or worked on.
     at_work: usize,
-}
-
-/// How far it is.
-#[derive(Debug, Default)]
-struct Taking {
-    /// What is to be published, once that is known.
-    tree: Option<Tree>,
-    lacks: Amount,
-    /// What is lacking and was not asked for yet.
-    waiting: VecDeque<Chunk>,
-    /// What was asked for: how long it is, and whether it came.
-    asked: BTreeMap<Digest, (u32, bool)>,
-    /// How many of these did not come yet.
-    open: usize,
 }
 
 /// An upload that began.
@@ -170,7 +154,7 @@ impl Uploads {
         let hold = self.inner.store.hold();
         let places: Vec<RelPath> = texts.into_iter().map(|(path, _)| path).collect();
         let tree = known(&self.inner.store, &offer.root, versions, &places).map_err(stored)?;
-        let mut taking = Taking { tree, ..Taking::default() };
+        let mut taking = Taking::begun(tree);
         let upload = UploadId(rand::random());
         let reply = taking.reply(upload);
         let rest = Rest { since: Instant::now(), at_work: 0 };
@@ -238,19 +222,19 @@ impl Bringing {
         self.or_over(|| {
             let mut taking = locked(&self.session.taking);
             let store = &self.uploads.inner.store;
-            if taking.tree.is_none() {
+            if !taking.is_listed() {
                 let list = lists::decode_list(bytes).map_err(|error| {
                     lie(format!("Its list of what it has can't be used: {error}."))
                 })?;
                 let tree = list.into_tree();
                 check(&tree, &self.session.offer.root).map_err(lie)?;
                 *taking = Taking::of(store, tree).map_err(stored)?;
-                if !store.has_room(taking.lacks.bytes).map_err(stored)? {
+                if !store.has_room(taking.lacks().bytes).map_err(stored)? {
                     return Err(refusal(
                         Reason::Failed,
                         format!(
                             "The disk of this member has no room for {} bytes of new content.",
-                            taking.lacks.bytes
+                            taking.lacks().bytes
                         ),
                         "Free some space there, and publish again.",
                     ));
@@ -279,11 +263,7 @@ impl Bringing {
     /// # Errors
     /// It is not.
     pub fn finish(self) -> Result<Brought, Refusal> {
-        let tree = {
-            let taking = locked(&self.session.taking);
-            let all = taking.open == 0 && taking.waiting.is_empty();
-            taking.tree.clone().filter(|_| all)
-        };
+        let tree = locked(&self.session.taking).whole();
         self.uploads.end(self.upload);
         let tree = tree.ok_or_else(|| lie("Not all of it has come.".to_owned()))?;
         Ok(Brought { tree, session: Arc::clone(&self.session) })
@@ -357,89 +337,6 @@ impl std::fmt::Debug for Session {
     }
 }
 
-impl Taking {
-    /// For a tree of which only the listing came.
-    fn of(store: &ContentStore, tree: Tree) -> Result<Self, StoreError> {
-        let missing: BTreeSet<Chunk> = store.missing(&tree)?.into_iter().collect();
-        let mut seen = BTreeSet::new();
-        // As they lie in the files: so they are read in one go.
-        let chunks = tree.entries().flat_map(tree::Entry::chunks);
-        let waiting: VecDeque<Chunk> = chunks
-            .filter(|chunk| missing.contains(*chunk) && seen.insert(chunk.digest))
-            .copied()
-            .collect();
-        let bytes = waiting.iter().map(|chunk| u64::from(chunk.len)).sum();
-        let lacks = Amount { chunks: waiting.len() as u64, bytes };
-        Ok(Self { tree: Some(tree), lacks, waiting, ..Self::default() })
-    }
-
-    /// Puts a portion into the store, all of it or nothing.
-    fn take(&mut self, store: &ContentStore, chunks: &[(Chunk, &[u8])]) -> Result<(), Refusal> {
-        let mut writer = store.writer();
-        let mut came = Vec::new();
-        for (chunk, bytes) in chunks {
-            match self.asked.get(&chunk.digest) {
-                Some((len, _)) if *len != chunk.len => {
-                    let why = "It sent a piece of another length than was asked for.";
-                    return Err(lie(why.to_owned()));
-                }
-                // Sent once more, as after a connection that broke.
-                Some((_, true)) => continue,
-                Some((_, false)) => {}
-                None => return Err(lie("It sent what was not asked for.".to_owned())),
-            }
-            match writer.put(chunk.digest, bytes) {
-                Ok(_) => came.push(chunk.digest),
-                Err(StoreError::Mismatch { .. }) => {
-                    let why = "It sent a piece whose bytes don't have its signature.";
-                    return Err(lie(why.to_owned()));
-                }
-                Err(error) => return Err(stored(error)),
-            }
-        }
-        writer.commit().map_err(stored)?;
-        if came.is_empty() {
-            // What this member wants may have been lost on the way back: it is said again.
-            let again = self.asked.iter().filter(|(_, (_, came))| !came);
-            let again = again.map(|(digest, (len, _))| Chunk { digest: *digest, len: *len });
-            for chunk in again.collect::<Vec<_>>() {
-                self.asked.remove(&chunk.digest);
-                self.waiting.push_front(chunk);
-            }
-            self.open = 0;
-        }
-        for digest in came {
-            if let Some((_, came)) = self.asked.get_mut(&digest)
-                && !std::mem::replace(came, true)
-            {
-                self.open -= 1;
-            }
-        }
-        Ok(())
-    }
-
-    fn reply(&mut self, upload: UploadId) -> Reply {
-        Reply { upload, lacks: self.lacks, next: self.next() }
-    }
-
-    fn next(&mut self) -> Next {
-        if self.tree.is_none() {
-            return Next::List;
-        }
-        if self.open > 0 {
-            return Next::Rest;
-        }
-        let size = self.waiting.len().min(limits::ACTIONS_MAX);
-        let chunks: Vec<Chunk> = self.waiting.drain(..size).collect();
-        if chunks.is_empty() {
-            return Next::Publish;
-        }
-        self.open = chunks.len();
-        self.asked.extend(chunks.iter().map(|chunk| (chunk.digest, (chunk.len, false))));
-        Next::Chunks(ActionList { chunks })
-    }
-}
-
 impl Uploads {
     fn end(&self, upload: UploadId) {
         let ended = locked(&self.inner.sessions).remove(&upload);
@@ -472,81 +369,6 @@ async fn watch(
         let _nobody_may_wait = tell.send(());
         return;
     }
-}
-
-/// The tree with this root, if it is here with all of its content: in the store itself, or as what
-/// one of `versions` was made of, without definitions and the other files at `places`.
-fn known(
-    store: &ContentStore,
-    root: &Digest,
-    versions: &[Digest],
-    places: &[RelPath],
-) -> Result<Option<Tree>, StoreError> {
-    if store.whole(root)? {
-        return Ok(store.tree(root)?.map(Arc::unwrap_or_clone).filter(is_plain));
-    }
-    for version in versions.iter().take(VERSIONS_MAX) {
-        let Some(tree) = store.tree(version)? else { continue };
-        let given = given(&tree, places);
-        if given.root() == *root && store.whole(version)? {
-            return Ok(Some(given));
-        }
-    }
-    Ok(None)
-}
-
-/// `version` without what `publish` makes beside the files of a directory.
-fn given(version: &Tree, places: &[RelPath]) -> Tree {
-    let made = version.entries().map(|entry| &entry.path).filter(|path| path.is_definition());
-    let mut gone: BTreeSet<RelPath> = made.cloned().collect();
-    for place in places.iter().filter(|place| version.get(place).is_some()) {
-        gone.insert(place.clone());
-        // A directory that holds nothing else was made for it.
-        let mut above = place.parent();
-        while let Some(path) = above {
-            if version.within(&path).any(|entry| !gone.contains(&entry.path)) {
-                break;
-            }
-            above = path.parent();
-            gone.insert(path);
-        }
-    }
-    let changes: Vec<Change> = gone.into_iter().map(Change::Del).collect();
-    // Each of them is there, and none is left below another.
-    tree::apply(version, &changes).unwrap_or_else(|_| version.clone())
-}
-
-/// Whether nothing in it is Althing's own.
-fn is_plain(tree: &Tree) -> bool {
-    tree.entries().all(|entry| !entry.path.is_definition())
-}
-
-/// Whether a list from elsewhere can be what was offered: a sentence if it can't.
-fn check(tree: &Tree, root: &Digest) -> Result<(), String> {
-    if tree.root() != *root {
-        return Err("Its list of what it has is not that of what it offered.".to_owned());
-    }
-    let mut lengths = BTreeMap::new();
-    for entry in tree.entries() {
-        let path = &entry.path;
-        if path.is_definition() {
-            return Err(format!("{path} is in its list, and .althing is Althing's own."));
-        }
-        if let Node::Symlink { target } = &entry.node {
-            if target.is_empty() || target.contains(&0) {
-                return Err(format!("{path} is no link that could be."));
-            }
-            if leads_out(path, target) {
-                return Err(format!("The link {path} leads out of the directory."));
-            }
-        }
-        for chunk in entry.chunks() {
-            if *lengths.entry(chunk.digest).or_insert(chunk.len) != chunk.len {
-                return Err(format!("A piece of {path} has two lengths in its list."));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Something came that no command of this program sends.

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fs::File, io::Read, os::unix::fs::FileExt, path
 
 use crate::{
     base::{
-        Digest, RelPath,
+        Digest, RelPath, limits,
         tree::{Chunk, Node, Tree, changes},
     },
     driver::{
@@ -69,7 +69,10 @@ impl Directory {
     /// The bytes of a piece; none if it has none of that kind, which a member that asks for it did
     /// not hear from here.
     pub fn piece(&mut self, chunk: &Chunk) -> Result<Option<Vec<u8>>, DriverError> {
-        let Some((file, at)) = self.places.get(&chunk.digest).copied() else { return Ok(None) };
+        let place = self.places.get(&chunk.digest).copied();
+        let Some((file, at)) = place.filter(|_| chunk.len as usize <= limits::CHUNK_MAX) else {
+            return Ok(None);
+        };
         let path = &self.files[file];
         let changing = || DriverError::Changing(self.root.at(path));
         let opened = match self.last.take() {

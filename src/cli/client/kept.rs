@@ -56,7 +56,9 @@ impl Kept {
     /// Has it published; ends when its window is closed.
     pub async fn publish(&mut self, upload: UploadId) -> Result<Outcome, Refusal> {
         let path = format!("/api/v1/bring/{upload}/publish");
-        let bytes = self.send(&path, "application/json", Bytes::new(), false).await?;
+        // Over a connection of its own: a status port keeps none for ever, and this may last.
+        self.opened = None;
+        let bytes = self.send(&path, "application/json", Bytes::new()).await?;
         match serde_json::from_slice(&bytes).map_err(super::not_understood)? {
             Reply::Ok(outcome) => Ok(outcome),
             Reply::Error(refusal) => Err(refusal),
@@ -64,7 +66,7 @@ impl Kept {
     }
 
     async fn list(&mut self, path: &str, bytes: Vec<u8>) -> Result<uploads::Reply, Refusal> {
-        let answer = self.send(path, lists::MEDIA_TYPE, bytes.into(), true).await?;
+        let answer = self.send(path, lists::MEDIA_TYPE, bytes.into()).await?;
         if let Ok(Failure { error }) = serde_json::from_slice(&answer) {
             return Err(error);
         }
@@ -72,13 +74,12 @@ impl Kept {
     }
 
     /// Sends a request. Where the connection was used before and has ended since, it is sent once
-    /// more over another one, if it may be.
+    /// more over another one.
     async fn send(
         &mut self,
         path: &str,
         media_type: &'static str,
         body: Bytes,
-        may_repeat: bool,
     ) -> Result<Bytes, Refusal> {
         let mut is_used = match &self.opened {
             Some((sender, _)) => !sender.is_closed(),
@@ -102,7 +103,7 @@ impl Kept {
                 Ok(body.map_err(broken)?.to_bytes())
             };
             match answered.await {
-                Err(_) if is_used && may_repeat => is_used = false,
+                Err(_) if is_used => is_used = false,
                 answered => {
                     if answered.is_err() {
                         self.opened = None;

@@ -1,12 +1,15 @@
 //! What an operator's command may send, and what it may not.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use tokio::time::advance;
 
 use super::*;
 use crate::{
     base::{
-        tree::Entry,
+        limits,
+        tree::{Chunk, Entry, Node},
         wire::{self, Kind},
     },
     node::manifest,
