@@ -266,7 +266,10 @@ fn services_find_settings_and_secrets_and_nobody_else_the_latter() {
     // Who comes later asks the others, and no service is restarted for it.
     let before = pids(&services(&one));
     let token = common::invite(&one, &[]);
-    let mut four = lab.plan("four").joining(one.address(), &token).up().unwrap();
+    let mut four = lab.plan("four").joining(one.address(), &token);
+    // It says all that a member can say of itself.
+    four.under = vec!["env".to_owned(), "ALTHING_LOG=trace".to_owned()];
+    let mut four = four.up().unwrap();
     all_are(&one, 8, "ready", 2);
     found(&four, 4, "info");
     let now = pids(&services(&one));
@@ -308,17 +311,60 @@ fn services_find_settings_and_secrets_and_nobody_else_the_latter() {
         }
     });
 
-    // The value is on no disk, in no event and in no view.
+    // The value is on no disk, in no log, in no event, in no list and in no view.
     let mut all = Vec::new();
     for member in others.iter().chain([&four]) {
         files(&member.data, &mut all);
+        all.push(member.again().log());
     }
     assert!(all.len() > 40);
+    let traced = fs::read_to_string(four.again().log()).unwrap();
+    assert!(traced.contains("TRACE"), "{traced}");
     for path in all {
         let bytes = fs::read(&path).unwrap();
         assert!(!bytes.windows(VALUE.len()).any(|w| w == VALUE.as_bytes()), "{}", path.display());
     }
     assert!(!four.events().contains(VALUE) && !four.view().unwrap().to_string().contains(VALUE));
+    let lists = four.run(&["sync", "shop", "--show-lists"]).unwrap().to_string();
+    assert!(lists.contains("secrets") && !lists.contains(VALUE), "{lists}");
+    for path in ["/", "/api/v1/view", "/api/v1/services", "/api/v1/events", "/api/v1/log?app=shop"]
+    {
+        let head = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n");
+        let page = common::tcp(four.status(), head.as_bytes()).unwrap();
+        assert_eq!(page.status, 200, "{path}");
+        let text = String::from_utf8_lossy(&page.body);
+        assert!(text.len() > 100 && !text.contains(VALUE), "{path}: {text}");
+    }
+}
+
+/// What a manifest allows a service is what its kernel allows it.
+#[test]
+fn limits_are_those_of_its_processes() {
+    let lab = Lab::new((61, 9));
+    let member = lab.found("one");
+    let site = lab.site("shop", &[("text", "x")]);
+    manifest(
+        &site,
+        "[services.bounded]\nrun = [\"sh\", \"-c\", \"cat /proc/self/limits; exec sleep 1000\"]\n\
+         limits = { files = 123, memory = \"64MiB\", processes = 4567 }\n",
+    );
+    member.publish(&site, &[]).unwrap();
+    all_are(&member, 1, "ready", 1);
+    let of = |lines: &[String], name: &str| {
+        let line = lines.iter().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+        let words: Vec<String> = line?.split_whitespace().map(str::to_owned).collect();
+        Some((words.first()?.clone(), words.get(1)?.clone()))
+    };
+    let said = until("it has said its limits", || {
+        let lines = logs(&member, &["shop", "bounded"]);
+        of(&lines, "Max address space").is_some().then(|| lines.clone()).ok_or(format!("{lines:?}"))
+    });
+    for (name, value) in
+        [("Max open files", "123"), ("Max address space", "67108864"), ("Max processes", "4567")]
+    {
+        let both = (value.to_owned(), value.to_owned());
+        assert_eq!(of(&said, name), Some(both), "{said:?}");
+    }
 }
 
 /// A user that no machine has an account for, and one more.

@@ -60,7 +60,7 @@ pub(super) fn text(
     applications(&mut page, &view.applications);
     shell(&mut page, metrics);
     stalls(&mut page, metrics);
-    scrub(&mut page, metrics);
+    content(&mut page, metrics);
     gateway(&mut page, served);
     by_application(&mut page, &served.apps);
     by_origin(&mut page, &served.origins);
@@ -226,8 +226,13 @@ fn stalls(page: &mut Page, m: &Metrics) {
     );
 }
 
-fn scrub(page: &mut Page, m: &Metrics) {
+fn content(page: &mut Page, m: &Metrics) {
     let numbers = [
+        (
+            "althing_replication_bytes_total",
+            "Bytes of content that were fetched from members.",
+            m.fetched_bytes,
+        ),
         ("althing_scrub_bytes_total", "Bytes that were read again by the scrub.", m.scrub_bytes),
         (
             "althing_scrub_damaged_total",
@@ -424,6 +429,7 @@ pub(crate) fn families_of(known: Known) -> &'static [&'static str] {
             &["althing_origin_requests_total"]
         }
         Known::GossipBytes => &["althing_sent_bytes_total"],
+        Known::ReplicationBytes => &["althing_replication_bytes_total"],
         Known::Repairs => &["althing_repairs_total"],
         Known::VotesHung => &["althing_application_vote"],
         Known::VotesDiffering => &["althing_application_members"],
@@ -453,7 +459,6 @@ pub(crate) fn families_of(known: Known) -> &'static [&'static str] {
         | Known::NetOut
         | Known::NetErrors
         | Known::Uptime
-        | Known::ReplicationBytes
         | Known::ServiceRestarts
         | Known::ServiceReady
         | Known::ServiceCpu

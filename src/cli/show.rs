@@ -515,6 +515,7 @@ pub(super) async fn metrics(client: &Client, output: &Output) -> Result<ExitCode
         stalls,
         stall_us_max,
         stood_us_max,
+        fetched_bytes,
         scrub_bytes,
         scrub_damaged,
         scrub_passes,
@@ -547,6 +548,7 @@ pub(super) async fn metrics(client: &Client, output: &Output) -> Result<ExitCode
     output.line(&format!("stalls               {stalls}"));
     output.line(&format!("  longest of the loop     {stall_us_max} us"));
     output.line(&format!("  longest of the process  {stood_us_max} us"));
+    output.line(&format!("content fetched      {fetched_bytes} bytes"));
     output.line(&format!("bytes scrubbed       {scrub_bytes}"));
     output.line(&format!("  pieces rotten      {scrub_damaged}"));
     output.line(&format!("  whole passes       {scrub_passes}"));

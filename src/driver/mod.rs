@@ -302,8 +302,11 @@ pub enum DriverError {
         /// What is wrong with it.
         why: String,
     },
-    /// The disk is full, or the quota is used up.
-    #[error("no space is left for {0}, so nothing was switched; free some space and try again")]
+    /// The disk is full, its inodes are or the quota is used up.
+    #[error(
+        "no space is left for {0}, or too few inodes for so many files (`df -i`), so nothing was \
+         switched; free some and try again"
+    )]
     Full(PathBuf),
     /// Two names of one version are one to the file system.
     #[error(

@@ -12,7 +12,7 @@ use std::{
 use rand::{Rng, rngs::SmallRng};
 
 use super::{
-    io::{ContentFailure, Effect, FetchFailure, Switched},
+    io::{ContentFailure, Effect, FetchFailure, Switched, Whom},
     troubles::Trouble,
 };
 use crate::{
@@ -44,6 +44,8 @@ const RETRY: Duration = Duration::from_secs(2);
 const PASS_OVER: Duration = Duration::from_secs(3);
 /// Members that a fetch talks to beside the holder.
 const PEERS_MAX: usize = 15;
+/// And how many of them may be far where there are enough that are near.
+const FAR_PEERS: usize = 5;
 /// Fetches at the same time.
 const FETCHES_MAX: usize = 2;
 
@@ -182,6 +184,8 @@ pub(super) struct Surroundings<'a> {
     pub votes: &'a Votes,
     /// Who is live, itself included.
     pub live: &'a dyn Fn(MemberId) -> bool,
+    /// Who is far, as others are not.
+    pub far: &'a dyn Fn(MemberId) -> bool,
     /// Whose newest version this member has to wait with.
     pub waits: &'a BTreeSet<AppName>,
 }
@@ -580,7 +584,8 @@ impl Content {
         }
     }
 
-    /// From any live member that says it holds it, another one each time.
+    /// From any live member that says it holds it, another one each time; from one that is near
+    /// if there is one.
     fn fetch(
         &mut self,
         around: &Surroundings<'_>,
@@ -588,7 +593,7 @@ impl Content {
         rng: &mut SmallRng,
         effects: &mut Vec<Effect>,
     ) {
-        let holders: Vec<MemberId> = self
+        let mut holders: Vec<MemberId> = self
             .holders(around, root)
             .into_iter()
             .filter(|m| *m != around.me && (around.live)(*m))
@@ -596,6 +601,10 @@ impl Content {
             .collect();
         if holders.is_empty() {
             return;
+        }
+        let near = |member: &MemberId| !(around.far)(*member);
+        if holders.iter().any(near) {
+            holders.retain(near);
         }
         let from = holders[rng.random_range(0..holders.len())];
         self.fetches.insert(root, Fetch { from, bytes: 0 });
@@ -607,16 +616,26 @@ impl Content {
         let members = around.catalog.roster.members.iter();
         let others =
             members.filter(|m| placed.iter().any(|p| p.holds(m)) || holders.contains(&m.id));
-        let mut peers: Vec<MemberId> = others
+        let peers: Vec<MemberId> = others
             .map(|m| m.id)
             .filter(|m| *m != around.me && *m != from && (around.live)(*m))
             .filter(|m| !self.failed.contains_key(&(root, *m)))
             .collect();
-        // Others each time, so that all of a large cluster hang together.
-        while peers.len() > PEERS_MAX {
-            peers.swap_remove(rng.random_range(0..peers.len()));
-        }
-        effects.push(Effect::Fetch { root, from, peers });
+        // Others each time, so that all of a large cluster hang together: for that some far ones
+        // are among them, and more only where there are not enough that are near.
+        let (mut peers, mut far): (Vec<MemberId>, Vec<MemberId>) =
+            peers.into_iter().partition(near);
+        let mut drawn = |members: &mut Vec<MemberId>, count: usize| {
+            while members.len() > count {
+                members.swap_remove(rng.random_range(0..members.len()));
+            }
+        };
+        drawn(&mut peers, PEERS_MAX - FAR_PEERS.min(far.len()));
+        drawn(&mut far, PEERS_MAX - peers.len());
+        peers.extend(&far);
+        far.extend(Some(from).filter(|m| !near(m)));
+        let far = far.into_iter().collect();
+        effects.push(Effect::Fetch { root, whom: Whom { from, peers, far } });
     }
 
     fn holders(&self, around: &Surroundings<'_>, root: Digest) -> BTreeSet<MemberId> {
@@ -685,6 +704,10 @@ impl Content {
         };
         match failure {
             FetchFailure::Lacking | FetchFailure::Broken(_) => None,
+            FetchFailure::Crawls => Some(
+                "it owes for seconds what others have, and is asked for nothing more for a while"
+                    .to_owned(),
+            ),
             FetchFailure::Lied(why) => Some(format!("what it sent is not what it said: {why}")),
             FetchFailure::Disk(why) => Some(format!("this member could not store it: {why}")),
         }

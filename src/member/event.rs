@@ -175,11 +175,12 @@ kinds! {
     }
     Replication "replication" "Content on its way between members, and in this member's store." {
         Warning
-            "A fetch from a member ended before its time; others are asked. The scrub found pieces \
-             of the store rotten or lost. Live files can't be watched, so edits are noticed a few \
-             seconds later."
-            "Nothing at once: what is lacking is fetched again. Rot that comes again is a disk to \
-             be replaced; for watches, raise `fs.inotify.max_user_watches`."
+            "A fetch from a member ended before its time, or one that was asked beside others lied or \
+             crawls; others are asked. The scrub found pieces of the store rotten or lost. Live files \
+             can't be watched, so edits are noticed a few seconds later."
+            "Nothing at once: what is lacking is fetched again. Who lies has a damaged disk or is not \
+             what it should be; who crawls has too much to do. Rot that comes again is a disk to be \
+             replaced; for watches, raise `fs.inotify.max_user_watches`."
     }
     Service "service" "A program of an application, a port of its own, or its certificate." {
         Info

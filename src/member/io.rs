@@ -116,7 +116,8 @@ pub enum Input {
         /// Bytes so far.
         bytes: u64,
     },
-    /// A fetch has ended; on success the content is whole and synced.
+    /// A fetch has ended; on success the content is whole and synced. Or, while it goes on: a
+    /// member that was asked beside the holder has been dropped.
     Fetched {
         /// Of what.
         root: Digest,
@@ -249,6 +250,17 @@ pub struct Repair {
     pub sample: Vec<String>,
 }
 
+/// Whom content is fetched from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whom {
+    /// Who holds it whole.
+    pub from: MemberId,
+    /// Who is fetching it as well, or may hold it.
+    pub peers: Vec<MemberId>,
+    /// Who of all these is far, as others are not.
+    pub far: BTreeSet<MemberId>,
+}
+
 /// Why a fetch did not bring everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FetchFailure {
@@ -258,6 +270,8 @@ pub enum FetchFailure {
     Lied(String),
     /// The connection broke; what arrived is kept.
     Broken(String),
+    /// It owes for seconds what others have.
+    Crawls,
     /// This member could not store it.
     Disk(String),
 }
@@ -372,10 +386,8 @@ pub enum Effect {
     Fetch {
         /// What.
         root: Digest,
-        /// Who holds it whole.
-        from: MemberId,
-        /// Who is fetching it as well, or may hold it.
-        peers: Vec<MemberId>,
+        /// From whom.
+        whom: Whom,
     },
     /// Switch the live content to this version, which the store holds whole,
     /// unless a catalog with a higher sequence was acted on already.

@@ -52,6 +52,7 @@ mod io;
 mod lies;
 mod message;
 mod moving;
+mod near;
 mod operate;
 mod parting;
 mod rollout;
@@ -64,7 +65,9 @@ mod unfinished;
 pub mod view;
 
 pub use addresses::AddressView;
-pub use io::{ContentFailure, Effect, FetchFailure, Input, Repair, Restored, Switched, Withdrawn};
+pub use io::{
+    ContentFailure, Effect, FetchFailure, Input, Repair, Restored, Switched, Whom, Withdrawn,
+};
 pub use message::{Answer, Message};
 pub use troubles::Trouble;
 
@@ -301,6 +304,11 @@ impl Member {
         member == self.me || self.membership.is_live(member)
     }
 
+    /// Whether `member` is far from this one, as others are not: near ones are asked first.
+    pub fn is_far(&self, member: MemberId) -> bool {
+        near::Around::new(&self.membership, self.catalog(), self.me).is_far(member)
+    }
+
     /// Whether `member` is live and has, as far as it has said lately, a version of `app` to serve, or
     /// of everything.
     pub fn can_serve(&self, now: Time, member: MemberId, app: Option<&AppName>) -> bool {
@@ -531,8 +539,10 @@ impl Member {
         let waits = self.wait_for_their_turn(now, catalog);
         let (me, membership) = (self.me, &self.membership);
         let live = |member: MemberId| member == me || membership.is_reached(member);
-        let around =
-            Surroundings { now, me, catalog, votes: &self.votes, live: &live, waits: &waits };
+        let nearness = near::Around::new(membership, catalog, me);
+        let far = |member| nearness.is_far(member);
+        let (votes, live, far, waits) = (&self.votes, &live, &far, &waits);
+        let around = Surroundings { now, me, catalog, votes, live, far, waits };
         self.content.drive(&around, &mut self.rng, effects);
         if self.content.keeps_other(now, catalog) {
             self.retain(now, catalog, effects);

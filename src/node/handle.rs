@@ -257,6 +257,9 @@ pub struct Metrics {
     /// The longest that the process stood still, beyond half a second; microseconds.
     #[serde(default)]
     pub stood_us_max: u64,
+    /// Bytes of content that were fetched from members since the start.
+    #[serde(default)]
+    pub fetched_bytes: u64,
     /// Bytes that the scrub has read again since the start.
     #[serde(default)]
     pub scrub_bytes: u64,

@@ -38,6 +38,7 @@ use super::{
     sites::SiteTable,
     start::wall_now,
     telemetry::{self, Telemetry, asking::Measured},
+    transfer::Asker,
     tuning::Tuning,
     watchdog::{Doing, Pulse},
     work::Work,
@@ -387,7 +388,8 @@ impl Loop {
                 self.tell_member(Input::Knock { ticket, key, exporter, from, bytes });
             }
             NetEvent::Stream { from, kind: StreamKind::Pull, send, recv } => {
-                self.work.serve_pull(from, send, recv);
+                let far = self.member.is_far(from);
+                self.work.serve_pull(Asker { id: from, far }, send, recv);
             }
             NetEvent::Stream { from, kind: StreamKind::Ask, send, recv } => {
                 // One that was removed a moment ago is told by the end of the stream.

@@ -34,6 +34,7 @@ mod session;
 mod sink;
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     io,
     sync::{Arc, Mutex},
@@ -121,9 +122,30 @@ pub struct Wanted {
     pub from: MemberId,
     /// Who may have something of it.
     pub peers: Vec<MemberId>,
+    /// Who of all these is far: asked for what nobody near has.
+    pub far: BTreeSet<MemberId>,
     /// Trees that are held here with all that they name, the one most like it
     /// first; of more than [`limits::BASES_MAX`] the rest is passed over.
     pub bases: Vec<Digest>,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// By its key.
+    pub id: MemberId,
+    /// What is handed out to it is not handed out for those that are near as well.
+    pub far: bool,
+}
+
+/// What is told of a fetch while it goes on.
+#[derive(Debug)]
+pub enum News {
+    /// How far it is.
+    Progress(Progress),
+    /// A member beside the holder is asked no more, or not for a while, because it lied or
+    /// crawls; the others go on.
+    Dropped(MemberId, TransferError),
 }
 
 /// Why a session ended early. What was fetched and verified by then is kept,
@@ -159,6 +181,9 @@ pub enum TransferError {
     /// The connection broke.
     #[error("the connection broke: {0}; the next try goes on where this one was")]
     Broken(#[from] io::Error),
+    /// Others are quicker.
+    #[error("it owes for seconds what others have, and is asked for nothing more for a while")]
+    Crawls,
     /// Nothing moved for [`IDLE`].
     #[error("nothing came for 30 s; the next try goes on where this one was")]
     Idle,
@@ -214,7 +239,7 @@ pub trait Connect: Clone + Send + 'static {
 pub async fn serve(
     store: ContentStore,
     boards: Boards,
-    from: MemberId,
+    from: Asker,
     recv: impl AsyncRead + Unpin,
     send: impl AsyncWrite + Unpin,
 ) -> Result<Served, TransferError> {
@@ -225,7 +250,7 @@ async fn serve_within(
     idle: Duration,
     store: ContentStore,
     boards: Boards,
-    from: MemberId,
+    from: Asker,
     recv: impl AsyncRead + Unpin,
     send: impl AsyncWrite + Unpin,
 ) -> Result<Served, TransferError> {
@@ -248,7 +273,7 @@ async fn serve_within(
 /// Fetches a tree: its listing, if it is not known, and the chunks that are
 /// missing, those also from whoever of the peers fetches or holds the same.
 /// When it returns `Ok`, all of it is verified and durable.
-/// `progress` is called as chunks are put away.
+/// `tell` is called as chunks are put away, and when somebody is dropped.
 ///
 /// Dropping it ends all sessions; what was committed by then is kept.
 pub async fn fetch(
@@ -256,10 +281,10 @@ pub async fn fetch(
     boards: Boards,
     connect: impl Connect,
     wanted: Wanted,
-    mut progress: impl FnMut(Progress),
+    mut tell: impl FnMut(News),
 ) -> Result<Pulled, TransferError> {
     let fetch = Fetch { store, boards, connect, wanted, idle: IDLE, plain: false };
-    fetch.run(&mut progress).await
+    fetch.run(&mut tell).await
 }
 
 /// The same from one holder alone, over streams that are open.
@@ -283,9 +308,15 @@ async fn pull_within(
 ) -> Result<Pulled, TransferError> {
     let connect = Once(Arc::new(Mutex::new(Some((recv, send)))));
     let from = MemberId(Digest::of("althing only holder", &[]));
-    let wanted = Wanted { root, from, peers: Vec::new(), bases: Vec::new() };
+    let (peers, far, bases) = (Vec::new(), BTreeSet::new(), Vec::new());
+    let wanted = Wanted { root, from, peers, far, bases };
     let fetch = Fetch { store, boards: Boards::default(), connect, wanted, idle, plain: true };
-    fetch.run(&mut progress).await
+    let mut tell = |news| {
+        if let News::Progress(so_far) = news {
+            progress(so_far);
+        }
+    };
+    fetch.run(&mut tell).await
 }
 
 /// Streams that are open already.

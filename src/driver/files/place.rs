@@ -97,7 +97,7 @@ fn write(
 
 /// Refuses a tree that can't fit before a byte of it is written: a small store can
 /// hold a large tree that repeats itself, and others need the room that it would take
-/// on its way to failing. What may be shared counts as nothing.
+/// on its way to failing. What may be shared has no size, but takes an inode like all else.
 fn room_for(tree: &Tree, reuse: Option<Reuse<'_>>, into: &Root) -> Result<(), DriverError> {
     let known = |path: &RelPath, digest: &Digest| {
         reuse.is_some_and(|r| r.cache.get(path).is_some_and(|known| known.digest == *digest))
@@ -109,8 +109,11 @@ fn room_for(tree: &Tree, reuse: Option<Reuse<'_>>, into: &Root) -> Result<(), Dr
     let stat =
         rustix::fs::fstatvfs(into).map_err(|e| DriverError::io("examine", into.path(), e))?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    // A file system of no size does not say how large it is.
-    if stat.f_blocks > 0 && needed > free {
+    // A file system of no size does not say how large it is, and one without a number of inodes
+    // makes them as it needs them.
+    let no_room = stat.f_blocks > 0 && needed > free;
+    let no_inodes = stat.f_files > 0 && tree.len() as u64 > stat.f_favail;
+    if no_room || no_inodes {
         return Err(DriverError::Full(into.path().to_owned()));
     }
     Ok(())

@@ -103,6 +103,7 @@ impl Bench {
             catalog: &self.catalog,
             votes: &votes,
             live: &live,
+            far: &|_| false,
             waits: &BTreeSet::new(),
         };
         self.content.drive(&around, &mut self.rng, &mut effects);
@@ -322,6 +323,7 @@ fn what_is_placed_elsewhere_is_given_up_once_it_is_taken_over() {
             catalog,
             votes: &votes,
             live: &live,
+            far: &|_| false,
             waits: &BTreeSet::new(),
         };
         bench.content.drive(&around, &mut bench.rng, &mut effects);
@@ -397,4 +399,62 @@ fn what_was_offered_is_kept_when_its_window_ends() {
     assert_eq!(bench.content.retain(bench.now, &bench.catalog, []), [root(VERSION_1)]);
     assert!(!bench.content.is_whole(root(STAGED)));
     assert!(!bench.content.keeps_other(bench.now, &bench.catalog), "once");
+}
+
+/// Of those that hold what is lacking here, one that is near is asked, whoever is drawn.
+#[test]
+fn who_is_near_is_asked_first() {
+    let ids: Vec<MemberId> = (2..42).map(|n| SecretKey::from_seed([n; 32]).member()).collect();
+    let is_far = |member: MemberId| ids[4..].contains(&member);
+    let mut catalog = catalog();
+    for (n, id) in ids.iter().enumerate() {
+        let mut entry = catalog.roster.members[0].clone();
+        (entry.id, entry.name) = (*id, MemberName::parse(&format!("n{n}")).unwrap());
+        catalog.roster.members.push(entry);
+    }
+    let fetch = |seed: u64, holders: &[MemberId]| {
+        let mut votes = Votes::default();
+        for member in holders {
+            let ballot = vote::Ballot {
+                member: *member,
+                sequence: catalog.sequence,
+                stamp: 1,
+                digest: vote::roots_digest(&catalog, &[]),
+                differing: vec![],
+                lacking: vec![],
+                whole: vec![],
+                staged_bytes: 0,
+            };
+            votes.receive(Time(1), ballot).unwrap();
+        }
+        let mut content = Content::new(Time(1), vec![], BTreeMap::new());
+        let around = Surroundings {
+            now: Time(2),
+            me: me(),
+            catalog: &catalog,
+            votes: &votes,
+            live: &|_| true,
+            far: &is_far,
+            waits: &BTreeSet::new(),
+        };
+        let mut effects = Vec::new();
+        content.drive(&around, &mut SmallRng::seed_from_u64(seed), &mut effects);
+        let fetch = effects.into_iter().find_map(|effect| match effect {
+            Effect::Fetch { whom, .. } => Some(whom),
+            _ => None,
+        });
+        fetch.unwrap()
+    };
+    for seed in 0..50 {
+        let whom = fetch(seed, &ids);
+        assert!(!is_far(whom.from), "seed {seed}: {whom:?}");
+        assert_eq!(whom.peers.len(), PEERS_MAX);
+        let near = whom.peers.iter().filter(|peer| !is_far(**peer)).count();
+        assert_eq!(near, 3, "seed {seed}: all of them but the one asked first: {whom:?}");
+        let said: BTreeSet<_> = whom.peers.iter().copied().filter(|peer| is_far(*peer)).collect();
+        assert_eq!(whom.far, said);
+
+        let whom = fetch(seed, &ids[4..]);
+        assert!(is_far(whom.from) && whom.far.contains(&whom.from), "there is no other");
+    }
 }

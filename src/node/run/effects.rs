@@ -60,8 +60,8 @@ impl Loop {
                     self.work.retain(roots);
                     self.refresh_sites();
                 }
-                Effect::Fetch { root, from, peers } => {
-                    self.work.fetch(root, from, peers, self.member.catalog());
+                Effect::Fetch { root, whom } => {
+                    self.work.fetch(root, whom, self.member.catalog());
                 }
                 other => self.work.start(other),
             }

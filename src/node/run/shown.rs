@@ -98,6 +98,7 @@ impl Loop {
             stalls: counted.stalls,
             stall_us_max: counted.stall_us_max,
             stood_us_max: counted.stood_us_max,
+            fetched_bytes: self.work.fetched(),
             scrub_bytes: scrubbed.bytes.load(Ordering::Relaxed),
             scrub_damaged: scrubbed.damaged.load(Ordering::Relaxed),
             scrub_passes: scrubbed.passes.load(Ordering::Relaxed),

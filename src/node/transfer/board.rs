@@ -37,15 +37,22 @@ struct State {
     fetch: Option<mpsc::UnboundedSender<Said>>,
     /// Verified and not yet to be had from the store.
     young: HashMap<Digest, Arc<Vec<u8>>>,
-    /// Given to somebody, and the first that may not be.
-    handed: Bits,
+    /// Given to somebody near.
+    near: Handed,
+    /// Given to somebody far: what is passed on there need not come back here.
+    far: Handed,
+}
+
+/// What was given to somebody, and the first that may not have been.
+struct Handed {
+    given: Bits,
     next: u32,
 }
 
 impl Board {
     fn new(positions: Arc<Positions>, fetch: Option<mpsc::UnboundedSender<Said>>) -> Arc<Self> {
-        let handed = Bits::new(positions.chunks().len());
-        let state = State { fetch, young: HashMap::new(), handed, next: 0 };
+        let none = || Handed { given: Bits::new(positions.chunks().len()), next: 0 };
+        let state = State { fetch, young: HashMap::new(), near: none(), far: none() };
         Arc::new(Self { positions, state: Mutex::new(state) })
     }
 
@@ -93,28 +100,29 @@ impl Board {
         }
     }
 
-    /// About `bytes` of what was given to nobody and is not among `have`.
-    /// Nothing unless all of it is here.
-    pub fn hand_out(&self, have: &Bits, bytes: u64) -> Vec<Chunk> {
+    /// About `bytes` of what was given to nobody who is as near, or as `far`, and is not among
+    /// `have`. Nothing unless all of it is here.
+    pub fn hand_out(&self, have: &Bits, bytes: u64, far: bool) -> Vec<Chunk> {
         let mut state = self.state();
         let (mut given, mut sum) = (Vec::new(), 0);
         if state.fetch.is_some() {
             return given;
         }
+        let handed = if far { &mut state.far } else { &mut state.near };
         let chunks = self.positions.chunks();
-        while state.handed.get(state.next) {
-            state.next += 1;
+        while handed.given.get(handed.next) {
+            handed.next += 1;
         }
-        for at in state.next..chunks.len() as u32 {
+        for at in handed.next..chunks.len() as u32 {
             let chunk = chunks[at as usize];
-            if state.handed.get(at) || have.get(at) {
+            if handed.given.get(at) || have.get(at) {
                 continue;
             }
             let len = u64::from(chunk.len);
             if !given.is_empty() && (sum + len > bytes || given.len() == super::HANDED_OUT_MAX) {
                 break;
             }
-            state.handed.set(at);
+            handed.given.set(at);
             sum += len;
             given.push(chunk);
         }

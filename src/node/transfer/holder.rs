@@ -10,14 +10,14 @@ use tokio::{
 };
 
 use super::{
-    HANDED_OUT_MAX, PORTION, Served, TransferError,
+    Asker, HANDED_OUT_MAX, PORTION, Served, TransferError,
     board::{Board, Boards, Has},
     frame::{Activity, Tag, Wire, decode, ended, frame, out_of_turn, write},
     patch::{self, AskPatches},
 };
 use crate::{
     base::{
-        Digest, MemberId, limits,
+        Digest, limits,
         tree::{self, Chunk},
         wire::{self, Kind},
     },
@@ -39,7 +39,7 @@ pub(super) struct Questions<'a, R> {
     pub(super) store: ContentStore,
     pub(super) boards: Boards,
     /// Who asks.
-    pub(super) from: MemberId,
+    pub(super) from: Asker,
     pub(super) wire: Wire<'a, R>,
     pub(super) ready: mpsc::Sender<Answer>,
     /// What it joined for, and what it has of that.
@@ -93,7 +93,7 @@ impl<R: AsyncRead + Unpin> Questions<'_, R> {
                         for at in &gained.positions {
                             have.set(*at);
                         }
-                        board.hear(self.from, Has::Gained(gained));
+                        board.hear(self.from.id, Has::Gained(gained));
                     }
                 }
                 Tag::AskHandOut => {
@@ -115,7 +115,7 @@ impl<R: AsyncRead + Unpin> Questions<'_, R> {
             return Ok(Standing::Elsewhere);
         };
         let have = Bits::from_wire(join.have, board.positions().chunks().len());
-        board.hear(self.from, Has::Bits(have.clone()));
+        board.hear(self.from.id, Has::Bits(have.clone()));
         let standing = board.standing();
         self.joined = Some((board, have));
         Ok(standing)
@@ -124,7 +124,7 @@ impl<R: AsyncRead + Unpin> Questions<'_, R> {
     /// Gives what nobody was given, in one portion.
     async fn hand_out(&mut self, bytes: u64, served: &mut Served) -> Result<(), TransferError> {
         let (board, have) = self.joined.as_mut().ok_or_else(out_of_turn)?;
-        let chunks = board.hand_out(have, bytes.min(PORTION));
+        let chunks = board.hand_out(have, bytes.min(PORTION), self.from.far);
         debug_assert!(chunks.len() <= HANDED_OUT_MAX);
         for chunk in &chunks {
             // It is on its way: not to be handed out to the same one again.

@@ -16,7 +16,7 @@ use tokio::{
 
 use self::listing::Origin;
 use super::{
-    Connect, Pulled, TransferError, Wanted,
+    Connect, News, Pulled, TransferError, Wanted,
     board::{Board, Boards, Has},
     frame::{Tag, frame, out_of_turn},
     proving::Proving,
@@ -29,9 +29,7 @@ use crate::{
         tree::Tree,
         wire::{self, Kind},
     },
-    proto::replication::{
-        Ask, Bits, Gained, Join, Positions, Progress, Standing, Swarm, TOGETHER_FROM,
-    },
+    proto::replication::{Ask, Bits, Gained, Join, Positions, Standing, Swarm, TOGETHER_FROM},
     store::{ContentStore, Doubt},
 };
 
@@ -45,6 +43,8 @@ const STUCK_ASK: Duration = Duration::from_millis(300);
 /// When a member that had nothing of it is asked again: at first, and at the most.
 const AGAIN: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(5);
+/// When a member that crawled is asked again.
+const CRAWLS_AGAIN: Duration = Duration::from_secs(15);
 /// How long the others are given to take a good-bye.
 const GOOD_BYE: Duration = Duration::from_secs(2);
 
@@ -60,7 +60,7 @@ pub(super) struct Fetch<C> {
 }
 
 impl<C: Connect> Fetch<C> {
-    pub async fn run(self, progress: &mut impl FnMut(Progress)) -> Result<Pulled, TransferError> {
+    pub async fn run(self, news: &mut impl FnMut(News)) -> Result<Pulled, TransferError> {
         // What is not missing now must still be there when the listing is stored.
         let (holding, root) = (self.store.clone(), self.wanted.root);
         let (hold, known) = spawn_blocking(move || (holding.hold(), holding.tree(&root))).await?;
@@ -73,6 +73,8 @@ impl<C: Connect> Fetch<C> {
             heard,
             tell,
             opened: 0,
+            dropped: Vec::new(),
+            crawled: BTreeSet::new(),
             from_failed: None,
             pulled: Pulled::default(),
             fetch: self,
@@ -86,14 +88,14 @@ impl<C: Connect> Fetch<C> {
         if let Origin::Changed(base) = origin {
             crew.patch(&tree, base).await?;
         }
-        let (tree, origin) = match crew.chunks(&tree, origin, progress).await {
+        let (tree, origin) = match crew.chunks(&tree, origin, news).await {
             Ok(()) => (tree, origin),
             // The holder may have cut the same files in other pieces.
             Err(lacking @ TransferError::Lacking { .. }) if origin != Origin::Theirs => {
                 match crew.listing().await {
                     Ok(theirs) if theirs == tree => return Err(lacking),
                     Ok(theirs) => {
-                        crew.chunks(&theirs, Origin::Theirs, progress).await?;
+                        crew.chunks(&theirs, Origin::Theirs, news).await?;
                         (theirs, Origin::Theirs)
                     }
                     Err(TransferError::Lacking { .. }) => return Err(lacking),
@@ -141,6 +143,10 @@ struct Crew<C> {
     heard: mpsc::Receiver<(MemberId, u64, Heard)>,
     tell: mpsc::Sender<(MemberId, u64, Heard)>,
     opened: u64,
+    /// Who was dropped, and was not told of yet.
+    dropped: Vec<(MemberId, TransferError)>,
+    /// Who crawled once: one event for each is enough.
+    crawled: BTreeSet<MemberId>,
     /// Why the holder of everything is asked no more.
     from_failed: Option<TransferError>,
     pulled: Pulled,
@@ -230,10 +236,10 @@ impl<C: Connect> Crew<C> {
         &mut self,
         tree: &Arc<Tree>,
         origin: Origin,
-        progress: &mut impl FnMut(Progress),
+        news: &mut impl FnMut(News),
     ) -> Result<(), TransferError> {
         let (store, listing) = (self.fetch.store.clone(), tree.clone());
-        let seed = rand::random();
+        let (seed, far) = (rand::random(), self.fetch.wanted.far.clone());
         let (positions, swarm, proving) = spawn_blocking(move || {
             let (missing, doubt) = match origin {
                 Origin::Ours => (store.missing(&listing)?, None),
@@ -252,21 +258,22 @@ impl<C: Connect> Crew<C> {
             };
             let (positions, missing) = (Arc::new(positions), BTreeSet::from_iter(missing));
             let swarm = Swarm::new(positions.clone(), |chunk| !missing.contains(chunk), seed);
+            let swarm = swarm.with_far(far);
             let proving = doubt.map(|doubt| Proving::new(store, doubt));
             Ok::<_, TransferError>((positions, swarm, proving))
         })
         .await??;
-        progress(swarm.progress());
+        news(News::Progress(swarm.progress()));
         if swarm.is_complete() {
             return prove(proving).await;
         }
-        let (tell, said) = mpsc::unbounded_channel();
+        let (say, said) = mpsc::unbounded_channel();
         let alone = self.fetch.plain
             || self.fetch.wanted.peers.is_empty()
             || swarm.lacking().1 < TOGETHER_FROM
             || positions.chunks().len() > limits::BITS_MAX * 8;
         let board = (!alone)
-            .then(|| self.fetch.boards.begin(self.fetch.wanted.root, positions.clone(), tell));
+            .then(|| self.fetch.boards.begin(self.fetch.wanted.root, positions.clone(), say));
         let mut chunks = Chunks {
             swarm,
             sink: Sink::new(self.fetch.store.clone()),
@@ -278,13 +285,14 @@ impl<C: Connect> Crew<C> {
             positions,
             began: Instant::now(),
         };
-        let fetched = self.follow(&mut chunks, progress).await;
+        let fetched = self.follow(&mut chunks, news).await;
         // However it ended: what was verified is kept.
         let kept = self.settle(&mut chunks).await;
         let Chunks { swarm, sink, proving, board, .. } = chunks;
         let kept = kept.and(sink.commit().await);
         let done = swarm.progress();
-        progress(done);
+        news(News::Progress(done));
+        self.tell_of_dropped(news);
         self.pulled.chunks += done.chunks_done;
         self.pulled.bytes += done.bytes_done;
         self.pulled.wasted += done.bytes_wasted;
@@ -308,7 +316,7 @@ impl<C: Connect> Crew<C> {
     async fn follow(
         &mut self,
         chunks: &mut Chunks,
-        progress: &mut impl FnMut(Progress),
+        news: &mut impl FnMut(News),
     ) -> Result<(), TransferError> {
         let from = self.fetch.wanted.from;
         if chunks.board.is_some() {
@@ -365,7 +373,7 @@ impl<C: Connect> Crew<C> {
                 }
                 stored = chunks.sink.stored() => {
                     self.stored(stored?, chunks)?;
-                    progress(chunks.swarm.progress());
+                    news(News::Progress(chunks.swarm.progress()));
                 }
                 Some((who, has)) = chunks.said.recv(), if chunks.board.is_some() => {
                     // Of whoever is not asked nothing need be known.
@@ -374,8 +382,14 @@ impl<C: Connect> Crew<C> {
                         chunks.has(who, has);
                     }
                 }
-                _ = look.tick() => self.try_again(chunks),
+                _ = look.tick() => {
+                    self.try_again(chunks);
+                    for peer in chunks.swarm.crawling(chunks.now()) {
+                        self.failed(peer, TransferError::Crawls, chunks);
+                    }
+                }
             }
+            self.tell_of_dropped(news);
         }
     }
 
@@ -463,7 +477,7 @@ impl<C: Connect> Crew<C> {
         }
     }
 
-    /// `peer` lied, broke off, or can't be reached: the others go on.
+    /// `peer` lied, crawls, broke off, or can't be reached: the others go on.
     fn failed(&mut self, peer: MemberId, error: TransferError, chunks: &mut Chunks) {
         tracing::debug!(%peer, %error, "a member that was asked for content fell away");
         let answered = self.sessions.get(&peer).is_some_and(|session| session.answered);
@@ -480,10 +494,24 @@ impl<C: Connect> Crew<C> {
             } else {
                 self.from_failed = Some(error);
             }
-        } else if !error.is_lie() {
+        } else if error.is_lie() {
+            self.dropped.push((peer, error));
+        } else if matches!(error, TransferError::Crawls) {
+            // At once again it would owe as much for as long.
+            self.again.insert(peer, (Instant::now() + CRAWLS_AGAIN, CRAWLS_AGAIN));
+            if self.crawled.insert(peer) {
+                self.dropped.push((peer, error));
+            }
+        } else {
             let (_, wait) = self.again.get(&peer).copied().unwrap_or((Instant::now(), AGAIN));
             let wait = wait.max(Duration::from_secs(1));
             self.again.insert(peer, (Instant::now() + wait, (wait * 2).min(AGAIN_MAX)));
+        }
+    }
+
+    fn tell_of_dropped(&mut self, news: &mut impl FnMut(News)) {
+        for (peer, error) in self.dropped.drain(..) {
+            news(News::Dropped(peer, error));
         }
     }
 

@@ -29,13 +29,16 @@ fn id(n: u8) -> MemberId {
     MemberId(Digest([n; 32]))
 }
 
+/// Somebody who asks.
+const ASKER: Asker = Asker { id: MemberId(Digest([0; 32])), far: false };
+
 /// Answers one session of somebody who asks nobody else.
 fn serve_alone(
     holder: &Member,
     recv: ReadHalf<DuplexStream>,
     send: WriteHalf<DuplexStream>,
 ) -> impl Future<Output = Result<Served, TransferError>> + use<> {
-    serve(holder.store.clone(), Boards::default(), id(0), recv, send)
+    serve(holder.store.clone(), Boards::default(), ASKER, recv, send)
 }
 
 struct Member {
@@ -462,7 +465,7 @@ async fn silence_ends_a_session_on_either_side() {
     assert!(matches!(pulled, Err(TransferError::Idle)));
     let ((recv, send), _open_and_silent) = pipe(1 << 10);
     let served =
-        serve_within(silence, holder.store.clone(), Boards::default(), id(0), recv, send).await;
+        serve_within(silence, holder.store.clone(), Boards::default(), ASKER, recv, send).await;
     assert!(matches!(served, Err(TransferError::Idle)));
     // One that asks and then does not take the answer.
     let large = publish(&holder, &[&noise(1, 1 << 20)]);
@@ -471,7 +474,7 @@ async fn silence_ends_a_session_on_either_side() {
     let question = wire::encode(Kind::Message, &ActionList { chunks });
     their_send.write_all(&frame(Tag::AskChunks, &question)).await.unwrap();
     let served =
-        serve_within(silence, holder.store.clone(), Boards::default(), id(0), recv, send).await;
+        serve_within(silence, holder.store.clone(), Boards::default(), ASKER, recv, send).await;
     assert!(matches!(served, Err(TransferError::Idle)));
 }
 

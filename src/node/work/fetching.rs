@@ -9,13 +9,13 @@ use std::{
 use super::Work;
 use crate::{
     base::{AppName, Digest, MemberId, catalog::Catalog, limits},
-    member::{FetchFailure, Input},
+    member::{FetchFailure, Input, Whom},
     net::{Net, RecvStream, SendStream, StreamKind},
     node::{
         content::Active,
         rate::{Limited, Rate},
         run::Note,
-        transfer::{self, Connect, TransferError, Wanted},
+        transfer::{self, Asker, Connect, News, TransferError, Wanted},
     },
 };
 
@@ -35,9 +35,10 @@ impl Connect for Streams {
 
 impl Work {
     /// Fetches `root`, which `catalog` says what it is of.
-    pub fn fetch(&self, root: Digest, from: MemberId, peers: Vec<MemberId>, catalog: &Catalog) {
+    pub fn fetch(&self, root: Digest, whom: Whom, catalog: &Catalog) {
         let bases = bases(self.content.applications(), app_of(catalog, root));
-        let wanted = Wanted { root, from, peers, bases };
+        let Whom { from, peers, far } = whom;
+        let wanted = Wanted { root, from, peers, far, bases };
         let (store, notes) = (self.store.clone(), self.notes.clone());
         let (boards, connect) =
             (self.boards.clone(), Streams(self.network.clone(), self.receiving.clone()));
@@ -45,7 +46,16 @@ impl Work {
         let (fetched, counted) = (Arc::clone(&self.fetched), Arc::clone(&self.fetched));
         self.tasks.spawn(async move {
             let mut before = 0;
-            let progress = move |p: transfer::Progress| {
+            let tell = move |news| {
+                let p = match news {
+                    News::Progress(progress) => progress,
+                    News::Dropped(from, error) => {
+                        let result = Err(fetch_failure(&error));
+                        let input = Input::Fetched { root, from, result };
+                        let _loop_may_be_gone = progress_notes.send(Note::Input(input));
+                        return;
+                    }
+                };
                 // It begins anew where it turns out that more is needed.
                 let began_anew = p.bytes_done < before;
                 let more = if began_anew { p.bytes_done } else { p.bytes_done - before };
@@ -54,7 +64,7 @@ impl Work {
                 let input = Input::Fetching { root, bytes: p.bytes_done };
                 let _loop_may_be_gone = progress_notes.send(Note::Input(input));
             };
-            let pulled = transfer::fetch(store, boards, connect, wanted, progress).await;
+            let pulled = transfer::fetch(store, boards, connect, wanted, tell).await;
             if let Ok(pulled) = &pulled {
                 tracing::debug!(%root, ?pulled, "fetched");
                 counted.fetch_add(pulled.listing_bytes + pulled.patch_bytes, Ordering::Relaxed);
@@ -66,16 +76,16 @@ impl Work {
     }
 
     /// Another member fetches from this one.
-    pub fn serve_pull(&self, from: MemberId, send: SendStream, recv: RecvStream) {
+    pub fn serve_pull(&self, from: Asker, send: SendStream, recv: RecvStream) {
         let (store, serving) = (self.store.clone(), Arc::clone(&self.serving));
         let (boards, send) = (self.boards.clone(), self.sending.limit(send));
         self.tasks.spawn(async move {
             // Never closed, so there is always a permit in the end.
             let Ok(_permit) = serving.acquire().await else { return };
             match transfer::serve(store, boards, from, recv, send).await {
-                Ok(served) => tracing::debug!(%from, ?served, "served"),
+                Ok(served) => tracing::debug!(from = %from.id, ?served, "served"),
                 Err(error) => {
-                    tracing::debug!(%from, %error, "a session with a fetching member ended early");
+                    tracing::debug!(from = %from.id, %error, "a session with a fetching member ended early");
                 }
             }
         });
@@ -113,6 +123,8 @@ fn fetch_failure(error: &TransferError) -> FetchFailure {
         FetchFailure::Lacking
     } else if error.is_lie() {
         FetchFailure::Lied(error.to_string())
+    } else if matches!(error, TransferError::Crawls) {
+        FetchFailure::Crawls
     } else if matches!(error, TransferError::Store(_)) {
         FetchFailure::Disk(error.to_string())
     } else {

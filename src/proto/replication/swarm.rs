@@ -9,9 +9,15 @@
 //! number and their pace. What it has handed out and nobody passes on, because
 //! that one died or crawls, it is asked for by name.
 //!
+//! Who is near goes first: as long as somebody near is asked, one that is far is spared
+//! like the one that hands out, and is asked by name for what nobody near passes on. So
+//! about one copy goes to each place, however many fetch there.
+//!
 //! What a member is asked for ahead follows from what it gave lately; what it
-//! owes for too long may be asked of another as well. A member that lies is
-//! dropped at the first lie; one that lacks something is not at fault.
+//! owes for too long may be asked of another as well, and at the end, when there is
+//! nothing else to ask for, sooner. A member that lies is dropped at the first lie, one
+//! that crawls when others can give what it owes; one that lacks something is not at
+//! fault.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -46,6 +52,8 @@ const PASSED_ON_WITHIN: Duration = Duration::from_millis(800);
 /// What is owed for so long, and three times as long as the pace would have it, may be asked of
 /// another as well.
 const OWED_MAX: Duration = Duration::from_millis(1_500);
+/// Who owes something for too long, at every look for so long, crawls.
+const CRAWLS_AFTER: Duration = Duration::from_secs(3);
 /// How often is looked for what is owed for too long.
 const REMIND_EVERY: Duration = Duration::from_millis(50);
 /// Less than this is asked of one holder alone and by name, bytes: talking to
@@ -145,7 +153,7 @@ struct Peer {
     lacks: BTreeSet<u32>,
     /// Whether it may have something to hand out; `None` where it never does.
     hands_out: Option<bool>,
-    /// When it said that it has given everything to somebody.
+    /// When all was handed out, and before that when it came: how long it is spared.
     given_out: Time,
     /// What it owes, and since when.
     owes: BTreeMap<u32, Time>,
@@ -158,14 +166,16 @@ struct Peer {
     pace_bytes: u64,
     /// It had nothing that is open when it was looked at last.
     barren: bool,
-    /// It owes something for too long: what only it has is as good as lost.
-    slow: bool,
+    /// Since when it owes something for too long: what only it has is as good as lost.
+    slow: Option<Time>,
+    /// It is asked for what nobody near passes on.
+    far: bool,
 }
 
 impl Peer {
     /// Whether it counts among those that pass on what they have.
     fn passes_on(&self) -> bool {
-        self.hands_out.is_none() && !self.slow
+        self.hands_out.is_none() && self.slow.is_none() && !self.far
     }
 
     fn has(&self, at: u32) -> bool {
@@ -182,7 +192,11 @@ impl Peer {
         self.bytes_owed + self.to_hand_out.iter().map(|bytes| u64::from(*bytes)).sum::<u64>()
     }
 
-    fn owed_max(&self) -> Duration {
+    /// For how long it may owe something; `at_the_end` others have nothing else to do.
+    fn owed_max(&self, at_the_end: bool) -> Duration {
+        if at_the_end {
+            return OWED_MAX;
+        }
         let expected = self.pace.map_or(0.0, |pace| self.outstanding() as f64 / pace.max(1.0));
         OWED_MAX.max(Duration::from_secs_f64((3.0 * expected).min(60.0)))
     }
@@ -210,6 +224,7 @@ pub struct Swarm {
     /// How many members that pass it on have it.
     known: Vec<u16>,
     peers: BTreeMap<MemberId, Peer>,
+    far: BTreeSet<MemberId>,
     bytes_in_flight: u64,
     reminded: Time,
     progress: Progress,
@@ -240,11 +255,18 @@ impl Swarm {
             positions,
             overdue: BTreeSet::new(),
             peers: BTreeMap::new(),
+            far: BTreeSet::new(),
             bytes_in_flight: 0,
             reminded: Time(0),
             progress,
             rng: SmallRng::seed_from_u64(seed),
         }
+    }
+
+    /// These are far: others go first.
+    pub fn with_far(mut self, far: BTreeSet<MemberId>) -> Self {
+        self.far = far;
+        self
     }
 
     /// What is held here, for those that are to know.
@@ -262,7 +284,7 @@ impl Swarm {
 
     /// `peer` can be asked from now on. It holds everything, or what it says.
     pub fn joined(&mut self, now: Time, peer: MemberId, whole: bool) {
-        let size = self.state.len();
+        let (size, far) = (self.state.len(), self.far.contains(&peer));
         let entry = self.peers.entry(peer).or_insert_with(|| Peer {
             whole: false,
             have: Bits::new(size),
@@ -276,7 +298,8 @@ impl Swarm {
             pace_since: now,
             pace_bytes: 0,
             barren: false,
-            slow: false,
+            slow: None,
+            far,
         });
         entry.whole |= whole;
         entry.barren = false;
@@ -385,9 +408,15 @@ impl Swarm {
     fn rarest(&mut self, now: Time, peer: MemberId, room: u64) -> ActionList {
         let alone = self.peers.len() == 1;
         let start = if alone { 0 } else { self.rng.random_range(0..self.state.len() as u32) };
+        let others = self.peers.iter().filter(|(other, _)| **other != peer).map(|(_, p)| p);
+        let (mut near, mut handing_out) = (false, false);
+        for other in others.filter(|other| other.slow.is_none()) {
+            near |= !other.far;
+            handing_out |= other.hands_out == Some(true);
+        }
         let Some(entry) = self.peers.get(&peer) else { return ActionList::default() };
-        let spared = entry.hands_out == Some(false);
-        let patient = now.since(entry.given_out) < PASSED_ON_WITHIN;
+        let spared = entry.hands_out == Some(false) || (entry.far && near);
+        let patient = handing_out || now.since(entry.given_out) < PASSED_ON_WITHIN;
         let may = |at: &u32| {
             entry.has(*at)
                 && !entry.owes.contains_key(at)
@@ -435,13 +464,15 @@ impl Swarm {
         }
         self.reminded = now;
         let (mut late, mut turned) = (Vec::new(), false);
+        let at_the_end = self.open.is_empty();
         for peer in self.peers.values_mut() {
-            let owed_max = peer.owed_max();
-            let before = late.len();
+            let longest = peer.owed_max(false);
+            let slow = peer.owes.values().any(|since| now.since(*since) > longest);
+            let owed_max = peer.owed_max(at_the_end);
             let owed = peer.owes.iter().filter(|(_, since)| now.since(**since) > owed_max);
             late.extend(owed.map(|(at, _)| *at));
-            let slow = late.len() > before;
-            turned |= std::mem::replace(&mut peer.slow, slow) != slow;
+            turned |= peer.slow.is_some() != slow;
+            peer.slow = slow.then(|| peer.slow.unwrap_or(now));
         }
         if turned {
             self.count_anew();
@@ -453,6 +484,21 @@ impl Swarm {
                 self.peers.values_mut().for_each(|p| p.barren = false);
             }
         }
+    }
+
+    /// Who crawls although others have all that it owes, and all that only it could be
+    /// asked for: to be dropped.
+    pub fn crawling(&self, now: Time) -> Vec<MemberId> {
+        let crawls = |p: &Peer| p.slow.is_some_and(|since| now.since(since) >= CRAWLS_AFTER);
+        let crawling = self.peers.iter().filter(|(_, peer)| crawls(peer));
+        crawling.map(|(id, _)| *id).filter(|id| self.can_do_without(*id)).collect()
+    }
+
+    fn can_do_without(&self, peer: MemberId) -> bool {
+        let well = |(id, p): &(&MemberId, &Peer)| **id != peer && p.slow.is_none();
+        let others: Vec<&Peer> = self.peers.iter().filter(well).map(|(_, p)| p).collect();
+        let missing = (0..self.state.len()).filter(|at| self.state[*at] == State::Open);
+        !others.is_empty() && missing.map(|at| at as u32).all(|at| others.iter().any(|p| p.has(at)))
     }
 
     // What comes.
@@ -518,8 +564,10 @@ impl Swarm {
         }
         if follow.is_empty() && entry.hands_out == Some(true) {
             entry.hands_out = Some(false);
-            entry.given_out = now;
             entry.barren = false;
+            // Those near pass it on from now on, so who is far is spared for as long.
+            self.peers.values_mut().for_each(|p| p.given_out = now);
+            return Ok(follow);
         }
         for chunk in &follow {
             let Some(at) = self.positions.position(&chunk.digest) else { continue };

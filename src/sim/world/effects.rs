@@ -157,7 +157,7 @@ impl World {
             }
             Effect::Answer { ticket, bytes } => self.answer(s, ticket, bytes),
             Effect::Reply { ticket, result } => self.reply(s, ticket, result),
-            Effect::Fetch { root, from, .. } => self.fetch(s, root, from),
+            Effect::Fetch { root, whom } => self.fetch(s, root, whom.from),
             Effect::Activate { app, version, sequence, root, keep_edits, .. } => {
                 let server = &self.servers[s];
                 Checker::whole(server, &app, root)?;

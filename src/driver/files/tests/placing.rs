@@ -204,6 +204,45 @@ fn names_that_differ_by_case_are_two_or_refused() {
     assert!(!into.exists(), "nothing is left of it");
 }
 
+/// A file system of a thousand inodes, in a mount namespace of its own, and a thousand files.
+#[test]
+fn more_files_than_there_are_inodes_are_refused_before_one_is_written() {
+    const INSIDE: &str = "ALTHING_TEST_INODES";
+    if let Ok(at) = std::env::var(INSIDE) {
+        return run_out_of_inodes(Path::new(&at));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let script = "mount -t tmpfs -o nr_inodes=1000 none \"$1\" && exec \"$2\" --exact \
+                  driver::files::tests::placing::\
+                  more_files_than_there_are_inodes_are_refused_before_one_is_written";
+    let unshared = |script: &str| {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]);
+        command.arg(dir.path()).arg(std::env::current_exe().unwrap()).env(INSIDE, dir.path());
+        command.status().is_ok_and(|status| status.success())
+    };
+    if !unshared("mount -t tmpfs none \"$1\"") {
+        eprintln!("no file systems may be mounted here: not tried");
+        return;
+    }
+    assert!(unshared(script), "the test inside failed");
+}
+
+fn run_out_of_inodes(at: &Path) {
+    let empty = |n: usize| Entry {
+        path: path(&format!("page-{n}")),
+        node: Node::File { mode: 0o644, size: 0, digest: Digest::of_bytes(b""), chunks: vec![] },
+    };
+    let free = || rustix::fs::statvfs(at).unwrap().f_favail;
+    let before = free();
+    let large = Tree::new((0..before as usize + 1).map(empty).collect()).unwrap();
+    let error = place(&large, &Memory::default(), None, &at.join("next")).unwrap_err();
+    assert!(error.is_full(), "{error}");
+    assert_eq!(free(), before, "the disk is as it was");
+    let fits = Tree::new((0..100).map(empty).collect()).unwrap();
+    assert_eq!(place(&fits, &Memory::default(), None, &at.join("next")).unwrap().files, 100);
+}
+
 #[test]
 fn a_tree_that_cannot_fit_is_refused_before_anything_is_written() {
     let at = tempfile::tempdir().unwrap();

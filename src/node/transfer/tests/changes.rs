@@ -28,7 +28,7 @@ impl Door {
     /// That of an honest member.
     fn of(holder: &Member) -> Self {
         let store = holder.store.clone();
-        Self::new(move |recv, send| serve(store.clone(), Boards::default(), id(0), recv, send))
+        Self::new(move |recv, send| serve(store.clone(), Boards::default(), ASKER, recv, send))
     }
 
     fn opened(&self) -> usize {
@@ -55,7 +55,13 @@ async fn ask(
     root: Digest,
     bases: &[Digest],
 ) -> Result<Pulled, TransferError> {
-    let wanted = Wanted { root, from: id(0), peers: Vec::new(), bases: bases.to_vec() };
+    let wanted = Wanted {
+        root,
+        from: id(0),
+        peers: Vec::new(),
+        far: BTreeSet::new(),
+        bases: bases.to_vec(),
+    };
     fetch(requester.store.clone(), Boards::default(), door.clone(), wanted, |_| {}).await
 }
 

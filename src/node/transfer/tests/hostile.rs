@@ -186,6 +186,28 @@ async fn much_is_claimed_and_little_is_sent() {
     assert!(matches!(error, TransferError::Broken(_)), "{error}");
 }
 
+fn empty_files(count: usize) -> Raw {
+    let empty = |n: usize| {
+        let digest = Digest::of_bytes(b"");
+        let node = RawNode::File { mode: 0o644, size: 0, digest, chunks: Vec::new() };
+        RawEntry { path: format!("page-{n:07}").into_bytes(), node }
+    };
+    Raw { entries: (0..count).map(empty).collect() }
+}
+
+/// Nothing of it gets to the disk. As many as a tree may have are taken, and whether they can be
+/// placed is for the disk to say (`driver::files::place`).
+#[tokio::test]
+async fn more_files_than_a_tree_may_have_are_refused() {
+    let requester = member();
+    let before = on_disk(requester._dir.path());
+    let listing = wire::encode(Kind::Tree, &empty_files(limits::ENTRIES_MAX + 1));
+    let answer = frame(Tag::Listing, &listing);
+    let error = asked(&requester, Digest::of_bytes(b"wanted"), &answer).await;
+    assert!(error.is_lie(), "{error}");
+    assert_eq!(on_disk(requester._dir.path()), before);
+}
+
 /// What a listing of so many empty files costs: bounded by what it may be long, and so
 /// in memory. `cargo test --lib hostile::how_it_scales -- --ignored --nocapture`
 #[tokio::test]
@@ -199,16 +221,9 @@ async fn how_it_scales_with_a_million_empty_files() {
             .and_then(|kb| kb.parse::<u64>().ok())
             .map_or_else(|| panic!("{what}: no figure"), |kb| kb / 1_024)
     };
-    let empty = |n: usize| {
-        let digest = Digest::of_bytes(b"");
-        let node = RawNode::File { mode: 0o644, size: 0, digest, chunks: Vec::new() };
-        RawEntry { path: format!("page-{n:07}").into_bytes(), node }
-    };
     let requester = member();
     for (files, good) in [(1_000_000, true), (limits::ENTRIES_MAX + 1, false)] {
-        let raw = Raw { entries: (0..files).map(empty).collect() };
-        let listing = wire::encode(Kind::Tree, &raw);
-        drop(raw);
+        let listing = wire::encode(Kind::Tree, &empty_files(files));
         let wanted = if good {
             decode::<IHaveList>(Kind::Tree, &listing).unwrap().root()
         } else {

@@ -8,11 +8,29 @@ use std::{
 };
 
 use super::*;
-use crate::proto::replication::{Join, Standing};
+use crate::{
+    node::rate::Rate,
+    proto::replication::{Join, Standing},
+};
 
 /// Who can be reached, and what each has served.
 #[derive(Clone, Default)]
-struct Network(Arc<Mutex<BTreeMap<MemberId, Place>>>);
+struct Network {
+    places: Arc<Mutex<BTreeMap<MemberId, Place>>>,
+    /// Whose first digit is this or more is elsewhere than the others; nobody if not given.
+    elsewhere: Option<u8>,
+    /// How fast everything goes, taken together.
+    rate: Rate,
+    /// Bytes served to who is far.
+    crossed: Arc<AtomicU64>,
+}
+
+impl Network {
+    fn are_far(&self, one: MemberId, other: MemberId) -> bool {
+        let is_elsewhere = |member: MemberId| self.elsewhere.is_some_and(|n| member.0.0[0] >= n);
+        is_elsewhere(one) != is_elsewhere(other)
+    }
+}
 
 #[derive(Clone)]
 enum Place {
@@ -20,6 +38,8 @@ enum Place {
     Member { store: ContentStore, boards: Boards, served: Arc<AtomicU64>, cut: Option<u64> },
     /// Says that it holds all of it, and sends other bytes.
     Liar,
+    /// Says that it holds all of it, and sends nothing.
+    Crawler,
     /// Of a version before this one, whose newest word is this.
     Old { store: ContentStore, newest: Tag },
 }
@@ -36,11 +56,12 @@ impl Connect for Port {
     type Send = WriteHalf<DuplexStream>;
 
     async fn open(&self, member: MemberId) -> io::Result<(Self::Recv, Self::Send)> {
-        let place = self.network.0.lock().unwrap().get(&member).cloned();
+        let place = self.network.places.lock().unwrap().get(&member).cloned();
         let place = place.ok_or_else(|| io::Error::other("nobody is there"))?;
         let ((recv, send), (their_recv, their_send)) = pipe(256 << 10);
-        let me = self.me;
-        let mut recv: Self::Recv = Box::new(recv);
+        let far = self.network.are_far(self.me, member);
+        let (me, crossed) = (Asker { id: self.me, far }, self.network.crossed.clone());
+        let mut recv: Self::Recv = Box::new(self.network.rate.limit(recv));
         match place {
             Place::Member { store, boards, served, cut } => {
                 if let Some(cut) = cut {
@@ -51,9 +72,11 @@ impl Connect for Port {
                     // What was cut short is counted for what it was.
                     let bytes = done.map_or(cut.unwrap_or(0), |done| done.bytes);
                     served.fetch_add(bytes, Ordering::SeqCst);
+                    crossed.fetch_add(if far { bytes } else { 0 }, Ordering::SeqCst);
                 });
             }
-            Place::Liar => drop(tokio::spawn(lie(their_recv, their_send))),
+            Place::Liar => drop(tokio::spawn(lie(true, their_recv, their_send))),
+            Place::Crawler => drop(tokio::spawn(lie(false, their_recv, their_send))),
             Place::Old { store, newest } => {
                 drop(tokio::spawn(be_old(store, newest, their_recv, their_send)));
             }
@@ -62,7 +85,7 @@ impl Connect for Port {
     }
 }
 
-async fn lie(recv: ReadHalf<DuplexStream>, mut send: WriteHalf<DuplexStream>) {
+async fn lie(sends: bool, recv: ReadHalf<DuplexStream>, mut send: WriteHalf<DuplexStream>) {
     let activity = Activity::new(IDLE);
     let mut wire = Wire::new(recv, &activity);
     while let Ok(Some((tag, bytes))) = wire.frame().await {
@@ -71,7 +94,7 @@ async fn lie(recv: ReadHalf<DuplexStream>, mut send: WriteHalf<DuplexStream>) {
                 let _understood: Join = decode(Kind::Message, &bytes).unwrap();
                 frame(Tag::Standing, &wire::encode(Kind::Message, &Standing::Whole))
             }
-            Tag::AskChunks => {
+            Tag::AskChunks if sends => {
                 let asked: ActionList = decode(Kind::Message, &bytes).unwrap();
                 let mut answer = updates(&asked.chunks, Content::Inline);
                 asked.chunks.iter().for_each(|chunk| answer.extend(vec![7; chunk.len as usize]));
@@ -95,7 +118,7 @@ pub(super) async fn be_old(
     let (questions, mut pass_on) = duplex(64 << 10);
     let activity = Activity::new(IDLE);
     let mut wire = Wire::new(recv, &activity);
-    let serving = tokio::spawn(serve(store, Boards::default(), id(0), questions, send));
+    let serving = tokio::spawn(serve(store, Boards::default(), ASKER, questions, send));
     while let Ok(Some((tag, bytes))) = wire.frame().await {
         if tag as u8 > newest as u8 {
             serving.abort(); // as at any tag that is none
@@ -114,7 +137,11 @@ struct Bench {
     tree: Tree,
     /// What those that fetch hold already.
     bases: Vec<Digest>,
+    /// By whom, who, and why.
+    dropped: Dropped,
 }
+
+type Dropped = Arc<Mutex<Vec<(MemberId, MemberId, String)>>>;
 
 impl Bench {
     fn new(count: usize, contents: &[&[u8]]) -> Self {
@@ -127,6 +154,7 @@ impl Bench {
             members,
             tree,
             bases: Vec::new(),
+            dropped: Dropped::default(),
         };
         (0..count).for_each(|n| this.set(n, None));
         this
@@ -139,7 +167,7 @@ impl Bench {
     }
 
     fn place(&self, n: usize, place: Place) {
-        self.network.0.lock().unwrap().insert(id(n as u8), place);
+        self.network.places.lock().unwrap().insert(id(n as u8), place);
     }
 
     /// `n` fetches from the first, and from all others beside it.
@@ -149,8 +177,17 @@ impl Bench {
         let peers = (1..self.members.len()).filter(|peer| *peer != n).map(|peer| id(peer as u8));
         let (store, boards) = (self.members[n].store.clone(), self.boards[n].clone());
         let (root, bases) = (self.tree.root(), self.bases.clone());
-        let wanted = Wanted { root, from: id(0), peers: peers.collect(), bases };
-        async move { fetch(store, boards, port, wanted, |_| {}).await }
+        let (from, peers): (_, Vec<MemberId>) = (id(0), peers.collect());
+        let all = peers.iter().copied().chain([from]);
+        let far = all.filter(|other| self.network.are_far(me, *other)).collect();
+        let wanted = Wanted { root, from, peers, far, bases };
+        let dropped = self.dropped.clone();
+        let tell = move |news| {
+            if let News::Dropped(member, error) = news {
+                dropped.lock().unwrap().push((me, member, error.to_string()));
+            }
+        };
+        async move { fetch(store, boards, port, wanted, tell).await }
     }
 
     async fn fetch_all(&self, who: impl IntoIterator<Item = usize>) -> Vec<Pulled> {
@@ -192,6 +229,45 @@ async fn a_liar_among_those_asked_spoils_nothing() {
     bench.place(3, Place::Liar);
     bench.fetch_all(1..3).await;
     assert!(bench.is_whole(1) && bench.is_whole(2));
+    let dropped = bench.dropped.lock().unwrap().clone();
+    let lied = |(_, who, why): &(MemberId, MemberId, String)| {
+        *who == id(3) && why.starts_with("the holder lied")
+    };
+    assert!(!dropped.is_empty() && dropped.iter().all(lied), "{dropped:?}");
+}
+
+/// Two places with four members each, of which one publishes: the other place gets one copy.
+#[tokio::test(start_paused = true)]
+async fn one_copy_goes_to_each_place() {
+    let content = noise(1, 24 << 20);
+    let mut bench = Bench::new(8, &[&content]);
+    bench.network.elsewhere = Some(4);
+    bench.fetch_all(1..8).await;
+    assert!((1..8).all(|n| bench.is_whole(n)));
+    let sent = bench.served(0).await as f64 / content.len() as f64;
+    let crossed = bench.network.crossed.load(Ordering::SeqCst) as f64 / content.len() as f64;
+    assert!((1.0..1.6).contains(&crossed), "{crossed} copies from place to place");
+    assert!(sent < 2.6, "{sent} copies of the publisher: one for each place");
+}
+
+/// One that says that it has all, and then says nothing, is dropped after some seconds; the
+/// others have it.
+#[tokio::test(start_paused = true)]
+async fn who_crawls_is_dropped_and_told_of_once() {
+    let bench = Bench::new(4, &[&noise(1, 24 << 20)]);
+    bench.place(3, Place::Crawler);
+    let rate = 1 << 20;
+    bench.network.rate.set(Some(rate));
+    let began = tokio::time::Instant::now();
+    bench.fetch_all(1..3).await;
+    assert!(bench.is_whole(1) && bench.is_whole(2));
+    let least = Duration::from_secs(2 * (24 << 20) / rate);
+    assert!(began.elapsed() < least + Duration::from_secs(4), "{:?}", began.elapsed());
+    let mut dropped = bench.dropped.lock().unwrap().clone();
+    dropped.sort();
+    let who: Vec<_> = dropped.iter().map(|(by, who, _)| (*by, *who)).collect();
+    assert_eq!(who, [(id(1), id(3)), (id(2), id(3))], "{dropped:?}");
+    assert_eq!(dropped[0].2, TransferError::Crawls.to_string());
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,7 +290,7 @@ async fn members_that_have_parts_make_up_for_a_holder_that_died() {
         bench.members[n].store.put_tree(&bench.tree).unwrap();
     }
     bench.members[3].store.put_tree(&bench.tree).unwrap();
-    bench.network.0.lock().unwrap().remove(&id(0));
+    bench.network.places.lock().unwrap().remove(&id(0));
     bench.fetch_all(1..4).await;
     assert!((1..4).all(|n| bench.is_whole(n)));
 }

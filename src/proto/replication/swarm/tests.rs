@@ -229,6 +229,144 @@ fn what_few_have_is_asked_for_first() {
     }
 }
 
+/// A plan in which 1 is near and 2 is far, and who else there is.
+fn near_and_far(all: &[Chunk], near: &[u8]) -> Swarm {
+    let far = BTreeSet::from([id(2)]);
+    let mut swarm = Swarm::new(positions(all), |_| false, 1).with_far(far);
+    for who in near.iter().chain(&[2]) {
+        swarm.joined(START, id(*who), false);
+        swarm.gained(id(*who), 0..all.len() as u32);
+    }
+    swarm
+}
+
+fn who_is_asked(swarm: &mut Swarm, now: Time) -> BTreeSet<MemberId> {
+    swarm.asks(now).into_iter().map(|(who, _)| who).collect()
+}
+
+#[test]
+fn who_is_far_is_asked_for_what_nobody_near_has() {
+    let all = large();
+    let long = START + PASSED_ON_WITHIN * 2;
+    let mut swarm = near_and_far(&all, &[1]);
+    assert_eq!(who_is_asked(&mut swarm, long), [id(1)].into());
+    swarm.left(id(1));
+    assert_eq!(who_is_asked(&mut swarm, long), [id(2)].into(), "there is nobody else");
+
+    // Somebody near has nothing yet, and may get it.
+    let mut swarm = near_and_far(&all, &[]);
+    swarm.joined(START, id(3), false);
+    assert_eq!(who_is_asked(&mut swarm, START), [].into());
+    assert_eq!(who_is_asked(&mut swarm, long), [id(2)].into());
+
+    // As long as everything is handed out, it comes from there or from near.
+    let mut swarm = near_and_far(&all, &[]);
+    swarm.joined(START, id(0), true);
+    swarm.hands_out(id(0));
+    assert_eq!(who_is_asked(&mut swarm, long), [id(0)].into());
+    swarm.handed_out(long, id(0), &UpdateList::default()).unwrap();
+    assert_eq!(who_is_asked(&mut swarm, long), [].into(), "those near may get it now");
+    let later = long + PASSED_ON_WITHIN * 2;
+    assert!(who_is_asked(&mut swarm, later).contains(&id(0)), "who handed out is near");
+}
+
+#[test]
+fn who_is_far_is_asked_for_what_somebody_near_owes_for_too_long() {
+    let all = [chunk(1, 5)];
+    let mut swarm = near_and_far(&all, &[1]);
+    assert_eq!(who_is_asked(&mut swarm, START), [id(1)].into());
+    assert_eq!(who_is_asked(&mut swarm, START + OWED_MAX * 2), [id(2)].into());
+}
+
+#[test]
+fn who_crawls_is_dropped_where_others_have_what_it_owes() {
+    let all = large();
+    let ask_both = |others: std::ops::Range<u32>| {
+        let mut swarm = Swarm::new(positions(&all), |_| false, 1);
+        swarm.joined(START, id(1), true);
+        swarm.joined(START, id(2), false);
+        swarm.gained(id(2), others);
+        let mut now = START;
+        // The other one answers, in every look, and this one never.
+        for _ in 0..200 {
+            now = now + REMIND_EVERY;
+            for (who, ask) in swarm.asks(now) {
+                let Ask::Chunks(list) = ask else { panic!("handed out") };
+                // Nothing comes of the last one that is asked for, so that the fetch goes on.
+                let chunks: Vec<Chunk> =
+                    list.chunks.into_iter().filter(|c| *c != all[0] && who == id(2)).collect();
+                if chunks.is_empty() {
+                    continue;
+                }
+                for chunk in swarm.announced(who, &answer(&chunks, Content::Inline)).unwrap() {
+                    swarm.came(now, who, &chunk.digest);
+                    swarm.put_away(chunk.digest, chunk.digest).unwrap();
+                }
+            }
+            if now.since(START) < CRAWLS_AFTER {
+                assert!(swarm.crawling(now).is_empty(), "too early to say");
+            }
+        }
+        swarm.crawling(now)
+    };
+    assert_eq!(ask_both(1..40), [], "only it has the first one");
+    // Both owe that one then, so neither can be done without.
+    assert_eq!(ask_both(0..40), []);
+
+    let mut swarm = Swarm::new(positions(&all), |_| false, 1);
+    swarm.joined(START, id(1), true);
+    swarm.asks(START);
+    let late = START + OWED_MAX * 2;
+    swarm.asks(late);
+    swarm.joined(late, id(2), false);
+    swarm.gained(id(2), 0..40);
+    assert_eq!(swarm.crawling(late), [], "a moment is no crawl");
+    let later = late + CRAWLS_AFTER;
+    assert_eq!(swarm.crawling(later), [id(1)]);
+    swarm.left(id(1));
+    assert_eq!(who_is_asked(&mut swarm, later), [id(2)].into());
+}
+
+#[test]
+fn at_the_end_nobody_waits_for_the_slowest() {
+    let all = large();
+    let mut swarm = Swarm::new(positions(&all), |_| false, 1);
+    swarm.joined(START, id(1), true);
+    // It gives a chunk of 100 KiB every two seconds, so that what it is asked ahead takes ten.
+    let mut now = START;
+    let Some((_, Ask::Chunks(list))) = swarm.asks(now).pop() else { panic!("nothing asked") };
+    for chunk in list.chunks {
+        now = now + Duration::from_secs(2);
+        swarm.announced(id(1), &answer(&[chunk], Content::Inline)).unwrap();
+        swarm.came(now, id(1), &chunk.digest);
+        swarm.put_away(chunk.digest, chunk.digest).unwrap();
+    }
+    let Some((_, Ask::Chunks(slow))) = swarm.asks(now).pop() else { panic!("nothing asked") };
+    swarm.joined(now, id(2), false);
+    swarm.gained(id(2), 0..40);
+    let given = |swarm: &mut Swarm, now| {
+        let mut all = Vec::new();
+        for (who, ask) in swarm.asks(now) {
+            let Ask::Chunks(list) = ask else { panic!("handed out") };
+            assert_eq!(who, id(2));
+            for chunk in swarm.announced(who, &answer(&list.chunks, Content::Inline)).unwrap() {
+                swarm.came(now, who, &chunk.digest);
+                swarm.put_away(chunk.digest, chunk.digest).unwrap();
+                all.push(chunk);
+            }
+        }
+        all
+    };
+    while !given(&mut swarm, now).is_empty() {}
+    assert_eq!(swarm.lacking().0, slow.chunks.len() as u64, "the other has done the rest");
+    let mut late = given(&mut swarm, now + OWED_MAX + REMIND_EVERY);
+    late.sort();
+    let mut owed = slow.chunks;
+    owed.sort();
+    assert_eq!(late, owed);
+    assert!(swarm.is_complete());
+}
+
 proptest! {
     /// Whatever who has, in which order they answer, and who leaves: as long as
     /// one holds everything it all comes, within the bounds.
@@ -239,9 +377,11 @@ proptest! {
         picks in proptest::collection::vec((any::<u8>(), 0_u8..20), 1..60),
         seed: u64,
         hands_out: bool,
+        far in proptest::collection::btree_set(0_u8..5, 0..5),
     ) {
         let all: Vec<Chunk> = lens.iter().enumerate().map(|(n, l)| chunk(n as u32, *l)).collect();
-        let mut swarm = Swarm::new(positions(&all), |_| false, seed);
+        let far = far.into_iter().map(id).collect();
+        let mut swarm = Swarm::new(positions(&all), |_| false, seed).with_far(far);
         swarm.joined(START, id(0), true);
         for peer in 1..5 {
             swarm.joined(START, id(peer), false);
