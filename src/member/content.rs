@@ -414,9 +414,10 @@ impl Content {
             }
         }
         wanted.extend(self.sought.keys());
-        wanted.retain(|root| !self.whole.contains(root) && !self.fetches.contains_key(root));
+        wanted.retain(|root| !self.whole.contains(root));
         for root in wanted {
-            if self.fetches.len() < FETCHES_MAX {
+            // Until its window is closed, what was committed is wanted twice.
+            if self.fetches.len() < FETCHES_MAX && !self.fetches.contains_key(&root) {
                 self.fetch(around, root, rng, effects);
             }
         }

@@ -458,3 +458,21 @@ fn who_is_near_is_asked_first() {
         assert!(is_far(whom.from) && whom.far.contains(&whom.from), "there is no other");
     }
 }
+
+/// A version is committed before its window is closed, and is both current and being published then.
+#[test]
+fn what_is_wanted_twice_is_fetched_once() {
+    let mut bench = Bench::new();
+    bench.open(7, WindowMode::Single);
+    let publisher = SecretKey::from_seed([2; 32]).member();
+    let next = Version { publisher, ..version(2) };
+    bench.catalog.applications.get_mut(&app()).unwrap().push(next.clone());
+    let window = bench.catalog.window.as_mut().unwrap();
+    window.publication =
+        Some(Publication { request: 1, app: app(), base: 1, version: next, committed: true });
+    let fetches = |effects: &[Effect]| {
+        effects.iter().filter(|effect| matches!(effect, Effect::Fetch { .. })).count()
+    };
+    assert_eq!(fetches(&bench.drive()), 1);
+    assert_eq!(fetches(&bench.drive()), 0, "it is under way");
+}

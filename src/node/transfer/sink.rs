@@ -1,8 +1,11 @@
 //! Puts chunks away in the background, one batch while the next one comes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::Instant,
+};
 
 use super::TransferError;
 use crate::{
@@ -10,8 +13,10 @@ use crate::{
     store::{ContentStore, StoreError, Writer},
 };
 
-/// What is fetched between two commits, bytes: what a cut session loses at most.
+/// What is fetched between two commits, bytes: what a killed process loses at most.
 pub(super) const COMMIT: u64 = 16 << 20;
+/// And for how long, so that over a thin line it is not minutes of work.
+const COMMIT_AFTER: Duration = Duration::from_secs(2);
 
 /// One chunk, from whom, and its bytes.
 pub(super) type Piece = (MemberId, Digest, Arc<Vec<u8>>);
@@ -19,14 +24,20 @@ pub(super) type Piece = (MemberId, Digest, Arc<Vec<u8>>);
 /// See above.
 pub(super) struct Sink {
     store: ContentStore,
-    writer: Option<Writer>,
+    writer: Option<Began>,
     batch: Vec<Piece>,
     running: Option<JoinHandle<Stored>>,
 }
 
+/// What waits to be committed, and since when.
+struct Began {
+    writer: Writer,
+    since: Instant,
+}
+
 /// What became of a batch.
 pub(super) struct Stored {
-    writer: Option<Writer>,
+    writer: Option<Began>,
     /// What was looked at, each with the signature that was found.
     pub came: Vec<(Piece, Digest)>,
     /// Whether all that was put until now is durable, and to be read from the store.
@@ -51,7 +62,8 @@ impl Sink {
         }
         let batch = std::mem::take(&mut self.batch);
         let (store, writer) = (self.store.clone(), self.writer.take());
-        self.running = Some(spawn_blocking(move || put_away(&store, writer, batch)));
+        let now = Instant::now();
+        self.running = Some(spawn_blocking(move || put_away(&store, writer, batch, now)));
     }
 
     pub fn is_busy(&self) -> bool {
@@ -73,15 +85,21 @@ impl Sink {
 
     /// Makes durable what was put.
     pub async fn commit(mut self) -> Result<(), TransferError> {
-        let Some(writer) = self.writer.take() else { return Ok(()) };
+        let Some(Began { writer, .. }) = self.writer.take() else { return Ok(()) };
         Ok(spawn_blocking(move || writer.commit()).await??)
     }
 }
 
 /// Verifies and puts a batch. On a lie the writer and what was put before it
 /// are still good, and the rest goes on; after a failure of the disk there is no writer.
-fn put_away(store: &ContentStore, writer: Option<Writer>, batch: Vec<Piece>) -> Stored {
-    let mut writer = writer.unwrap_or_else(|| store.writer());
+fn put_away(
+    store: &ContentStore,
+    writer: Option<Began>,
+    batch: Vec<Piece>,
+    now: Instant,
+) -> Stored {
+    let began = || Began { writer: store.writer(), since: now };
+    let Began { mut writer, since } = writer.unwrap_or_else(began);
     let mut came = Vec::with_capacity(batch.len());
     for piece in batch {
         let digest = piece.1;
@@ -93,8 +111,9 @@ fn put_away(store: &ContentStore, writer: Option<Writer>, batch: Vec<Piece>) -> 
             }
         }
     }
-    if writer.waiting() < COMMIT {
-        return Stored { writer: Some(writer), came, committed: false, result: Ok(()) };
+    if writer.waiting() < COMMIT && now.duration_since(since) < COMMIT_AFTER {
+        let writer = Some(Began { writer, since });
+        return Stored { writer, came, committed: false, result: Ok(()) };
     }
     let result = writer.commit();
     Stored { writer: None, came, committed: result.is_ok(), result }
