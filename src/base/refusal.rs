@@ -53,8 +53,21 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\n  why: {}\n  do:  {}", self.what, self.why, self.todo)
+        // What has several lines stays below itself.
+        let why = self.why.replace('\n', "\n       ");
+        write!(f, "{}\n  why: {why}\n  do:  {}", self.what, self.todo)
     }
 }
 
 impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_several_lines_stays_below_itself() {
+        let refusal = Refusal::new(Reason::Invalid, "It was not.", "One.\nTwo.", "Mend it.");
+        assert_eq!(refusal.to_string(), "It was not.\n  why: One.\n       Two.\n  do:  Mend it.");
+    }
+}

@@ -1,17 +1,16 @@
 //! `althing rules check`: the rules of a manifest as they are understood, before anybody judges
 //! by them. No member is asked.
 
-use std::{collections::BTreeMap, fs, io::ErrorKind, path::Path, process::ExitCode};
+use std::{fs, io::ErrorKind, path::Path, process::ExitCode};
 
-use serde::{Deserialize, Serialize};
-use toml::Spanned;
+use serde::Serialize;
 
 use super::output::{Output, Paint, note};
 use crate::{
     base::{Reason, Refusal},
-    driver::{Definition, rules::Rules},
+    driver::{Definition, Part, Wrong},
     node::manifest::{Manifest, SIZE_MAX, line_and_column},
-    proto::rule::{Wrong, parse},
+    proto::rule,
 };
 
 pub(super) fn check(output: &Output, file: &Path) -> Result<ExitCode, Refusal> {
@@ -97,19 +96,9 @@ impl Mistake {
         let Self { at, line, column, rule, why } = self;
         let rule = rule.as_ref().map(|rule| format!("rule {rule}: ")).unwrap_or_default();
         let at = if text.is_char_boundary(*at) { *at } else { text.len() };
-        let place = Wrong { at, why: String::new() }.shown(text);
+        let place = rule::Wrong { at, why: String::new() }.shown(text);
         format!("{file}:{line}:{column}: {rule}{why}\n{}", place.trim_end())
     }
-}
-
-/// A manifest by its places. What of it is wrong otherwise is found by [`Manifest`].
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Places {
-    rules: BTreeMap<Spanned<String>, Spanned<String>>,
-    mail: BTreeMap<Spanned<String>, toml::Value>,
-    webhook: BTreeMap<Spanned<String>, toml::Value>,
-    script: BTreeMap<Spanned<String>, toml::Value>,
 }
 
 pub(super) fn look(text: &str) -> Findings {
@@ -121,97 +110,36 @@ pub(super) fn look(text: &str) -> Findings {
             return found;
         }
     };
-    // The same text was read a moment ago.
-    let places: Places = toml::from_str(text).unwrap_or_default();
     let all = manifest.rules();
-    for (name, sentence) in &places.rules {
-        let (name, span) = (name.get_ref().as_str(), sentence.span());
-        match parse(sentence.get_ref()) {
+    let mut tell = |wrong: Wrong, rule: Option<&str>| {
+        let at = manifest.place(&wrong).unwrap_or(0);
+        found.wrong.push(Mistake::new(text, at, rule, wrong.why));
+    };
+    for (name, sentence) in &all.rules {
+        let (name, at) = (name.as_str(), ["rules", name.as_str()]);
+        match rule::parse(sentence) {
             Ok(rule) => {
-                let lost = all.undefined(&rule.then).into_iter();
-                let lost: Vec<_> = lost
-                    .map(|why| Mistake::new(text, span.start, Some(name), format!("it {why}.")))
-                    .collect();
+                let lost = all.undefined(&rule.then);
                 if lost.is_empty() {
-                    let (name, rule) = (name.to_owned(), rule.to_string());
-                    found.rules.push(Understood { name, rule });
+                    found.rules.push(Understood { name: name.to_owned(), rule: rule.to_string() });
                 }
-                found.wrong.extend(lost);
+                for why in lost {
+                    tell(Wrong::new(at, format!("it {why}.")), Some(name));
+                }
             }
-            Err(Wrong { at, why }) => {
-                let at = span.start + place_in(text.get(span).unwrap_or_default(), at);
-                found.wrong.push(Mistake::new(text, at, Some(name), format!("{why}.")));
+            Err(wrong) => {
+                let said = Wrong::new(at, format!("{}.", wrong.why));
+                tell(Wrong { part: Part::Text(wrong.at), ..said }, Some(name));
             }
         }
     }
-    // One at a time, so that it is known which of them is wrong.
-    let at = |places: &BTreeMap<Spanned<String>, toml::Value>, name: &str| {
-        let place = places.keys().find(|key| key.get_ref() == name);
-        place.map_or(0, |key| key.span().start)
-    };
-    let Rules { mail, webhook, script, .. } = all.clone();
-    let none = Rules::default;
-    let mails = mail.into_iter().map(|(name, it)| {
-        (at(&places.mail, name.as_str()), Rules { mail: [(name, it)].into(), ..none() })
-    });
-    let webhooks = webhook.into_iter().map(|(name, it)| {
-        (at(&places.webhook, name.as_str()), Rules { webhook: [(name, it)].into(), ..none() })
-    });
-    let scripts = script.into_iter().map(|(name, it)| {
-        (at(&places.script, name.as_str()), Rules { script: [(name, it)].into(), ..none() })
-    });
-    for (at, one) in mails.chain(webhooks).chain(scripts) {
-        let why = one.check().err().unwrap_or_default().into_iter();
-        found.wrong.extend(why.map(|why| Mistake::new(text, at, None, why)));
+    // Of the sentences all is said.
+    let is_rule = |wrong: &Wrong| wrong.at.len() > 1 && wrong.at[0] == "rules";
+    for wrong in all.wrong().into_iter().filter(|wrong| !is_rule(wrong)) {
+        tell(wrong, None);
     }
-    found.wrong.extend(all.too_many().into_iter().map(|why| Mistake::new(text, 0, None, why)));
     found.wrong.sort_by_key(|wrong| wrong.at);
     found
-}
-
-/// Where in `raw`, a string as it is written in TOML with its quotes, that byte of its value
-/// stands which has so many before it.
-fn place_in(raw: &str, at: usize) -> usize {
-    let quotes = ["\"\"\"", "'''", "\"", "'"].into_iter().find(|quotes| raw.starts_with(quotes));
-    let Some(quotes) = quotes else { return 0 };
-    let mut place = quotes.len();
-    if quotes.len() == 3 {
-        // The first end of a line is no part of it.
-        let rest = &raw[place..];
-        place += rest.len()
-            - rest.strip_prefix("\r\n").or(rest.strip_prefix('\n')).unwrap_or(rest).len();
-    }
-    let mut passed = 0;
-    while passed < at {
-        let Some(first) = raw[place..].chars().next() else { break };
-        let (written, meant) = match first {
-            '\\' if quotes.starts_with('"') => escape(&raw[place..]),
-            first => (first.len_utf8(), first.len_utf8()),
-        };
-        if passed + meant > at {
-            break;
-        }
-        (place, passed) = (place + written, passed + meant);
-    }
-    place.min(raw.len() - quotes.len())
-}
-
-/// How many bytes an escape has at the start of `raw`, and how many its meaning.
-fn escape(raw: &str) -> (usize, usize) {
-    let digits = match raw[1..].chars().next() {
-        Some('x') => 2,
-        Some('u') => 4,
-        Some('U') => 8,
-        // The end of a line: all space behind it goes along.
-        Some(c) if c.is_whitespace() => {
-            return (1 + raw[1..].len() - raw[1..].trim_start().len(), 0);
-        }
-        // The parser took it: it is one character for another.
-        Some(_) => return (2, 1),
-        None => return (1, 0),
-    };
-    let code = raw.get(2..2 + digits).and_then(|code| u32::from_str_radix(code, 16).ok());
-    (2 + digits, code.and_then(char::from_u32).map_or(0, char::len_utf8))
 }
 
 #[cfg(test)]
@@ -271,9 +199,9 @@ mod tests {
     fn what_is_wrong_beside_rules_is_found_as_well() {
         assert_eq!(
             shown("[webhook.pager]\nurl = \"pager\"\n"),
-            ["f.toml:1:10: [webhook.pager] url = \"pager\" can't be asked, because it begins \
+            ["f.toml:2:7: [webhook.pager] url = \"pager\" can't be asked, because it begins \
               neither with https:// nor with http://: write it as \
-              https://pager.example.org/hook.\n[webhook.pager]\n         ^"]
+              https://pager.example.org/hook.\nurl = \"pager\"\n      ^"]
         );
         for (text, says) in [
             ("[rules]\nA = \"x\"\n", "f.toml:2:1: \"A\" is no name for a rule"),

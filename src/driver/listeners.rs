@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, fmt, net::IpAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Definition,
+    Definition, Wrong,
     services::{
         Services,
         spec::{as_span, is_default},
@@ -123,22 +123,30 @@ impl Definition for Listeners {
     }
 
     fn check(&self) -> Result<(), Vec<String>> {
-        let mut wrong = Vec::new();
+        Wrong::sentences(self.wrong())
+    }
+
+    fn wrong(&self) -> Vec<Wrong> {
+        let mut all = Vec::new();
         if self.0.len() > LISTENERS_MAX {
-            wrong.push(format!("More than {LISTENERS_MAX} listeners are defined: have fewer."));
+            let why = format!("More than {LISTENERS_MAX} listeners are defined: have fewer.");
+            all.push(Wrong::new(["listeners", &LISTENERS_MAX.to_string()], why));
         }
         let mut seen = BTreeSet::new();
-        for listener in self.0.iter().take(LISTENERS_MAX) {
-            let port = listener.port;
-            let mut say = |text: &str| wrong.push(format!("The listener of port {port} {text}"));
+        for (at, listener) in self.0.iter().take(LISTENERS_MAX).enumerate() {
+            let (at, port) = (at.to_string(), listener.port);
+            let mut say = |key: &str, text: &str| {
+                let why = format!("The listener of port {port} {text}");
+                all.push(Wrong::new(["listeners", &at, key], why));
+            };
             if !seen.insert(port) {
-                say("is there twice: leave one of them out.");
+                say("port", "is there twice: leave one of them out.");
             }
-            if let Err(why) = listener.check() {
-                say(&format!("{why}."));
+            if let Err((key, why)) = listener.check() {
+                say(key, &format!("{why}."));
             }
         }
-        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+        all
     }
 }
 
@@ -176,38 +184,57 @@ impl Listener {
         self.port == other.port && overlap
     }
 
-    fn check(&self) -> Result<(), &'static str> {
+    /// The key that is wrong, and why.
+    fn check(&self) -> Result<(), (&'static str, &'static str)> {
         let is_http = self.protocol == Some(Protocol::Http);
         match &self.service {
-            _ if self.port == 0 => return Err("names no port: choose one from 1 to 65535"),
+            _ if self.port == 0 => {
+                return Err(("port", "names no port: choose one from 1 to 65535"));
+            }
             Some(_) if is_http => {
-                return Err("names a service and speaks HTTP: leave the service out, and lead \
-                            requests to it by [[routes]]");
+                return Err((
+                    "service",
+                    "names a service and speaks HTTP: leave the service out, and lead requests to \
+                     it by [[routes]]",
+                ));
             }
             None if !is_http => {
-                return Err("leads to no service: name one, or write protocol = \"http\"");
+                return Err((
+                    "service",
+                    "leads to no service: name one, or write protocol = \"http\"",
+                ));
             }
             _ => {}
         }
         if is_http && self.proxy.is_some() {
-            return Err("speaks HTTP, where programs are told who asks by X-Forwarded-For: leave \
-                        proxy out");
+            return Err((
+                "proxy",
+                "speaks HTTP, where programs are told who asks by X-Forwarded-For: leave proxy out",
+            ));
         }
         if is_http && self.idle != IDLE {
-            return Err("speaks HTTP, where idle connections are closed after 60 s: leave idle \
-                        out");
+            return Err((
+                "idle",
+                "speaks HTTP, where idle connections are closed after 60 s: leave idle out",
+            ));
         }
         if self.address.is_some_and(|ip| ip.is_multicast() || ip.to_canonical() != ip) {
-            return Err("has an address that no server has: name one of its own, or leave it out");
+            return Err((
+                "address",
+                "has an address that no server has: name one of its own, or leave it out",
+            ));
         }
         if self.accept_proxy.len() > NETWORKS_MAX {
-            return Err("takes PROXY headers from more than 64 networks: name fewer");
+            let why = "takes PROXY headers from more than 64 networks: name fewer";
+            return Err(("accept_proxy", why));
         }
         if self.idle.is_zero() || self.idle > IDLE_MAX {
-            return Err("has to leave idle connections more than no time, and at most a week");
+            let why = "has to leave idle connections more than no time, and at most a week";
+            return Err(("idle", why));
         }
         if self.connections.is_some_and(|n| n == 0 || n > CONNECTIONS_MAX) {
-            return Err("has to take at least one connection, and at most 65536");
+            let why = "has to take at least one connection, and at most 65536";
+            return Err(("connections", why));
         }
         Ok(())
     }
@@ -224,14 +251,16 @@ impl fmt::Display for Listener {
 }
 
 /// Why `listeners` don't fit `services`: a sentence without its point.
-pub fn astray(listeners: &Listeners, services: &Services) -> Option<String> {
-    let named = listeners.0.iter().filter_map(|l| Some((l.port, l.service.as_ref()?)));
-    let mut lost = named.filter(|(_, service)| !services.0.contains_key(*service));
-    lost.next().map(|(port, service)| {
-        format!(
+pub fn astray(listeners: &Listeners, services: &Services) -> Option<Wrong> {
+    let all = listeners.0.iter().enumerate();
+    let named = all.filter_map(|(at, l)| Some((at, l.port, l.service.as_ref()?)));
+    let mut lost = named.filter(|(_, _, service)| !services.0.contains_key(*service));
+    lost.next().map(|(at, port, service)| {
+        let why = format!(
             "the listener of port {port} leads to a service {service}, which is not defined: add \
              [services.{service}], or correct the name"
-        )
+        );
+        Wrong::new(["listeners", &at.to_string(), "service"], why)
     })
 }
 
@@ -297,7 +326,7 @@ mod tests {
         let many: String =
             (1..=33).map(|n| format!("[[listeners]]\nport = {n}\nservice = \"x\"\n")).collect();
         assert!(listeners(&many).check().unwrap_err()[0].contains("32"));
-        let lost = astray(&listeners(one), &Services::default()).unwrap();
+        let lost = astray(&listeners(one), &Services::default()).unwrap().why;
         assert!(lost.contains("[services.x]"), "{lost}");
     }
 

@@ -37,6 +37,9 @@ pub mod services;
 pub mod settings;
 pub mod tls;
 pub mod variable;
+mod wrong;
+
+pub use wrong::{Part, Wrong};
 
 /// One type of content in one place.
 pub trait Driver {
@@ -78,6 +81,12 @@ pub trait Definition: Sized {
 
     /// Whether it makes sense: a sentence for each thing that does not.
     fn check(&self) -> Result<(), Vec<String>>;
+
+    /// What [`check`](Self::check) says, each with its place in a manifest. What is in no manifest
+    /// has none.
+    fn wrong(&self) -> Vec<Wrong> {
+        self.check().err().into_iter().flatten().map(Wrong::from).collect()
+    }
 
     /// Where its text lies in a tree.
     fn path() -> RelPath {

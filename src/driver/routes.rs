@@ -10,7 +10,7 @@ use std::{borrow::Cow, collections::BTreeSet, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Definition,
+    Definition, Wrong,
     listeners::Listeners,
     services::{
         Services,
@@ -149,28 +149,40 @@ impl Definition for Routes {
     }
 
     fn check(&self) -> Result<(), Vec<String>> {
-        let mut wrong = Vec::new();
+        Wrong::sentences(self.wrong())
+    }
+
+    fn wrong(&self) -> Vec<Wrong> {
+        let mut all = Vec::new();
         if self.0.len() > ROUTES_MAX {
-            wrong.push(format!("More than {ROUTES_MAX} routes are defined: have fewer."));
+            let why = format!("More than {ROUTES_MAX} routes are defined: have fewer.");
+            all.push(Wrong::new(["routes", &ROUTES_MAX.to_string()], why));
         }
         let mut seen = BTreeSet::new();
-        for Route { path, within, prefer, .. } in self.0.iter().take(ROUTES_MAX) {
-            let shown: String = path.chars().take(60).collect();
-            let mut say = |text: &str| wrong.push(format!("The route {shown:?} {text}"));
+        for (at, route) in self.0.iter().take(ROUTES_MAX).enumerate() {
+            let Route { path, within, prefer, .. } = route;
+            let (at, shown) = (at.to_string(), path.chars().take(60).collect::<String>());
+            let mut say = |key: &str, text: &str| {
+                all.push(Wrong::new(["routes", &at, key], format!("The route {shown:?} {text}")));
+            };
             if let Err(why) = check_path(path) {
-                say(&format!("{why}: write a path such as \"/api\", or \"/\" for all."));
+                say("path", &format!("{why}: write a path such as \"/api\", or \"/\" for all."));
             }
             if !seen.insert(path) {
-                say("is there twice: leave one of them out.");
+                say("path", "is there twice: leave one of them out.");
             }
             if within.is_zero() || *within > WITHIN_MAX {
-                say("has to give more than no time, and at most an hour, within which it answers.");
+                let why =
+                    "has to give more than no time, and at most an hour, within which it answers.";
+                say("within", why);
             }
             if prefer.0.len() > PREFERENCES_MAX {
-                say(&format!("prefers members in more than {PREFERENCES_MAX} ways: have fewer."));
+                let why =
+                    format!("prefers members in more than {PREFERENCES_MAX} ways: have fewer.");
+                say("prefer", &why);
             }
         }
-        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+        all
     }
 }
 
@@ -219,22 +231,25 @@ impl Route {
 
 /// Why `routes` don't fit `services`: a sentence without its point. What `listeners` lead to
 /// has a port as well.
-pub fn astray(routes: &Routes, listeners: &Listeners, services: &Services) -> Option<String> {
-    let lost = routes.0.iter().find(|route| !services.0.contains_key(&route.service));
+pub fn astray(routes: &Routes, listeners: &Listeners, services: &Services) -> Option<Wrong> {
+    let mut all = routes.0.iter().enumerate();
+    let lost = all.find(|(_, route)| !services.0.contains_key(&route.service));
     let served = &routes.served() | &listeners.served();
     let unserved = |(name, _): &(&ServiceName, _)| !served.contains(*name);
     let mut others = services.0.iter().filter(unserved);
     if let Some((name, _)) = others.find(|(_, service)| service.ready.wants_port()) {
-        return Some(format!(
+        let why = format!(
             "service {name} is to be asked at $PORT, and neither route nor listener leads to it, \
              so that it has none: add [[routes]] or [[listeners]], or name the port"
-        ));
+        );
+        return Some(Wrong::new(["services", name.as_str(), "ready"], why));
     }
-    lost.map(|Route { path, service, .. }| {
-        format!(
+    lost.map(|(at, Route { path, service, .. })| {
+        let why = format!(
             "the route {path:?} leads to a service {service}, which is not defined: add \
              [services.{service}], or correct the name"
-        )
+        );
+        Wrong::new(["routes", &at.to_string(), "service"], why)
     })
 }
 

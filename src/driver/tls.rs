@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Definition,
+    Definition, Wrong,
     services::spec::{as_span, is_default},
 };
 use crate::base::SecretName;
@@ -44,17 +44,19 @@ impl Definition for Tls {
     }
 
     fn check(&self) -> Result<(), Vec<String>> {
-        let mut wrong = Vec::new();
+        Wrong::sentences(self.wrong())
+    }
+
+    fn wrong(&self) -> Vec<Wrong> {
+        let mut all = Vec::new();
+        let mut say = |why: &str| all.push(Wrong::new(["tls", "port"], why));
         if self.port == Some(0) {
-            wrong.push("port = 0 of [tls] is none: name the one, or leave it out.".to_owned());
+            say("port = 0 of [tls] is none: name the one, or leave it out.");
         }
         if self.port.is_some() && !self.redirect {
-            wrong.push(
-                "port of [tls] is where `redirect` leads: set redirect = true, or leave it out."
-                    .to_owned(),
-            );
+            say("port of [tls] is where `redirect` leads: set redirect = true, or leave it out.");
         }
-        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+        all
     }
 }
 

@@ -63,8 +63,8 @@ pub(super) fn stage(
         let why = "The list leaves nothing at all.".to_owned();
         return Err(refusal(Reason::Invalid, why, "Leave something in it."));
     }
-    Defined::of(store, &tree).map_err(stored)?.map_err(|why| {
-        let why = format!("What it makes of the definitions is wrong: {why}.");
+    Defined::of(store, &tree).map_err(stored)?.map_err(|wrong| {
+        let why = format!("What it makes of the definitions is wrong: {}.", wrong.why);
         refusal(Reason::Invalid, why, "Correct the list, or publish a directory with a manifest.")
     })?;
     let root = store.put_tree(&tree).map_err(stored)?;

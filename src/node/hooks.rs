@@ -194,7 +194,9 @@ impl Runner {
             ))
         };
         let defined = self.vault.content.defined_by(&next.active.root);
-        let defined = defined.map_err(|error| error.to_string()).and_then(|defined| defined);
+        let defined = defined
+            .map_err(|error| error.to_string())
+            .and_then(|defined| defined.map_err(|wrong| wrong.why));
         let defined = defined.map_err(|why| unfit(format!("can't be run, because {why}")))?;
         let run = async {
             let secrets = self.secrets(&app, next.hook, &defined).await;

@@ -411,9 +411,9 @@ impl View<'_> {
     fn defined(&self, what: &str) -> Result<Defined, Refusal> {
         let tree = self.listing(&self.application.current().root, what)?;
         let defined = Defined::of(self.store, &tree).map_err(|e| failed(what, &e.into()))?;
-        defined.map_err(|why| {
+        defined.map_err(|wrong| {
             let todo = "Publish a version that can be used.";
-            Refusal::new(Reason::Invalid, what, format!("In its version {why}."), todo)
+            Refusal::new(Reason::Invalid, what, format!("In its version {}.", wrong.why), todo)
         })
     }
 

@@ -10,7 +10,7 @@ use crate::{
         catalog::AppSpec, limits, quantity, rollout,
     },
     driver::{
-        Definition,
+        Definition, Wrong,
         addresses::Addresses,
         hooks::Hooks,
         listeners::{self, Listeners},
@@ -20,7 +20,12 @@ use crate::{
         settings::{Format, Settings},
         tls::Tls,
     },
+    node::run::sentence,
 };
+
+mod place;
+#[cfg(test)]
+mod tests;
 
 /// The name of the file. It is never part of the content.
 pub const FILE_NAME: &str = "althing.toml";
@@ -69,6 +74,12 @@ pub struct Manifest {
     /// What is run then.
     #[serde(default)]
     pub script: BTreeMap<ServiceName, Script>,
+    /// All of it as it was written: places are looked up in it.
+    #[serde(skip)]
+    text: String,
+    /// The command has put its live tree elsewhere.
+    #[serde(skip)]
+    is_put: bool,
 }
 
 /// `[rollout]`.
@@ -95,18 +106,22 @@ pub enum OnFailure {
 }
 
 impl RolloutSection {
-    fn resolve(&self) -> Result<Rollout, String> {
+    fn resolve(&self, faults: &mut Faults) -> Rollout {
+        let mut say = |key: &str, why: &str| {
+            faults.add(Wrong::new(["rollout", key], format!("[rollout] {why}.")), CORRECT);
+        };
         if self.at_once == Some(0) {
-            return Err("at_once = 0 would bring it to nobody: give at least 1".to_owned());
+            say("at_once", "at_once = 0 would bring it to nobody: give at least 1");
         }
-        let pause = self.pause.as_deref().map(quantity::span).transpose()?;
+        let pause = self.pause.as_deref().map(quantity::span).transpose();
+        let pause = pause.map_err(|why| say("pause", &format!("pause: {why}"))).unwrap_or_default();
         if pause.is_some_and(|pause| pause > rollout::PAUSE_MAX) {
-            return Err("its pause is longer than an hour".to_owned());
+            say("pause", "pause is longer than an hour: write a shorter span");
         }
         // Fits: an hour has 3.6 million milliseconds.
         let pause_ms = pause.map(|pause| u32::try_from(pause.as_millis()).unwrap_or(u32::MAX));
         let stays = self.on_failure == OnFailure::Stop;
-        Ok(Rollout { at_once: self.at_once, pause_ms, stays })
+        Rollout { at_once: self.at_once, pause_ms, stays }
     }
 }
 
@@ -195,79 +210,59 @@ impl Manifest {
 
     /// Parses a manifest. The error names line and column.
     pub fn parse(text: &str) -> Result<Self, String> {
-        Self::parse_at(text).map_err(|(start, what)| {
-            let (line, column) = line_and_column(text, start);
-            format!("In {FILE_NAME}, line {line}, column {column}: {what}.")
-        })
+        Self::parse_at(text).map_err(|(start, what)| told(text, Some(start), &format!("{what}.")))
     }
 
     /// The same; the error is where it is wrong, in bytes from the start, and why.
     pub fn parse_at(text: &str) -> Result<Self, (usize, String)> {
-        toml::from_str(text).map_err(|error: toml::de::Error| {
+        let manifest: Self = toml::from_str(text).map_err(|error: toml::de::Error| {
             let start = error.span().map_or(0, |span| span.start);
             (start, error.message().replace('\n', ", "))
-        })
+        })?;
+        Ok(Self { text: text.to_owned(), ..manifest })
+    }
+
+    /// The command says where its live tree stands; what the manifest says of that does not count.
+    pub fn put_at(&mut self, path: String) {
+        self.application.path = Some(path);
+        self.is_put = true;
+    }
+
+    /// Where `wrong` stands in the text, in bytes from its start; nothing if it stands nowhere.
+    pub fn place(&self, wrong: &Wrong) -> Option<usize> {
+        place::place(&self.text, wrong)
+    }
+
+    /// What is wrong, and where that stands, if it stands anywhere.
+    pub fn told(&self, wrong: &Wrong) -> String {
+        told(&self.text, self.place(wrong), &wrong.why)
     }
 
     /// The name, the specification and the texts of the application, with what the
     /// command adds. `is_first` says that the cluster has no other
     /// application: the first one is the default unless it says otherwise.
+    ///
+    /// # Errors
+    /// Everything that is wrong, line by line, each with its place.
     pub fn resolve(
-        self,
+        &self,
         app: Option<AppName>,
         hosts: Vec<String>,
         is_first: bool,
     ) -> Result<Resolved, Refusal> {
-        let refuse = |why: String, todo: &str| {
-            Refusal::new(Reason::Invalid, "The directory was not published.", why, todo)
+        let mut all = Faults::default();
+        let texts = self.texts(&mut all);
+        let rollout = self.rollout.resolve(&mut all);
+        let app = app.or_else(|| self.name(&mut all));
+        let hosts = self.hosts(hosts, &mut all);
+        self.check_section(hosts.len(), &mut all);
+        let (Some(app), true) = (app, all.0.is_empty()) else {
+            return Err(self.refusal(all));
         };
-        let texts =
-            self.texts().map_err(|why| refuse(why, "Correct althing.toml, and publish again."))?;
-        let rollout = self.rollout.resolve().map_err(|why| {
-            refuse(format!("In {FILE_NAME}, [rollout]: {why}."), "Correct it, and publish again.")
-        })?;
-        let section = self.application;
-        let app = match (app, section.name) {
-            (Some(app), _) => app,
-            (None, Some(name)) => AppName::parse(&name)
-                .map_err(|why| refuse(format!("In {FILE_NAME}: {why}."), "Choose another name."))?,
-            (None, None) => {
-                return Err(refuse(
-                    "It has no name.".to_owned(),
-                    "Give one with --app, or as `name` in althing.toml.",
-                ));
-            }
-        };
-        let mut all: Vec<String> = Vec::new();
-        for host in section.hosts.into_iter().chain(hosts) {
-            let host = host.to_ascii_lowercase();
-            if !is_host(&host) {
-                return Err(refuse(
-                    format!("{host:?} is no host name."),
-                    "Use names such as www.example.org, without a port.",
-                ));
-            }
-            if !all.contains(&host) {
-                all.push(host);
-            }
-        }
-        if all.len() > limits::HOSTS_MAX || section.ignore.len() > limits::PATTERNS_MAX {
-            return Err(refuse(
-                "It has more than 64 hosts or 256 ignore patterns.".to_owned(),
-                "Name fewer.",
-            ));
-        }
-        if let Some(path) = &section.path
-            && (!path.starts_with('/') || path.split('/').any(|c| c == "..") || path == "/")
-        {
-            return Err(refuse(
-                format!("path = {path:?} is not an absolute path below the root."),
-                "Use a path such as /srv/www, or leave it out.",
-            ));
-        }
+        let section = self.application.clone();
         let spec = AppSpec {
             default: section.default.unwrap_or(is_first),
-            hosts: all,
+            hosts,
             path: section.path,
             ignore: section.ignore,
             index: section.index,
@@ -276,6 +271,78 @@ impl Manifest {
             rollout,
         };
         Ok(Resolved { app, spec, texts })
+    }
+
+    /// All that is wrong, in the order of the text.
+    fn refusal(&self, faults: Faults) -> Refusal {
+        let todo = match faults.0.as_slice() {
+            [(_, todo)] => *todo,
+            _ => "Correct them, and publish again.",
+        };
+        let placed = faults.0.iter().map(|(wrong, _)| (self.place(wrong), wrong));
+        let mut placed: Vec<_> = placed.collect();
+        placed.sort_by_key(|(at, _)| *at);
+        let mut lines: Vec<String> = placed
+            .iter()
+            .take(FAULTS_SHOWN)
+            .map(|(at, wrong)| told(&self.text, *at, &wrong.why))
+            .collect();
+        match placed.len().saturating_sub(FAULTS_SHOWN) {
+            0 => {}
+            1 => lines.push("One more thing is wrong.".to_owned()),
+            more => lines.push(format!("{more} more things are wrong.")),
+        }
+        Refusal::new(Reason::Invalid, "The directory was not published.", lines.join("\n"), todo)
+    }
+
+    fn name(&self, faults: &mut Faults) -> Option<AppName> {
+        let Some(name) = &self.application.name else {
+            let todo = "Give one with --app, or as `name` in althing.toml.";
+            faults.add(Wrong::new(["application"], "It has no name."), todo);
+            return None;
+        };
+        let wrong = |why: String| Wrong::new(["application", "name"], format!("{why}."));
+        faults.none(AppName::parse(name).map_err(wrong), "Choose another name.")
+    }
+
+    /// Those of the manifest, and those that the command adds.
+    fn hosts(&self, added: Vec<String>, faults: &mut Faults) -> Vec<String> {
+        let mut all: Vec<String> = Vec::new();
+        let own = self.application.hosts.iter().map(|host| (host, true));
+        for (written, is_own) in own.chain(added.iter().map(|host| (host, false))) {
+            let host = written.to_ascii_lowercase();
+            if !is_host(&host) {
+                let why = format!("{host:?} is no host name.");
+                let wrong = match is_own {
+                    true => Wrong::new(["application", "hosts", written.as_str()], why),
+                    false => Wrong::from(why),
+                };
+                faults.add(wrong, "Use names such as www.example.org, without a port.");
+            } else if !all.contains(&host) {
+                all.push(host);
+            }
+        }
+        all
+    }
+
+    fn check_section(&self, hosts: usize, faults: &mut Faults) {
+        let Section { ignore, path, .. } = &self.application;
+        let counts =
+            [("hosts", hosts, limits::HOSTS_MAX), ("ignore", ignore.len(), limits::PATTERNS_MAX)];
+        for (key, _, _) in counts.iter().filter(|(_, count, max)| count > max) {
+            let why = "It has more than 64 hosts or 256 ignore patterns.";
+            faults.add(Wrong::new(["application", *key], why), "Name fewer.");
+        }
+        if let Some(path) = path
+            && (!path.starts_with('/') || path.split('/').any(|c| c == "..") || path == "/")
+        {
+            let why = format!("path = {path:?} is not an absolute path below the root.");
+            let wrong = match self.is_put {
+                true => Wrong::from(why),
+                false => Wrong::new(["application", "path"], why),
+            };
+            faults.add(wrong, "Use a path such as /srv/www, or leave it out.");
+        }
     }
 
     /// Its rules, and whom they tell: four tables of the manifest, and one definition.
@@ -289,42 +356,84 @@ impl Manifest {
     }
 
     /// What is made of it in the tree.
-    fn texts(&self) -> Result<Vec<(RelPath, String)>, String> {
+    fn texts(&self, faults: &mut Faults) -> Vec<(RelPath, String)> {
         let mut texts = Vec::new();
-        define(&self.services, &mut texts)?;
-        define(&self.hooks, &mut texts)?;
-        define(&self.routes, &mut texts)?;
-        define(&self.listeners, &mut texts)?;
+        define(&self.services, &mut texts, faults);
+        define(&self.hooks, &mut texts, faults);
+        define(&self.routes, &mut texts, faults);
+        define(&self.listeners, &mut texts, faults);
         let lost = listeners::astray(&self.listeners, &self.services);
-        if let Some(why) = lost.or_else(|| astray(&self.routes, &self.listeners, &self.services)) {
-            return Err(format!("In {FILE_NAME}: {why}."));
+        let lost = lost.or_else(|| astray(&self.routes, &self.listeners, &self.services));
+        if let Some(mut wrong) = lost {
+            wrong.why = format!("{}.", sentence(&wrong.why));
+            faults.add(wrong, CORRECT);
         }
-        define(&self.settings, &mut texts)?;
-        define(&self.application.vip, &mut texts)?;
+        let is_set = define(&self.settings, &mut texts, faults);
+        define(&self.application.vip, &mut texts, faults);
         if let Some(tls) = &self.tls {
-            define(tls, &mut texts)?;
+            define(tls, &mut texts, faults);
         }
-        define(&self.rules(), &mut texts)?;
+        define(&self.rules(), &mut texts, faults);
         if self.settings_files.len() > SETTINGS_FILES_MAX {
-            return Err(format!("In {FILE_NAME}: more than {SETTINGS_FILES_MAX} settings files."));
+            let why = format!("There are more than {SETTINGS_FILES_MAX} settings files.");
+            let first = SETTINGS_FILES_MAX.to_string();
+            faults.add(Wrong::new(["settings-file", &first], why), CORRECT);
         }
-        for SettingsFile { path, format } in &self.settings_files {
-            let refuse = |why: &str| format!("In {FILE_NAME}: settings file {path:?}: {why}.");
-            let place = RelPath::parse(path.as_bytes()).map_err(refuse)?;
-            if place.is_definition() {
-                return Err(refuse(".althing is Althing's own"));
-            }
-            if texts.iter().any(|(other, _)| *other == place) {
-                return Err(refuse("it is named twice"));
-            }
-            let format = format.or_else(|| Format::of_path(path)).ok_or_else(|| {
-                refuse("its ending tells no format; give one, as format = \"json\"")
-            })?;
-            let text = self.settings.render(format);
-            texts.push((place, text.map_err(|why| format!("In {FILE_NAME}: {path}: {why}"))?));
+        for (at, file) in self.settings_files.iter().take(SETTINGS_FILES_MAX).enumerate() {
+            let wrong = |why| Wrong::new(["settings-file", &at.to_string(), "path"], why);
+            let found = self.settings_text(file, &texts, is_set).map_err(wrong);
+            texts.extend(faults.none(found, CORRECT));
         }
-        Ok(texts)
+        texts
     }
+
+    /// A file of settings; `texts` are there already. It is empty where they make no sense.
+    fn settings_text(
+        &self,
+        SettingsFile { path, format }: &SettingsFile,
+        texts: &[(RelPath, String)],
+        is_set: bool,
+    ) -> Result<(RelPath, String), String> {
+        let refuse = |why: &str| format!("The settings file {path:?}: {why}.");
+        let place = RelPath::parse(path.as_bytes()).map_err(refuse)?;
+        if place.is_definition() {
+            return Err(refuse(".althing is Althing's own"));
+        }
+        if texts.iter().any(|(other, _)| *other == place) {
+            return Err(refuse("it is named twice"));
+        }
+        let format = format
+            .or_else(|| Format::of_path(path))
+            .ok_or_else(|| refuse("its ending tells no format; give one, as format = \"json\""))?;
+        let text = if is_set { self.settings.render(format) } else { Ok(String::new()) };
+        text.map(|text| (place, text)).map_err(|why| format!("The settings file {path:?}: {why}"))
+    }
+}
+
+/// What is wrong with a manifest, and what to do.
+#[derive(Default)]
+struct Faults(Vec<(Wrong, &'static str)>);
+
+/// What to do if nothing is known that is more to the point.
+const CORRECT: &str = "Correct althing.toml, and publish again.";
+/// So many things that are wrong are told at once.
+const FAULTS_SHOWN: usize = 20;
+
+impl Faults {
+    fn add(&mut self, wrong: Wrong, todo: &'static str) {
+        self.0.push((wrong, todo));
+    }
+
+    /// What there is if nothing is wrong.
+    fn none<T>(&mut self, found: Result<T, Wrong>, todo: &'static str) -> Option<T> {
+        found.map_err(|wrong| self.add(wrong, todo)).ok()
+    }
+}
+
+fn told(text: &str, at: Option<usize>, why: &str) -> String {
+    let Some(at) = at else { return why.to_owned() };
+    let (line, column) = line_and_column(text, at);
+    format!("In {FILE_NAME}, line {line}, column {column}: {why}")
 }
 
 fn too_large() -> String {
@@ -350,11 +459,19 @@ pub fn line_and_column(text: &str, at: usize) -> (usize, usize) {
     (line, column)
 }
 
-/// Adds the text of `definition`, if it says anything.
-fn define<D: Definition>(definition: &D, texts: &mut Vec<(RelPath, String)>) -> Result<(), String> {
-    definition.check().map_err(|wrong| format!("In {FILE_NAME}: {}", wrong.join(" ")))?;
-    texts.extend(definition.text().map(|text| (D::path(), text)));
-    Ok(())
+/// Adds the text of `definition`, if it says anything. Whether it makes sense.
+fn define<D: Definition>(
+    definition: &D,
+    texts: &mut Vec<(RelPath, String)>,
+    faults: &mut Faults,
+) -> bool {
+    let wrong = definition.wrong();
+    let is_fine = wrong.is_empty();
+    faults.0.extend(wrong.into_iter().map(|wrong| (wrong, CORRECT)));
+    if is_fine {
+        texts.extend(definition.text().map(|text| (D::path(), text)));
+    }
+    is_fine
 }
 
 fn is_host(host: &str) -> bool {
@@ -365,194 +482,4 @@ fn is_host(host: &str) -> bool {
                 && label.len() <= 63
                 && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_manifest_says_how_an_application_is_held_and_served() {
-        let text = r#"
-            [application]
-            name = "web"
-            hosts = ["WWW.example.org"]
-            path = "/srv/www"
-            ignore = ["uploads/"]
-        "#;
-        let manifest = Manifest::parse(text).unwrap();
-        let Resolved { app, spec, texts } =
-            manifest.resolve(None, vec!["example.org".into()], false).unwrap();
-        assert_eq!((app.as_str(), texts), ("web", vec![]));
-        assert_eq!(spec.hosts, ["www.example.org", "example.org"]);
-        assert_eq!(spec.path.as_deref(), Some("/srv/www"));
-        assert!(!spec.default);
-    }
-
-    #[test]
-    fn a_mistake_is_told_with_its_place() {
-        let error = Manifest::parse("[application]\nhost = 3\n").unwrap_err();
-        assert!(error.contains("line 2, column 1") && error.contains("host"), "{error}");
-    }
-
-    #[test]
-    fn services_become_a_definition_of_the_tree() {
-        let text = "[application]\nname = \"a\"\n[services.api]\nrun = [\"bin/api\"]\n";
-        let resolved = Manifest::parse(text).unwrap().resolve(None, vec![], true).unwrap();
-        let [(path, text)] = resolved.texts.as_slice() else { panic!("{resolved:?}") };
-        assert_eq!(path.as_bytes(), b".althing/services.toml");
-        let services = Services::read(text.as_bytes()).unwrap();
-        assert_eq!(services.0.values().next().unwrap().run, ["bin/api"]);
-
-        let text = "[services.api]\nrun = [\"bin/api\"]\nrestrat = \"never\"\n";
-        let error = Manifest::parse(text).unwrap_err();
-        assert!(error.contains("line 3, column 1") && error.contains("restrat"), "{error}");
-    }
-
-    #[test]
-    fn hooks_become_a_definition_of_the_tree() {
-        let text = "[application]\nname = \"a\"\n[hooks.before-switch]\nrun = [\"bin/check\"]\n";
-        let resolved = Manifest::parse(text).unwrap().resolve(None, vec![], true).unwrap();
-        let [(path, text)] = resolved.texts.as_slice() else { panic!("{resolved:?}") };
-        assert_eq!(path.as_bytes(), b".althing/hooks.toml");
-        let hooks = Hooks::read(text.as_bytes()).unwrap();
-        assert_eq!(hooks.before_switch.unwrap().run, ["bin/check"]);
-        assert_eq!(hooks.after_switch, None);
-
-        for (text, place, word) in [
-            ("[hooks.befor-switch]\nrun = [\"x\"]\n", "line 1, column 8", "befor-switch"),
-            (
-                "[hooks.after-switch]\nrun = [\"x\"]\n  timeout = \"3s\"\n",
-                "line 3, column 3",
-                "timeout",
-            ),
-            (
-                "[hooks.after-switch]\nrun = [\"x\"]\nwithin = \"soon\"\n",
-                "line 3, column 10",
-                "soon",
-            ),
-        ] {
-            let error = Manifest::parse(text).unwrap_err();
-            assert!(error.contains(place) && error.contains(word), "{error}");
-        }
-    }
-
-    #[test]
-    fn listeners_become_a_definition_of_the_tree() {
-        let text = "[application]\nname = \"a\"\n[services.db]\nrun = [\"bin/db\"]\n\
-                    [[listeners]]\nport = 5432\nservice = \"db\"\n";
-        let resolved = Manifest::parse(text).unwrap().resolve(None, vec![], true).unwrap();
-        let [_, (path, text)] = resolved.texts.as_slice() else { panic!("{resolved:?}") };
-        assert_eq!(path.as_bytes(), b".althing/listeners.toml");
-        assert_eq!(Listeners::read(text.as_bytes()).unwrap().0[0].port, 5432);
-
-        let lost = "[application]\nname = \"a\"\n[[listeners]]\nport = 1\nservice = \"db\"\n";
-        let refused = Manifest::parse(lost).unwrap().resolve(None, vec![], true).unwrap_err();
-        assert!(refused.why.contains("[services.db]"), "{refused:?}");
-    }
-
-    #[test]
-    fn addresses_become_a_definition_of_the_tree() {
-        let text = "[application]\nname = \"a\"\nvip = \"10.0.0.100/24\"\n";
-        let resolved = Manifest::parse(text).unwrap().resolve(None, vec![], true).unwrap();
-        let [(path, text)] = resolved.texts.as_slice() else { panic!("{resolved:?}") };
-        assert_eq!(path.as_bytes(), b".althing/addresses.toml");
-        let addresses = Addresses::read(text.as_bytes()).unwrap();
-        assert_eq!(addresses.0, ["10.0.0.100/24".parse().unwrap()]);
-
-        let error =
-            Manifest::parse("[application]\nvip = [\"10.0.0.1/24\", \"10\"]\n").unwrap_err();
-        assert!(error.contains("line 2, column") && error.contains("10.0.0.100/24"), "{error}");
-    }
-
-    #[test]
-    fn tls_becomes_a_definition_of_the_tree() {
-        let text = "[application]\nname = \"a\"\n[tls]\ncertificate = \"web-cert\"\n";
-        let resolved = Manifest::parse(text).unwrap().resolve(None, vec![], true).unwrap();
-        let [(path, text)] = resolved.texts.as_slice() else { panic!("{resolved:?}") };
-        assert_eq!(path.as_bytes(), b".althing/tls.toml");
-        assert_eq!(Tls::read(text.as_bytes()).unwrap().certificate.as_str(), "web-cert");
-
-        let error = Manifest::parse("[tls]\ncert = \"web-cert\"\n").unwrap_err();
-        assert!(error.contains("line 2, column 1") && error.contains("cert"), "{error}");
-    }
-
-    #[test]
-    fn rules_become_a_definition_of_the_tree() {
-        let text = "[application]\nname = \"a\"\n[rules]\nhot = \"when cpu > 90% then mail ops, run c\"\n\
-                    [script.c]\nrun = [\"bin/c\"]\n[mail.ops]\nto = [\"ops@example.org\"]\n\
-                    from = \"a@example.org\"\nserver = \"mail.example.org\"\n";
-        let resolved = Manifest::parse(text).unwrap().resolve(None, vec![], true).unwrap();
-        let [(path, text)] = resolved.texts.as_slice() else { panic!("{resolved:?}") };
-        assert_eq!(path.as_bytes(), b".althing/rules.toml");
-        let rules = Rules::read(text.as_bytes()).unwrap();
-        assert_eq!(rules.parsed().len(), 1);
-        assert_eq!((rules.mail.len(), rules.script.len()), (1, 1));
-
-        let lost = "[application]\nname = \"a\"\n[rules]\nhot = \"when cpu > 90% then mail ops\"\n";
-        let refused = Manifest::parse(lost).unwrap().resolve(None, vec![], true).unwrap_err();
-        assert!(refused.why.contains("[mail.ops]"), "{refused:?}");
-        let error = Manifest::parse("[rules]\nHot = \"x\"\n").unwrap_err();
-        assert!(error.contains("line 2, column 1") && error.contains("lower-case"), "{error}");
-    }
-
-    #[test]
-    fn settings_become_a_definition_and_files() {
-        let text = "[application]\nname = \"a\"\n[settings]\nport = 80\n[settings.db]\nhost = \"x\"\n\
-                    [[settings-file]]\npath = \"config/app.json\"\n\
-                    [[settings-file]]\npath = \"e\"\nformat = \"env\"\n";
-        let resolved = Manifest::parse(text).unwrap().resolve(None, vec![], true).unwrap();
-        let paths: Vec<String> = resolved.texts.iter().map(|(path, _)| path.to_string()).collect();
-        assert_eq!(paths, [".althing/settings.toml", "config/app.json", "e"]);
-        let json: serde_json::Value = serde_json::from_str(&resolved.texts[1].1).unwrap();
-        assert_eq!(json, serde_json::json!({ "port": 80, "db": { "host": "x" } }));
-        for bad in ["path = \"x\"", "path = \"../x.json\"", "path = \".althing/x.json\""] {
-            let text = format!("[application]\nname = \"a\"\n[[settings-file]]\n{bad}\n");
-            let refused = Manifest::parse(&text).unwrap().resolve(None, vec![], true).unwrap_err();
-            assert!(refused.why.contains("settings file"), "{refused:?}");
-        }
-    }
-
-    #[test]
-    fn a_rollout_is_part_of_the_specification() {
-        let rollout = |text: &str| {
-            let text = format!("[application]\nname = \"a\"\n[rollout]\n{text}");
-            Manifest::parse(&text).and_then(|manifest| {
-                manifest.resolve(None, vec![], true).map(|r| r.spec.rollout).map_err(|r| r.why)
-            })
-        };
-        assert_eq!(rollout(""), Ok(Rollout::default()));
-        let all = "at_once = 2\npause = \"1.5s\"\non_failure = \"stop\"\n";
-        let is = Rollout { at_once: Some(2), pause_ms: Some(1_500), stays: true };
-        assert_eq!(rollout(all), Ok(is));
-        for (text, word) in [
-            ("at_once = 0", "at least 1"),
-            ("pause = \"soon\"", "soon"),
-            ("pause = \"2h\"", "hour"),
-            ("on_failure = \"wait\"", "line 4, column 14"),
-            ("once = 1", "once"),
-        ] {
-            assert!(rollout(text).unwrap_err().contains(word), "{text}: {:?}", rollout(text));
-        }
-    }
-
-    #[test]
-    fn bad_values_are_refused() {
-        let resolve = |text: &str| Manifest::parse(text).unwrap().resolve(None, vec![], true);
-        for bad in [
-            "",
-            "[application]\nname = \"../x\"",
-            "[application]\nname = \"a\"\npath = \"srv\"",
-            "[application]\nname = \"a\"\npath = \"/srv/../etc\"",
-            "[application]\nname = \"a\"\nhosts = [\"a b\"]",
-            "[application]\nname = \"a\"\n[services.x]\nrun = [\"/bin/sh\"]",
-            "[application]\nname = \"a\"\n[hooks.after-switch]\nrun = [\"/bin/sh\"]",
-        ] {
-            assert_eq!(resolve(bad).unwrap_err().reason, Reason::Invalid, "{bad}");
-        }
-        assert!(
-            resolve("[application]\nname = \"a\"").unwrap().spec.default,
-            "the first is default"
-        );
-    }
 }

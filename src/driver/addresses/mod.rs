@@ -11,7 +11,7 @@ use serde::{
     de::{SeqAccess, Visitor},
 };
 
-use super::Definition;
+use super::{Definition, Wrong};
 use crate::base::{VirtualAddress, limits};
 
 /// The addresses of one application: `vip` of its manifest, which is one text or a list.
@@ -47,17 +47,23 @@ impl Definition for Addresses {
     }
 
     fn check(&self) -> Result<(), Vec<String>> {
-        let mut wrong = Vec::new();
+        Wrong::sentences(self.wrong())
+    }
+
+    fn wrong(&self) -> Vec<Wrong> {
+        let mut all = Vec::new();
         if self.0.len() > limits::ADDRESSES_MAX {
             let max = limits::ADDRESSES_MAX;
-            wrong.push(format!("vip has more than {max} addresses: have fewer."));
+            let why = format!("vip has more than {max} addresses: have fewer.");
+            all.push(Wrong::new(["application", "vip"], why));
         }
         let mut seen = BTreeSet::new();
-        let mut twice = self.0.iter().filter(|address| !seen.insert(address.ip()));
-        if let Some(address) = twice.next() {
-            wrong.push(format!("vip has {} twice: name it once.", address.ip()));
+        let mut twice = self.0.iter().enumerate().filter(|(_, address)| !seen.insert(address.ip()));
+        if let Some((at, address)) = twice.next() {
+            let why = format!("vip has {} twice: name it once.", address.ip());
+            all.push(Wrong::new(["application", "vip", &at.to_string()], why));
         }
-        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+        all
     }
 }
 

@@ -17,7 +17,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Definition,
+    Definition, Wrong,
     services::{
         check::{check_directory, check_env, check_limits, check_run, check_secrets},
         spec::{Limits, User, as_span, here, is_default, is_here},
@@ -75,11 +75,16 @@ impl Definition for Hooks {
     }
 
     fn check(&self) -> Result<(), Vec<String>> {
-        let mut wrong = Vec::new();
+        Wrong::sentences(self.wrong())
+    }
+
+    fn wrong(&self) -> Vec<Wrong> {
+        let mut all = Vec::new();
         for (when, hook) in self.iter() {
-            hook.check(|text| wrong.push(format!("[hooks.{when}] {text}")));
+            let (key, said) = (when.to_string(), format!("[hooks.{when}]"));
+            hook.check(|wrong| all.push(wrong.below(&["hooks", &key], &said)));
         }
-        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+        all
     }
 }
 
@@ -153,13 +158,14 @@ fn is_within(within: &Duration) -> bool {
 }
 
 impl Hook {
-    fn check(&self, mut say: impl FnMut(String)) {
+    fn check(&self, mut say: impl FnMut(Wrong)) {
         check_run(&self.run, &mut say);
         check_directory(&self.directory, &mut say);
         check_env(&self.env, &mut say);
         check_secrets(&self.secrets, &self.env, &mut say);
         if self.within.is_zero() || self.within > WITHIN_MAX {
-            say("within has to be more than nothing and at most 10 minutes.".to_owned());
+            let why = "within has to be more than nothing and at most 10 minutes.";
+            say(Wrong::new(["within"], why));
         }
         check_limits(self.limits, &mut say);
     }

@@ -7,7 +7,10 @@ use std::net::{IpAddr, Ipv6Addr};
 use super::{KIND_MAX, Mail, RULES_MAX, Rules, Script, Security, TO_MAX, WITHIN_MAX, Webhook};
 use crate::{
     base::RuleName,
-    driver::services::check::{check_directory, check_env, check_limits, check_run, check_secrets},
+    driver::{
+        Part, Wrong,
+        services::check::{check_directory, check_env, check_limits, check_run, check_secrets},
+    },
     proto::rule::{Action, parse},
 };
 
@@ -20,49 +23,56 @@ const HOST_MAX: usize = 253;
 /// Length of a user's name at a mail server, bytes.
 const USER_MAX: usize = 256;
 
-pub(super) fn check(rules: &Rules, mut say: impl FnMut(String)) {
+pub(super) fn check(rules: &Rules, mut say: impl FnMut(Wrong)) {
     let Rules { rules: sentences, mail, webhook, script } = rules;
     rules.too_many().into_iter().for_each(&mut say);
     for (name, text) in sentences.iter().take(RULES_MAX) {
         check_rule(rules, name, text, &mut say);
     }
     for (name, mail) in mail.iter().take(KIND_MAX) {
-        mail.check(|text| say(format!("[mail.{name}] {text}")));
+        let said = format!("[mail.{name}]");
+        mail.check(|wrong| say(wrong.below(&["mail", name.as_str()], &said)));
     }
     for (name, webhook) in webhook.iter().take(KIND_MAX) {
-        webhook.check(|text| say(format!("[webhook.{name}] {text}")));
+        let said = format!("[webhook.{name}]");
+        webhook.check(|wrong| say(wrong.below(&["webhook", name.as_str()], &said)));
     }
     for (name, script) in script.iter().take(KIND_MAX) {
-        script.check(|text| say(format!("[script.{name}] {text}")));
+        let said = format!("[script.{name}]");
+        script.check(|wrong| say(wrong.below(&["script", name.as_str()], &said)));
     }
 }
 
-fn check_rule(rules: &Rules, name: &RuleName, text: &str, say: &mut impl FnMut(String)) {
+fn check_rule(rules: &Rules, name: &RuleName, text: &str, say: &mut impl FnMut(Wrong)) {
+    let at = ["rules", name.as_str()];
     let rule = match parse(text) {
         Ok(rule) => rule,
         Err(wrong) => {
             // On lines of its own, so that the caret stands where it belongs.
-            say(format!("The rule {name} is not understood:\n{}.", wrong.shown(text)));
+            let why = format!("The rule {name} is not understood:\n{}.", wrong.shown(text));
+            say(Wrong { part: Part::Text(wrong.at), ..Wrong::new(at, why) });
             return;
         }
     };
     for why in rules.undefined(&rule.then) {
-        say(format!("The rule {name} {why}."));
+        say(Wrong::new(at, format!("The rule {name} {why}.")));
     }
 }
 
 impl Rules {
     /// What there is too much of: whole sentences.
-    pub fn too_many(&self) -> Vec<String> {
+    pub fn too_many(&self) -> Vec<Wrong> {
         let Self { rules, mail, webhook, script } = self;
         let mut wrong = Vec::new();
         if rules.len() > RULES_MAX {
-            wrong.push(format!("More than {RULES_MAX} rules are defined: have fewer."));
+            let why = format!("More than {RULES_MAX} rules are defined: have fewer.");
+            wrong.push(Wrong::new(["rules"], why));
         }
         let counts = [("mail", mail.len()), ("webhook", webhook.len()), ("script", script.len())];
         let over = counts.into_iter().filter(|(_, count)| *count > KIND_MAX);
         wrong.extend(over.map(|(kind, _)| {
-            format!("More than {KIND_MAX} times [{kind}.NAME] is defined: have fewer.")
+            let why = format!("More than {KIND_MAX} times [{kind}.NAME] is defined: have fewer.");
+            Wrong::new([kind], why)
         }));
         wrong
     }
@@ -90,74 +100,82 @@ impl Rules {
 }
 
 impl Mail {
-    fn check(&self, mut say: impl FnMut(String)) {
+    fn check(&self, mut tell: impl FnMut(Wrong)) {
         let Self { to, from, server, security, user, password } = self;
+        let mut say = |key: &str, why: String| tell(Wrong::new([key], why));
         if to.is_empty() {
-            say("to names nobody: write addresses, as [\"ops@example.org\"].".to_owned());
+            say("to", "to names nobody: write addresses, as [\"ops@example.org\"].".to_owned());
         }
         if to.len() > TO_MAX {
-            say(format!("to has more than {TO_MAX} addresses: write that of a list."));
+            say("to", format!("to has more than {TO_MAX} addresses: write that of a list."));
         }
         let addresses = to.iter().take(TO_MAX).map(|address| ("to", address));
         for (key, address) in addresses.chain([("from", from)]) {
             if let Err(why) = address_wrong(address) {
-                say(format!(
+                let why = format!(
                     "{key} has {:?}, which is no address, because {why}: write it as \
                      ops@example.org.",
                     shown(address)
-                ));
+                );
+                tell(Wrong::new([key, address], why));
             }
         }
+        let mut say = |key: &str, why: String| tell(Wrong::new([key], why));
         let found = server_of(server, *security);
         if found.is_none() {
-            say(format!(
+            let why = format!(
                 "server = {:?} is no server: write mail.example.org, or mail.example.org:587.",
                 shown(server)
-            ));
+            );
+            say("server", why);
         }
         let given = user.is_some() || password.is_some();
         if user.is_some() != password.is_some() {
-            say("user and password go together: give both, or none.".to_owned());
+            let key = if user.is_some() { "user" } else { "password" };
+            say(key, "user and password go together: give both, or none.".to_owned());
         }
         let fits = |user: &String| {
             (1..=USER_MAX).contains(&user.len()) && !user.chars().any(char::is_control)
         };
         if user.as_ref().is_some_and(|user| !fits(user)) {
-            say(format!("user has to be a name of 1 to {USER_MAX} bytes on one line."));
+            say("user", format!("user has to be a name of 1 to {USER_MAX} bytes on one line."));
         }
         if let Some((host, _)) = found
             && given
             && *security == Security::None
             && !is_loopback(&host)
         {
-            say(format!(
+            let why = format!(
                 "security = \"none\" would show the password to everybody on the way to {host}: \
                  write \"starttls\" or \"tls\", or leave out user and password."
-            ));
+            );
+            say("security", why);
         }
     }
 }
 
 impl Webhook {
-    fn check(&self, mut say: impl FnMut(String)) {
+    fn check(&self, mut say: impl FnMut(Wrong)) {
         if let Err(why) = url_wrong(&self.url) {
-            say(format!(
+            let why = format!(
                 "url = {:?} can't be asked, because {why}: write it as \
                  https://pager.example.org/hook.",
                 shown(&self.url)
-            ));
+            );
+            say(Wrong::new(["url"], why));
         }
     }
 }
 
 impl Script {
-    fn check(&self, mut say: impl FnMut(String)) {
+    fn check(&self, mut say: impl FnMut(Wrong)) {
         check_run(&self.run, &mut say);
         check_directory(&self.directory, &mut say);
         check_env(&self.env, &mut say);
         check_secrets(&self.secrets, &self.env, &mut say);
         if self.within.is_zero() || self.within > WITHIN_MAX {
-            say("within has to be more than nothing and at most an hour.".to_owned());
+            let why = "within has to be more than nothing and at most an hour.";
+            say(Wrong::new(["within"], why));
         }
         check_limits(self.limits, &mut say);
     }

@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Definition,
+    Definition, Wrong,
     services::spec::{Limits, User, as_span, here, is_default, is_here},
 };
 use crate::{
@@ -160,9 +160,13 @@ impl Definition for Rules {
     }
 
     fn check(&self) -> Result<(), Vec<String>> {
-        let mut wrong = Vec::new();
-        check::check(self, |text| wrong.push(text));
-        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+        Wrong::sentences(self.wrong())
+    }
+
+    fn wrong(&self) -> Vec<Wrong> {
+        let mut all = Vec::new();
+        check::check(self, |wrong| all.push(wrong));
+        all
     }
 }
 
@@ -176,11 +180,16 @@ impl Rules {
     /// The secrets that members need to tell somebody, and for what, as people call it. Those
     /// that scripts are given are not among them.
     pub fn secrets(&self) -> impl Iterator<Item = (String, &SecretName)> {
+        self.secrets_at().map(|([kind, name, _], secret)| (format!("{kind} {name}"), secret))
+    }
+
+    /// The same with the keys that lead to each.
+    pub fn secrets_at(&self) -> impl Iterator<Item = ([&str; 3], &SecretName)> {
         let mails = self.mail.iter().filter_map(|(name, mail)| {
-            mail.password.as_ref().map(|secret| (format!("mail {name}"), secret))
+            mail.password.as_ref().map(|secret| (["mail", name.as_str(), "password"], secret))
         });
         mails.chain(self.webhook.iter().filter_map(|(name, webhook)| {
-            webhook.sign.as_ref().map(|secret| (format!("webhook {name}"), secret))
+            webhook.sign.as_ref().map(|secret| (["webhook", name.as_str(), "sign"], secret))
         }))
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use super::spec::{Limits, Ready, Requests, Service, Services};
 use crate::{
     base::{RelPath, SecretName},
-    driver::secrets,
+    driver::{Wrong, secrets},
 };
 
 /// Services of one application.
@@ -51,82 +51,97 @@ impl Services {
     /// Checks every definition. The errors are whole sentences, each with the
     /// key that is wrong and what to write instead.
     pub fn check(&self) -> Result<(), Vec<String>> {
-        let mut wrong = Vec::new();
+        Wrong::sentences(self.wrong())
+    }
+
+    /// The same with the place of each.
+    pub(super) fn wrong(&self) -> Vec<Wrong> {
+        let mut all = Vec::new();
         if self.0.len() > SERVICES_MAX {
-            wrong.push(format!(
+            let why = format!(
                 "{} services are defined, and an application may have {SERVICES_MAX}: \
                  take some out, or make them an application of their own.",
                 self.0.len()
-            ));
+            );
+            all.push(Wrong::new(["services"], why));
         }
         for (name, service) in self.0.iter().take(SERVICES_MAX) {
-            let say = |text: String| wrong.push(format!("[services.{name}] {text}"));
-            service.check(say);
+            let (above, said) = (["services", name.as_str()], format!("[services.{name}]"));
+            service.check(|wrong| all.push(wrong.below(&above, &said)));
         }
-        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+        all
     }
 }
 
 impl Service {
-    fn check(&self, mut say: impl FnMut(String)) {
+    fn check(&self, mut say: impl FnMut(Wrong)) {
         check_run(&self.run, &mut say);
         check_directory(&self.directory, &mut say);
         check_env(&self.env, &mut say);
         check_secrets(&self.secrets, &self.env, &mut say);
         if self.stop.within > STOP_WITHIN_MAX {
-            say("stop.within is longer than 10 minutes: write a shorter span.".to_owned());
+            let why = "stop.within is longer than 10 minutes: write a shorter span.";
+            say(Wrong::new(["stop", "within"], why));
         }
         self.check_ready(&mut say);
         if !self.check.is_zero() && !(CHECK_MIN..=CHECK_MAX).contains(&self.check) {
-            say("check has to be from 100 ms to an hour, or \"0s\" for never.".to_owned());
+            let why = "check has to be from 100 ms to an hour, or \"0s\" for never.";
+            say(Wrong::new(["check"], why));
         }
         if let Some(Requests { at_once, queue, within }) = self.requests {
-            if !(1..=REQUESTS_MAX).contains(&at_once) || queue > REQUESTS_MAX {
-                say(format!(
+            let is_wrong = !(1..=REQUESTS_MAX).contains(&at_once);
+            if is_wrong || queue > REQUESTS_MAX {
+                let why = format!(
                     "requests.at_once has to be a number from 1 to {REQUESTS_MAX}, and \
                      requests.queue one from 0."
-                ));
+                );
+                say(Wrong::new(["requests", if is_wrong { "at_once" } else { "queue" }], why));
             }
             if within > QUEUE_WITHIN_MAX {
-                say("requests.within is longer than 5 minutes: write a shorter span.".to_owned());
+                let why = "requests.within is longer than 5 minutes: write a shorter span.";
+                say(Wrong::new(["requests", "within"], why));
             }
         }
         check_limits(self.limits, &mut say);
     }
 
-    fn check_ready(&self, say: &mut impl FnMut(String)) {
+    fn check_ready(&self, say: &mut impl FnMut(Wrong)) {
         // The port that it will be given is as good as any.
-        let within = match &self.ready.at(1) {
-            Ready::After(after) => *after,
+        let (key, within) = match &self.ready.at(1) {
+            Ready::After(after) => ("after", *after),
             Ready::Tcp { address, within } => {
                 if let Err(why) = parse_address(address) {
-                    say(format!(
+                    let why = format!(
                         "ready.tcp = {:?} can't be asked, because {why}: write an address of \
                          this machine with its port, as \"127.0.0.1:8080\".",
                         shown(address)
-                    ));
+                    );
+                    say(Wrong::new(["ready", "tcp"], why));
                 }
-                *within
+                ("within", *within)
             }
             Ready::Http { url, within } => {
                 if let Err(why) = parse_url(url) {
-                    say(format!(
+                    let why = format!(
                         "ready.http = {:?} can't be asked, because {why}: write it as \
                          \"http://127.0.0.1:8080/health\".",
                         shown(url)
-                    ));
+                    );
+                    say(Wrong::new(["ready", "http"], why));
                 }
-                *within
+                ("within", *within)
             }
         };
         if within > READY_WITHIN_MAX {
-            say("ready waits longer than an hour: write a shorter span.".to_owned());
+            let why = "ready waits longer than an hour: write a shorter span.";
+            say(Wrong::new(["ready", key], why));
         }
     }
 }
 
 /// What runs.
-pub(in crate::driver) fn check_run(run: &[String], say: &mut impl FnMut(String)) {
+pub(in crate::driver) fn check_run(run: &[String], tell: &mut impl FnMut(Wrong)) {
+    let mut say = |why: String| tell(Wrong::new(["run"], why));
     let Some(program) = run.first().filter(|program| !program.is_empty()) else {
         say("run names no program: write it and its words, as [\"bin/api\", \"--port\", \
              \"8080\"]."
@@ -149,23 +164,25 @@ pub(in crate::driver) fn check_run(run: &[String], say: &mut impl FnMut(String))
         _ => None,
     };
     if let Some(why) = why {
-        say(format!(
+        let why = format!(
             "run starts with {:?}, which is no program of the application's tree, because \
              {why}: write a path relative to the tree, as \"bin/api\", or the bare name of \
              a program in PATH.",
             shown(program)
-        ));
+        );
+        tell(Wrong::new(["run", "0"], why));
     }
 }
 
 /// Where it runs.
-pub(in crate::driver) fn check_directory(directory: &str, say: &mut impl FnMut(String)) {
+pub(in crate::driver) fn check_directory(directory: &str, say: &mut impl FnMut(Wrong)) {
     if let Err(why) = below(directory) {
-        say(format!(
+        let why = format!(
             "directory = {:?} does not stay in the application's tree, because {why}: \
              write a path relative to it, or \".\".",
             shown(directory)
-        ));
+        );
+        say(Wrong::new(["directory"], why));
     }
 }
 
@@ -173,46 +190,54 @@ pub(in crate::driver) fn check_directory(directory: &str, say: &mut impl FnMut(S
 pub(in crate::driver) fn check_secrets(
     names: &BTreeSet<SecretName>,
     env: &BTreeMap<String, String>,
-    say: &mut impl FnMut(String),
+    say: &mut impl FnMut(Wrong),
 ) {
     for secret in names {
         let variable = secrets::env_name(secret);
         if let Err(why) = secrets::check_name(secret) {
-            say(format!("can't be given this secret: {why}"));
+            let why = format!("can't be given this secret: {why}");
+            say(Wrong::new(["secrets", secret.as_str()], why));
         } else if env.contains_key(&variable) {
-            say(format!(
+            let why = format!(
                 "env sets {variable}, which the secret {secret} is given as: take one of \
                  the two out."
-            ));
+            );
+            say(Wrong::new(["secrets", secret.as_str()], why));
         }
     }
 }
 
 /// What it may use.
-pub(in crate::driver) fn check_limits(limits: Limits, say: &mut impl FnMut(String)) {
+pub(in crate::driver) fn check_limits(limits: Limits, tell: &mut impl FnMut(Wrong)) {
+    let mut say = |key: &str, why: String| tell(Wrong::new(["limits", key], why));
     let outside = |value: Option<u64>, least, most| {
         value.is_some_and(|value| !(least..=most).contains(&value))
     };
     if outside(limits.files, FILES_MIN, FILES_MAX) {
-        say(format!("limits.files has to be a number from {FILES_MIN} to {FILES_MAX}."));
+        say("files", format!("limits.files has to be a number from {FILES_MIN} to {FILES_MAX}."));
     }
     if outside(limits.memory, MEMORY_MIN, u64::MAX) {
-        say("limits.memory is less than 4MiB, and nothing could start: allow more.".to_owned());
+        let why = "limits.memory is less than 4MiB, and nothing could start: allow more.";
+        say("memory", why.to_owned());
     }
     if outside(limits.processes, 1, PROCESSES_MAX) {
-        say(format!("limits.processes has to be a number from 1 to {PROCESSES_MAX}."));
+        let why = format!("limits.processes has to be a number from 1 to {PROCESSES_MAX}.");
+        say("processes", why);
     }
 }
 
 /// Its variables.
-pub(in crate::driver) fn check_env(env: &BTreeMap<String, String>, say: &mut impl FnMut(String)) {
+pub(in crate::driver) fn check_env(env: &BTreeMap<String, String>, tell: &mut impl FnMut(Wrong)) {
     if env.len() > ENV_MAX {
-        say(format!("env has {} variables, and may have {ENV_MAX}: use a file.", env.len()));
+        let why = format!("env has {} variables, and may have {ENV_MAX}: use a file.", env.len());
+        tell(Wrong::new(["env"], why));
     }
     if env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > ENV_BYTES_MAX {
-        say("env is larger than 64 KiB: put what is large into a file.".to_owned());
+        let why = "env is larger than 64 KiB: put what is large into a file.";
+        tell(Wrong::new(["env"], why));
     }
     for (name, value) in env.iter().take(ENV_MAX) {
+        let mut say = |why: String| tell(Wrong::key(["env", name.as_str()], why));
         let letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
         let first = |c: char| c.is_ascii_alphabetic() || c == '_';
         if !name.starts_with(first) || !name.chars().all(letter) {
@@ -227,7 +252,8 @@ pub(in crate::driver) fn check_env(env: &BTreeMap<String, String>, say: &mut imp
                 shown(name)
             ));
         } else if value.contains('\0') {
-            say(format!("env.{} holds a NUL byte, which can't be: take it out.", shown(name)));
+            let why = format!("env.{} holds a NUL byte, which can't be: take it out.", shown(name));
+            tell(Wrong::new(["env", name.as_str()], why));
         }
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     base::{SecretName, ServiceName, quantity},
-    driver::Definition,
+    driver::{Definition, Wrong},
 };
 
 /// How long a service may take to stop where nothing is said.
@@ -56,6 +56,10 @@ impl Definition for Services {
 
     fn check(&self) -> Result<(), Vec<String>> {
         Self::check(self)
+    }
+
+    fn wrong(&self) -> Vec<Wrong> {
+        Self::wrong(self)
     }
 }
 

@@ -5,7 +5,10 @@
 use std::collections::BTreeMap;
 
 use super::{Scalar, Settings, Value};
-use crate::driver::variable::{is_reserved, variable};
+use crate::driver::{
+    Part, Wrong,
+    variable::{is_reserved, variable},
+};
 
 /// Keys of one application.
 pub const KEYS_MAX: usize = 1_000;
@@ -21,8 +24,19 @@ impl Settings {
     /// Checks every key and value. The errors are whole sentences, each with
     /// the key that is wrong and what to write instead.
     pub fn check(&self) -> Result<(), Vec<String>> {
-        let mut wrong = Vec::new();
-        let mut say = |text: String| wrong.push(format!("[settings] {text}"));
+        Wrong::sentences(self.wrong())
+    }
+
+    /// The same with the place of each.
+    pub(super) fn wrong(&self) -> Vec<Wrong> {
+        let mut all = Vec::new();
+        // No key has a dot that is not one between tables: who reads them sees to it.
+        let mut tell = |key: &str, part: Part, text: String| {
+            let keys = key.split('.').filter(|key| !key.is_empty());
+            let why = format!("[settings] {text}");
+            all.push(Wrong { part, ..Wrong::new(["settings"].into_iter().chain(keys), why) });
+        };
+        let mut say = |text: String| tell("", Part::Value, text);
         if self.0.len() > KEYS_MAX {
             say(format!(
                 "{} keys are set, and an application may have {KEYS_MAX}: put them into a file \
@@ -38,11 +52,13 @@ impl Settings {
         }
         let mut variables: BTreeMap<String, &str> = BTreeMap::new();
         for (key, value) in self.0.iter().take(KEYS_MAX) {
+            let mut say = |text: String| tell(key, Part::Key, text);
             if let Err(why) = check_key(key) {
                 say(why);
                 continue;
             }
-            check_value(key, value, &mut say);
+            check_value(key, value, &mut |text: String| tell(key, Part::Value, text));
+            let mut say = |text: String| tell(key, Part::Key, text);
             if let Some(table) = self.table_of(key) {
                 say(format!(
                     "{table} is a value, and {key} would be below it: take one of the two out."
@@ -61,7 +77,7 @@ impl Settings {
                 ));
             }
         }
-        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+        all
     }
 
     /// A key that `key` would have to be in the table of, although it is a value.

@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 
-use super::{Definition, variable::variable};
+use super::{Definition, Wrong, variable::variable};
 
 mod check;
 mod read;
@@ -68,6 +68,10 @@ impl Definition for Settings {
 
     fn check(&self) -> Result<(), Vec<String>> {
         Self::check(self)
+    }
+
+    fn wrong(&self) -> Vec<Wrong> {
+        Self::wrong(self)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    fmt::Display,
     time::{Duration, Instant},
 };
 
@@ -14,7 +15,7 @@ use crate::{
         tree::{Entry, Node, Tree},
     },
     driver::{
-        DEFINITION_MAX, Definition, DriverError,
+        DEFINITION_MAX, Definition, DriverError, Wrong,
         addresses::Addresses,
         files::IgnoreRules,
         hooks::Hooks,
@@ -89,9 +90,10 @@ impl Made {
 }
 
 impl Defined {
-    /// What `tree` defines. The inner error is a sentence about what of it can't be used.
-    pub fn of(store: &ContentStore, tree: &Tree) -> Result<Result<Self, String>, StoreError> {
-        let parts = Self::parts(store, tree, true)?;
+    /// What `tree` defines. The inner error is what of it can't be used, a sentence without
+    /// its point.
+    pub fn of(store: &ContentStore, tree: &Tree) -> Result<Result<Self, Wrong>, StoreError> {
+        let parts = Self::parts(store, tree, true)?.map_err(Wrong::from);
         Ok(parts.and_then(|found| found.check().map(|()| found)))
     }
 
@@ -125,64 +127,83 @@ impl Defined {
 
     /// What is given secrets, as people call it, and which.
     pub fn given(&self) -> impl Iterator<Item = (String, &BTreeSet<SecretName>)> {
+        self.given_at().map(|(who, _, names)| (who, names))
+    }
+
+    /// The same with the keys that lead to each.
+    fn given_at(&self) -> impl Iterator<Item = (String, [String; 2], &BTreeSet<SecretName>)> {
+        let at = |kind: &str, name: &dyn Display| [kind.to_owned(), name.to_string()];
         let services = self.services.0.iter();
-        let services = services.map(|(name, it)| (format!("service {name}"), &it.secrets));
+        let services = services
+            .map(move |(name, it)| (format!("service {name}"), at("services", name), &it.secrets));
         let hooks = self.hooks.iter();
-        let hooks = hooks.map(|(when, hook)| (format!("the {when} hook"), &hook.secrets));
+        let hooks = hooks
+            .map(move |(when, it)| (format!("the {when} hook"), at("hooks", &when), &it.secrets));
         let scripts = self.rules.script.iter();
-        let scripts = scripts.map(|(name, script)| (format!("script {name}"), &script.secrets));
+        let scripts = scripts
+            .map(move |(name, it)| (format!("script {name}"), at("script", name), &it.secrets));
         services.chain(hooks).chain(scripts)
     }
 
     /// Whether its parts fit together.
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), Wrong> {
         let set = self.settings.env();
         let is_set = |name| self.secrets.as_ref().is_some_and(|s| s.names().contains(name));
         if let Some(Tls { certificate: name, .. }) = &self.tls
             && !is_set(name)
         {
-            return Err(format!(
+            let why = format!(
                 "it is to be served with the certificate in the secret {name}, which is not set: \
                  set it first, with `althing secret set APP {name}`"
-            ));
+            );
+            return Err(Wrong::new(["tls", "certificate"], why));
         }
-        if let Some((what, name)) = self.rules.secrets().find(|(_, name)| !is_set(name)) {
-            return Err(format!(
-                "{what} needs the secret {name}, which is not set: set it first, with `althing \
-                 secret set APP {name}`"
-            ));
+        let mut needed = self.rules.secrets_at();
+        if let Some((at @ [kind, of, _], name)) = needed.find(|(_, name)| !is_set(name)) {
+            let why = format!(
+                "{kind} {of} needs the secret {name}, which is not set: set it first, with \
+                 `althing secret set APP {name}`"
+            );
+            return Err(Wrong::new(at, why));
         }
-        for (who, names) in self.given() {
+        for (who, [kind, of], names) in self.given_at() {
+            let at = |name: &SecretName, why| {
+                Wrong::new([kind.as_str(), &of, "secrets", name.as_str()], why)
+            };
             if let Some(name) = names.iter().find(|name| !is_set(name)) {
-                return Err(format!(
+                let why = format!(
                     "{who} is to be given the secret {name}, which is not set: set it first, with \
                      `althing secret set APP {name}`"
-                ));
+                );
+                return Err(at(name, why));
             }
             if let Some(name) = names.iter().find(|n| set.contains_key(&env_name(n))) {
-                return Err(format!(
+                let why = format!(
                     "{who} would find both a setting and the secret {name} as {}: rename one of \
                      the two",
                     env_name(name)
-                ));
+                );
+                return Err(at(name, why));
             }
         }
         let mut hooks = self.hooks.iter().map(|(when, _)| when.name());
         if let Some(name) = hooks.find(|name| self.services.0.contains_key(name)) {
-            return Err(format!(
+            let why = format!(
                 "service {name} has the name of a hook, and they would share one log: give the \
                  service another name"
-            ));
+            );
+            return Err(Wrong::key(["services", name.as_str()], why));
         }
         let taken = |name: &ServiceName| {
             self.services.0.contains_key(name)
                 || self.hooks.iter().any(|(when, _)| when.name() == *name)
         };
         if let Some(name) = self.rules.script.keys().find(|name| taken(name)) {
-            return Err(format!(
+            let why = format!(
                 "script {name} has the name of a service or a hook, and they would share one log: \
                  give the script another name"
-            ));
+            );
+            return Err(Wrong::key(["script", name.as_str()], why));
         }
         let Self { services, routes, listeners, .. } = self;
         let lost = listeners::astray(listeners, services);
@@ -269,7 +290,7 @@ impl Content {
         let tree = self.tree(&active.root)?;
         match Defined::of(&self.inner.store, &tree)? {
             Ok(defined) => Ok(Some((active, defined))),
-            Err(why) => Err(ContentError::Definition { app: app.clone(), why }),
+            Err(wrong) => Err(ContentError::Definition { app: app.clone(), why: wrong.why }),
         }
     }
 
@@ -292,9 +313,9 @@ impl Content {
         Ok(Some((active.version, text.map_err(|_| unusable("it is no text"))?)))
     }
 
-    /// What the tree `root` defines. The inner error is a sentence without its point
-    /// about what of it can't be used.
-    pub fn defined_by(&self, root: &Digest) -> Result<Result<Defined, String>, ContentError> {
+    /// What the tree `root` defines. The inner error is what of it can't be used, a sentence
+    /// without its point.
+    pub fn defined_by(&self, root: &Digest) -> Result<Result<Defined, Wrong>, ContentError> {
         let tree = self.tree(root)?;
         Ok(Defined::of(&self.inner.store, &tree)?)
     }

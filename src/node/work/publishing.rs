@@ -11,7 +11,7 @@ use crate::{
         AppName, Digest, MemberId, PublicKey, Reason, Refusal,
         catalog::{AppSpec, Application, Catalog, Roster},
     },
-    driver::{Definition, secrets::Sealed},
+    driver::{Definition, Wrong, secrets::Sealed},
     member::{
         Input,
         command::{By, Command, Staged},
@@ -207,7 +207,7 @@ fn stage(
 ) -> Result<(Digest, Command), Refusal> {
     let (publish, mut manifest) = files.asked(data)?;
     if let Some(place) = &publish.place {
-        manifest.application.path = Some(place.clone());
+        manifest.put_at(place.clone());
     }
     let is_first = applications.keys().all(|app| Some(app) == publish.app.as_ref());
     let Resolved { app, spec, mut texts } =
@@ -245,13 +245,16 @@ fn stage(
         brought.prove(content.store())?;
     }
     let staged = files.stage(content, &spec.ignore, &made).map_err(refuse)?;
-    let defined = content.defined_by(&staged.root).map_err(refuse)?.map_err(|why| {
-        let why = format!("{}.", why.replace("set APP", &format!("set {app}")));
+    let defined = content.defined_by(&staged.root).map_err(refuse)?.map_err(|mut wrong| {
+        wrong.why = format!("{}.", wrong.why.replace("set APP", &format!("set {app}")));
+        let why = manifest.told(&wrong);
         Refusal::new(Reason::Invalid, &what, why, "Do that, or correct althing.toml.")
     })?;
     certificate(&app, &defined).map_err(|why| {
         let todo = "Set it anew with `althing secret set`, or name another one in althing.toml.";
-        Refusal::new(Reason::Invalid, &what, format!("{}.", crate::node::run::sentence(&why)), todo)
+        let why = format!("{}.", crate::node::run::sentence(&why));
+        let why = manifest.told(&Wrong::new(["tls", "certificate"], why));
+        Refusal::new(Reason::Invalid, &what, why, todo)
     })?;
     // Secrets that are set while this is staged must not be lost by it.
     let against = current.map(|(number, _)| number).filter(|_| defined.secrets.is_some());

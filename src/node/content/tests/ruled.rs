@@ -10,7 +10,7 @@ impl Bench {
         let texts = texts.iter().map(|(name, text)| (path(name), (*text).to_owned())).collect();
         let made = Made { texts, ..Made::default() };
         let root = self.content.stage(source.path(), &[], &made).unwrap().root;
-        self.content.defined_by(&root).unwrap().err()
+        self.content.defined_by(&root).unwrap().err().map(|wrong| wrong.why)
     }
 }
 
