@@ -27,6 +27,8 @@ mod place;
 #[cfg(test)]
 mod tests;
 
+use place::Places;
+
 /// The name of the file. It is never part of the content.
 pub const FILE_NAME: &str = "althing.toml";
 /// The largest manifest, bytes.
@@ -230,7 +232,7 @@ impl Manifest {
 
     /// Where `wrong` stands in the text, in bytes from its start; nothing if it stands nowhere.
     pub fn place(&self, wrong: &Wrong) -> Option<usize> {
-        place::place(&self.text, wrong)
+        Places::of(&self.text)?.find(wrong)
     }
 
     /// What is wrong, and where that stands, if it stands anywhere.
@@ -279,7 +281,9 @@ impl Manifest {
             [(_, todo)] => *todo,
             _ => "Correct them, and publish again.",
         };
-        let placed = faults.0.iter().map(|(wrong, _)| (self.place(wrong), wrong));
+        let places = Places::of(&self.text);
+        let find = |wrong| places.as_ref().and_then(|places| places.find(wrong));
+        let placed = faults.0.iter().map(|(wrong, _)| (find(wrong), wrong));
         let mut placed: Vec<_> = placed.collect();
         placed.sort_by_key(|(at, _)| *at);
         let mut lines: Vec<String> = placed

@@ -9,30 +9,43 @@ use toml::{
 
 use crate::driver::{Part, Wrong};
 
-/// Where `wrong` stands, in bytes from the start: at what it names, or at the last thing that is
-/// there of what leads to it. A table stands where its header does. None if nothing of it is there.
-pub(super) fn place(text: &str, wrong: &Wrong) -> Option<usize> {
-    let document = DeTable::parse(text).ok()?;
-    let mut keys = wrong.at.iter();
-    let (name, mut found) = document.get_ref().get_key_value(keys.next()?.as_str())?;
-    let (mut name, mut whole) = (Some(name.span()), true);
-    for key in keys {
-        match below(found, key) {
-            Some((key, value)) => (name, found) = (key, value),
-            None => {
-                whole = false;
-                break;
+/// A text, by its places.
+pub(super) struct Places<'t> {
+    text: &'t str,
+    document: Spanned<DeTable<'t>>,
+}
+
+impl<'t> Places<'t> {
+    /// None if it can't be read; then that is what is wrong with it.
+    pub fn of(text: &'t str) -> Option<Self> {
+        Some(Self { text, document: DeTable::parse(text).ok()? })
+    }
+
+    /// Where `wrong` stands, in bytes from the start: at what it names, or at the last thing that
+    /// is there of what leads to it. A table stands where its header does. None if nothing of it
+    /// is there.
+    pub fn find(&self, wrong: &Wrong) -> Option<usize> {
+        let mut keys = wrong.at.iter();
+        let (name, mut found) = self.document.get_ref().get_key_value(keys.next()?.as_str())?;
+        let (mut name, mut whole) = (Some(name.span()), true);
+        for key in keys {
+            match below(found, key) {
+                Some((key, value)) => (name, found) = (key, value),
+                None => {
+                    whole = false;
+                    break;
+                }
             }
         }
+        let span = found.span();
+        Some(match (wrong.part, name) {
+            (Part::Key, Some(key)) if whole => key.start,
+            (Part::Text(at), _) if whole && found.get_ref().is_str() => {
+                span.start + place_in(self.text.get(span).unwrap_or_default(), at)
+            }
+            _ => span.start,
+        })
     }
-    let span = found.span();
-    Some(match (wrong.part, name) {
-        (Part::Key, Some(key)) if whole => key.start,
-        (Part::Text(at), _) if whole && found.get_ref().is_str() => {
-            span.start + place_in(text.get(span).unwrap_or_default(), at)
-        }
-        _ => span.start,
-    })
 }
 
 type Found<'a, 'i> = (Option<Range<usize>>, &'a Spanned<DeValue<'i>>);
@@ -45,7 +58,7 @@ fn below<'a, 'i>(value: &'a Spanned<DeValue<'i>>, key: &str) -> Option<Found<'a,
         }
         DeValue::Array(list) => {
             let text = list.iter().find(|item| item.get_ref().as_str() == Some(key));
-            text.or_else(|| list.iter().nth(key.parse().ok()?)).map(|item| (None, item))
+            text.or_else(|| list.get(key.parse::<usize>().ok()?)).map(|item| (None, item))
         }
         _ => None,
     }
