@@ -245,6 +245,30 @@ fn what_differs_is_shown_put_right_brought_back_and_published() {
     assert_eq!((&synced[0]["same"], &synced[0]["in_step"]), (&true.into(), &true.into()));
     assert_eq!(synced[0]["lists"]["have"].as_array().unwrap().len(), 3, "{synced}");
 
+    // Each of the three lists is read again: of the version before, what has become of it.
+    for form in ["--json", "--xml"] {
+        let printed = member.ask(&["sync", "web", "--show-lists", form]);
+        let list = dir.path().join("lists");
+        fs::write(&list, &printed.stdout).unwrap();
+        let list = list.to_str().unwrap();
+        assert_eq!(member.json(&["diff", "web", "--have", list])["same"], true);
+        let before = member.json(&["diff", "web", "1", "--have", list]);
+        assert_eq!((&before["version"], &before["differing"]), (&1.into(), &1.into()), "{before}");
+        assert_eq!(before["lists"]["update"][0]["path"], "index.html");
+        // Nothing is lacking here; where nothing stands, both files have to come from somewhere.
+        assert_eq!(member.json(&["verify", "web", "--action", list])["asked"], 0);
+        let nothing = if form == "--xml" { "<have/>" } else { "[]" };
+        let other = dir.path().join("other");
+        fs::write(&other, nothing).unwrap();
+        let other = other.to_str().unwrap();
+        let asked = member.json(&["diff", "web", "--have", other]).to_string();
+        fs::write(other, asked).unwrap();
+        let pieces = member.json(&["verify", "web", "--action", other]);
+        assert_eq!((&pieces["asked"], &pieces["whole"]), (&2.into(), &2.into()), "{pieces}");
+        let (code, error) = member.refused(&["diff", "web", "--have", "/dev/null"]);
+        assert_eq!((code, &error["reason"]), (3, &"invalid".into()), "{error}");
+    }
+
     // An edit by hand is seen, and put right by the vote of this one member.
     let live = member.data.join("live/web/index.html");
     member.json(&["window", "open", "--app", "web"]);

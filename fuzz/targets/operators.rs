@@ -81,6 +81,14 @@ pub(super) fn json_seeds() -> Vec<Vec<u8>> {
 /// nowhere, and nothing leads from an encrypted one to one that is not.
 pub(super) fn edits(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(Some(have)) = lists_from_outside::brought::have(text, &app()) {
+        let again = serde_json::to_string(&have).expect("what was read can be written");
+        assert_eq!(lists_from_outside::brought::have(&again, &app()), Ok(Some(have)));
+    }
+    if let Ok(Some(action)) = lists_from_outside::brought::action(text, &app()) {
+        let again = serde_json::to_string(&action).expect("what was read can be written");
+        assert_eq!(lists_from_outside::brought::action(&again, &app()), Ok(Some(action)));
+    }
     let Ok(list) = lists_from_outside::parse(text, &app()) else { return };
     for Listed { change, remote, .. } in &list {
         let again = serde_json::to_vec(change).expect("what was read can be written");

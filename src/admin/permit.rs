@@ -116,6 +116,8 @@ pub(super) fn question(question: &Question) -> Result<Permit, Refusal> {
         | Question::Kept { .. }
         | Question::Settings { .. }
         | Question::Definition { .. }
+        | Question::Elsewhere { .. }
+        | Question::Pieces { .. }
         // `sync` waits for the vote and asks again and again; what is put right has its events.
         | Question::Compare { .. } => Permit::Read,
         Question::Secrets { .. } => return Err(not_here("it is about secrets")),

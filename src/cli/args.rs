@@ -241,9 +241,15 @@ wins, and the other is kept aside (`althing restore`).")]
     },
     /// Read every byte of an application on this member again and compare it.
     /// Ends with 1 if anything differs.
+    #[command(after_help = "Examples:
+  althing verify web                    what stands here, and its chunks in the store
+  althing verify web --action list.xml  which chunks of an ActionList are in the store")]
     Verify {
         /// Which application.
         app: AppName,
+        /// Instead: which chunks of this ActionList the member's store holds; each is read.
+        #[arg(long, value_name = "FILE")]
+        action: Option<PathBuf>,
     },
     /// Compare what stands on this member with what is in force, and wait until it is put right.
     #[command(after_help = "Examples:
@@ -277,6 +283,8 @@ for it, and ends with 1 if it is not. While a window is open nothing is put righ
   althing diff web --live --member beta
                            on that member, and what is being published
   althing diff web --text  line by line, where files are text
+  althing diff web --have list.json
+                           what an IHaveList of another machine says, and the current version
 
 Another member tells paths and no content: the first two hundred, and how many more
 there are.")]
@@ -296,6 +304,10 @@ there are.")]
         /// What stands on this member, whichever is asked.
         #[arg(long, requires = "live", conflicts_with_all = ["from", "text"])]
         member: Option<MemberName>,
+        /// Instead of a newer version: what this IHaveList says stands somewhere. What would make
+        /// it the version FROM [default: the current one] is shown.
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["to", "live", "text", "member"])]
+        have: Option<PathBuf>,
     },
     /// Bring back what a repair or a switch replaced on this member.
     #[command(after_help = "Examples:

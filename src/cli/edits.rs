@@ -11,10 +11,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use quick_xml::{
-    Reader, XmlVersion,
-    events::{BytesStart, Event},
-};
 use serde_json::Value;
 
 use crate::{
@@ -23,6 +19,8 @@ use crate::{
 };
 
 mod address;
+pub mod brought;
+mod xml;
 
 pub use address::Address;
 
@@ -62,12 +60,7 @@ pub(super) fn read(path: &Path, app: &AppName) -> Result<Vec<Listed>, Refusal> {
             "See `althing publish --help` for what a list looks like.",
         )
     };
-    let mut text = String::new();
-    let file = File::open(path).map_err(|e| refuse(e.to_string()))?;
-    file.take(SIZE_MAX + 1).read_to_string(&mut text).map_err(|e| refuse(e.to_string()))?;
-    if text.len() as u64 > SIZE_MAX {
-        return Err(refuse(format!("it is larger than {} MiB", SIZE_MAX >> 20)));
-    }
+    let text = text_of(path).map_err(refuse)?;
     let mut list = parse(&text, app).map_err(refuse)?;
     if list.is_empty() {
         return Err(refuse(format!("there are no changes of {app} in it")));
@@ -79,10 +72,25 @@ pub(super) fn read(path: &Path, app: &AppName) -> Result<Vec<Listed>, Refusal> {
     Ok(list)
 }
 
+/// The text of the list at `path`.
+fn text_of(path: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    file.take(SIZE_MAX + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    if text.len() as u64 > SIZE_MAX {
+        return Err(format!("it is larger than {} MiB", SIZE_MAX >> 20));
+    }
+    Ok(text)
+}
+
+fn is_xml(text: &str) -> bool {
+    text.trim_start().starts_with('<')
+}
+
 /// The changes of `app` in a list, or what is wrong with it and where. No message has
 /// more of a URL than [`Address`] shows.
 pub fn parse(text: &str, app: &AppName) -> Result<Vec<Listed>, String> {
-    let list = if text.trim_start().starts_with('<') { xml(text, app) } else { json(text, app) }?;
+    let list = if is_xml(text) { xml::update(text, app) } else { json(text, app) }?;
     let mut sizes = BTreeMap::new();
     for Listed { place, remote, .. } in &list {
         let Some(Remote { size, digest, .. }) = remote else { continue };
@@ -98,6 +106,15 @@ impl Listed {
         let place = format!("{place} ({} {})", change.op.word(), change.path);
         let remote = url.map(|url| Remote::of(&change, url)).transpose();
         let remote = remote.map_err(|why| format!("{place}: {why}"))?;
+        if !change.chunks.is_empty() {
+            let is_file = matches!(change.after, Some(Item::File { .. }));
+            let why = match &change.content {
+                _ if !is_file => "chunks are of a file: say which, with its mode, size and digest",
+                Some(_) => "the content is to come from a file and from chunks; give one",
+                None => return Ok(Self { change, place, remote }),
+            };
+            return Err(format!("{place}: {why}"));
+        }
         Ok(Self { change, place, remote })
     }
 }
@@ -143,6 +160,9 @@ fn json(text: &str, app: &AppName) -> Result<Vec<Listed>, String> {
             (update.cloned(), more.saturating_sub(told as u64))
         }
         Value::Array(_) => (Some(value), 0),
+        Value::Object(_) if of_app(&value) && value.get("lists").is_some() => {
+            return json(&Value::Array(vec![value]).to_string(), app);
+        }
         Value::Object(_) if of_app(&value) => (value.get("changes").cloned(), more_of(&value)),
         _ => (None, 0),
     };
@@ -178,136 +198,10 @@ fn json_item(mut item: Value, place: &str) -> Result<Listed, String> {
     Listed::new(change, url.as_deref(), place)
 }
 
-/// The elements `set`, `add` and `del` in an `update`, of the application of
-/// that name where there are several.
-fn xml(text: &str, app: &AppName) -> Result<Vec<Listed>, String> {
-    let mut reader = Reader::from_str(text);
-    reader.config_mut().expand_empty_elements = true;
-    let mut list: Vec<Listed> = Vec::new();
-    let mut open: Option<Open> = None;
-    let (mut ours, mut in_update) = (true, false);
-    let mut lines = Lines { text, counted: 0, line: 1 };
-    loop {
-        let mut line = |reader: &Reader<&[u8]>| lines.at(reader.buffer_position() as usize);
-        let mut at = |reader: &Reader<&[u8]>, why: String| format!("line {}: {why}", line(reader));
-        let event = reader.read_event().map_err(|e| e.to_string());
-        match event.map_err(|why| at(&reader, why))? {
-            Event::Eof if open.is_some() || in_update => {
-                return Err("it ends in the middle".to_owned());
-            }
-            Event::Eof => return Ok(list),
-            Event::Start(element) => {
-                let name = element.name().as_ref().to_owned();
-                let op = match name.as_str() {
-                    "application" => {
-                        ours = attribute(&element, "name")?.is_none_or(|name| name == app.as_str());
-                        None
-                    }
-                    "update" => {
-                        in_update = true;
-                        let more = attribute(&element, "more")?.filter(|_| ours);
-                        match more.map_or(Ok(0), |more| more.parse()) {
-                            Ok(0) => None,
-                            Ok(more) => return Err(at(&reader, cut(more))),
-                            Err(_) => return Err(at(&reader, "more is no number".to_owned())),
-                        }
-                    }
-                    "set" => Some(Op::Set),
-                    "add" => Some(Op::Add),
-                    "del" => Some(Op::Del),
-                    _ => None,
-                };
-                if let Some(op) = op.filter(|_| in_update && ours) {
-                    let path = attribute(&element, "path")?;
-                    let path = path.ok_or_else(|| at(&reader, format!("{name} has no path")))?;
-                    let content = attribute(&element, "content")?.map(PathBuf::from);
-                    let url = attribute(&element, "url")?;
-                    let (before, after, text) = (None, None, None);
-                    let change = Difference { op, path, before, after, text, content };
-                    open = Some(Open { change, url, line: line(&reader) });
-                } else if let Some(open) = &mut open {
-                    let item = item(&name, &element);
-                    open.change.after = Some(item.map_err(|why| at(&reader, open.why(why)))?);
-                }
-            }
-            Event::End(element) => match element.name().as_ref() {
-                "update" => in_update = false,
-                "set" | "add" | "del" => {
-                    let Some(Open { change, url, line }) = open.take() else { continue };
-                    let place = format!("line {line}");
-                    list.push(Listed::new(change, url.as_deref(), &place)?);
-                }
-                _ => {}
-            },
-            _ => {}
-        }
-    }
-}
-
-/// An item whose end has not come yet.
-struct Open {
-    change: Difference,
-    url: Option<String>,
-    line: usize,
-}
-
-impl Open {
-    /// What is missing, and for what it is needed.
-    fn why(&self, why: String) -> String {
-        match self.url {
-            Some(_) => format!("{why}; {UNCHECKED}"),
-            None => why,
-        }
-    }
-}
-
-/// Counts lines in one walk, however often it is asked.
-struct Lines<'t> {
-    text: &'t str,
-    counted: usize,
-    line: usize,
-}
-
-impl Lines<'_> {
-    /// The line of a position that is not before the one asked about last.
-    fn at(&mut self, position: usize) -> usize {
-        let between = self.text.as_bytes().get(self.counted..position).unwrap_or_default();
-        self.line += between.iter().filter(|byte| **byte == b'\n').count();
-        self.counted = self.counted.max(position);
-        self.line
-    }
-}
-
-fn item(name: &str, element: &BytesStart<'_>) -> Result<Item, String> {
-    let needed = |attribute_name: &str| {
-        attribute(element, attribute_name)?.ok_or(format!("{name} has no {attribute_name}"))
-    };
-    Ok(match name {
-        "directory" => Item::Directory { mode: needed("mode")? },
-        "file" => {
-            let size = needed("size")?;
-            let size = size.parse().map_err(|_| format!("{size:?} is no size"))?;
-            Item::File { mode: needed("mode")?, size, digest: needed("digest")? }
-        }
-        "symlink" => Item::Symlink { target: needed("target")? },
-        other => return Err(format!("{other} is neither directory, file nor symlink")),
-    })
-}
-
-fn attribute(element: &BytesStart<'_>, name: &str) -> Result<Option<String>, String> {
-    for attribute in element.attributes() {
-        let attribute = attribute.map_err(|error| error.to_string())?;
-        if attribute.key.as_ref() == name {
-            let value = attribute.normalized_value(XmlVersion::Explicit1_0);
-            return value.map(|v| Some(v.into_owned())).map_err(|error| error.to_string());
-        }
-    }
-    Ok(None)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::inspect::Wanted;
 
     fn app() -> AppName {
         AppName::parse("web").unwrap()
@@ -342,11 +236,14 @@ mod tests {
               <have><file path="a&amp;b" mode="0644" size="1" digest="00"/></have>
               <update><set path="a&amp;b"><directory mode="0755"/></set><del path="c"/></update>
             </application></althing>"#;
-        let read = xml(document, &app()).unwrap();
+        let read = xml::update(document, &app()).unwrap();
         assert_eq!(changes(&read), changes(&json(update, &app()).unwrap()));
         assert_eq!(read[1].place, "line 5 (DEL c)");
         let by_hand = r#"<update><add path="n" content="here.txt"/></update>"#;
-        assert_eq!(xml(by_hand, &app()).unwrap()[0].change.content, Some("here.txt".into()));
+        assert_eq!(
+            xml::update(by_hand, &app()).unwrap()[0].change.content,
+            Some("here.txt".into())
+        );
     }
 
     #[test]
@@ -358,7 +255,7 @@ mod tests {
             ("<update><set path='x'>", "ends in the middle"),
             ("<update></set>", "line 1"),
         ] {
-            let error = xml(bad, &app()).unwrap_err();
+            let error = xml::update(bad, &app()).unwrap_err();
             assert!(error.contains(why), "{bad}: {error}");
         }
         for (bad, why) in [("{", "line 1"), (r#"[{"op":"MOV","path":"x"}]"#, "MOV"), ("[3]", "3")] {
@@ -423,6 +320,36 @@ mod tests {
             let error = parse(&bad, &app()).unwrap_err();
             assert!(error.contains(why), "{bad}: {error}");
             assert!(!error.contains("secret"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn content_may_be_chunks() {
+        let json = format!(
+            r#"[{{"op":"ADD","path":"v","chunks":[{{"digest":"{SIGNATURE}","len":7}}],
+                "after":{{"kind":"file","mode":"0644","size":7,"digest":"{SIGNATURE}"}}}}]"#
+        );
+        let xml = format!(
+            "<update><add path='v'><before><symlink target='x'/></before>\
+             <file mode='0644' size='7' digest='{SIGNATURE}'>\
+             <chunk digest='{SIGNATURE}' length='7'/></file></add></update>"
+        );
+        for text in [&json, &xml] {
+            let read = parse(text, &app()).unwrap();
+            let [Wanted { digest, len }] = read[0].change.chunks.as_slice() else { panic!() };
+            assert_eq!((digest.as_str(), *len), (SIGNATURE, 7));
+        }
+        let read = parse(&xml, &app()).unwrap();
+        assert_eq!(read[0].change.before, Some(Item::Symlink { target: "x".into() }));
+        for (bad, why) in [
+            (json.replace("\"path\"", "\"content\":\"x\",\"path\""), "give one"),
+            (json.replace("\"after\"", "\"afterwards\""), "chunks are of a file"),
+            (json.replace(":7}]", ":-7}]"), "change 1: "),
+            (xml.replace(" length='7'", ""), "line 1: chunk has no length"),
+            (xml.replace("length='7'", "length='x'"), "line 1: \"x\" is no length"),
+        ] {
+            let wrong = parse(&bad, &app()).unwrap_err();
+            assert!(wrong.contains(why), "{bad}: {wrong}");
         }
     }
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     client::Client,
-    lists,
+    edits, lists,
     operate::unexpected,
     output::{Output, Paint},
     table::{Cell, Table},
@@ -20,7 +20,7 @@ use crate::{
     node::{
         Ask, Heard, Told,
         differs::{Differs, Paths},
-        inspect::{Compared, Difference, Findings, Item, Op, Question},
+        inspect::{Compared, Difference, Findings, Item, Op, Question, Wanted},
     },
 };
 
@@ -80,6 +80,73 @@ pub(super) struct Sides {
     pub to: Option<u64>,
     pub live: bool,
     pub text: bool,
+}
+
+/// Which chunks of an ActionList from elsewhere the store of this member holds. Ends with 1 if it
+/// lacks any.
+pub(super) async fn pieces(
+    client: &Client,
+    output: &Output,
+    app: AppName,
+    list: &Path,
+) -> Result<ExitCode, Refusal> {
+    let action = edits::brought::read_action(list, &app)?;
+    let Findings::Pieces(found) = client.inspect(&Question::Pieces { app, action }).await? else {
+        return Err(unexpected());
+    };
+    let is_whole = found.whole == found.asked;
+    if output.json {
+        output.document(&found);
+    } else {
+        let here = format!(
+            ": {} of {} in this member's store; {} read",
+            found.whole,
+            count(found.asked, "chunk"),
+            bytes(found.bytes)
+        );
+        match is_whole {
+            true => output.painted(Paint::Good, "here", &here),
+            false => output.painted(Paint::Bad, "lacking", &here),
+        }
+        for (paint, word, chunks) in
+            [(Paint::Warn, "lacking", &found.lacking), (Paint::Bad, "damaged", &found.damaged)]
+        {
+            for Wanted { digest, len } in chunks {
+                output.painted(paint, word, &format!(" {digest}  ({})", bytes((*len).into())));
+            }
+        }
+    }
+    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What would make a version of what stands elsewhere, as a list says it.
+pub(super) async fn elsewhere(
+    client: &Client,
+    output: &Output,
+    app: AppName,
+    version: Option<u64>,
+    list: &Path,
+) -> Result<ExitCode, Refusal> {
+    let have = edits::brought::read_have(list, &app)?;
+    let question = Question::Elsewhere { app, version, have };
+    let Findings::Elsewhere(found) = client.inspect(&question).await? else {
+        return Err(unexpected());
+    };
+    if output.json {
+        output.document(&found);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (version, listed) = (found.version, count(found.listed, "item"));
+    let what = format!("{} and version {version} of {}", list.display(), found.app);
+    if found.same {
+        output.painted(Paint::Good, "same", &format!(": {what}; {listed}"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let differing = count(found.differing, "path");
+    output.painted(Paint::Warn, "differs", &format!(": {what}; {differing}, of {listed}"));
+    let asked = ["what would have to come from others", "all content is in files of the list"];
+    lists::asked_and_changed(output, &found.lists, version, asked);
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(super) async fn diff(

@@ -13,7 +13,7 @@ use super::{
     table::{Cell, Table},
     units::bytes,
 };
-use crate::node::inspect::{Compared, Difference, Item, Lists, Op};
+use crate::node::inspect::{CHANGES_MAX, Compared, Difference, Item, Lists, Op, Wanted};
 
 /// The lists of one comparison, if it has any.
 pub(super) fn tables(output: &Output, compared: &Compared) {
@@ -25,15 +25,26 @@ pub(super) fn tables(output: &Output, compared: &Compared) {
         table.row(std::iter::once(Cell::from(&listed.path)).chain(cells(&listed.item)));
     }
     output.table(&table, "Nothing stands here.");
+    let asked = ["what this member would ask others for", "the store holds all of the version"];
+    asked_and_changed(output, lists, compared.version, asked);
+}
+
+/// The ActionList and the UpdateList: what is asked for, and why nothing is.
+pub(super) fn asked_and_changed(
+    output: &Output,
+    lists: &Lists,
+    version: u64,
+    [asked, nothing]: [&str; 2],
+) {
     output.line("");
-    output.line("ActionList: what this member would ask others for");
+    output.line(&format!("ActionList: {asked}"));
     let mut table = Table::new(&["CHUNK", ">SIZE"]);
     for wanted in &lists.action {
         table.row([Cell::from(&wanted.digest), Cell::from(bytes(wanted.len.into()))]);
     }
-    output.table(&table, "Nothing: the store holds all of the version.");
+    output.table(&table, &format!("Nothing: {nothing}."));
     output.line("");
-    output.line(&format!("UpdateList: what makes it version {}", compared.version));
+    output.line(&format!("UpdateList: what makes it version {version}"));
     let mut table = Table::new(&["", "PATH", "KIND", "MODE", ">SIZE", "SIGNATURE"]);
     for change in &lists.update {
         let head = [Cell::from(change.op.word()), Cell::from(&change.path)];
@@ -94,17 +105,15 @@ fn one(writer: &mut Out<'_>, synced: &Synced) -> io::Result<()> {
 }
 
 fn write_lists(writer: &mut Out<'_>, lists: &Lists, more: u64) -> io::Result<()> {
-    writer.create_element("have").write_inner_content(|writer| {
-        lists.have.iter().try_for_each(|listed| item(writer, Some(&listed.path), &listed.item))
+    // Of a list that has room nothing was left out.
+    let all = lists.more.to_string();
+    let cut = |len: usize| (lists.more > 0 && len >= CHANGES_MAX).then_some(("more", all.as_str()));
+    let have = writer.create_element("have").with_attributes(cut(lists.have.len()));
+    have.write_inner_content(|writer| {
+        lists.have.iter().try_for_each(|listed| item(writer, Some(&listed.path), &listed.item, &[]))
     })?;
-    writer.create_element("action").write_inner_content(|writer| {
-        lists.action.iter().try_for_each(|wanted| {
-            let len = wanted.len.to_string();
-            let attributes = [("digest", wanted.digest.as_str()), ("length", &len)];
-            writer.create_element("chunk").with_attributes(attributes).write_empty()?;
-            Ok(())
-        })
-    })?;
+    let action = writer.create_element("action").with_attributes(cut(lists.action.len()));
+    action.write_inner_content(|writer| chunks(writer, &lists.action))?;
     let left_out = more.to_string();
     let more = (more > 0).then_some(("more", left_out.as_str()));
     writer.create_element("update").with_attributes(more).write_inner_content(|writer| {
@@ -119,15 +128,38 @@ fn update(writer: &mut Out<'_>, change: &Difference) -> io::Result<()> {
         Op::Add => "add",
         Op::Del => "del",
     };
+    let Difference { before, after, .. } = change;
     let element = writer.create_element(name).with_attribute(("path", change.path.as_str()));
-    match &change.after {
-        None => element.write_empty()?,
-        Some(after) => element.write_inner_content(|writer| item(writer, None, after))?,
-    };
+    if before.is_none() && after.is_none() {
+        element.write_empty()?;
+        return Ok(());
+    }
+    element.write_inner_content(|writer| {
+        if let Some(before) = before {
+            let element = writer.create_element("before");
+            element.write_inner_content(|writer| item(writer, None, before, &[]))?;
+        }
+        after.iter().try_for_each(|after| item(writer, None, after, &change.chunks))
+    })?;
     Ok(())
 }
 
-fn item(writer: &mut Out<'_>, path: Option<&str>, item: &Item) -> io::Result<()> {
+fn chunks(writer: &mut Out<'_>, all: &[Wanted]) -> io::Result<()> {
+    all.iter().try_for_each(|wanted| {
+        let len = wanted.len.to_string();
+        let attributes = [("digest", wanted.digest.as_str()), ("length", &len)];
+        writer.create_element("chunk").with_attributes(attributes).write_empty()?;
+        Ok(())
+    })
+}
+
+/// With the pieces of a file, where they are known.
+fn item(
+    writer: &mut Out<'_>,
+    path: Option<&str>,
+    item: &Item,
+    pieces: &[Wanted],
+) -> io::Result<()> {
     let path = path.map(|path| ("path", path));
     match item {
         Item::Directory { mode } => {
@@ -138,7 +170,11 @@ fn item(writer: &mut Out<'_>, path: Option<&str>, item: &Item) -> io::Result<()>
             let size = size.to_string();
             let own = [("mode", mode.as_str()), ("size", &size), ("digest", digest.as_str())];
             let attributes = path.into_iter().chain(own);
-            writer.create_element("file").with_attributes(attributes).write_empty()?;
+            let element = writer.create_element("file").with_attributes(attributes);
+            match pieces {
+                [] => element.write_empty()?,
+                all => element.write_inner_content(|writer| chunks(writer, all))?,
+            };
         }
         Item::Symlink { target } => {
             let attributes = path.into_iter().chain([("target", target.as_str())]);
@@ -150,12 +186,10 @@ fn item(writer: &mut Out<'_>, path: Option<&str>, item: &Item) -> io::Result<()>
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::{
-        base::AppName,
-        cli::edits,
-        node::inspect::{CHANGES_MAX, Listed, Wanted},
-    };
+    use crate::{base::AppName, cli::edits, node::inspect::Listed};
 
     fn compared() -> Compared {
         Compared {
@@ -199,6 +233,7 @@ mod tests {
                 after: Some(Item::Symlink { target: "a\"b".into() }),
                 text: None,
                 content: None,
+                chunks: Vec::new(),
             }],
             more: 0,
         };
@@ -242,6 +277,75 @@ mod tests {
         assert_eq!(paths, [r#"<&"'>x"#, r#"<&"'>x"#]);
     }
 
+    fn words() -> impl Strategy<Value = String> {
+        "[a-zü<>&\"' .=/]{1,12}"
+    }
+
+    fn items() -> impl Strategy<Value = Item> {
+        let mode = || "0[0-7]{3}";
+        prop_oneof![
+            mode().prop_map(|mode| Item::Directory { mode }),
+            (mode(), any::<u64>(), "[0-9a-f]{64}").prop_map(|(mode, size, digest)| Item::File {
+                mode,
+                size,
+                digest
+            }),
+            words().prop_map(|target| Item::Symlink { target }),
+        ]
+    }
+
+    fn pieces() -> impl Strategy<Value = Vec<Wanted>> {
+        let one =
+            ("[0-9a-f]{64}", 1..=1_u32 << 20).prop_map(|(digest, len)| Wanted { digest, len });
+        prop::collection::vec(one, 0..4)
+    }
+
+    fn differences() -> impl Strategy<Value = Difference> {
+        let op = prop_oneof![Just(Op::Set), Just(Op::Add), Just(Op::Del)];
+        let sides = (prop::option::of(items()), prop::option::of(items()));
+        (op, words(), sides, pieces()).prop_map(|(op, path, (before, after), chunks)| {
+            // Only a file has pieces.
+            let is_file = matches!(after, Some(Item::File { .. }));
+            let chunks = if is_file { chunks } else { Vec::new() };
+            Difference { op, path, before, after, text: None, content: None, chunks }
+        })
+    }
+
+    proptest! {
+        /// Whatever is printed, as JSON or as XML, is read as what it was: all three lists.
+        #[test]
+        fn what_is_printed_is_read_as_what_it_was(
+            update in prop::collection::vec(differences(), 0..5),
+            have in prop::collection::btree_map("[a-z<&\"]{1,8}", items(), 0..5),
+            action in pieces(),
+        ) {
+            // Sizes of files have a bound; those of an UpdateList have it when they are looked at.
+            let bound = |item| match item {
+                Item::File { mode, size, digest } => Item::File { mode, size: size >> 32, digest },
+                other => other,
+            };
+            let have = have.into_iter().map(|(path, item)| Listed { path, item: bound(item) });
+            let lists = Lists { have: have.collect(), action, update, more: 0 };
+            let (have, action, update) =
+                (lists.have.clone(), lists.action.clone(), lists.update.clone());
+            let differing = update.len() as u64;
+            let compared = Compared { lists: Some(lists), differing, ..compared() };
+            let other = Compared { app: AppName::parse("other").unwrap(), ..compared.clone() };
+            let all = [other, compared].map(|compared| Synced { compared, ..synced() });
+            let web = AppName::parse("web").unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            for text in [serde_json::to_string(&all).unwrap(), xml(&all)] {
+                let read = edits::parse(&text, &web).unwrap();
+                let read: Vec<Difference> = read.into_iter().map(|listed| listed.change).collect();
+                prop_assert_eq!(&read, &update);
+                let path = dir.path().join("list");
+                std::fs::write(&path, &text).unwrap();
+                prop_assert_eq!(&edits::brought::read_have(&path, &web).unwrap(), &have);
+                prop_assert_eq!(&edits::brought::read_action(&path, &web).unwrap(), &action);
+            }
+        }
+    }
+
     #[test]
     fn a_list_that_was_cut_says_so_and_is_not_taken_for_all() {
         let change = Difference {
@@ -251,6 +355,7 @@ mod tests {
             after: None,
             text: None,
             content: None,
+            chunks: Vec::new(),
         };
         let update = vec![change; CHANGES_MAX];
         let mut lists = Lists { have: Vec::new(), action: Vec::new(), update, more: 3 };

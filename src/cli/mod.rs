@@ -181,14 +181,20 @@ async fn carry_out(args: Args, output: &Output) -> Result<ExitCode, Refusal> {
         Action::Rollback { app, version, ready } => {
             publish::rollback(&client, output, app, version, ready).await
         }
-        Action::Verify { app } => inspect::verify(&client, output, &app).await,
+        Action::Verify { app, action: Some(list) } => {
+            inspect::pieces(&client, output, app, &list).await
+        }
+        Action::Verify { app, action: None } => inspect::verify(&client, output, &app).await,
         Action::Sync { app, full, show_lists: lists, xml } => {
             inspect::sync(&client, output, app, inspect::Looks { full, lists, xml }).await
         }
         Action::Diff { app, member: Some(member), .. } => {
             inspect::differs(&client, output, app, member).await
         }
-        Action::Diff { app, from, to, live, text, member: None } => {
+        Action::Diff { app, from, have: Some(list), .. } => {
+            inspect::elsewhere(&client, output, app, from, &list).await
+        }
+        Action::Diff { app, from, to, live, text, member: None, have: None } => {
             let sides = inspect::Sides { from, to, live, text };
             inspect::diff(&client, output, app, sides).await
         }

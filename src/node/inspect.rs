@@ -30,7 +30,7 @@ mod lists;
 mod tests;
 
 pub use diff::{CHANGES_MAX, Diff, Difference, Item, Op};
-pub use lists::{Compared, Listed, Lists, Wanted};
+pub use lists::{Compared, Elsewhere, Listed, Lists, Pieces, Wanted};
 
 /// How many differences a verification names.
 const DIFFERENCES_MAX: usize = 50;
@@ -95,6 +95,24 @@ pub enum Question {
     /// Whether a list of changes fits the current version, and what content it needs that
     /// is not here: asked before that is brought from elsewhere. [`Findings::Lacking`].
     Lacking(Edits),
+    /// Compare what stands elsewhere, as an IHaveList says it, with a version.
+    /// [`Findings::Elsewhere`].
+    Elsewhere {
+        /// Which application.
+        app: AppName,
+        /// Which version; the current one if not given.
+        version: Option<u64>,
+        /// The list.
+        have: Vec<Listed>,
+    },
+    /// Which of these pieces of content, as an ActionList names them, the store of the member
+    /// holds. [`Findings::Pieces`].
+    Pieces {
+        /// As whose; a store keeps the pieces of all applications together.
+        app: AppName,
+        /// The list.
+        action: Vec<Wanted>,
+    },
     /// What the version that is live here says of something that only the program knows which
     /// embeds the member. [`Findings::Definition`].
     Definition {
@@ -116,6 +134,8 @@ impl Question {
             | Self::Settings { app }
             | Self::Secrets { app }
             | Self::Compare { app, .. }
+            | Self::Elsewhere { app, .. }
+            | Self::Pieces { app, .. }
             | Self::Definition { app, .. } => app,
             Self::Lacking(edits) => &edits.app,
         }
@@ -133,7 +153,11 @@ impl Question {
     pub(super) fn is_of_live_content(&self) -> bool {
         match self {
             Self::Diff { live, .. } => *live,
-            Self::Settings { .. } | Self::Secrets { .. } | Self::Lacking(_) => false,
+            Self::Settings { .. }
+            | Self::Secrets { .. }
+            | Self::Elsewhere { .. }
+            | Self::Pieces { .. }
+            | Self::Lacking(_) => false,
             Self::Verify { .. }
             | Self::Kept { .. }
             | Self::Restore { .. }
@@ -163,6 +187,10 @@ pub enum Findings {
     Compared(Compared),
     /// See [`Question::Lacking`]: signatures, each once.
     Lacking(Vec<String>),
+    /// See [`Question::Elsewhere`].
+    Elsewhere(Elsewhere),
+    /// See [`Question::Pieces`].
+    Pieces(Pieces),
     /// See [`Question::Definition`].
     Definition(DefinitionFound),
 }
@@ -319,6 +347,10 @@ pub(super) fn answer(
             let lacking = edits::lacking(store, &edits, application)?;
             Findings::Lacking(lacking.iter().map(ToString::to_string).collect())
         }
+        Question::Elsewhere { app, version, have } => {
+            Findings::Elsewhere(view.elsewhere(app, version, &have)?)
+        }
+        Question::Pieces { app, action } => Findings::Pieces(view.pieces(app, action)?),
         Question::Definition { app, name } => Findings::Definition(view.definition(app, &name)?),
     })
 }
@@ -440,6 +472,26 @@ impl View<'_> {
         Ok(DefinitionFound { app, version, text })
     }
 
+    fn elsewhere(
+        &self,
+        app: AppName,
+        version: Option<u64>,
+        have: &[Listed],
+    ) -> Result<Elsewhere, Refusal> {
+        let what = format!("The list was not compared with {app}.");
+        let version = version.map(|number| self.version(number, &what)).transpose()?;
+        let version = version.unwrap_or_else(|| self.application.current());
+        let want = self.listing(&version.root, &what)?;
+        lists::elsewhere(app, version, &want, have).map_err(|why| misread(&what, &why))
+    }
+
+    fn pieces(&self, app: AppName, action: Vec<Wanted>) -> Result<Pieces, Refusal> {
+        let what = "The chunks were not looked for.";
+        let found = lists::pieces_of(app, self.store, action);
+        let found = found.map_err(|error| failed(what, &error.into()))?;
+        found.map_err(|why| misread(what, &why))
+    }
+
     fn secrets(&self, app: AppName) -> Result<SecretsFound, Refusal> {
         let defined = self.defined("The secrets can't be listed.")?;
         let names = defined.secrets.iter().flat_map(|sealed| sealed.names());
@@ -532,6 +584,12 @@ impl View<'_> {
         }
         Ok(found)
     }
+}
+
+/// Refuses a list because of `why`, a sentence without its point.
+fn misread(what: &str, why: &str) -> Refusal {
+    let todo = "Give a list as `althing sync --show-lists` prints it.";
+    Refusal::new(Reason::Invalid, what, format!("In the list: {why}."), todo)
 }
 
 /// Refuses because of `error`.

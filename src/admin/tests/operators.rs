@@ -355,6 +355,8 @@ fn each_question_is_decided_on() {
         (Question::Compare { app: of(), full: true, lists: true }, read.clone()),
         (Question::Restore { app: of(), number: 1, into: "/tmp/x".into() }, None),
         (Question::Secrets { app: of() }, None),
+        (Question::Elsewhere { app: of(), version: None, have: vec![] }, read.clone()),
+        (Question::Pieces { app: of(), action: vec![] }, read.clone()),
         (Question::Lacking(edits), None),
     ] {
         assert_eq!(permit::question(&question).ok(), expected, "{question:?}");

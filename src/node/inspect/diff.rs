@@ -5,7 +5,7 @@ use std::{ops::Range, path::PathBuf, sync::Arc};
 use imara_diff::{Algorithm, Hunk, InternedInput, Token};
 use serde::{Deserialize, Serialize};
 
-use super::{View, failed, pieces};
+use super::{View, Wanted, failed, pieces};
 use crate::{
     base::{
         AppName, Refusal, RelPath,
@@ -90,6 +90,10 @@ pub struct Difference {
     /// member that is asked. Without it the content is looked up by its signature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<PathBuf>,
+    /// The pieces of a file's new content, in their order: where no kept version has it, it is
+    /// made of these, if the store of the member that is asked has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chunks: Vec<Wanted>,
 }
 
 /// What stands at a path.
@@ -331,6 +335,7 @@ impl Differing {
             after: self.after.as_ref().map(Item::from),
             text: None,
             content: None,
+            chunks: Vec::new(),
         }
     }
 }

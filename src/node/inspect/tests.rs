@@ -1,6 +1,6 @@
 //! Questions answered from a real store and a real live tree.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use super::*;
 use crate::base::{
@@ -156,4 +156,99 @@ fn what_a_repair_replaced_is_listed_and_copied_out() {
     assert!(inside.why.contains("live tree") && !bench.live("again").exists(), "{inside:?}");
     assert_eq!(ask(bench.dir.path().join("x"), 9).unwrap_err().reason, Reason::NotFound);
     assert_eq!(ask("x".into(), 1).unwrap_err().reason, Reason::Invalid);
+}
+
+fn elsewhere(bench: &Bench, version: Option<u64>, have: Vec<Listed>) -> Result<Elsewhere, Refusal> {
+    match bench.ask(Question::Elsewhere { app: app(), version, have })? {
+        Findings::Elsewhere(found) => Ok(found),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_list_from_elsewhere_is_compared_with_a_version() {
+    let bench = Bench::new(&[
+        &[("a", b"1\n"), ("d/b", b"2\n")],
+        &[("a", b"one\n"), ("copy", b"2\n"), ("d/b", b"2\n"), ("new", b"new\n")],
+    ]);
+    let one = Bench::new(&[&[("a", b"1\n"), ("d/b", b"2\n")]]);
+    let have = one.compare(true).lists.unwrap().have;
+    let found = elsewhere(&bench, None, have.clone()).unwrap();
+    assert_eq!((found.version, found.listed, found.same), (2, 3, false));
+    let words = |update: &[Difference]| -> Vec<String> {
+        update.iter().map(|u| format!("{} {}", u.op.word(), u.path)).collect()
+    };
+    assert_eq!(words(&found.lists.update), ["SET a", "ADD copy", "ADD new"]);
+    // What one of its files has need not come from anywhere.
+    let asked: Vec<&str> = found.lists.action.iter().map(|w| w.digest.as_str()).collect();
+    let digests = [b"one\n", b"new\n"].map(|bytes| Digest::of_bytes(bytes).to_string());
+    assert_eq!(BTreeSet::from_iter(asked), digests.iter().map(String::as_str).collect());
+    assert_eq!(found.lists.update[0].chunks.len(), 1, "it says of what the content is made");
+    assert!(elsewhere(&bench, Some(1), have.clone()).unwrap().same);
+    assert_eq!(words(&elsewhere(&bench, Some(1), vec![]).unwrap().lists.update).len(), 3);
+    let newer = bench.compare(true).lists.unwrap().have;
+    let back = elsewhere(&bench, Some(1), newer).unwrap();
+    assert_eq!(words(&back.lists.update), ["SET a", "DEL copy", "DEL new"]);
+
+    // The list makes the version, on a member that has the first one only.
+    let edits =
+        Edits { app: app(), changes: found.lists.update, message: String::new(), base: None };
+    let root = bench.application.versions[1].root;
+    let first = Application { versions: vec![bench.application.versions[0].clone()] };
+    let (made, _) = crate::node::edits::stage(bench.content.store(), edits, &first).unwrap();
+    assert_eq!(made, root);
+
+    for (listed, why) in [
+        (Listed { path: "../a".into(), item: have[0].item.clone() }, "item 4 (../a)"),
+        (have[0].clone(), "item 4 (a): it is listed twice"),
+        (Listed { path: "x".into(), item: Item::Directory { mode: "9".into() } }, "permissions"),
+    ] {
+        let list = have.iter().cloned().chain([listed]).collect();
+        let refused = elsewhere(&bench, None, list).unwrap_err();
+        assert!(refused.why.contains(why), "{refused}");
+    }
+    let many = vec![have[0].clone(); CHANGES_MAX + 1];
+    assert!(elsewhere(&bench, None, many).unwrap_err().why.contains("more than 100000"));
+    assert_eq!(elsewhere(&bench, Some(9), have).unwrap_err().reason, Reason::NotFound);
+}
+
+#[test]
+fn chunks_of_an_action_list_are_looked_for_by_reading_them() {
+    let bench = Bench::new(&[&[("a", b"right"), ("b", b"wrong in a moment")]]);
+    let wanted = |bytes: &[u8]| Wanted {
+        digest: Digest::of_bytes(bytes).to_string(),
+        len: bytes.len() as u32,
+    };
+    let ask = |action| match bench.ask(Question::Pieces { app: app(), action })? {
+        Findings::Pieces(found) => Ok::<_, Refusal>(found),
+        other => panic!("{other:?}"),
+    };
+    let (here, rotten, strange) = (wanted(b"right"), wanted(b"wrong in a moment"), wanted(b"x"));
+    let found = ask(vec![here.clone(), rotten.clone(), strange.clone()]).unwrap();
+    assert_eq!((found.asked, found.whole, found.bytes), (3, 2, 22));
+    assert_eq!((found.lacking, found.damaged), (vec![strange.clone()], vec![]));
+    // A byte of it changes on the disk.
+    let packs = bench.dir.path().join("content/packs");
+    for pack in std::fs::read_dir(packs).unwrap() {
+        let path = pack.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(5).position(|window| window == b"wrong");
+        if let Some(at) = at {
+            bytes[at] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+    let found = ask(vec![here.clone(), rotten.clone()]).unwrap();
+    assert_eq!((found.whole, found.damaged), (1, vec![rotten]));
+
+    for (wrong, why) in [
+        (Wanted { len: 4, ..here.clone() }, "has 5 bytes, and not 4"),
+        (Wanted { len: 0, ..here.clone() }, "chunk 2: a chunk has 1 to"),
+        (Wanted { digest: "../../x".into(), len: 1 }, "is no signature"),
+    ] {
+        let refused = ask(vec![strange.clone(), wrong]).unwrap_err();
+        assert!(refused.why.contains(why), "{refused}");
+    }
+    let many = vec![strange; CHANGES_MAX + 1];
+    assert!(ask(many).unwrap_err().why.contains("more than 100000"));
 }
