@@ -59,7 +59,7 @@ pub(super) async fn run(
     let ask = Ask::Sign { path: path.clone(), ignore: ignored(&path)? };
     let mut heard: BTreeMap<String, Result<Signed, String>> = BTreeMap::new();
     let mut reading = BTreeSet::new();
-    let mut line = publish::Line { over: output.is_watched(), last: String::new() };
+    let mut line = publish::Line::new(output.is_watched());
     client
         .services(None, &ask, |Heard { member, told }| {
             let member = member.to_string();
@@ -74,7 +74,8 @@ pub(super) async fn run(
             }
             if !output.json && !reading.is_empty() {
                 let names: Vec<&str> = reading.iter().take(8).map(String::as_str).collect();
-                line.show(format!("{} of them still read: {}", reading.len(), names.join(", ")));
+                let text = format!("{} of them still read: {}", reading.len(), names.join(", "));
+                line.show("reading", text);
             }
             true
         })

@@ -20,7 +20,7 @@ use super::{
     fetch::{self, Progress, Terms},
     operate,
     output::{Output, clean, note},
-    units::{bytes, span},
+    units::{bytes, count, span},
 };
 use crate::{
     base::{AppName, Reason, Refusal},
@@ -179,7 +179,7 @@ pub(super) async fn told<T>(
     if output.json {
         return moving.await;
     }
-    let mut line = Line { over: output.is_watched(), last: String::new() };
+    let mut line = Line::new(output.is_watched());
     let mut pace = Pace::default();
     let mut ticks = tokio::time::interval(TELL_EVERY);
     let result = loop {
@@ -191,12 +191,13 @@ pub(super) async fn told<T>(
                     let share = came as f64 / wanted as f64;
                     let left = pace.left(Instant::now(), came, wanted);
                     let left = left.map_or(String::new(), |left| format!(", {} left", span(left)));
-                    line.show(format!(
+                    let text = format!(
                         "{what}: {} {}% of {}{left}",
                         bar(share),
                         (share * 100.0).floor(),
                         bytes(wanted)
-                    ));
+                    );
+                    line.show("", text);
                 }
             }
         }
@@ -211,11 +212,11 @@ pub(super) async fn quietly<T>(output: &Output, what: &str, work: impl Future<Ou
     if output.json {
         return work.await;
     }
-    let mut line = Line { over: output.is_watched(), last: String::new() };
+    let mut line = Line::new(output.is_watched());
     let result = tokio::select! {
         result = &mut work => return result,
         () = tokio::time::sleep(QUIET) => {
-            line.show(what.to_owned());
+            line.show("", what.to_owned());
             work.await
         }
     };
@@ -248,7 +249,7 @@ async fn watched(
     if output.json {
         return publication.await;
     }
-    let mut line = Line { over: output.is_watched(), last: String::new() };
+    let mut line = Line::new(output.is_watched());
     let (mut pace, mut seen, began) = (Pace::default(), false, Instant::now());
     let mut ticks = tokio::time::interval(TELL_EVERY);
     let result = loop {
@@ -261,7 +262,11 @@ async fn watched(
                 seen |= text.is_some();
                 // Before its window there is nothing to be seen of it anywhere.
                 let quiet = !seen && began.elapsed() > QUIET;
-                line.show(text.or_else(|| quiet.then(|| first.to_owned())).unwrap_or_default());
+                match text {
+                    Some((phase, text)) => line.show(&phase, text),
+                    None if quiet => line.show("", first.to_owned()),
+                    None => {}
+                }
             }
         }
     };
@@ -269,14 +274,16 @@ async fn watched(
     result
 }
 
-/// How far the publication under way has come.
-fn progress(view: &View, pace: &mut Pace) -> Option<String> {
+/// The phase of the publication under way, and how far it has come.
+fn progress(view: &View, pace: &mut Pace) -> Option<(String, String)> {
     let publication = view.window.as_ref()?.publication.as_ref()?;
+    let phase = format!("{} {} {}", publication.app, publication.version, publication.phase);
     if publication.phase != "staging" {
-        return Some(format!(
+        let text = format!(
             "{} version {} is committed; members are switching to it",
             publication.app, publication.version
-        ));
+        );
+        return Some((phase, text));
     }
     let live = |m: &&MemberView| m.state == "alive" && publication.placed.contains(&m.name);
     let live: Vec<&MemberView> = view.members.iter().filter(live).collect();
@@ -292,8 +299,14 @@ fn progress(view: &View, pace: &mut Pace) -> Option<String> {
     let share = arrived as f64 / wanted.max(1) as f64;
     let left = pace.left(Instant::now(), arrived, wanted);
     let left = left.map_or(String::new(), |left| format!(", {} left", span(left)));
-    Some(format!(
-        "{} version {}: {} {}% of {} on {} live members{left}; whole on {}, needed on {}",
+    // One of the release before does not say how many there are.
+    let files = match publication.files {
+        0 => String::new(),
+        files => format!(" in {}", count(files, "file")),
+    };
+    let text = format!(
+        "{} version {}: {} {}% of {}{files} on {} live members{left}; whole on {} of {}, needed \
+         on {}",
         publication.app,
         publication.version,
         bar(share),
@@ -301,8 +314,10 @@ fn progress(view: &View, pace: &mut Pace) -> Option<String> {
         bytes(publication.bytes),
         live.len(),
         publication.whole.len(),
+        publication.placed.len(),
         publication.needed
-    ))
+    );
+    Some((phase, text))
 }
 
 /// Characters of a bar.
@@ -333,25 +348,47 @@ impl Pace {
     }
 }
 
-/// One line that is written over on a terminal, and anew elsewhere.
+/// One line that is written over on a terminal. Elsewhere, as in the log of a build, there is one for
+/// each phase, and in a long one another every [`ANEW_EVERY`].
 pub(super) struct Line {
-    pub over: bool,
-    pub last: String,
+    over: bool,
+    phase: String,
+    last: String,
+    shown: Option<Instant>,
 }
 
+/// How often a line is written where it can't be written over.
+const ANEW_EVERY: Duration = Duration::from_secs(10);
+
 impl Line {
-    pub fn show(&mut self, text: String) {
-        if text.is_empty() || text == self.last {
+    /// `is_watched` says that a person sits before a terminal.
+    pub fn new(is_watched: bool) -> Self {
+        let over = is_watched && std::io::stderr().is_terminal();
+        Self { over, phase: String::new(), last: String::new(), shown: None }
+    }
+
+    pub fn show(&mut self, phase: &str, text: String) {
+        if !self.is_due(Instant::now(), phase, &text) {
             return;
         }
         let mut err = std::io::stderr().lock();
         let shown = clean(&text);
         // Nobody is hurt if progress can't be shown.
-        let _unseen = match self.over && err.is_terminal() {
+        let _unseen = match self.over {
             true => write!(err, "\r\x1b[K{shown}").and_then(|()| err.flush()),
             false => writeln!(err, "{shown}"),
         };
-        self.last = text;
+    }
+
+    /// Whether `text` is to be written now; then it counts as written.
+    fn is_due(&mut self, now: Instant, phase: &str, text: &str) -> bool {
+        let waited = self.shown.is_none_or(|at| now.duration_since(at) >= ANEW_EVERY);
+        if text.is_empty() || text == self.last || !(self.over || waited || phase != self.phase) {
+            return false;
+        }
+        (self.phase, self.last) = (phase.to_owned(), text.to_owned());
+        self.shown = Some(now);
+        true
     }
 
     pub fn end(&self) {
@@ -394,15 +431,32 @@ mod tests {
     fn progress_counts_the_live_members() {
         let staging = view(serde_json::json!({
             "app": "web", "version": 2, "phase": "staging", "bytes": 1000, "whole": ["a"],
+            "files": 40,
             "progress": { "a": 0, "b": 500, "c": 900, "d": 0 },
             "placed": ["a", "b", "c"], "needed": 2,
         }));
         let mut pace = Pace::default();
-        let text = progress(&staging, &mut pace).unwrap();
-        let expected =
-            "web version 2: [###############-----] 75% of 1000 B on 2 live members; whole on 1";
-        assert!(text.starts_with(expected), "{text}");
+        let (_, text) = progress(&staging, &mut pace).unwrap();
+        let expected = "web version 2: [###############-----] 75% of 1000 B in 40 files on 2 live \
+                        members; whole on 1 of 3, needed on 2";
+        assert_eq!(text, expected);
         assert_eq!(progress(&view(serde_json::Value::Null), &mut pace), None);
+    }
+
+    #[test]
+    fn where_no_line_can_be_written_over_there_are_few() {
+        let began = Instant::now();
+        let after = |ms| began + Duration::from_millis(ms);
+        let mut line = Line { over: false, ..Line::new(false) };
+        let ticks = (0..=25_000).step_by(250);
+        let told: Vec<u64> =
+            ticks.filter(|ms| line.is_due(after(*ms), "staging", &format!("{ms} ms"))).collect();
+        assert_eq!(told, [0, 10_000, 20_000]);
+        assert!(line.is_due(after(25_100), "switching", "committed"), "it is another phase");
+        assert!(!line.is_due(after(99_000), "switching", "committed"), "it was said");
+        let mut line = Line { over: true, ..Line::new(false) };
+        assert!(line.is_due(after(0), "a", "1") && line.is_due(after(1), "a", "2"));
+        assert!(!line.is_due(after(2), "a", "2") && !line.is_due(after(2), "b", ""));
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub(super) async fn wait(
     if within.no_wait {
         return Ok(());
     }
-    let mut line = Line { over: output.is_watched(), last: String::new() };
+    let mut line = Line::new(output.is_watched());
     let (began, mut failed) = (Instant::now(), None);
     let mut pauses = PAUSES_MS.into_iter();
     let mut pause = 0;
@@ -71,7 +71,8 @@ pub(super) async fn wait(
             ));
         }
         if !output.json && began.elapsed() > super::QUIET {
-            line.show(format!("{app} version {version}: {late}"));
+            let phase = if failed.is_some() { "failed" } else { "waiting" };
+            line.show(phase, format!("{app} version {version}: {late}"));
         }
         pause = pauses.next().unwrap_or(pause);
         tokio::time::sleep(Duration::from_millis(pause)).await;
