@@ -194,14 +194,47 @@ fn names_that_differ_by_case_are_two_or_refused() {
     let tells = !at.path().join("CASE").exists();
     let into = at.path().join("next");
     let tree = vec![dir("d", 0o755), file("d/A", b"1", 0o644), file("d/a", b"2", 0o644)];
-    let placed = place(&Tree::new(tree).unwrap(), &holding(&[b"1", b"2"]), None, &into);
+    let tree = Tree::new(tree).unwrap();
+    let placed = place(&tree, &holding(&[b"1", b"2"]), None, &into);
     if tells {
         assert_eq!(placed.unwrap().files, 2);
-        return;
+        std::fs::remove_dir_all(&into).unwrap();
+    } else {
+        is_refused(placed, &into);
     }
+    // Where two names are one, whoever has written the first finds the second there.
+    let folding = Folding { below: at.path().to_owned(), chunks: holding(&[b"1", b"2"]) };
+    is_refused(place(&tree, &folding, None, &into), &into);
+}
+
+fn is_refused(placed: Result<Placed, DriverError>, into: &Path) {
     let error = placed.unwrap_err();
-    assert!(matches!(error, DriverError::Twins(_)), "{error}");
+    let DriverError::Twins(which) = &error else { panic!("{error}") };
+    assert!(which.ends_with("d/a"), "{error}");
     assert!(!into.exists(), "nothing is left of it");
+}
+
+/// A store on a file system that takes `A` and `a` for one: what has the one has the other.
+struct Folding<S> {
+    below: PathBuf,
+    chunks: S,
+}
+
+impl<S: ChunkSource> ChunkSource for Folding<S> {
+    fn chunk(&self, chunk: &Chunk) -> Result<Vec<u8>, DriverError> {
+        // It is asked for the content of a file once that is there.
+        let mut within = vec![self.below.clone()];
+        while let Some(directory) = within.pop() {
+            for entry in std::fs::read_dir(&directory).unwrap().map(Result::unwrap) {
+                if entry.file_type().unwrap().is_dir() {
+                    within.push(entry.path());
+                } else if entry.file_name() == "A" {
+                    std::fs::write(directory.join("a"), "").unwrap();
+                }
+            }
+        }
+        self.chunks.chunk(chunk)
+    }
 }
 
 /// A file system of a thousand inodes, in a mount namespace of its own, and a thousand files.
