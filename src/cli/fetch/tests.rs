@@ -3,7 +3,7 @@
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::{Mutex, mpsc as std_mpsc},
+    sync::{Barrier, Mutex, mpsc as std_mpsc},
     thread::JoinHandle,
 };
 
@@ -313,9 +313,14 @@ async fn a_proxy_is_asked_and_learns_no_more_than_the_host() {
 
 #[tokio::test]
 async fn the_first_that_fails_ends_the_others() {
-    let server = Server::start(|target| match target {
-        "/missing" => Reply::Send(answer("404 Not Found", b"")),
-        _ => Reply::Stall(Vec::new()),
+    // Neither is answered before both have asked: otherwise the other might never be begun.
+    let both = Barrier::new(2);
+    let server = Server::start(move |target| {
+        both.wait();
+        match target {
+            "/missing" => Reply::Send(answer("404 Not Found", b"")),
+            _ => Reply::Stall(Vec::new()),
+        }
     });
     let jobs = vec![job(&server.url("/slow"), b"four"), job(&server.url("/missing"), b"five")];
     let directory = tempfile::tempdir().unwrap();
