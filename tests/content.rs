@@ -1,8 +1,6 @@
 //! Content on its way between real processes: at the rate that is set, and on from where it was
 //! after a kill.
 
-#![expect(clippy::disallowed_methods, reason = "how long something takes is what is looked at")]
-
 #[expect(dead_code, reason = "other tests need more of it")]
 mod common;
 

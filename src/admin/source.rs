@@ -41,13 +41,13 @@ pub trait Source: Clone + Send + Sync + 'static {
         publish: Publish,
         by: Option<By>,
     ) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
-    /// See [`Handle::publish_brought`]. `by` is whoever showed a token.
+    /// Publishes what was brought from another machine. `by` is whoever showed a token.
     fn publish_brought(
         &self,
         brought: Brought,
         by: Option<By>,
     ) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
-    /// See [`Handle::uploads`].
+    /// What is being brought from other machines; refused once the member stops.
     fn uploads(&self) -> Result<Uploads, Refusal>;
     /// See [`Handle::publish_edits`].
     fn publish_edits(&self, edits: Edits) -> impl Future<Output = Result<Outcome, Refusal>> + Send;
