@@ -74,7 +74,7 @@ impl<C: Connect> Fetch<C> {
             tell,
             opened: 0,
             dropped: Vec::new(),
-            crawled: BTreeSet::new(),
+            told_of: BTreeSet::new(),
             from_failed: None,
             pulled: Pulled::default(),
             fetch: self,
@@ -145,8 +145,8 @@ struct Crew<C> {
     opened: u64,
     /// Who was dropped, and was not told of yet.
     dropped: Vec<(MemberId, TransferError)>,
-    /// Who crawled once: one event for each is enough.
-    crawled: BTreeSet<MemberId>,
+    /// Of whom that was told: one event for each is enough.
+    told_of: BTreeSet<MemberId>,
     /// Why the holder of everything is asked no more.
     from_failed: Option<TransferError>,
     pulled: Pulled,
@@ -495,11 +495,14 @@ impl<C: Connect> Crew<C> {
                 self.from_failed = Some(error);
             }
         } else if error.is_lie() {
-            self.dropped.push((peer, error));
+            // There may be more of its lies in what is being put away.
+            if self.told_of.insert(peer) {
+                self.dropped.push((peer, error));
+            }
         } else if matches!(error, TransferError::Crawls) {
             // At once again it would owe as much for as long.
             self.again.insert(peer, (Instant::now() + CRAWLS_AGAIN, CRAWLS_AGAIN));
-            if self.crawled.insert(peer) {
+            if self.told_of.insert(peer) {
                 self.dropped.push((peer, error));
             }
         } else {
@@ -516,9 +519,11 @@ impl<C: Connect> Crew<C> {
     }
 
     /// `peer` asks for content itself. If it had none to give before, it has, or
-    /// will have soon.
+    /// will have soon. One that crawled is no faster for that.
     fn is_there(&mut self, peer: MemberId) {
-        if let Some(again) = self.again.get_mut(&peer) {
+        if let Some(again) = self.again.get_mut(&peer)
+            && again.1 != CRAWLS_AGAIN
+        {
             *again = (Instant::now(), AGAIN);
         }
     }

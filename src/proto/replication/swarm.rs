@@ -11,7 +11,8 @@
 //!
 //! Who is near goes first: as long as somebody near is asked, one that is far is spared
 //! like the one that hands out, and is asked by name for what nobody near passes on. So
-//! about one copy goes to each place, however many fetch there.
+//! about one copy goes to each place, however many fetch there. Only where those near would
+//! take long for what they all have is it asked as any other.
 //!
 //! What a member is asked for ahead follows from what it gave lately; what it
 //! owes for too long may be asked of another as well, and at the end, when there is
@@ -47,6 +48,12 @@ const AHEAD: Duration = Duration::from_millis(400);
 const PACE_OVER: Duration = Duration::from_millis(200);
 /// How many open chunks are compared to find the rarest of them.
 const COMPARED: usize = 512;
+/// How many are looked at for what a member that is spared is to be asked for.
+const LOOKED_AT: usize = 4_096;
+/// If what is missing takes those near longer than this, and they give less than so many bytes a
+/// second together although one of them has all of it, those that are far are asked as well.
+const NEAR_WITHIN: Duration = Duration::from_secs(10);
+const NEAR_PACE_MIN: f64 = (2 << 20) as f64;
 /// What was handed out is passed on within this time, or its holder is asked for it.
 const PASSED_ON_WITHIN: Duration = Duration::from_millis(800);
 /// What is owed for so long, and three times as long as the pace would have it, may be asked of
@@ -166,6 +173,8 @@ struct Peer {
     pace_bytes: u64,
     /// It had nothing that is open when it was looked at last.
     barren: bool,
+    /// It is spared, and is not looked at again until then.
+    rests: Time,
     /// Since when it owes something for too long: what only it has is as good as lost.
     slow: Option<Time>,
     /// It is asked for what nobody near passes on.
@@ -192,12 +201,14 @@ impl Peer {
         self.bytes_owed + self.to_hand_out.iter().map(|bytes| u64::from(*bytes)).sum::<u64>()
     }
 
-    /// For how long it may owe something; `at_the_end` others have nothing else to do.
-    fn owed_max(&self, at_the_end: bool) -> Duration {
+    /// For how long it may owe something; `at_the_end` others have nothing else to do. Of whom the
+    /// pace is not known yet, it is taken to be the `usual` one, if anything is.
+    fn owed_max(&self, at_the_end: bool, usual: Option<f64>) -> Duration {
         if at_the_end {
             return OWED_MAX;
         }
-        let expected = self.pace.map_or(0.0, |pace| self.outstanding() as f64 / pace.max(1.0));
+        let pace = self.pace.or(usual);
+        let expected = pace.map_or(0.0, |pace| self.outstanding() as f64 / pace.max(1.0));
         OWED_MAX.max(Duration::from_secs_f64((3.0 * expected).min(60.0)))
     }
 
@@ -298,6 +309,7 @@ impl Swarm {
             pace_since: now,
             pace_bytes: 0,
             barren: false,
+            rests: Time(0),
             slow: None,
             far,
         });
@@ -353,7 +365,9 @@ impl Swarm {
         for (at, known) in self.known.iter_mut().enumerate() {
             *known = counted.iter().filter(|p| p.has(at as u32)).count() as u16;
         }
-        self.peers.values_mut().for_each(|p| p.barren = false);
+        for peer in self.peers.values_mut() {
+            (peer.barren, peer.rests) = (false, Time(0));
+        }
     }
 
     fn open_again(&mut self, at: u32) {
@@ -398,7 +412,7 @@ impl Swarm {
             self.bytes_in_flight += u64::from(bytes);
             return Some(Ask::HandOut(bytes));
         }
-        if entry.barren {
+        if entry.barren || now < entry.rests {
             return None;
         }
         let list = self.rarest(now, peer, room);
@@ -409,28 +423,34 @@ impl Swarm {
         let alone = self.peers.len() == 1;
         let start = if alone { 0 } else { self.rng.random_range(0..self.state.len() as u32) };
         let others = self.peers.iter().filter(|(other, _)| **other != peer).map(|(_, p)| p);
-        let (mut near, mut handing_out) = (false, false);
-        for other in others.filter(|other| other.slow.is_none()) {
-            near |= !other.far;
-            handing_out |= other.hands_out == Some(true);
-        }
+        let handing_out = others.clone().any(|p| p.slow.is_none() && p.hands_out == Some(true));
         let Some(entry) = self.peers.get(&peer) else { return ActionList::default() };
-        let spared = entry.hands_out == Some(false) || (entry.far && near);
+        let spared = entry.hands_out == Some(false) || (entry.far && self.near_will_do(others));
         let patient = handing_out || now.since(entry.given_out) < PASSED_ON_WITHIN;
-        let may = |at: &u32| {
-            entry.has(*at)
-                && !entry.owes.contains_key(at)
-                && (!spared
-                    || self.overdue.contains(at)
-                    || (self.known[*at as usize] == 0 && !patient))
+        let may = |at: &u32| entry.has(*at) && !entry.owes.contains_key(at);
+        let due = |at: &u32| self.known[*at as usize] == 0 || self.overdue.contains(at);
+        let around = self.open.range(start..).chain(self.open.range(..start)).copied();
+        // Whoever is spared is looked at with every piece that comes and has nothing most of the
+        // time, so not all that is open is walked for it.
+        let mut found: Vec<u32> = if !spared {
+            around.filter(may).take(COMPARED).collect()
+        } else if patient {
+            self.overdue.iter().copied().filter(may).take(COMPARED).collect()
+        } else {
+            let overdue = self.overdue.iter().copied().take(COMPARED);
+            let looked_at = overdue.chain(around.take(LOOKED_AT).filter(due));
+            let mut found: Vec<u32> = looked_at.filter(may).take(COMPARED).collect();
+            found.sort_unstable();
+            found.dedup();
+            found
         };
-        let around = self.open.range(start..).chain(self.open.range(..start));
-        let mut found: Vec<u32> = around.copied().filter(may).take(COMPARED).collect();
         if found.is_empty() {
             // What is spared becomes due with time.
-            let barren = !spared;
             if let Some(entry) = self.peers.get_mut(&peer) {
-                entry.barren = barren;
+                entry.barren = !spared;
+                if spared && !patient {
+                    entry.rests = now + REMIND_EVERY;
+                }
             }
             return ActionList::default();
         }
@@ -457,6 +477,30 @@ impl Swarm {
         list
     }
 
+    /// Whether it is not worth while to ask anybody far, beside these `others`.
+    fn near_will_do<'p>(&self, others: impl Iterator<Item = &'p Peer>) -> bool {
+        let (mut any, mut whole, mut pace) = (false, false, Some(0.0));
+        for near in others.filter(|other| !other.far && other.slow.is_none()) {
+            any = true;
+            whole |= near.whole;
+            pace = pace.and_then(|sum| Some(sum + near.pace?));
+        }
+        // What one has not got yet it gives no faster for being near; whose pace is not known may
+        // be fast.
+        let Some(pace) = pace.filter(|_| whole) else { return any };
+        let missing = (self.progress.bytes_total - self.progress.bytes_done) as f64;
+        any && (pace >= NEAR_PACE_MIN || missing < pace * NEAR_WITHIN.as_secs_f64())
+    }
+
+    /// What is to be expected of somebody who has not given anything yet, bytes a second: as much
+    /// as if all who owe something shared evenly what comes from those who gave something.
+    fn usual_pace(&self) -> Option<f64> {
+        let owing = self.peers.values().filter(|p| p.outstanding() > 0).count();
+        let paces = self.peers.values().filter_map(|p| p.pace);
+        let sum = paces.fold(None, |sum, pace| Some(sum.unwrap_or(0.0) + pace));
+        sum.map(|sum| sum / owing.max(1) as f64)
+    }
+
     /// What is owed for too long becomes open for others.
     fn remind(&mut self, now: Time) {
         if now.since(self.reminded) < REMIND_EVERY {
@@ -464,11 +508,11 @@ impl Swarm {
         }
         self.reminded = now;
         let (mut late, mut turned) = (Vec::new(), false);
-        let at_the_end = self.open.is_empty();
+        let (at_the_end, usual) = (self.open.is_empty(), self.usual_pace());
         for peer in self.peers.values_mut() {
-            let longest = peer.owed_max(false);
+            let longest = peer.owed_max(false, usual);
             let slow = peer.owes.values().any(|since| now.since(*since) > longest);
-            let owed_max = peer.owed_max(at_the_end);
+            let owed_max = peer.owed_max(at_the_end, usual);
             let owed = peer.owes.iter().filter(|(_, since)| now.since(**since) > owed_max);
             late.extend(owed.map(|(at, _)| *at));
             turned |= peer.slow.is_some() != slow;

@@ -3,7 +3,7 @@
 //! all wait.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -234,6 +234,8 @@ async fn a_liar_among_those_asked_spoils_nothing() {
         *who == id(3) && why.starts_with("the holder lied")
     };
     assert!(!dropped.is_empty() && dropped.iter().all(lied), "{dropped:?}");
+    let by: BTreeSet<MemberId> = dropped.iter().map(|(by, _, _)| *by).collect();
+    assert_eq!(by.len(), dropped.len(), "each says so once: {dropped:?}");
 }
 
 /// Two places with four members each, of which one publishes: the other place gets one copy.
@@ -268,6 +270,21 @@ async fn who_crawls_is_dropped_and_told_of_once() {
     let who: Vec<_> = dropped.iter().map(|(by, who, _)| (*by, *who)).collect();
     assert_eq!(who, [(id(1), id(3)), (id(2), id(3))], "{dropped:?}");
     assert_eq!(dropped[0].2, TransferError::Crawls.to_string());
+}
+
+/// Fifteen share a line on which one chunk takes each of them seconds.
+#[tokio::test(start_paused = true)]
+async fn nobody_crawls_for_the_line_being_thin() {
+    let content = noise(1, 8 << 20);
+    let bench = Bench::new(16, &[&content]);
+    for member in &bench.members[1..15] {
+        publish(member, &[&content]);
+    }
+    bench.network.rate.set(Some(1 << 20));
+    bench.fetch_all(15..16).await;
+    assert!(bench.is_whole(15));
+    let dropped = bench.dropped.lock().unwrap().clone();
+    assert!(dropped.is_empty(), "{dropped:?}");
 }
 
 #[tokio::test(start_paused = true)]

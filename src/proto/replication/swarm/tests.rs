@@ -278,6 +278,49 @@ fn who_is_far_is_asked_for_what_somebody_near_owes_for_too_long() {
     assert_eq!(who_is_asked(&mut swarm, START + OWED_MAX * 2), [id(2)].into());
 }
 
+/// One that is near gives a chunk of 256 KiB at each look, or every tenth; one that is far has all as
+/// well. Whether that is asked before the end.
+fn is_far_asked_beside(every: u32) -> bool {
+    let all: Vec<Chunk> = (0..400).map(|n| chunk(n, 256 << 10)).collect();
+    let far = BTreeSet::from([id(2)]);
+    let mut swarm = Swarm::new(positions(&all), |_| false, 1).with_far(far);
+    swarm.joined(START, id(1), true);
+    swarm.joined(START, id(2), true);
+    let (mut now, mut owed) = (START, Vec::new());
+    for look in 1..=200 {
+        now = now + REMIND_EVERY;
+        for (who, ask) in swarm.asks(now) {
+            let Ask::Chunks(list) = ask else { panic!("handed out") };
+            if who == id(2) {
+                return true;
+            }
+            owed.extend(swarm.announced(who, &answer(&list.chunks, Content::Inline)).unwrap());
+        }
+        if look % every == 0 && !owed.is_empty() {
+            let chunk = owed.remove(0);
+            swarm.came(now, id(1), &chunk.digest);
+            swarm.put_away(chunk.digest, chunk.digest).unwrap();
+        }
+    }
+    false
+}
+
+#[test]
+fn who_is_far_is_asked_where_one_that_is_near_would_take_long() {
+    assert!(!is_far_asked_beside(1), "5 MB a second are enough");
+    assert!(is_far_asked_beside(10), "half a MB is not, for a hundred");
+}
+
+#[test]
+fn who_is_far_is_looked_at_seldom() {
+    // Nothing of it is to be asked of the far one for now: that is not found out at each piece.
+    let all: Vec<Chunk> = (0..400).map(|n| chunk(n, 1 << 10)).collect();
+    let mut swarm = near_and_far(&all, &[1]);
+    let later = START + PASSED_ON_WITHIN * 2;
+    assert_eq!(who_is_asked(&mut swarm, later), [id(1)].into());
+    assert_eq!(swarm.peers[&id(2)].rests, later + REMIND_EVERY);
+}
+
 #[test]
 fn who_crawls_is_dropped_where_others_have_what_it_owes() {
     let all = large();
