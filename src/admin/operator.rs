@@ -19,7 +19,7 @@ use std::{
 use axum::{
     Extension, Router,
     body::Bytes,
-    extract::{Request, State, rejection::BytesRejection},
+    extract::{DefaultBodyLimit, Request, State, rejection::BytesRejection},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::Response,
@@ -34,7 +34,7 @@ use tokio::{
 use super::{
     bring,
     permit::{self, Permit},
-    routes::{self, AskMember, Site},
+    routes::{self, AskMember, EDITS_MAX, Site},
     source::Source,
 };
 use crate::{
@@ -133,7 +133,7 @@ pub(super) fn routes<S: Source>(site: Site<S>) -> Router<Site<S>> {
         .route("/api/v1/whoami", get(whoami::<S>))
         .route("/api/v1/command", post(command::<S>))
         .route("/api/v1/publish", post(publish::<S>))
-        .route("/api/v1/inspect", post(inspect::<S>))
+        .route("/api/v1/inspect", post(inspect::<S>).layer(DefaultBodyLimit::max(EDITS_MAX)))
         .route("/api/v1/services", post(services::<S>))
         .merge(bring::ends())
         .route_layer(behind(BodyKind::Json));
@@ -363,7 +363,7 @@ async fn inspect<S: Source>(
     Extension(operator): Extension<Operator>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let question = match routes::parse::<Question>(body) {
+    let question = match routes::parse_within::<Question>(body, EDITS_MAX) {
         Ok(question) => question,
         Err(response) => return *response,
     };

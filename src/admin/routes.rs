@@ -43,7 +43,7 @@ use crate::{
 /// The largest request body, bytes: a failover list of all members is 270 KB.
 const BODY_MAX: usize = 1 << 20;
 /// The same for a list of changes: some hundred thousand items.
-const EDITS_MAX: usize = 64 << 20;
+pub(super) const EDITS_MAX: usize = 64 << 20;
 /// The same for secrets: a hundred of 16 KiB, in the widest JSON.
 const SECRETS_MAX: usize = 12 << 20;
 /// Streams of one door at one time: each costs a view every few seconds.
@@ -388,7 +388,7 @@ pub(super) fn parse<T: DeserializeOwned>(
     parse_within(body, BODY_MAX)
 }
 
-fn parse_within<T: DeserializeOwned>(
+pub(super) fn parse_within<T: DeserializeOwned>(
     body: Result<Bytes, BytesRejection>,
     most: usize,
 ) -> Result<T, Box<Response>> {

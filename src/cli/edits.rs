@@ -254,6 +254,18 @@ mod tests {
             ("<update><set path='x'><file mode='0644'/></set></update>", "file has no size"),
             ("<update><set path='x'>", "ends in the middle"),
             ("<update></set>", "line 1"),
+            ("<update>\n<sett path='x'/></update>", "line 2: sett is none of"),
+            ("<update><set path='a'><set path='b'/></set></update>", "set is neither"),
+            ("<update><update/><del path='x'/></update>", "within an update"),
+            ("<update><del path='x'><before/></del></update>", "before has nothing"),
+            (
+                "<update><set path='x'><symlink target='a'/><symlink target='b'/></set></update>",
+                "second item",
+            ),
+            (
+                "<update><del path='x'><before><chunk digest='1' length='1'/></before></del></update>",
+                "not of before",
+            ),
         ] {
             let error = xml::update(bad, &app()).unwrap_err();
             assert!(error.contains(why), "{bad}: {error}");

@@ -38,6 +38,9 @@ pub(super) fn update(text: &str, app: &AppName) -> Result<Vec<Listed>, String> {
                         ours = attribute(&element, "name")?.is_none_or(|name| name == app.as_str());
                         None
                     }
+                    "update" if in_update => {
+                        return Err(at(&reader, "it is an update within an update".to_owned()));
+                    }
                     "update" => {
                         in_update = true;
                         let more = attribute(&element, "more")?.filter(|_| ours);
@@ -52,7 +55,12 @@ pub(super) fn update(text: &str, app: &AppName) -> Result<Vec<Listed>, String> {
                     "del" => Some(Op::Del),
                     _ => None,
                 };
-                if let Some(op) = op.filter(|_| in_update && ours) {
+                if !(in_update && ours) || name == "update" {
+                    continue;
+                }
+                if let Some(open) = &mut open {
+                    open.take(&name, &element).map_err(|why| at(&reader, open.why(why)))?;
+                } else if let Some(op) = op {
                     let path = attribute(&element, "path")?;
                     let path = path.ok_or_else(|| at(&reader, format!("{name} has no path")))?;
                     let content = attribute(&element, "content")?.map(PathBuf::from);
@@ -60,13 +68,19 @@ pub(super) fn update(text: &str, app: &AppName) -> Result<Vec<Listed>, String> {
                     let (before, after, text, chunks) = (None, None, None, Vec::new());
                     let change = Difference { op, path, before, after, text, content, chunks };
                     open = Some(Open { change, url, line: line(&reader), in_before: false });
-                } else if let Some(open) = &mut open {
-                    open.take(&name, &element).map_err(|why| at(&reader, open.why(why)))?;
+                } else {
+                    return Err(at(&reader, format!("{name} is none of set, add and del")));
                 }
             }
             Event::End(element) => match element.name().as_ref() {
                 "update" => in_update = false,
-                "before" => open.iter_mut().for_each(|open| open.in_before = false),
+                "before" => {
+                    let Some(open) = &mut open else { continue };
+                    open.in_before = false;
+                    if open.change.before.is_none() {
+                        return Err(at(&reader, "before has nothing in it".to_owned()));
+                    }
+                }
                 "set" | "add" | "del" => {
                     let Some(Open { change, url, line, .. }) = open.take() else { continue };
                     let place = format!("line {line}");
@@ -93,10 +107,21 @@ impl Open {
     fn take(&mut self, name: &str, element: &BytesStart<'_>) -> Result<(), String> {
         let Self { change, in_before, .. } = self;
         match name {
+            "before" if *in_before || change.before.is_some() => {
+                return Err("it has a second before".to_owned());
+            }
             "before" => *in_before = true,
+            "chunk" if *in_before => {
+                return Err("chunks are of what is to stand there, and not of before".to_owned());
+            }
             "chunk" => change.chunks.push(chunk(name, element)?),
-            _ if *in_before => change.before = Some(item(name, element)?),
-            _ => change.after = Some(item(name, element)?),
+            _ => {
+                let item = item(name, element)?;
+                let side = if *in_before { &mut change.before } else { &mut change.after };
+                if side.replace(item).is_some() {
+                    return Err(format!("{name} is a second item where one stands"));
+                }
+            }
         }
         Ok(())
     }

@@ -170,7 +170,7 @@ pub(in crate::driver) fn check_run(run: &[String], tell: &mut impl FnMut(Wrong))
              a program in PATH.",
             shown(program)
         );
-        tell(Wrong::new(["run", "0"], why));
+        tell(Wrong::new(["run", program.as_str()], why));
     }
 }
 

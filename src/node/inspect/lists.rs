@@ -236,6 +236,9 @@ impl Listed {
     /// The same as a version would have it; otherwise what is wrong with it.
     pub fn checked(&self) -> Result<Self, String> {
         RelPath::parse(self.path.as_bytes())?;
+        if self.path.contains(char::REPLACEMENT_CHARACTER) {
+            return Err("a list can't tell a name that is no UTF-8 from another".to_owned());
+        }
         let mode_of = |mode: &str| octal(mode).map(|mode| format!("{mode:04o}"));
         let item = match &self.item {
             Item::Directory { mode } => Item::Directory { mode: mode_of(mode)? },

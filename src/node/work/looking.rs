@@ -76,6 +76,10 @@ impl Work {
         }
         let (content, store) = (self.content.clone(), self.store.clone());
         let notes = self.notes.clone();
+        // What it does not place here is not missing here.
+        let placed = application.iter().filter(|_| elsewhere.is_none());
+        let versions = placed.flat_map(|application| &application.versions);
+        let roots: Vec<Digest> = versions.map(|version| version.root).collect();
         self.tasks.spawn_blocking(move || {
             let result = match application {
                 None => {
@@ -98,12 +102,21 @@ impl Work {
                     }
                 },
             };
-            let damaged = match &result {
-                Ok(Findings::Verified(found)) if found.store_damaged > 0 => Some(&found.root),
-                Ok(Findings::Compared(found)) if found.lacking > 0 => Some(&found.root),
-                _ => None,
+            let damaged: Vec<Digest> = match &result {
+                Ok(Findings::Verified(found)) if found.store_damaged > 0 => {
+                    Digest::parse(&found.root).into_iter().collect()
+                }
+                Ok(Findings::Compared(found)) if found.lacking > 0 => {
+                    Digest::parse(&found.root).into_iter().collect()
+                }
+                // It may be of several.
+                Ok(Findings::Pieces(found)) if !found.damaged.is_empty() => roots
+                    .into_iter()
+                    .filter(|root| matches!(store.whole(root), Ok(false)))
+                    .collect(),
+                _ => Vec::new(),
             };
-            if let Some(root) = damaged.and_then(|root| Digest::parse(root)) {
+            for root in damaged {
                 let _loop_may_be_gone = notes.send(Note::Input(Input::Damaged { root }));
             }
             let _asker_may_be_gone = answer.send(result);

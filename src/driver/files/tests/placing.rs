@@ -268,8 +268,9 @@ fn run_out_of_inodes(at: &Path) {
     };
     let free = || rustix::fs::statvfs(at).unwrap().f_favail;
     let before = free();
-    let large = Tree::new((0..before as usize + 1).map(empty).collect()).unwrap();
-    let error = place(&large, &Memory::default(), None, &at.join("next")).unwrap_err();
+    let large = (0..before as usize + 1).map(empty).chain([file("first", b"1", 0o644)]);
+    let large = Tree::new(large.collect()).unwrap();
+    let error = place(&large, &Untouched, None, &at.join("next")).unwrap_err();
     assert!(error.is_full(), "{error}");
     assert_eq!(free(), before, "the disk is as it was");
     let fits = Tree::new((0..100).map(empty).collect()).unwrap();
